@@ -1,0 +1,35 @@
+# The installed torch, without find_package(Torch): headers of the stable ABI and libtorch, nothing else.
+execute_process(
+  COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/torch_dir.py
+  OUTPUT_VARIABLE PYPOSE_OPS_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE
+  ERROR_VARIABLE torch_error ERROR_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE torch_result)
+if(torch_result)
+  message(FATAL_ERROR "pypose_ops: ${torch_error}")
+endif()
+
+file(STRINGS ${PYPOSE_OPS_TORCH_DIR}/include/torch/headeronly/version.h version_lines REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) ")
+string(REGEX REPLACE "[^0-9;]" "" version_numbers "${version_lines}")
+string(REPLACE ";" "." PYPOSE_OPS_TORCH_VERSION "${version_numbers}")
+message(STATUS "pypose_ops: torch ${PYPOSE_OPS_TORCH_VERSION} headers")
+
+add_library(pypose_ops_torch INTERFACE)
+target_link_directories(pypose_ops_torch INTERFACE ${PYPOSE_OPS_TORCH_DIR}/lib)
+# libtorch itself is needed even though no symbol of it is used directly: on a CUDA torch it is what pulls in
+# libtorch_cuda, where the weak stream symbol of common/cuda.cuh is found.
+target_link_options(pypose_ops_torch INTERFACE LINKER:--no-as-needed)
+target_link_libraries(pypose_ops_torch INTERFACE torch torch_cpu)
+
+function(pypose_ops_compile_options target)
+  target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../csrc)
+  target_include_directories(${target} SYSTEM PRIVATE ${PYPOSE_OPS_TORCH_DIR}/include)
+  # 2.10, so that one binary serves every torch from there on (0x020a..., not 0x0210..., which would be 2.16).
+  target_compile_definitions(${target} PRIVATE TORCH_TARGET_VERSION=0x020a000000000000)
+  get_filename_component(source_root ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/.. ABSOLUTE)
+  # -fno-trapping-math -fno-math-errno -fno-signed-zeros let loops with selects and roots become vector code; NaN and
+  # infinity keep their meaning. -O3 always: the CPU kernels rely on the vectoriser.
+  target_compile_options(${target} PRIVATE
+    $<$<COMPILE_LANGUAGE:CXX>:-O3 -Wall -Wextra -Werror -fno-trapping-math -fno-math-errno -ffp-contract=fast
+      -ffile-prefix-map=${source_root}/=>
+    $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Werror,-ffile-prefix-map=${source_root}/= -Werror=all-warnings
+      --expt-relaxed-constexpr -lineinfo>)
+endfunction()

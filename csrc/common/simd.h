@@ -1,0 +1,145 @@
+// Vector code on the CPU without -march=native: simd_call() runs a function compiled for the widest instruction set that
+// this processor has (AVX-512, AVX2, or the baseline of the platform).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "common/dispatch.h"
+
+namespace pypose_ops {
+namespace simd {
+
+// flatten inlines the whole body, lambdas and templates included, so that it is compiled for the target named here.
+#if defined(__x86_64__) && defined(__GNUC__)
+enum class Level { baseline, avx2, avx512 };
+
+inline Level level() {
+  static const Level found = [] {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
+      return Level::avx512;
+    }
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? Level::avx2 : Level::baseline;
+  }();
+  return found;
+}
+
+template <typename F>
+[[gnu::target("arch=x86-64-v4,prefer-vector-width=512"), gnu::flatten, gnu::noinline]] void call_avx512(const F& f) {
+  f();
+}
+
+template <typename F>
+[[gnu::target("arch=x86-64-v3"), gnu::flatten, gnu::noinline]] void call_avx2(const F& f) {
+  f();
+}
+#endif
+
+template <typename F>
+[[gnu::flatten, gnu::noinline]] void call_baseline(const F& f) {
+  f();
+}
+
+}  // namespace simd
+
+// f() in the best version for this processor. f must be a lambda without arguments, its loops visible (no calls into
+// other translation units), or the widest it gets is the baseline.
+template <typename F>
+void simd_call(const F& f) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  switch (simd::level()) {
+    case simd::Level::avx512:
+      return simd::call_avx512(f);
+    case simd::Level::avx2:
+      return simd::call_avx2(f);
+    case simd::Level::baseline:
+      break;
+  }
+#endif
+  simd::call_baseline(f);
+}
+
+// 64 bytes of T; the compiler splits it into what the target has.
+template <typename T>
+struct vec_of {
+  typedef T type __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
+  static constexpr int lanes = 64 / sizeof(T);
+};
+
+namespace simd {
+
+template <typename To, typename From>
+POSE_HD To bits_to(From from) {
+  static_assert(sizeof(To) == sizeof(From), "same size");
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// Storage <-> arithmetic type, written with integer operations and selects only so that loops over it vectorise.
+POSE_HD float load(float x) {
+  return x;
+}
+POSE_HD double load(double x) {
+  return x;
+}
+POSE_HD float load(BFloat16 x) {
+  return bits_to<float>(static_cast<uint32_t>(x.x) << 16);
+}
+POSE_HD float load(Half x) {
+  // The half's exponent and mantissa, moved into float's place, are too small by 2^112; the product is exact, also for
+  // subnormal halves.
+  const uint32_t magnitude = bits_to<uint32_t>(bits_to<float>(static_cast<uint32_t>(x.x & 0x7fffu) << 13) * 0x1p112f);
+  const uint32_t special = (x.x & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u;
+  return bits_to<float>(magnitude | special | static_cast<uint32_t>(x.x & 0x8000u) << 16);
+}
+
+template <typename T>
+POSE_HD T store(acc_t<T> x) {
+  return x;
+}
+template <>
+POSE_HD BFloat16 store<BFloat16>(float x) {
+  const uint32_t bits = bits_to<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
+  return BFloat16(static_cast<uint16_t>(x != x ? 0x7fc0u : rounded), BFloat16::from_bits());
+}
+template <>
+POSE_HD Half store<Half>(float x) {
+  const uint32_t bits = bits_to<uint32_t>(x);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  // Normal results: rebias, round to nearest even; overflow runs into infinity by itself above 65519.996.
+  const uint32_t normal = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Subnormal results: the float addition does the rounding.
+  const uint32_t subnormal = bits_to<uint32_t>(bits_to<float>(magnitude) + 0.5f) - 0x3f000000u;
+  uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
+  half = magnitude >= 0x47800000u ? 0x7c00u : half;
+  half = magnitude > 0x7f800000u ? 0x7e00u : half;
+  return Half(static_cast<uint16_t>(half | sign), Half::from_bits());
+}
+
+// e^x in float, |error| < 2 ulp, 0 below the smallest normal result; x <= 0 is what rendering needs, any x works.
+// Cephes' reduction and polynomial, without branches, so that loops vectorise.
+POSE_HD float exp(float x) {
+  const float in_range = x < -87.33654f ? -87.33654f : (x > 88.37626f ? 88.37626f : x);
+  const float shifted = in_range * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
+  const float n = shifted - 12582912.0f;
+  const float r = in_range - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const float scale = bits_to<float>((bits_to<uint32_t>(shifted) + 127u) << 23);
+  return x < -87.33654f ? 0.0f : p * scale;
+}
+POSE_HD double exp(double x) {
+  return __builtin_exp(x);
+}
+
+}  // namespace simd
+}  // namespace pypose_ops
