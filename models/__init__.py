@@ -1,0 +1,1 @@
+"""Classic pose systems as thin modules over the operators."""
