@@ -1,0 +1,52 @@
+"""Builds the test device: the CUDA kernels compiled for the CPU, in build/simt or build/simt-sanitized."""
+
+import fcntl
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+SOURCE = pathlib.Path(__file__).resolve().parent
+ROOT = SOURCE.parents[1]
+OPERATORS = "pypose_ops_simt"
+SELFTEST = "simt_selftest"
+
+
+def tool(name):
+    """A program beside this Python (pip's cmake and ninja land there), or on the PATH."""
+    beside = shutil.which(name, path=str(pathlib.Path(sys.executable).parent))
+    found = beside or shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"the simt test device needs {name}: pip install {name}")
+    return found
+
+
+def run(*command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"building the simt test device failed: {' '.join(map(str, command))}\n{done.stdout}")
+
+
+def build(sanitize=False, target=OPERATORS):
+    """Builds one library and returns its path; quick when nothing changed.
+
+    Args:
+        sanitize: with AddressSanitizer and UndefinedBehaviorSanitizer; the process that loads it needs
+            LD_PRELOAD=libasan.so (see ``sanitized.py``).
+        target: ``OPERATORS`` or ``SELFTEST``.
+    """
+    folder = ROOT / "build" / ("simt-sanitized" if sanitize else "simt")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(
+            tool("cmake"), "-S", SOURCE, "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+            f"-DPython_EXECUTABLE={sys.executable}", f"-DSIMT_SANITIZE={'ON' if sanitize else 'OFF'}",
+        )  # fmt: skip
+        run(tool("cmake"), "--build", folder, "--target", target, "--parallel", str(os.cpu_count() or 1))
+    return folder / f"lib{target}.so"
+
+
+if __name__ == "__main__":
+    print(build(sanitize="--sanitize" in sys.argv[1:], target=SELFTEST if "--selftest" in sys.argv[1:] else OPERATORS))

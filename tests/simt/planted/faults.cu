@@ -1,0 +1,115 @@
+// Kernels that are wrong on purpose, each beside its right version: the tests that prove that the test device can fail.
+#include "common/cuda.cuh"
+
+namespace pypose_ops {
+namespace {
+
+constexpr int kThreads = 128;
+
+// out[i] = in[i] + in[i + 1]; the last thread reads past the end unless `guard`.
+__global__ void neighbour_sum_kernel(const float* __restrict__ in, float* __restrict__ out, int n, bool guard) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) {
+    out[i] = in[i] + (guard && i + 1 == n ? 0.0f : in[i + 1]);
+  }
+}
+
+Tensor neighbour_sum(const Tensor& in, bool guard) {
+  Tensor out = torch::stable::empty_like(in);
+  launch(
+      neighbour_sum_kernel, ceil_div(in.numel(), kThreads), kThreads, 0, current_stream(in), in.const_data_ptr<float>(),
+      out.mutable_data_ptr<float>(), in.numel(), guard);
+  return out;
+}
+
+// Writes one element past the block's shared memory: 0 dynamic, 1 static.
+__global__ void shared_overrun_kernel(float* __restrict__ out, int kind) {
+  __shared__ float fixed[kThreads];
+  float* tile = kind == 0 ? dynamic_shared<float>() : fixed;
+  tile[threadIdx.x + 1] = 1.0f;
+  __syncthreads();
+  out[threadIdx.x] = tile[threadIdx.x];
+}
+
+Tensor shared_overrun(const Tensor& like, int64_t kind) {
+  Tensor out = torch::stable::new_empty(like, {kThreads});
+  launch(
+      shared_overrun_kernel, 1, kThreads, kThreads * sizeof(float), current_stream(like), out.mutable_data_ptr<float>(),
+      kind);
+  return out;
+}
+
+// Each block reverses its 128 values through shared memory; right only with the barrier.
+__global__ void reverse_kernel(const float* __restrict__ in, float* __restrict__ out, bool with_barrier) {
+  __shared__ float tile[kThreads];
+  const int first = blockIdx.x * kThreads;
+  tile[threadIdx.x] = in[first + threadIdx.x];
+  if (with_barrier) {
+    __syncthreads();
+  }
+  out[first + threadIdx.x] = tile[kThreads - 1 - threadIdx.x];
+}
+
+Tensor reverse(const Tensor& in, bool with_barrier) {
+  Tensor out = torch::stable::empty_like(in);
+  launch(
+      reverse_kernel, in.numel() / kThreads, kThreads, 0, current_stream(in), in.const_data_ptr<float>(),
+      out.mutable_data_ptr<float>(), with_barrier);
+  return out;
+}
+
+// Ways to wait for ever, or to be refused: 0 half the warps at a barrier, the others in a shuffle with absent lanes;
+// 1 two different barriers; 2 a mask without the caller; 3 lanes naming different masks; 4 __trap; 5 a bad width;
+// 6 nothing wrong.
+__global__ void misuse_kernel(int* __restrict__ out, int kind) {
+  const int i = threadIdx.x;
+  if (kind == 0) {
+    if (i < 64) {
+      __syncthreads();
+    } else if (i % 32 < 16) {
+      __shfl_sync(kFullMask, i, 0);
+    } else {
+      __syncthreads();
+    }
+  } else if (kind == 1) {
+    if (i < 64) {
+      __syncthreads();
+    } else {
+      __syncthreads();
+    }
+  } else if (kind == 2) {
+    __syncwarp(0x1u);
+  } else if (kind == 3) {
+    __ballot_sync(i % 2 ? kFullMask : 0x55555555u | 2u, 1);
+  } else if (kind == 4 && i == 5) {
+    __trap();
+  } else if (kind == 5) {
+    __shfl_down_sync(kFullMask, i, 1, 12);
+  }
+  __syncthreads();
+  out[i] = i;
+}
+
+Tensor misuse(const Tensor& like, int64_t kind) {
+  Tensor out = torch::stable::new_empty(like, {kThreads});
+  launch(misuse_kernel, 1, kThreads, 0, current_stream(like), out.mutable_data_ptr<int>(), kind);
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops_simt_selftest, m) {
+  m.def("neighbour_sum(Tensor values, bool guard) -> Tensor");
+  m.def("shared_overrun(Tensor like, int kind) -> Tensor");
+  m.def("reverse(Tensor values, bool with_barrier) -> Tensor");
+  m.def("misuse(Tensor like, int kind) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops_simt_selftest, CPU, m) {
+  m.impl("neighbour_sum", TORCH_BOX(&neighbour_sum));
+  m.impl("shared_overrun", TORCH_BOX(&shared_overrun));
+  m.impl("reverse", TORCH_BOX(&reverse));
+  m.impl("misuse", TORCH_BOX(&misuse));
+}
+
+}  // namespace pypose_ops
