@@ -1,0 +1,201 @@
+"""Pictures of poses and heatmaps. Takes and returns PIL images; matplotlib draws the anti-aliased parts.
+
+Coordinates are ``(x, y)`` in picture pixels with pixel centres at integers, as everywhere in pypose_ops.
+"""
+
+import math
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from .skeletons import COCO
+
+COLORS = {"left": "#ff8c1a", "right": "#1fa2ff", "centre": "#7bdc5a"}
+_DPI = 64  # a power of two: size / dpi * dpi is exact, so the canvas has exactly the picture's size
+_POINTS = 72 / _DPI  # matplotlib's unit of line widths and letters, per pixel
+
+
+def _array(values, dtype=np.float64):
+    """A tensor of any device and dtype, or anything array-like, as a numpy array."""
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu().numpy()
+    return np.asarray(values, dtype)
+
+
+def to_image(image):
+    """An RGB PIL image from a PIL image or an (H, W, 3) uint8 array or tensor."""
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(_array(image, np.uint8))
+    return image.convert("RGB")
+
+
+def _side(*names):
+    sides = {name.split("_")[0] for name in names} & {"left", "right"}
+    return sides.pop() if len(sides) == 1 else "centre"
+
+
+def _canvas(width, height, background="none"):
+    """A figure whose axes are the pixels of a picture of this size."""
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=background)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.axis("off")
+    return canvas, axes
+
+
+def _rendered(canvas):
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()), "RGBA")
+
+
+def draw_pose(image, keypoints, scores=None, skeleton=COCO, *, threshold=0.2, scale=1.0):
+    """Draws the skeletons of one or several people over a picture.
+
+    The person's left side is orange, the right side blue, limbs between the sides are green.
+
+    Args:
+        image: PIL image, or (H, W, 3) uint8 array or tensor.
+        keypoints: (K, 2) or (P, K, 2), (x, y) in picture pixels; joints that are not finite are left out.
+        scores: (K,) or (P, K), or None to draw every joint.
+        skeleton: the :class:`~pypose_ops.skeletons.Skeleton` of the keypoints.
+        threshold: joints with a smaller score are left out, and so are their limbs.
+        scale: thickness relative to the default, which follows the size of the picture.
+
+    Returns:
+        PIL image of the size of ``image``.
+    """
+    image = to_image(image)
+    keypoints = _array(keypoints).reshape(-1, len(skeleton), 2)
+    shown = np.isfinite(keypoints).all(-1)
+    if scores is not None:
+        shown &= _array(scores).reshape(shown.shape) >= threshold
+    line = scale * max(1.5, 0.0065 * math.sqrt(image.width * image.height))
+    canvas, axes = _canvas(*image.size)
+    for person, drawn in zip(keypoints, shown, strict=True):
+        limbs = [(a, b) for a, b in skeleton.edges if drawn[a] and drawn[b]]
+        segments = [person[[a, b]] for a, b in limbs]
+        colors = [COLORS[_side(skeleton.joints[a], skeleton.joints[b])] for a, b in limbs]
+        # A dark line under the coloured one keeps limbs visible on bright ground.
+        for color, width, alpha in (("black", line + max(1.0, line / 2), 0.55), (colors, line, 1.0)):
+            style = {"colors": color, "linewidths": width * _POINTS, "alpha": alpha, "capstyle": "round"}
+            axes.add_collection(LineCollection(segments, **style, snap=False))
+        names = [name for name, visible in zip(skeleton.joints, drawn, strict=True) if visible]
+        axes.scatter(
+            *person[drawn].T,
+            s=(2.1 * line * _POINTS) ** 2,
+            c=[COLORS[_side(name)] for name in names],
+            edgecolors="white",
+            linewidths=0.4 * line * _POINTS,
+            zorder=3,
+            snap=False,
+        )
+    return Image.alpha_composite(image.convert("RGBA"), _rendered(canvas)).convert("RGB")
+
+
+def whole_picture(heatmap_size, image_size):
+    """The affine (2, 3) heatmap px -> picture px of maps that cover the whole picture. Sizes are (width, height)."""
+    scale = np.divide(image_size, heatmap_size)
+    return np.column_stack([np.diag(scale), (scale - 1) / 2])
+
+
+def warp_to_picture(heatmap, size, transform):
+    """A heatmap (H, W) resampled to picture pixels: (height, width) float32, 0 outside of the map.
+
+    Args:
+        heatmap: (H, W).
+        size: (width, height) of the picture, as PIL has it.
+        transform: (2, 3) heatmap px -> picture px.
+    """
+    square = np.vstack([_array(transform), [0, 0, 1]])
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # PIL puts pixel centres at halves
+    inverse = half @ np.linalg.inv(square) @ np.linalg.inv(half)
+    source = Image.fromarray(_array(heatmap, np.float32))
+    return np.asarray(source.transform(size, Image.Transform.AFFINE, inverse[:2].ravel(), Image.Resampling.BICUBIC))
+
+
+def heatmap_overlay(image, heatmap, transform=None, *, vmax=None, cmap="inferno"):
+    """One heatmap laid over a darkened picture; the colour and the opacity follow the value.
+
+    Args:
+        image: PIL image, or (H, W, 3) uint8 array or tensor.
+        heatmap: (h, w); take the maximum over joints to see them all at once.
+        transform: (2, 3) affine heatmap px -> picture px; None: the map covers the whole picture.
+        vmax: the value drawn as the brightest; default: the largest of the map.
+        cmap: name of a matplotlib colour map.
+
+    Returns:
+        PIL image of the size of ``image``.
+    """
+    image, heatmap = to_image(image), np.nan_to_num(_array(heatmap, np.float32))
+    if transform is None:
+        transform = whole_picture(heatmap.shape[::-1], image.size)
+    value = np.clip(warp_to_picture(heatmap, image.size, transform) / max(vmax or heatmap.max(), 1e-12), 0, 1)
+    grey = np.asarray(image.convert("L"), np.float32)[..., None] * 0.55
+    value = np.sqrt(value)  # so that the faint parts of a map show too
+    opacity = value[..., None]
+    blended = grey * (1 - opacity) + 255 * colormaps[cmap](0.2 + 0.8 * value)[..., :3] * opacity
+    return Image.fromarray(blended.round().astype(np.uint8))
+
+
+def _tile(image, heatmap_size, transform, side):
+    """The part of the picture that a map covers, scaled to ``side``, and the affine picture px -> tile px."""
+    width, height = heatmap_size
+    x, y = (-0.5, width - 0.5), (-0.5, height - 0.5)
+    corners = np.array([[x[i], y[j], 1] for i in (0, 1) for j in (0, 1)]) @ transform.T
+    low, extent = corners.min(0), np.maximum(np.ptp(corners, axis=0), 1e-6)
+    scale = side / extent.max()
+    size = tuple(max(1, round(length * scale)) for length in extent)
+    box = (*(low + 0.5), *(low + extent + 0.5))  # PIL puts pixel centres at halves
+    crop = image.transform(size, Image.Transform.EXTENT, box, Image.Resampling.BICUBIC)
+    return crop, np.array([[scale, 0, -scale * low[0] - 0.5], [0, scale, -scale * low[1] - 0.5]])
+
+
+def heatmap_montage(image, heatmaps, transform=None, *, names=None, keypoints=None, scores=None, tile=200, columns=6):
+    """All the heatmaps of one person over the part of the picture that they cover, on one colour scale.
+
+    The first tile shows the maximum over the joints.
+
+    Args:
+        image: PIL image, or (H, W, 3) uint8 array or tensor.
+        heatmaps: (K, h, w).
+        transform: (2, 3) affine heatmap px -> picture px; None: the maps cover the whole picture.
+        names: K titles.
+        keypoints: (K, 2) in picture pixels, marked by a ring; scores: (K,), written behind the names.
+        tile: the longer side of one tile, in pixels.
+        columns: tiles in a row.
+
+    Returns:
+        PIL image.
+    """
+    image, heatmaps = to_image(image), np.nan_to_num(_array(heatmaps, np.float32))
+    map_size = heatmaps.shape[:0:-1]
+    transform = whole_picture(map_size, image.size) if transform is None else _array(transform)
+    crop, to_tile = _tile(image, map_size, transform, tile)
+    map_to_tile = to_tile @ np.vstack([transform, [0, 0, 1]])
+    titles = [f"joint {k}" for k in range(len(heatmaps))] if names is None else [n.replace("_", " ") for n in names]
+    if scores is not None:
+        titles = [f"{title}  {score:.2f}" for title, score in zip(titles, _array(scores), strict=True)]
+    maps = [heatmaps.max(0), *heatmaps]
+    rings = np.empty((0, 2)) if keypoints is None else _array(keypoints) @ to_tile[:, :2].T + to_tile[:, 2]
+    rings = [rings, *rings[:, None]] if len(rings) else [rings] * len(maps)
+
+    gap, head = 6, 20
+    columns = min(columns, len(maps))
+    step_x, step_y = crop.width + gap, crop.height + head + gap
+    width, height = columns * step_x + gap, -(-len(maps) // columns) * step_y + gap
+    canvas, axes = _canvas(width, height, background="white")
+    for k, (title, values, ring) in enumerate(zip(["all joints", *titles], maps, rings, strict=True)):
+        left, top = gap + k % columns * step_x, gap + head + k // columns * step_y
+        panel = heatmap_overlay(crop, values, map_to_tile, vmax=heatmaps.max())
+        box = (left - 0.5, left + crop.width - 0.5, top + crop.height - 0.5, top - 0.5)
+        axes.imshow(panel, extent=box, interpolation="nearest")
+        axes.text(left, top - 5, title, fontsize=11 * _POINTS)
+        ring = ring[((ring >= 0) & (ring < crop.size)).all(-1)]
+        axes.plot(*(ring + (left, top)).T, "o", markersize=11, markerfacecolor="none", markeredgecolor="white")
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))  # imshow moved them
+    return _rendered(canvas).convert("RGB")
