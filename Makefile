@@ -1,0 +1,70 @@
+# `make demo` and `make test` start from Python with venv and pip, a C++ compiler and make: everything else goes into $(VENV).
+# The kernels for the GPU are compiled where there is an nvcc; CUDAARCHS and PYPOSE_OPS_CUDA are respected.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+OUT ?= out
+DATA ?= $(or $(PYPOSE_OPS_DATA),$(wildcard ../shared/data))
+
+ifneq ($(DATA),)
+export PYPOSE_OPS_DATA := $(abspath $(DATA))
+endif
+
+# Names under .venv that are touched when a step is done, so that each runs again only when what it needs has changed.
+BIN := $(VENV)/bin
+DONE := $(VENV)/done
+WHEELS := $(VENV)/wheels
+SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models pypose_ops -type f ! -name '*.pyc' ! -name '*.so')
+
+.PHONY: demo test bench lint sanitize wheel clean
+
+demo: $(DONE)/demo
+	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
+
+# The `pytest` script, not `python -m pytest`: that would import the source folder, which has no _C.
+test: $(DONE)/test
+	$(BIN)/pytest tests
+	$(BIN)/pytest benchmarks --benchmark-disable
+
+bench: $(DONE)/test
+	@mkdir -p $(OUT)
+	$(BIN)/pytest benchmarks --benchmark-json=$(OUT)/benchmarks.json
+	$(BIN)/python benchmarks/report.py $(OUT)/benchmarks.json
+
+lint: $(VENV)/pyvenv.cfg
+	$(BIN)/pip install --quiet ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The CUDA kernels on the CPU, under AddressSanitizer and UBSan.
+sanitize: $(DONE)/test
+	$(BIN)/pytest tests -k "simt and sanitize"
+
+wheel: $(DONE)/wheel
+	@mkdir -p dist
+	cp $(WHEELS)/*.whl dist/
+
+clean:
+	rm -rf build dist $(OUT) $(VENV)
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+$(DONE)/torch: $(VENV)/pyvenv.cfg
+	$(BIN)/pip install "$(TORCH)"
+	@mkdir -p $(DONE) && touch $@
+
+# --no-deps: torch is there already, and cmake/torch_dir.py finds it from inside the isolated build.
+$(DONE)/wheel: $(DONE)/torch $(SOURCES)
+	rm -rf $(WHEELS)
+	$(BIN)/pip wheel --no-deps --wheel-dir $(WHEELS) .
+	$(BIN)/pip install --no-deps --force-reinstall $(WHEELS)/*.whl
+	@touch $@
+
+$(DONE)/demo: $(DONE)/wheel
+	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo]"
+	@touch $@
+
+$(DONE)/test: $(DONE)/wheel
+	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo,test,peers]"
+	@touch $@
