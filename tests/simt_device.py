@@ -16,6 +16,7 @@ Environment:
 import contextlib
 import functools
 import os
+import warnings
 
 import torch
 from simt.build import OPERATORS, build
@@ -63,8 +64,11 @@ def kernels_from(source, target):
     """While active, the CPU kernels of the namespace ``target`` are those of ``source``; no operator keeps its own."""
     library = torch.library.Library(target, "IMPL", "CPU")
     try:
-        for operator in operators(target):
-            library.impl(operator, stand_in(operator, source), allow_override=True)
+        with warnings.catch_warnings():
+            # What torch warns of is what is wanted here.
+            warnings.filterwarnings("ignore", "Warning only once for all operators")
+            for operator in operators(target):
+                library.impl(operator, stand_in(operator, source), allow_override=True)
         yield
     finally:
         library._destroy()

@@ -22,20 +22,33 @@ Tensor neighbour_sum(const Tensor& in, bool guard) {
   return out;
 }
 
-// Writes one element past the block's shared memory: 0 dynamic, 1 static.
-__global__ void shared_overrun_kernel(float* __restrict__ out, int kind) {
+// Writes one element past the end of memory that is 0 dynamic shared, 1 static shared, 2 the thread's own.
+__global__ void overrun_kernel(float* __restrict__ out, int kind) {
   __shared__ float fixed[kThreads];
-  float* tile = kind == 0 ? dynamic_shared<float>() : fixed;
+  float own[kThreads];
+  float* tile = kind == 0 ? dynamic_shared<float>() : kind == 1 ? fixed : own;
   tile[threadIdx.x + 1] = 1.0f;
   __syncthreads();
   out[threadIdx.x] = tile[threadIdx.x];
 }
 
-Tensor shared_overrun(const Tensor& like, int64_t kind) {
+Tensor overrun(const Tensor& like, int64_t kind) {
   Tensor out = torch::stable::new_empty(like, {kThreads});
   launch(
-      shared_overrun_kernel, 1, kThreads, kThreads * sizeof(float), current_stream(like), out.mutable_data_ptr<float>(),
+      overrun_kernel, 1, kThreads, kThreads * sizeof(float), current_stream(like), out.mutable_data_ptr<float>(),
       kind);
+  return out;
+}
+
+// A vector load from an address that is not a multiple of 16.
+__global__ void misaligned_kernel(const float* __restrict__ in, float* __restrict__ out) {
+  const float4 four = *reinterpret_cast<const float4*>(in + 1);
+  out[0] = four.x + four.w;
+}
+
+Tensor misaligned(const Tensor& in) {
+  Tensor out = torch::stable::new_empty(in, {1});
+  launch(misaligned_kernel, 1, 1, 0, current_stream(in), in.const_data_ptr<float>(), out.mutable_data_ptr<float>());
   return out;
 }
 
@@ -60,7 +73,7 @@ Tensor reverse(const Tensor& in, bool with_barrier) {
 
 // Ways to wait for ever, or to be refused: 0 half the warps at a barrier, the others in a shuffle with absent lanes;
 // 1 two different barriers; 2 a mask without the caller; 3 lanes naming different masks; 4 __trap; 5 a bad width;
-// 6 nothing wrong.
+// 6 a lane that the others do not wait for in a warp operation, they at a barrier; 7 nothing wrong.
 __global__ void misuse_kernel(int* __restrict__ out, int kind) {
   const int i = threadIdx.x;
   if (kind == 0) {
@@ -85,6 +98,8 @@ __global__ void misuse_kernel(int* __restrict__ out, int kind) {
     __trap();
   } else if (kind == 5) {
     __shfl_down_sync(kFullMask, i, 1, 12);
+  } else if (kind == 6 && i == 3) {
+    __syncwarp();
   }
   __syncthreads();
   out[i] = i;
@@ -100,14 +115,16 @@ Tensor misuse(const Tensor& like, int64_t kind) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops_simt_selftest, m) {
   m.def("neighbour_sum(Tensor values, bool guard) -> Tensor");
-  m.def("shared_overrun(Tensor like, int kind) -> Tensor");
+  m.def("overrun(Tensor like, int kind) -> Tensor");
+  m.def("misaligned(Tensor values) -> Tensor");
   m.def("reverse(Tensor values, bool with_barrier) -> Tensor");
   m.def("misuse(Tensor like, int kind) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops_simt_selftest, CPU, m) {
   m.impl("neighbour_sum", TORCH_BOX(&neighbour_sum));
-  m.impl("shared_overrun", TORCH_BOX(&shared_overrun));
+  m.impl("overrun", TORCH_BOX(&overrun));
+  m.impl("misaligned", TORCH_BOX(&misaligned));
   m.impl("reverse", TORCH_BOX(&reverse));
   m.impl("misuse", TORCH_BOX(&misuse));
 }
