@@ -38,7 +38,7 @@ lint: $(VENV)/pyvenv.cfg
 
 # The CUDA kernels on the CPU, under AddressSanitizer and UBSan.
 sanitize: $(DONE)/test
-	$(BIN)/pytest tests -k "simt and sanitize"
+	PYTHONSAFEPATH=1 $(BIN)/python tests/simt/sanitized.py -m pytest tests -k simt
 
 wheel: $(DONE)/wheel
 	@mkdir -p dist
