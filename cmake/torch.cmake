@@ -25,10 +25,10 @@ function(pypose_ops_compile_options target)
   # 2.10, so that one binary serves every torch from there on (0x020a..., not 0x0210..., which would be 2.16).
   target_compile_definitions(${target} PRIVATE TORCH_TARGET_VERSION=0x020a000000000000)
   get_filename_component(source_root ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/.. ABSOLUTE)
-  # -fno-trapping-math -fno-math-errno -fno-signed-zeros let loops with selects and roots become vector code; NaN and
-  # infinity keep their meaning. -O3 always: the CPU kernels rely on the vectoriser.
+  # -O3 always: the CPU kernels rely on the vectoriser. -fno-trapping-math and -fno-math-errno let it turn selects and
+  # roots into vector code; NaN and infinity keep their meaning. -Wno-psabi: vector types never cross a real call.
   target_compile_options(${target} PRIVATE
-    $<$<COMPILE_LANGUAGE:CXX>:-O3 -Wall -Wextra -Werror -fno-trapping-math -fno-math-errno -ffp-contract=fast
+    $<$<COMPILE_LANGUAGE:CXX>:-O3 -Wall -Wextra -Werror -Wno-psabi -fno-trapping-math -fno-math-errno -ffp-contract=fast
       -ffile-prefix-map=${source_root}/=>
     $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Werror,-ffile-prefix-map=${source_root}/= -Werror=all-warnings
       --expt-relaxed-constexpr -lineinfo>)

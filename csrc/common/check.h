@@ -87,4 +87,12 @@ Enum parse_choice(const char* op, const char* name, const std::string& value, co
   fail(op, ": ", name, " must be one of ", listed, ", got '", value, "'");
 }
 
+// The number of one of an enumeration's first `count` values -> the enumerator.
+template <typename Enum>
+Enum check_choice(const char* op, const char* name, int64_t value, int64_t count) {
+  PYPOSE_OPS_CHECK(
+      value >= 0 && value < count, op, ": ", name, " must be a number from 0 to ", count - 1, ", got ", value);
+  return static_cast<Enum>(value);
+}
+
 }  // namespace pypose_ops

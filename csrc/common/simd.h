@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "common/dispatch.h"
 
@@ -43,6 +44,29 @@ template <typename F>
 
 }  // namespace simd
 
+// While it lives, results below the smallest normal number become 0 on this thread. The tails of Gaussians are full of
+// them, and each costs an x86 processor some hundred cycles.
+class FlushSubnormals {
+ public:
+#if defined(__x86_64__) && defined(__GNUC__)
+  FlushSubnormals() : saved_(__builtin_ia32_stmxcsr()) {
+    // Results only, not operands (0x0040): subnormal halves pass through float subnormals when they are widened.
+    constexpr unsigned kFlushToZero = 0x8000;
+    __builtin_ia32_ldmxcsr(saved_ | kFlushToZero);
+  }
+  ~FlushSubnormals() {
+    __builtin_ia32_ldmxcsr(saved_);
+  }
+
+ private:
+  unsigned saved_;
+#else
+  FlushSubnormals() {}
+#endif
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+};
+
 // f() in the best version for this processor. f must be a lambda without arguments, its loops visible (no calls into
 // other translation units), or the widest it gets is the baseline.
 template <typename F>
@@ -69,6 +93,11 @@ struct vec_of {
 
 namespace simd {
 
+constexpr int kFloatLanes = vec_of<float>::lanes;
+using FloatVec = vec_of<float>::type;
+using BitsVec = vec_of<uint32_t>::type;
+typedef uint16_t ShortVec __attribute__((vector_size(2 * kFloatLanes), aligned(2), may_alias));
+
 template <typename To, typename From>
 POSE_HD To bits_to(From from) {
   static_assert(sizeof(To) == sizeof(From), "same size");
@@ -77,7 +106,43 @@ POSE_HD To bits_to(From from) {
   return to;
 }
 
-// Storage <-> arithmetic type, written with integer operations and selects only so that loops over it vectorise.
+// The conversions below exist once for scalars (F float, U uint32_t) and vectors (FloatVec, BitsVec): integer operations
+// and selects only. Loops over the scalar ones would be turned into branches and stay scalar.
+template <typename F, typename U>
+POSE_HD F from_bfloat16(U bits) {
+  return bits_to<F>(bits << 16);
+}
+
+template <typename F, typename U>
+POSE_HD F from_half(U bits) {
+  // The half's exponent and mantissa, moved into float's place, are too small by 2^112; the product is exact, also for
+  // subnormal halves.
+  const U magnitude = bits_to<U>(F(bits_to<F>((bits & 0x7fffu) << 13) * 0x1p112f));
+  const U special = (bits & 0x7c00u) == 0x7c00u ? U(bits - bits + 0x7f800000u) : U(bits - bits);
+  return bits_to<F>(magnitude | special | (bits & 0x8000u) << 16);
+}
+
+template <typename F, typename U>
+POSE_HD U to_bfloat16(F x) {
+  const U bits = bits_to<U>(x);
+  const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
+  return (bits & 0x7fffffffu) > 0x7f800000u ? U(bits - bits + 0x7fc0u) : rounded;
+}
+
+template <typename F, typename U>
+POSE_HD U to_half(F x) {
+  const U bits = bits_to<U>(x);
+  const U magnitude = bits & 0x7fffffffu;
+  // Normal results: rebias, round to nearest even; overflow runs into infinity by itself from 65520 on.
+  const U normal = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Subnormal results: the float addition does the rounding.
+  const U subnormal = bits_to<U>(F(bits_to<F>(magnitude) + 0.5f)) - 0x3f000000u;
+  U half = magnitude < 0x38800000u ? subnormal : normal;
+  half = magnitude >= 0x47800000u ? U(bits - bits + 0x7c00u) : half;
+  half = magnitude > 0x7f800000u ? U(bits - bits + 0x7e00u) : half;
+  return half | ((bits >> 16) & 0x8000u);
+}
+
 POSE_HD float load(float x) {
   return x;
 }
@@ -85,39 +150,62 @@ POSE_HD double load(double x) {
   return x;
 }
 POSE_HD float load(BFloat16 x) {
-  return bits_to<float>(static_cast<uint32_t>(x.x) << 16);
+  return from_bfloat16<float, uint32_t>(x.x);
 }
 POSE_HD float load(Half x) {
-  // The half's exponent and mantissa, moved into float's place, are too small by 2^112; the product is exact, also for
-  // subnormal halves.
-  const uint32_t magnitude = bits_to<uint32_t>(bits_to<float>(static_cast<uint32_t>(x.x & 0x7fffu) << 13) * 0x1p112f);
-  const uint32_t special = (x.x & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u;
-  return bits_to<float>(magnitude | special | static_cast<uint32_t>(x.x & 0x8000u) << 16);
+  return from_half<float, uint32_t>(x.x);
+}
+
+// Lanes of arithmetic type that one step of a vector loop over T handles.
+template <typename T>
+constexpr int lanes_of() {
+  return vec_of<acc_t<T>>::lanes;
+}
+
+// vec_of<acc_t<T>>::lanes consecutive elements, widened to the arithmetic type.
+template <typename T>
+POSE_HD typename vec_of<acc_t<T>>::type load_vec(const T* from) {
+  if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
+    typename vec_of<T>::type v;
+    std::memcpy(&v, from, sizeof(v));
+    return v;
+  } else {
+    ShortVec bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    const BitsVec wide = __builtin_convertvector(bits, BitsVec);
+    if constexpr (std::is_same_v<T, Half>) {
+      return from_half<FloatVec, BitsVec>(wide);
+    } else {
+      return from_bfloat16<FloatVec, BitsVec>(wide);
+    }
+  }
+}
+
+template <typename T>
+POSE_HD void store_vec(T* to, typename vec_of<acc_t<T>>::type v) {
+  if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
+    std::memcpy(to, &v, sizeof(v));
+  } else {
+    BitsVec bits;
+    if constexpr (std::is_same_v<T, Half>) {
+      bits = to_half<FloatVec, BitsVec>(v);
+    } else {
+      bits = to_bfloat16<FloatVec, BitsVec>(v);
+    }
+    const ShortVec narrow = __builtin_convertvector(bits, ShortVec);
+    std::memcpy(static_cast<void*>(to), &narrow, sizeof(narrow));
+  }
 }
 
 template <typename T>
 POSE_HD T store(acc_t<T> x) {
-  return x;
-}
-template <>
-POSE_HD BFloat16 store<BFloat16>(float x) {
-  const uint32_t bits = bits_to<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
-  return BFloat16(static_cast<uint16_t>(x != x ? 0x7fc0u : rounded), BFloat16::from_bits());
-}
-template <>
-POSE_HD Half store<Half>(float x) {
-  const uint32_t bits = bits_to<uint32_t>(x);
-  const uint32_t sign = (bits >> 16) & 0x8000u;
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  // Normal results: rebias, round to nearest even; overflow runs into infinity by itself above 65519.996.
-  const uint32_t normal = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
-  // Subnormal results: the float addition does the rounding.
-  const uint32_t subnormal = bits_to<uint32_t>(bits_to<float>(magnitude) + 0.5f) - 0x3f000000u;
-  uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
-  half = magnitude >= 0x47800000u ? 0x7c00u : half;
-  half = magnitude > 0x7f800000u ? 0x7e00u : half;
-  return Half(static_cast<uint16_t>(half | sign), Half::from_bits());
+  if constexpr (std::is_same_v<T, Half>) {
+    return Half(static_cast<uint16_t>(to_half<float, uint32_t>(x)), Half::from_bits());
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    return BFloat16(static_cast<uint16_t>(to_bfloat16<float, uint32_t>(x)), BFloat16::from_bits());
+  } else {
+    return x;
+  }
 }
 
 // e^x in float, |error| < 2 ulp, 0 below the smallest normal result; x <= 0 is what rendering needs, any x works.

@@ -1,0 +1,104 @@
+// The CPU kernels' view of one map: its drawn blobs with their tabulated axes.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "heatmaps/gaussian_heatmaps.h"
+
+namespace pypose_ops {
+namespace heatmaps {
+
+// About this many pixels make a thread worth waking.
+constexpr int64_t kGrainPixels = 16384;
+
+// 32-bit indices: they convert to float in vector code on every instruction set.
+template <typename acc>
+POSE_HD void fill_axis(acc* values, const Axis<acc>& axis, Profile profile, int32_t n) {
+  if (profile == Profile::gaussian) {
+    for (int32_t i = 0; i < n; ++i) {
+      values[i] = axis.gaussian(i);
+    }
+  } else {
+    for (int32_t i = 0; i < n; ++i) {
+      values[i] = axis.disc(i);
+    }
+  }
+}
+
+// The drawn blobs of one map with their tabulated axes, reused from map to map.
+template <typename acc>
+struct Tables {
+  Tables(const Shape& shape)
+      : width(shape.width), height(shape.height), x(shape.people * shape.width), y(shape.people * shape.height),
+        peak(shape.people) {}
+
+  void fill(const People<acc>& people, const Options& options, const Shape& shape, int64_t b, int64_t k) {
+    blobs.clear();
+    for (int64_t p = 0; p < shape.people; ++p) {
+      const Blob<acc> blob = blob_of(people, options, b, p, k);
+      if (blob.drawn) {
+        blobs.push_back(blob);
+        persons.resize(blobs.size());
+        persons.back() = p;
+      }
+    }
+    for (size_t i = 0; i < blobs.size(); ++i) {
+      acc* tx = row_x(i);
+      acc* ty = row_y(i);
+      const Axis<acc> ax = blobs[i].x;
+      const Axis<acc> ay = blobs[i].y;
+      const Profile profile = options.profile;
+      const int32_t w = static_cast<int32_t>(width), h = static_cast<int32_t>(height);
+      simd_call([=] {
+        fill_axis(tx, ax, profile, w);
+        fill_axis(ty, ay, profile, h);
+      });
+      peak[i] = 1;
+      if (options.normalize == Normalize::sum) {
+        normalize(i, profile);
+      }
+    }
+  }
+
+  acc* row_x(size_t i) {
+    return x.data() + i * width;
+  }
+  acc* row_y(size_t i) {
+    return y.data() + i * height;
+  }
+
+  int64_t width, height;
+  std::vector<acc> x, y;             // (blobs, width), (blobs, height)
+  std::vector<acc> peak;             // (blobs,): value of a disc
+  std::vector<Blob<acc>> blobs;
+  std::vector<int64_t> persons;      // which person a blob belongs to
+
+ private:
+  void normalize(size_t i, Profile profile) {
+    if (profile == Profile::disc) {
+      int64_t count = 0;
+      for (int64_t j = 0; j < height; ++j) {
+        count += disc_row_count(blobs[i], j, width);
+      }
+      peak[i] = acc(1) / static_cast<acc>(std::max<int64_t>(count, 1));
+      return;
+    }
+    scale(row_x(i), width);
+    scale(row_y(i), height);
+  }
+
+  static void scale(acc* values, int64_t n) {
+    acc sum = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      sum += values[j];
+    }
+    const acc factor = acc(1) / (sum + static_cast<acc>(kSumEpsilon));
+    for (int64_t j = 0; j < n; ++j) {
+      values[j] *= factor;
+    }
+  }
+};
+
+}  // namespace heatmaps
+}  // namespace pypose_ops

@@ -1,0 +1,57 @@
+"""Argument conveniences that several wrappers share."""
+
+import operator
+
+import torch
+
+
+def choice(op, name, value, choices):
+    """The position of an option's name, which is its number in C++."""
+    try:
+        return choices.index(value)
+    except ValueError:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}") from None
+
+
+def check_size(op, size):
+    """``(height, width)`` as two positive integers (or symbolic ones)."""
+    try:
+        height, width = size
+        height, width = (n if isinstance(n, torch.SymInt) else operator.index(n) for n in (height, width))
+    except (TypeError, ValueError):
+        raise ValueError(f"{op}: size must be two integers (height, width), got {size!r}") from None
+    if height <= 0 or width <= 0:
+        raise ValueError(f"{op}: size must be positive (height, width), got ({height}, {width})")
+    return height, width
+
+
+def expand_sigma(op, sigma, keypoints):
+    """A sigma tensor expanded to the shape of ``keypoints``; see gaussian_heatmaps for the two readings."""
+    shape = keypoints.shape
+    candidates = [(sigma, shape)]
+    if sigma.dim() < keypoints.dim():
+        candidates.insert(0, (sigma.unsqueeze(-1), shape))
+    for candidate, target in candidates:
+        if _broadcasts(candidate.shape, target):
+            return candidate.expand(target)
+    raise ValueError(
+        f"{op}: sigma must broadcast to {tuple(shape[:-1])} or {tuple(shape)}, got shape {tuple(sigma.shape)}"
+    )
+
+
+def expand_visible(op, visible, keypoints):
+    """A visibility tensor as bool, expanded to the shape of ``keypoints`` without its last axis."""
+    shape = keypoints.shape[:-1]
+    if not isinstance(visible, torch.Tensor):
+        raise TypeError(f"{op}: visible must be a tensor, got {type(visible).__name__}")
+    if not _broadcasts(visible.shape, shape):
+        raise ValueError(f"{op}: visible must broadcast to {tuple(shape)}, got shape {tuple(visible.shape)}")
+    if visible.dtype != torch.bool:
+        visible = visible >= 0.5
+    return visible.expand(shape)
+
+
+def _broadcasts(shape, target):
+    if len(shape) > len(target):
+        return False
+    return all(n == 1 or n == m for n, m in zip(reversed(shape), reversed(target), strict=False))

@@ -1,0 +1,32 @@
+"""How the wrappers meet autograd."""
+
+import torch
+from torch.autograd import forward_ad
+
+
+def call(op, differentiable, *args):
+    """``op(*args)``, past autograd's Python layer when none of the ``differentiable`` tensors asks for a gradient.
+
+    That layer costs as much as a small kernel. Under a compiler, and in forward-mode differentiation (which the
+    operators refuse), the ordinary way is taken.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in differentiable))
+    ):
+        return op(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*args)
+
+
+def no_double_backward(op):
+    """Refuses by name to differentiate ``pypose_ops::<op>``, a backward operator."""
+
+    def setup_context(ctx, inputs, output):
+        pass
+
+    def backward(ctx, *grads):
+        raise RuntimeError(f"{op.lstrip('_').removesuffix('_backward')}: double backward is not supported")
+
+    torch.library.register_autograd(f"pypose_ops::{op}", backward, setup_context=setup_context)

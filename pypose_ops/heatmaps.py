@@ -1,0 +1,134 @@
+"""Gaussian heatmap rendering: training targets drawn on the device the keypoints are on."""
+
+import torch
+
+from ._arguments import choice, check_size, expand_sigma, expand_visible
+from ._autograd import call, no_double_backward
+
+_ops = torch.ops.pypose_ops
+
+# In the order of the enumerations in csrc/heatmaps/gaussian_heatmaps.h.
+_PROFILES = ("gaussian", "disc")
+_CENTERS = ("exact", "rounded")
+_COMBINES = ("max", "sum", "sum_clip")
+_NORMALIZES = ("peak", "sum")
+
+
+def gaussian_heatmaps(
+    keypoints,
+    sigma,
+    size,
+    *,
+    visible=None,
+    profile="gaussian",
+    center="exact",
+    truncate=None,
+    combine="max",
+    normalize="peak",
+    dtype=torch.float32,
+):
+    """Draws one blob per keypoint: the heatmap targets of Tompson et al. (NIPS 2014) and everything after.
+
+    The value of a Gaussian blob at pixel ``(i, j)`` is ``exp(-(i-x)^2 / (2 sx^2) - (j-y)^2 / (2 sy^2))``; people who
+    share a map are combined. Keypoints that are invisible or not finite, and those whose sigma (given as a tensor) is
+    not a positive finite number, draw nothing and get no gradient. Keypoints outside the map draw what reaches into it.
+
+    Args:
+        keypoints (Tensor): ``(B, K, 2)``, or ``(B, P, K, 2)`` for P people per map; float32 or float64; ``(x, y)`` in
+            heatmap pixels, pixel centres at integers.
+        sigma (float or Tensor): standard deviation (radius of a disc) in heatmap pixels: a positive number, or a
+            float32/float64 tensor broadcastable to ``keypoints.shape[:-1]`` (one per keypoint) or to
+            ``keypoints.shape`` (``(sx, sy)`` per keypoint). A tensor with as many dimensions as ``keypoints`` is read
+            in the second way, one with fewer in the first where it fits.
+        size (tuple[int, int]): ``(height, width)`` of the maps.
+        visible (Tensor, optional): broadcastable to ``keypoints.shape[:-1]``; bool, or a number that counts as visible
+            from 0.5 on (so COCO's 0/1/2 works).
+        profile (str): ``"gaussian"``, or ``"disc"``: 1 within ``sigma`` of the keypoint (an ellipse for two sigmas),
+            0 elsewhere; not differentiable.
+        center (str): ``"exact"``, or ``"rounded"`` to the nearest pixel, halves up (MSRA's quantised targets).
+        truncate (float, optional): blobs end ``truncate * sigma`` from the centre, in a square window, border included
+            (3 for MSRA); None draws the whole map.
+        combine (str): of people in one map: ``"max"``, ``"sum"``, or ``"sum_clip"``, the sum clipped at 1.
+        normalize (str): ``"peak"``: the top of the blob is 1; ``"sum"``: each blob's pixels add up to 1 (for Gaussians
+            each axis is divided by its sum plus 1e-8, so a blob far outside fades).
+        dtype (torch.dtype): of the maps: float16, bfloat16, float32 or float64. Arithmetic is float32, for float64
+            maps float64.
+
+    Returns:
+        Tensor: ``(B, K, height, width)``, contiguous, on the keypoints' device.
+
+    Differentiable with respect to ``keypoints`` (``center="exact"``) and a ``sigma`` tensor, for the Gaussian profile,
+    deterministically; where people tie for the maximum the first gets the gradient. Twice differentiating is an error.
+
+    Raises:
+        ValueError: sigma is a tensor that does not broadcast; size is not two positive integers; an unknown option name.
+        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> keypoints = torch.tensor([[[12.3, 40.0], [20.0, 8.75]]])
+        >>> gaussian_heatmaps(keypoints, 2.0, (64, 48)).shape
+        torch.Size([1, 2, 64, 48])
+    """
+    height, width = check_size("gaussian_heatmaps", size)
+    if isinstance(sigma, torch.Tensor):
+        sigma, sigma_value = expand_sigma("gaussian_heatmaps", sigma, keypoints), 0.0
+    else:
+        sigma, sigma_value = None, float(sigma)
+    if visible is not None:
+        visible = expand_visible("gaussian_heatmaps", visible, keypoints)
+    if profile == "disc":
+        keypoints = keypoints.detach()
+        sigma = sigma.detach() if sigma is not None else None
+    return call(
+        _ops.gaussian_heatmaps.default,
+        (keypoints, sigma),
+        keypoints,
+        sigma,
+        sigma_value,
+        visible,
+        height,
+        width,
+        choice("gaussian_heatmaps", "profile", profile, _PROFILES),
+        choice("gaussian_heatmaps", "center", center, _CENTERS),
+        truncate,
+        choice("gaussian_heatmaps", "combine", combine, _COMBINES),
+        choice("gaussian_heatmaps", "normalize", normalize, _NORMALIZES),
+        dtype,
+    )
+
+
+@torch.library.register_fake("pypose_ops::gaussian_heatmaps")
+def _(
+    keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, dtype
+):
+    torch._check(keypoints.dim() in (3, 4), lambda: "gaussian_heatmaps: keypoints must be (B, K, 2) or (B, P, K, 2)")
+    return keypoints.new_empty((keypoints.shape[0], keypoints.shape[-2], height, width), dtype=dtype)
+
+
+@torch.library.register_fake("pypose_ops::_gaussian_heatmaps_backward")
+def _(grad, keypoints, sigma, sigma_value, visible, center, truncate, combine, normalize):
+    people = keypoints.shape[1] if keypoints.dim() == 4 else 1
+    dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
+    shape = (keypoints.shape[0], people, keypoints.shape[-2], 2)
+    return keypoints.new_empty(shape, dtype=dtype), keypoints.new_empty(shape, dtype=dtype)
+
+
+def _setup_context(ctx, inputs, output):
+    keypoints, sigma, sigma_value, visible, _, _, _, center, truncate, combine, normalize, _ = inputs
+    ctx.save_for_backward(keypoints, sigma, visible)
+    ctx.options = (sigma_value, center, truncate, combine, normalize)
+
+
+def _backward(ctx, grad):
+    keypoints, sigma, visible = ctx.saved_tensors
+    sigma_value, center, truncate, combine, normalize = ctx.options
+    grad_keypoints, grad_sigma = _ops._gaussian_heatmaps_backward.default(
+        grad, keypoints, sigma, sigma_value, visible, center, truncate, combine, normalize
+    )
+    grad_keypoints = grad_keypoints.view_as(keypoints).to(keypoints.dtype)
+    grad_sigma = None if sigma is None else grad_sigma.view_as(sigma).to(sigma.dtype)
+    return grad_keypoints, grad_sigma, *(None,) * 10
+
+
+torch.library.register_autograd("pypose_ops::gaussian_heatmaps", _backward, setup_context=_setup_context)
+no_double_backward("_gaussian_heatmaps_backward")
