@@ -44,7 +44,8 @@ def near_own(file, arrays, coords):
     distance = {refine: (c - own).norm(dim=-1) / pixel for refine, c in coords.items()}
     sure = torch.from_numpy(arrays["own_score"]).view_as(distance["none"]) >= SURE
     # The net prefers peaks near the person's centre; in a crowd the highest peak may be somebody else's.
-    choices = {"sure": sure, "sure, same peak": sure & (distance["none"] <= SAME_PEAK)}
+    label = f"own score >= {SURE}"
+    choices = {label: sure, f"{label}, same peak": sure & (distance["none"] <= SAME_PEAK)}
     return {
         f"{label} ({chosen.sum().item()})": {refine: d[chosen].mean().item() for refine, d in distance.items()}
         for label, chosen in choices.items()
