@@ -8,8 +8,8 @@ they stand in for the CPU kernels of ``pypose_ops``, so that the public function
         maps = pypose_ops.gaussian_heatmaps(keypoints, 2.0, (64, 48))
 
 Environment:
-    PYPOSE_OPS_SIMT_SANITIZE=1: the build with AddressSanitizer and UBSan (run ``python tests/simt/sanitized.py``, which
-        also preloads what it needs).
+    PYPOSE_OPS_SIMT_SANITIZE=1: the build with AddressSanitizer and UBSan; ``tests/simt/sanitized.py`` sets it, and
+        preloads what it needs.
     PYPOSE_OPS_SIMT_ORDER=ascending|descending|shuffle:<seed>: the order of blocks, warps and lanes.
 """
 

@@ -296,15 +296,22 @@ def test_operator_without_a_kernel_is_an_error(first, swapped):
 # ---- under the sanitizers ----
 
 
-def sanitized(call):
-    """Runs a call on the sanitized self-test in a process of its own; returns its exit code and its output."""
-    code = (
-        f"import torch; torch.ops.load_library({str(build(sanitize=True, target=SELFTEST))!r}); "
-        f"ops = torch.ops.pypose_ops_simt_selftest; x = torch.arange(256.0); i = x.int()\n{call}"
-    )
-    command = [sys.executable, SIMT / "sanitized.py", "-c", code]
+def run_sanitized(*command):
+    """Runs a program on the sanitized build; returns its exit code and its output."""
+    command = [sys.executable, SIMT / "sanitized.py", *command]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return done.returncode, done.stdout
+
+
+def call_sanitized(call):
+    """Runs Python code on the sanitized self-test, as `ops`."""
+    path = str(build(sanitize=True, target=SELFTEST))
+    return run_sanitized(
+        "python",
+        "-c",
+        f"import torch; torch.ops.load_library({path!r}); ops = torch.ops.pypose_ops_simt_selftest; "
+        f"x = torch.arange(256.0); i = x.int()\n{call}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,14 +326,14 @@ def sanitized(call):
     ids=("read", "dynamic", "static", "stack", "misaligned"),
 )
 def test_sanitizer_finds(call, finding):
-    code, output = sanitized(call)
+    code, output = call_sanitized(call)
     assert code != 0
     assert "_kernel tests/simt/planted/faults.cu:" in output
     assert re.search(finding, output), output
 
 
 def test_sanitizer_passes_clean_kernels():
-    code, output = sanitized(
+    code, output = call_sanitized(
         "ops.neighbour_sum(x, True); ops.reverse(x, True); ops.barriers(i[:100]); ops.fresh_shared(i); "
         "ops.shuffle(x, 3, 1, 32); ops.divergent(i); ops.collectives(i[:32], 255); "
         "maps = torch.randn(50, 64, 48); assert torch.equal(ops.argmax(maps), maps.flatten(1).argmax(1)); print('clean')"
@@ -335,7 +342,7 @@ def test_sanitizer_passes_clean_kernels():
 
 
 def test_sanitizer_survives_abandoned_threads():
-    code, output = sanitized(
+    code, output = call_sanitized(
         "for kind in (0, 1, 3, 6):\n try: ops.misuse(i, kind)\n except RuntimeError: ops.misuse(i, 7)\n"
         " else: raise SystemExit('not reported')"
     )
@@ -343,11 +350,8 @@ def test_sanitizer_survives_abandoned_threads():
 
 
 def test_sanitized_operators():
-    """The operators under the contract, every CUDA kernel watched by the sanitizers."""
-    checks = "matches_reference or gradients_match_reference or any_strides or empty_batch"
+    """Every operator under its contract, its CUDA kernels watched by the sanitizers."""
     files = sorted(SIMT.parent.glob("test_contract_*.py"))
-    command = [sys.executable, SIMT / "sanitized.py", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
-    done = subprocess.run(
-        [*command, *files, "-k", f"simt and ({checks})"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert done.returncode == 0, done.stdout
+    checks = "matches_reference or gradients_match_reference or any_strides or empty_batch"
+    code, output = run_sanitized("pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", f"simt and ({checks})")
+    assert code == 0, output

@@ -35,7 +35,7 @@ def build(sanitize=False, target=OPERATORS):
 
     Args:
         sanitize: with AddressSanitizer and UndefinedBehaviorSanitizer; the process that loads it needs
-            LD_PRELOAD=libasan.so (see ``sanitized.py``).
+            the environment of ``sanitized.py``.
         target: ``OPERATORS`` or ``SELFTEST``.
     """
     folder = ROOT / "build" / ("simt-sanitized" if sanitize else "simt")

@@ -51,7 +51,7 @@ struct Machine {
   // The block's barrier.
   unsigned arrived, votes, returned;
   Place barrier_place;
-  bool barrier_used;
+  bool synchronised;  // since static shared memory was filled
 
   Thread* current;
   Fiber os_thread;

@@ -1,14 +1,16 @@
-"""Runs Python with the sanitized build of the test device: every CUDA kernel under AddressSanitizer and UBSan.
+"""Runs a program on the sanitized build of the test device: every CUDA kernel under AddressSanitizer and UBSan.
 
-    python tests/simt/sanitized.py -m pytest tests -k simt
+    python tests/simt/sanitized.py pytest tests -k simt
 
-runs ``python -m pytest tests -k simt`` in an environment in which simt_device builds and loads the sanitized kernels.
-The first finding ends the process.
+runs ``pytest tests -k simt`` in an environment in which simt_device builds and loads the sanitized kernels. The first
+finding ends the process.
 """
 
 import os
 import subprocess
 import sys
+
+from build import tool
 
 
 def library(name):
@@ -32,4 +34,5 @@ def environment():
 
 
 if __name__ == "__main__":
-    os.execve(sys.executable, [sys.executable, *sys.argv[1:]], {**os.environ, **environment()})
+    program = tool(sys.argv[1])
+    os.execve(program, [program, *sys.argv[2:]], {**os.environ, **environment()})

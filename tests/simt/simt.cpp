@@ -172,8 +172,8 @@ void run_block(size_t shared_bytes) {
   if (shared_bytes > 0) {
     std::memset(m.shared.get(), 0xff, shared_bytes);
   }
-  // Without a barrier nobody can use shared memory, so that what the last block left is still the fill.
-  if (std::exchange(m.barrier_used, false)) {
+  // Who never synchronises has no use for shared memory: spare these kernels the fill.
+  if (std::exchange(m.synchronised, false)) {
     fill_static_shared();
   }
   for (unsigned i = 0; i < m.count; ++i) {
@@ -217,7 +217,7 @@ void run_blocks(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const v
   m.body = body;
   m.context = context;
   m.count = block.x * block.y * block.z;
-  m.barrier_used = true;
+  m.synchronised = true;
   for (unsigned i = 0; i < m.count; ++i) {
     m.threads[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
   }

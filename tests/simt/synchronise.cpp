@@ -149,7 +149,7 @@ int barrier(Vote vote, bool predicate, Place at) {
   self.state = State::at_barrier;
   self.vote = vote;
   self.place = m.barrier_place = at;
-  m.barrier_used = true;
+  m.synchronised = true;
   m.votes += predicate;
   if (++m.arrived + m.returned == m.count) {
     release_barrier();
@@ -166,6 +166,7 @@ uint64_t warp_collective(WarpOp op, unsigned mask, uint64_t value, unsigned sour
     stop((std::string(name_of(op)) + " with a mask that excludes the calling lane").c_str(), at);
   }
   self.state = State::in_warp_op;
+  m.synchronised |= op == WarpOp::sync;
   self.op = op;
   self.mask = mask;
   self.source = source;

@@ -23,7 +23,7 @@ namespace simt {
 
 template <typename T>
 uint64_t to_bits(T value) {
-  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8, "one register pair at most");
+  static_assert(std::is_arithmetic_v<T> || sizeof(T) == 2, "CUDA exchanges numbers only");
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof(T));
   return bits;

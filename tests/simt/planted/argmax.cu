@@ -23,7 +23,10 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = threadIdx.x; i < pixels; i += kThreads) {
     best = better(best, Best{map[i], i});
   }
-  best = warp_reduce(best, better);
+  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+    const float value = __shfl_xor_sync(kFullMask, best.value, offset);
+    best = better(best, Best{value, __shfl_xor_sync(kFullMask, best.index, offset)});
+  }
   if (threadIdx.x % kWarpSize == 0) {
     partial[threadIdx.x / kWarpSize] = best;
   }

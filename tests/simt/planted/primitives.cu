@@ -207,7 +207,7 @@ __global__ void intrinsic_kernel(const float* __restrict__ in, float* __restrict
   out[5] = static_cast<float>(__brev(1u) >> 24);
   out[6] = fminf(four.w, x);
   out[7] = min(four.w, x);
-  out[8] = static_cast<float>(max(-1, 1LL) + min(3u, 2u));
+  out[8] = static_cast<float>(max(-1, 1) + min(3u, 2u));
   __stcs(out + 9, static_cast<float>(isnan(four.w)));
   __stcs(out + 10, __uint_as_float(__float_as_uint(x)));
   out[11] = static_cast<float>(__activemask());
