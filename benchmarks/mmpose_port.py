@@ -1,0 +1,90 @@
+"""What MMPose 1.x computes on the CPU, rewritten from its formulas: numpy, one joint at a time, as it does it.
+
+Peers for speed, and a second opinion on values. OpenCV does the blur, as there.
+"""
+
+import numpy as np
+
+
+def encode_msra(keypoints, sigma, size):
+    """Quantised Gaussians in a square window of 3 sigma: (B, K, 2) -> (B, K, H, W), float32."""
+    height, width = size
+    maps = np.zeros((*keypoints.shape[:2], height, width), np.float32)
+    radius = int(3 * sigma)
+    axis = np.arange(2 * radius + 1) - radius
+    patch = np.exp(-(axis[None] ** 2 + axis[:, None] ** 2) / (2 * sigma**2)).astype(np.float32)
+    for b, k in np.ndindex(*keypoints.shape[:2]):
+        x, y = (keypoints[b, k] + 0.5).astype(np.int64)
+        left, right = max(0, x - radius), min(width, x + radius + 1)
+        top, bottom = max(0, y - radius), min(height, y + radius + 1)
+        if left >= width or top >= height or right <= 0 or bottom <= 0:
+            continue
+        window = patch[top - y + radius : bottom - y + radius, left - x + radius : right - x + radius]
+        region = maps[b, k, top:bottom, left:right]
+        np.maximum(region, window, out=region)
+    return maps
+
+
+def encode_unbiased(keypoints, sigma, size):
+    """DARK's targets: the whole map around the exact coordinate."""
+    height, width = size
+    maps = np.zeros((*keypoints.shape[:2], height, width), np.float32)
+    xs, ys = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    for b, k in np.ndindex(*keypoints.shape[:2]):
+        x, y = keypoints[b, k]
+        blob = np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / (2 * sigma**2))
+        np.maximum(maps[b, k], blob, out=maps[b, k])
+    return maps
+
+
+def decode_argmax(maps):
+    """(B, K, H, W) -> coordinates (B, K, 2), scores (B, K); -1 where there is no positive value."""
+    flat = maps.reshape(*maps.shape[:2], -1)
+    index = flat.argmax(-1)
+    scores = flat.max(-1)
+    coordinates = np.stack((index % maps.shape[-1], index // maps.shape[-1]), -1).astype(np.float32)
+    coordinates[scores <= 0] = -1
+    return coordinates, scores
+
+
+def decode_quarter(maps):
+    """A quarter pixel toward the higher neighbour, per axis; version 1's border rule."""
+    coordinates, scores = decode_argmax(maps)
+    height, width = maps.shape[-2:]
+    for b, k in np.ndindex(*scores.shape):
+        x, y = coordinates[b, k].astype(np.int64)
+        if 1 < x < width - 1 and 0 < y < height:
+            coordinates[b, k, 0] += 0.25 * np.sign(maps[b, k, y, x + 1] - maps[b, k, y, x - 1])
+        if 1 < y < height - 1 and 0 < x < width:
+            coordinates[b, k, 1] += 0.25 * np.sign(maps[b, k, y + 1, x] - maps[b, k, y - 1, x])
+    return coordinates, scores
+
+
+def decode_dark(maps, kernel_size=11):
+    """Blur every map, take logarithms, then one Newton step around each argmax."""
+    import cv2
+
+    coordinates, scores = decode_argmax(maps)
+    height, width = maps.shape[-2:]
+    border = (kernel_size - 1) // 2
+    logs = np.empty_like(maps)
+    for b, k in np.ndindex(*scores.shape):
+        padded = np.zeros((height + 2 * border, width + 2 * border), np.float32)
+        padded[border : border + height, border : border + width] = maps[b, k]
+        blurred = cv2.GaussianBlur(padded, (kernel_size, kernel_size), 0)
+        blurred = blurred[border : border + height, border : border + width]
+        logs[b, k] = np.log(np.maximum(blurred * (maps[b, k].max() / blurred.max()), 1e-10))
+    for b, k in np.ndindex(*scores.shape):
+        x, y = coordinates[b, k].astype(np.int64)
+        if not (1 < x < width - 2 and 1 < y < height - 2):
+            continue
+        h = logs[b, k]
+        dx = 0.5 * (h[y, x + 1] - h[y, x - 1])
+        dy = 0.5 * (h[y + 1, x] - h[y - 1, x])
+        dxx = 0.25 * (h[y, x + 2] - 2 * h[y, x] + h[y, x - 2])
+        dyy = 0.25 * (h[y + 2, x] - 2 * h[y, x] + h[y - 2, x])
+        dxy = 0.25 * (h[y + 1, x + 1] - h[y - 1, x + 1] - h[y + 1, x - 1] + h[y - 1, x - 1])
+        hessian = np.array([[dxx, dxy], [dxy, dyy]])
+        if np.linalg.det(hessian) != 0:
+            coordinates[b, k] -= np.linalg.inv(hessian) @ np.array([dx, dy])
+    return coordinates, scores

@@ -1,0 +1,206 @@
+"""Turns pytest-benchmark's json into a Markdown table, the targets met or missed, and a bar chart.
+
+python benchmarks/report.py results.json [--out DIR] [--stat min|median]
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADLINE = "64x17x64x48"
+LARGE = "512x17x64x48"
+TINY = "1x17x64x48"
+BUSY = 0.3  # load per core before the run; two threads that wait for each other time the scheduler instead
+STAT = "of the rounds on the CPU: other work on the machine only adds time, so the default is the least disturbed one"
+BLUE, GREY, SAND = "#1f77b4", "#999999", "#ddb27c"
+
+
+@dataclass(frozen=True)
+class Row:
+    group: str
+    name: str
+    seconds: float
+    bytes_moved: int
+    copy: float  # bytes per second
+    device: str
+    info: dict
+
+
+@dataclass(frozen=True)
+class Target:
+    """time(row) against time(other); without another row, microseconds or a share of the copy bandwidth."""
+
+    what: str
+    op: str
+    shape: str
+    row: str
+    other: str | None
+    limit: float
+    sense: str  # "<=": time(row) / time(other) at most; ">=": time(other) / time(row), or the share, at least
+    direction: str = "forward"
+    devices: tuple = ("cpu",)
+
+
+RENDER, DECODE = "gaussian_heatmaps", "decode_heatmaps"
+TARGETS = (
+    Target("render / fill_", RENDER, HEADLINE, "op", "floor", 1.5, "<="),
+    Target("separable torch / render", RENDER, HEADLINE, "op", "separable torch", 3.5, ">="),
+    Target("MMPose unbiased / render", RENDER, HEADLINE, "op", "mmpose unbiased (numpy port)", 100, ">="),
+    Target("MMPose msra / render msra", RENDER, HEADLINE, "op, msra", "mmpose msra (numpy port)", 100, ">="),
+    Target("decode none / amax", DECODE, HEADLINE, "op, none", "floor", 1.5, "<="),
+    Target("decode dark / amax", DECODE, HEADLINE, "op, dark", "floor", 3, "<="),
+    Target("MMPose DARK / decode dark", DECODE, HEADLINE, "op, dark", "mmpose dark (numpy port)", 100, ">="),
+    Target("tiny render, us", RENDER, TINY, "op", None, 15, "<=", devices=("cpu", "cuda")),
+    Target("tiny decode dark, us", DECODE, TINY, "op, dark", None, 15, "<=", devices=("cpu", "cuda")),
+    Target("render, share of copy bandwidth", RENDER, LARGE, "op", None, 0.85, ">=", devices=("cuda",)),
+    Target("decode dark, share of copy bandwidth", DECODE, LARGE, "op, dark", None, 0.85, ">=", devices=("cuda",)),
+)
+
+
+def load(path, stat):
+    """Rows by group. On CUDA the time is the device's, by events; a tiny call is timed from Python as well."""
+    groups = defaultdict(dict)
+    for entry in json.loads(Path(path).read_text())["benchmarks"]:
+        info = entry["extra_info"]
+        if "row" not in info:
+            continue
+        seconds = info.get("device_seconds") or entry["stats"][stat]
+        row = Row(
+            entry["group"],
+            info["row"],
+            seconds,
+            info["bytes_moved"],
+            info.get("copy_bytes_per_second", 0),
+            info["device"],
+            info | {"python_seconds": entry["stats"][stat]},
+        )
+        groups[row.group][row.name] = row
+    return groups
+
+
+def duration(seconds):
+    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+
+
+def share_of_copy(row):
+    return row.bytes_moved / row.seconds / row.copy if row.copy and row.bytes_moved else None
+
+
+def ratio(row, other):
+    return f"{row.seconds / other.seconds:.2f}" if other else ""
+
+
+def group_table(name, rows):
+    op = rows.get("op") or rows.get("op, dark")
+    floor = rows.get("floor")
+    reference = next((r for n, r in rows.items() if n.startswith("reference") and "none" not in n), None)
+    lines = [
+        f"### {name}",
+        "",
+        "| row | time | x floor | reference / row | x op | GB/s | of copy |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows.values():
+        share = share_of_copy(row)
+        cells = [
+            row.name,
+            duration(row.seconds),
+            ratio(row, floor),
+            ratio(reference, row) if reference else "",
+            ratio(row, op),
+            f"{row.bytes_moved / row.seconds / 1e9:.2f}",
+            f"{share:.0%}" if share else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines + [""]
+
+
+def judge(target, groups):
+    """(measured, met) per device that has the rows."""
+    for device in target.devices:
+        rows = groups.get(f"{target.op} {target.shape} {target.direction} {device}", {})
+        row = rows.get(target.row)
+        if row is None or (target.other and target.other not in rows):
+            continue
+        if target.other:
+            value = rows[target.other].seconds / row.seconds
+            value = 1 / value if target.sense == "<=" else value
+        else:
+            value = row.info["python_seconds"] * 1e6 if target.sense == "<=" else share_of_copy(row)
+        if value is not None:
+            yield device, value, value <= target.limit if target.sense == "<=" else value >= target.limit
+
+
+def targets_table(groups):
+    lines = ["| what | device | target | measured | |", "|---|---|--:|--:|---|"]
+    for target in TARGETS:
+        for device, value, met in judge(target, groups):
+            verdict = "met" if met else "missed"
+            lines.append(f"| {target.what} | {device} | {target.sense} {target.limit:g} | {value:.2f} | {verdict} |")
+    return lines
+
+
+def report(groups):
+    rows = [row for group in groups.values() for row in group.values()]
+    lines = ["# Benchmarks", ""]
+    for device in sorted({row.device for row in rows}):
+        row = next(r for r in rows if r.device == device)
+        copy = f", copy {row.copy / 1e9:.1f} GB/s read + written" if row.copy else ""
+        lines.append(f"- {device}: torch {row.info['torch']}, {row.info['threads']} threads{copy}")
+    load = max((row.info.get("load_before", 0) for row in rows), default=0)
+    if load > BUSY:
+        lines.append(f"- **The machine was busy before the run (load {load:.1f} per core): do not trust CPU figures.**")
+    lines += ["", "## Targets", "", *targets_table(groups), "", "## All rows", ""]
+    for name, group in groups.items():
+        lines += group_table(name, group)
+    return "\n".join(lines)
+
+
+def chart(groups, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = {name: rows for name, rows in groups.items() if f" {HEADLINE} " in name}
+    if not shown:
+        return False
+    heights = [len(rows) + 1.5 for rows in shown.values()]
+    figure, axes = plt.subplots(
+        len(shown), figsize=(9, 0.32 * sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for axis, (name, rows) in zip(axes[:, 0], shown.items(), strict=True):
+        ordered = sorted(rows.values(), key=lambda row: -row.seconds)
+        colors = [BLUE if r.name.startswith("op") else GREY if r.name.startswith("floor") else SAND for r in ordered]
+        bars = axis.barh([r.name for r in ordered], [r.seconds * 1e3 for r in ordered], color=colors)
+        axis.bar_label(bars, [duration(r.seconds) for r in ordered], padding=3, fontsize=8)
+        axis.set_xscale("log")
+        axis.margins(x=0.2)
+        axis.set_title(name, fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+    axes[-1, 0].set_xlabel("ms", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--out", type=Path, help="folder of the table and the chart (default: beside the results)")
+    parser.add_argument("--stat", choices=("min", "median"), default="min", help=STAT)
+    arguments = parser.parse_args()
+    out = arguments.out or arguments.results.parent
+    out.mkdir(parents=True, exist_ok=True)
+    groups = load(arguments.results, arguments.stat)
+    text = report(groups)
+    (out / "benchmarks.md").write_text(text + "\n")
+    drawn = chart(groups, out / "benchmarks.png")
+    print(text)
+    print(f"written: {out / 'benchmarks.md'}" + (f", {out / 'benchmarks.png'}" if drawn else ""))
+
+
+if __name__ == "__main__":
+    main()
