@@ -1,0 +1,229 @@
+// decode_heatmaps on CUDA: one kernel, one block per map, one pass over the pixels.
+#include "peaks/decode_heatmaps.h"
+
+#include <tuple>
+
+#include "common/cuda.cuh"
+
+namespace pypose_ops {
+namespace {
+
+using namespace peaks;
+
+constexpr int kSmallBlock = 128;
+constexpr int kLargeBlock = 512;
+constexpr int kLargeMap = 1 << 14;  // pixels from which on the larger block is used
+
+// The joints' permutation travels with the launch: nothing is copied to the device, and graphs can capture the call.
+constexpr int kMaxFlipJoints = 1024;
+struct FlipIndex {
+  int16_t joints[kMaxFlipJoints];
+
+  POSE_HD int operator[](int64_t joint) const {
+    return joints[joint];
+  }
+};
+
+// 16 bytes of pixels, one load.
+template <typename scalar>
+struct alignas(16) Pack {
+  static constexpr int size = 16 / sizeof(scalar);
+  scalar pixels[size];
+};
+
+template <typename acc>
+__device__ __forceinline__ void consider(Peak<acc>& peak, acc value, int index) {
+  if (leads(value, peak.value)) {
+    peak = {value, index};
+  }
+}
+
+// The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
+template <typename scalar, typename acc = acc_t<scalar>>
+__device__ Peak<acc> scan(const MapView<scalar>& map) {
+  using Pixels = Pack<scalar>;
+  Peak<acc> peak = {0, 0};
+  const int pixels = map.height * map.width;
+  const int stride = static_cast<int>(blockDim.x);
+  int packed = 0;
+  if (reinterpret_cast<uintptr_t>(map.map) % sizeof(Pixels) == 0) {
+    const Pixels* __restrict__ packs = reinterpret_cast<const Pixels*>(map.map);
+    const int count = pixels / Pixels::size;
+    packed = count * Pixels::size;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += stride) {
+      const Pixels pack = packs[i];
+#pragma unroll
+      for (int j = 0; j < Pixels::size; ++j) {
+        consider(peak, static_cast<acc>(pack.pixels[j]), i * Pixels::size + j);
+      }
+    }
+  }
+#pragma unroll 4
+  for (int i = packed + static_cast<int>(threadIdx.x); i < pixels; i += stride) {
+    consider(peak, static_cast<acc>(map.map[i]), i);
+  }
+  return peak;
+}
+
+// The same with the flipped twin merged in. x follows i without a division per pixel.
+template <typename scalar, typename acc = acc_t<scalar>>
+__device__ Peak<acc> scan_merged(const MapView<scalar>& map) {
+  Peak<acc> peak = {0, 0};
+  const int pixels = map.height * map.width;
+  const int stride = static_cast<int>(blockDim.x);
+  const int step = stride % map.width;
+  int x = static_cast<int>(threadIdx.x) % map.width;
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < pixels; i += stride) {
+    const int mirrored = i - x + mirrored_column(x, map.width, map.shift);
+    consider(peak, merged(static_cast<acc>(map.map[i]), static_cast<acc>(map.twin[mirrored])), i);
+    x += step;
+    x -= x >= map.width ? map.width : 0;
+  }
+  return peak;
+}
+
+template <typename acc>
+__device__ __forceinline__ Peak<acc> warp_peak(Peak<acc> peak) {
+#pragma unroll
+  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+    const Peak<acc> other = {
+        __shfl_xor_sync(kFullMask, peak.value, offset), __shfl_xor_sync(kFullMask, peak.index, offset)};
+    peak = better(peak, other);
+  }
+  return peak;
+}
+
+// What one warp shares while it refines.
+template <typename acc>
+struct Scratch {
+  acc down[kSpan][kMaxKernelSize + 2 * kReach];  // blurred down the columns: rows y - 2 ... y + 2, the patch's columns
+  acc logs[kSpan][kSpan];
+};
+
+// One warp. First a lane is a column of the patch, then a pixel of the 5x5 window, 13 of which are needed.
+template <typename scalar, typename acc>
+__device__ Step<acc> dark_step(
+    const MapView<scalar>& map, const Taps<acc>& taps, int x, int y, int lane, Scratch<acc>& scratch) {
+  const int patch = taps.size + 2 * kReach;
+  const int top = y - patch / 2;
+  const int first = top < 0 ? -top : 0;
+  const int last = top + patch > map.height ? map.height - top : patch;
+  for (int column = lane; column < patch; column += kWarpSize) {
+    const int from = x - patch / 2 + column;
+    acc sums[kSpan] = {};
+    if (from >= 0 && from < map.width) {
+#pragma unroll 4
+      for (int row = first; row < last; ++row) {
+        const acc value = map(from, top + row);
+#pragma unroll
+        for (int out = 0; out < kSpan; ++out) {
+          sums[out] += taps[row - out] * value;
+        }
+      }
+    }
+#pragma unroll
+    for (int out = 0; out < kSpan; ++out) {
+      scratch.down[out][column] = sums[out];
+    }
+  }
+  __syncwarp();
+
+  const int row = lane / kSpan;
+  const int column = lane % kSpan;
+  if (abs(row - kReach) + abs(column - kReach) <= kReach) {
+    acc blurred = 0;
+    for (int i = 0; i < taps.size; ++i) {
+      blurred += taps[i] * scratch.down[row][column + i];
+    }
+    scratch.logs[row][column] = log_blurred(blurred);
+  }
+  __syncwarp();
+  return newton_step(scratch.logs);
+}
+
+// Block b decodes map b of the (B * K, H, W). All threads look for the peak, warp 0 refines it.
+template <typename scalar>
+__global__ void __launch_bounds__(kLargeBlock, 2)
+    decode_heatmaps_kernel(const Arguments<scalar> args, const FlipIndex flip_index) {
+  using acc = acc_t<scalar>;
+  __shared__ Peak<acc> peaks_of_warps[kLargeBlock / kWarpSize];
+  __shared__ Scratch<acc> scratch;
+  const int64_t number = blockIdx.x;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int warps = static_cast<int>(blockDim.x) / kWarpSize;
+  const MapView<scalar> map(args, flip_index, number);
+
+  // 1. The peak: of a thread, of a warp, of the block.
+  Peak<acc> peak = warp_peak(map.twin == nullptr ? scan(map) : scan_merged(map));
+  if (lane == 0) {
+    peaks_of_warps[warp] = peak;
+  }
+  __syncthreads();
+  if (warp > 0) {
+    return;
+  }
+  peak = warp_peak(lane < warps ? peaks_of_warps[lane] : peak);
+
+  // 2. The step from there; every lane of warp 0 has the same peak.
+  Step<acc> step = {0, 0};
+  if (peak.value > 0) {
+    const int x = peak.index % map.width;
+    const int y = peak.index / map.width;
+    if (args.refine == Refine::quarter) {
+      step = quarter_step(map, x, y);
+    } else if (args.refine == Refine::dark && dark_applies(x, y, map.width, map.height)) {
+      step = dark_step(map, args.taps, x, y, lane, scratch);
+    }
+  }
+  if (lane == 0) {
+    write_peak(args, number, peak, step);
+  }
+}
+
+template <typename scalar>
+void launch_decode_heatmaps(const Tensors& tensors, const Options& options, const FlipIndex& flip_index) {
+  const Arguments<scalar> args = make_arguments<scalar>(tensors, options);
+  const int threads = args.height * args.width < kLargeMap ? kSmallBlock : kLargeBlock;
+  launch(
+      decode_heatmaps_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(threads), 0,
+      current_stream(tensors.heatmaps), args, flip_index);
+}
+
+std::tuple<Tensor, Tensor> decode_heatmaps_cuda(
+    const Tensor& heatmaps, const std::string& refine, int64_t kernel_size, const std::optional<Tensor>& flipped,
+    const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
+    std::optional<double> max_offset) {
+  const Options options =
+      check_arguments(heatmaps, refine, kernel_size, flipped, flip_index, flip_shift, transform, max_offset);
+  FlipIndex index = {};
+  if (flipped.has_value()) {
+    PYPOSE_OPS_CHECK(
+        flip_index->size() <= kMaxFlipJoints, kOp, ": heatmaps must have at most ", kMaxFlipJoints,
+        " joints where flipped is given, got ", flip_index->size());
+    for (size_t joint = 0; joint < flip_index->size(); ++joint) {
+      index.joints[joint] = static_cast<int16_t>((*flip_index)[joint]);
+    }
+  }
+  const DeviceGuard guard(heatmaps.get_device_index());
+  Tensors tensors = allocate(heatmaps, flipped, transform);
+  const int64_t maps = tensors.scores.numel();
+  PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " maps, got ", maps);
+  if (maps > 0) {
+    make_contiguous(tensors);
+    PYPOSE_OPS_DISPATCH_FLOATING(
+        heatmaps.scalar_type(), "decode_heatmaps",
+        [&] { launch_decode_heatmaps<scalar_t>(tensors, options, index); });
+  }
+  return {tensors.coords, tensors.scores};
+}
+
+}  // namespace
+
+PYPOSE_OPS_CUDA_LIBRARY(m) {
+  m.impl("decode_heatmaps", TORCH_BOX(&decode_heatmaps_cuda));
+}
+
+}  // namespace pypose_ops
