@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-_ops = torch.ops.pypose_ops
+_decode_heatmaps = torch.ops.pypose_ops.decode_heatmaps.default
 
 
 class Peaks(NamedTuple):
@@ -68,9 +68,9 @@ def decode_heatmaps(
             None for no limit.
 
     Returns:
-        Peaks: ``coords (B, K, 2)``, ``(x, y)`` in heatmap pixels with pixel centres at integers, or in image pixels with
-        ``transform``; ``scores (B, K)``, the maps' values at the peaks. Both contiguous, float32 (float64 for float64
-        maps), computed in that type. They are not differentiable.
+        Peaks: ``coords (B, K, 2)``, ``(x, y)`` in heatmap pixels with pixel centres at integers, or in image pixels
+        with ``transform``; ``scores (B, K)``, the maps' values at the peaks. Both contiguous, float32 (float64
+        for float64 maps), computed in that type. They are not differentiable.
 
     Raises:
         ValueError: ``flip_pairs`` is missing, or not pairs of different joints in range; a flip argument comes without
@@ -89,15 +89,15 @@ def decode_heatmaps(
     flip_index = None
     if flipped is not None:
         flip_index = flip_permutation("decode_heatmaps", flip_pairs, heatmaps)
+        flipped = _detached(flipped)
     elif flip_pairs is not None or flip_shift:
         raise ValueError("decode_heatmaps: flip_pairs and flip_shift need flipped, got None")
-    if torch.is_grad_enabled():
-        heatmaps, flipped, transform = _detached(heatmaps), _detached(flipped), _detached(transform)
-    return Peaks(
-        *_ops.decode_heatmaps.default(
-            heatmaps, refine, kernel_size, flipped, flip_index, flip_shift, transform, max_offset
-        )
+    if transform is not None:
+        transform = _detached(transform)
+    coords, scores = _decode_heatmaps(
+        _detached(heatmaps), refine, kernel_size, flipped, flip_index, flip_shift, transform, max_offset
     )
+    return Peaks(coords, scores)
 
 
 @torch.library.register_fake("pypose_ops::decode_heatmaps")
@@ -147,4 +147,5 @@ def _permutation(op, pairs, joints):
 
 
 def _detached(tensor):
-    return tensor.detach() if isinstance(tensor, torch.Tensor) and tensor.requires_grad else tensor
+    # Without this check every call would pay for the views; what is no tensor is the operator's to refuse.
+    return tensor.detach() if getattr(tensor, "requires_grad", False) else tensor

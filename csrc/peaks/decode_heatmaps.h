@@ -132,8 +132,8 @@ POSE_HD bool dark_applies(int x, int y, int width, int height) {
   return x >= kReach && x < width - kReach && y >= kReach && y < height - kReach;
 }
 
-// log of a blurred pixel; NaN where it is not finite. One such pixel in the patch that DARK reads, kernel size + 4 wide and
-// high, also where its tap is 0, makes a log NaN and so the step: there is none then.
+// log of a blurred pixel; NaN where it is not finite. One such pixel in the patch that DARK reads, kernel size + 4 wide
+// and high, also where its tap is 0, makes a log NaN and so the step: there is none then.
 template <typename acc>
 POSE_HD acc log_blurred(acc blurred) {
   const acc floor = acc(1e-10);
@@ -346,7 +346,7 @@ Arguments<scalar> make_arguments(const Tensors& tensors, const Options& options)
   args.refine = options.refine;
   args.flip_shift = options.flip_shift;
   args.max_offset = static_cast<acc>(options.max_offset);
-  args.taps = gaussian_taps<acc>(options.kernel_size);
+  args.taps = gaussian_taps<acc>(options.refine == Refine::dark ? options.kernel_size : 1);
   return args;
 }
 

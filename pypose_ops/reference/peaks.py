@@ -88,7 +88,8 @@ def _dark_step(maps, peak, kernel_size):
     logs = _blur(maps, kernel_size).clamp(min=1e-10).log()
     # A pixel that is not finite spoils every step whose patch it lies in.
     reach = kernel_size // 2 + 2
-    spoilt = F.max_pool2d((~maps.isfinite()).to(maps.dtype), 2 * reach + 1, stride=1, padding=reach)
+    spoilt = (~maps.isfinite()).to(maps.dtype).flatten(0, 1)[:, None]
+    spoilt = F.max_pool2d(spoilt, 2 * reach + 1, stride=1, padding=reach).view_as(maps)
     h, bad = _around(logs, peak), _around(spoilt, peak)
 
     dx = 0.5 * (h(1, 0) - h(-1, 0))
