@@ -17,6 +17,7 @@ except ImportError as error:
 from . import reference
 from ._build import build_info
 from .heatmaps import gaussian_heatmaps
+from .mrf import mrf_message_passing
 from .peaks import Peaks, decode_heatmaps
 
 __version__ = _C.build_info()["version"]
@@ -26,5 +27,6 @@ __all__ = [
     "build_info",
     "decode_heatmaps",
     "gaussian_heatmaps",
+    "mrf_message_passing",
     "reference",
 ]

@@ -229,5 +229,28 @@ POSE_HD double exp(double x) {
   return __builtin_exp(x);
 }
 
+// log x of a positive normal float, |error| < 2 ulp; Cephes' polynomial, without branches.
+POSE_HD float log(float x) {
+  const uint32_t bits = bits_to<uint32_t>(x);
+  // x = m 2^n with m in [sqrt(1/2), sqrt(2)).
+  const uint32_t from_half = bits - 0x3f3504f3u;
+  const float n = static_cast<float>(static_cast<int32_t>(from_half) >> 23);
+  const float m = bits_to<float>((from_half & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  float p = 7.0376836292e-2f;
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  const float square = m * m;
+  return n * 0.693359375f + (m + (p * m * square - n * 2.12194440e-4f - 0.5f * square));
+}
+POSE_HD double log(double x) {
+  return __builtin_log(x);
+}
+
 }  // namespace simd
 }  // namespace pypose_ops

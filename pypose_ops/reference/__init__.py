@@ -4,6 +4,7 @@ Readable first: these are what the kernels are tested against and what the bench
 """
 
 from .heatmaps import gaussian_heatmaps
+from .mrf import mrf_message_passing
 from .peaks import decode_heatmaps
 
-__all__ = ["decode_heatmaps", "gaussian_heatmaps"]
+__all__ = ["decode_heatmaps", "gaussian_heatmaps", "mrf_message_passing"]
