@@ -10,9 +10,7 @@ _METHODS = ("sparse", "fft")
 _SMALLEST_MESSAGE = 1e-30  # as in csrc/mrf/mrf_message_passing.h
 
 
-def mrf_message_passing(
-    unary, prior, bias, edges, *, num_targets=None, floor=1e-2, prior_index=None, method="sparse"
-):
+def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e-2, prior_index=None, method="sparse"):
     """One round of message passing between heatmaps: Tompson et al. (NIPS 2014), equation 2, on an edge list.
 
     Target ``j`` receives, from every edge ``e = (v, j)`` that ends there, where its source would expect it::
@@ -41,14 +39,14 @@ def mrf_message_passing(
             ``(P, kh, kw)``.
         method (str): ``"sparse"``; or ``"fft"`` for unaries most of whose pixels are above the floor: plain torch,
             differentiable, with the messages in memory, one target at a time. Its absolute error is some 1e-7 of the
-            largest message, so small messages lose digits in float32.
+            largest message, so small messages lose digits in float32, and its last bits depend on torch's transforms.
 
     Returns:
         Tensor: ``(B, J, H, W)`` log-energies, contiguous, float32 (float64 for a float64 unary). A message that is 0
         counts as 1e-30.
 
-    Differentiable with respect to ``unary`` (pixels above the floor), ``prior`` and ``bias``, deterministically; the
-    messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
+    Differentiable with respect to ``unary`` (pixels above the floor), ``prior`` and ``bias``, once, deterministically;
+    the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
 
     Raises:
         ValueError: edges are not pairs of integers; an unknown method.
@@ -63,7 +61,8 @@ def mrf_message_passing(
     flat = flat_edges("mrf_message_passing", edges)
     index = [] if prior_index is None else _integers("mrf_message_passing", "prior_index", prior_index)
     targets = unary.shape[1] if num_targets is None else num_targets
-    if _METHODS[choice("mrf_message_passing", "method", method, _METHODS)] == "fft":
+    # Transforms of nothing are an error in torch.
+    if _METHODS[choice("mrf_message_passing", "method", method, _METHODS)] == "fft" and unary.shape[0] > 0:
         return _fft_messages(unary, prior, bias, flat, index, targets, float(floor))
     return call(
         _ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, float(floor)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pypose_ops import mrf_message_passing
+from pypose_ops import mrf_message_passing, reference
 
 
 def test_message_by_hand(device):
@@ -42,9 +42,7 @@ def test_message_of_a_spot_is_the_prior(device):
 def test_messages_add_up_per_target(device):
     unary, prior, bias = (t.to(device) for t in (torch.rand(1, 3, 6, 5), torch.rand(3, 5, 3), torch.rand(3) + 0.1))
     edges = [(0, 2), (1, 2), (2, 0)]
-    alone = [
-        mrf_message_passing(unary, prior[e : e + 1], bias[e : e + 1], edges[e : e + 1]) for e in range(len(edges))
-    ]
+    alone = [mrf_message_passing(unary, prior[e : e + 1], bias[e : e + 1], edges[e : e + 1]) for e in range(len(edges))]
     torch.testing.assert_close(mrf_message_passing(unary, prior, bias, edges), sum(alone))
     assert not mrf_message_passing(unary, prior, bias, edges)[:, 1].any()
 
@@ -58,6 +56,41 @@ def test_many_edges_stay_in_range(device):
         bias = torch.full((40,), scale, device=device)
         out = mrf_message_passing(unary, prior, bias, edges, num_targets=1)
         torch.testing.assert_close(out, torch.full_like(out, 40 * math.log(2 * scale)), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "edges", ([(0, 1), (1, 0)], ((0, 1), (1, 0)), np.array([[0, 1], [1, 0]]), torch.tensor([[0, 1], [1, 0]]))
+)
+def test_edges_in_any_form(edges):
+    unary, prior, bias = torch.rand(1, 2, 6, 5), torch.rand(2, 5, 3), torch.rand(2) + 0.1
+    expected = mrf_message_passing(unary, prior, bias, [(0, 1), (1, 0)])
+    assert mrf_message_passing(unary, prior, bias, edges).equal(expected)
+
+
+@pytest.mark.parametrize("kernel", ((5, 3), (11, 9), (21, 1), (1, 1)), ids=str)
+@pytest.mark.parametrize("prior_index", (None, [1, 0, 1]), ids=("own", "shared"))
+def test_fft_is_the_same(kernel, prior_index):
+    edges = [(0, 0), (1, 0), (1, 2)]
+    tensors = [
+        (torch.rand(2, 2, 6, 5).double() - 0.3).requires_grad_(),
+        torch.rand(2 if prior_index else 3, *kernel).double().requires_grad_(),
+        (torch.rand(3).double() + 0.1).requires_grad_(),
+    ]
+    weight = torch.rand(2, 3, 6, 5).double()
+    results = []
+    for call, options in ((mrf_message_passing, {"method": "fft"}), (reference.mrf_message_passing, {})):
+        out = call(*tensors, edges, num_targets=3, prior_index=prior_index, **options)
+        results.append([out, *torch.autograd.grad(out, tensors, weight)])
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+
+
+def test_fft_of_strange_values():
+    unary, prior, bias = torch.rand(1, 2, 6, 5), torch.rand(2, 5, 3), torch.tensor([math.nan, -1.0])
+    unary[0, 0, 2, :3] = torch.tensor([math.nan, math.inf, -math.inf])
+    prior[0, 1, :3] = torch.tensor([math.nan, math.inf, -2.0])
+    out = mrf_message_passing(unary, prior, bias, [(0, 1), (1, 0)], method="fft")
+    torch.testing.assert_close(out, reference.mrf_message_passing(unary, prior, bias, [(0, 1), (1, 0)]))
+    assert mrf_message_passing(unary[:0], prior, bias, [(0, 1), (1, 0)], method="fft").shape == (0, 2, 6, 5)
 
 
 @pytest.mark.parametrize("dtype", (torch.float16, torch.float32), ids=str)

@@ -3,9 +3,7 @@
 import torch
 
 
-def mrf_message_passing(
-    unary, prior, bias, edges, *, num_targets=None, floor=1e-2, prior_index=None, method="sparse"
-):
+def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e-2, prior_index=None, method="sparse"):
     """Definition of :func:`pypose_ops.mrf_message_passing`: one grouped convolution, every message in memory.
 
     ``method`` says how the operator computes; the definition is the same.
