@@ -1,13 +1,14 @@
 # One line per operator file; tests/simt compiles the same .cu list for the CPU.
-set(PYPOSE_OPS_CPU_SOURCES
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps_backward.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_heatmaps.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/mrf/mrf_message_passing.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/mrf/mrf_message_passing_backward.cpp)
-set(PYPOSE_OPS_CUDA_SOURCES
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps_backward.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_heatmaps.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/mrf/mrf_message_passing.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/mrf/mrf_message_passing_backward.cu)
+set(PYPOSE_OPS_STEMS
+  heatmaps/gaussian_heatmaps
+  heatmaps/gaussian_heatmaps_backward
+  mrf/mrf_message_passing
+  mrf/mrf_message_passing_backward
+  peaks/decode_heatmaps
+)
+set(PYPOSE_OPS_CPU_SOURCES)
+set(PYPOSE_OPS_CUDA_SOURCES)
+foreach(stem IN LISTS PYPOSE_OPS_STEMS)
+  list(APPEND PYPOSE_OPS_CPU_SOURCES ${CMAKE_CURRENT_LIST_DIR}/../csrc/${stem}.cpp)
+  list(APPEND PYPOSE_OPS_CUDA_SOURCES ${CMAKE_CURRENT_LIST_DIR}/../csrc/${stem}.cu)
+endforeach()
