@@ -1,14 +1,13 @@
 """mrf_message_passing against transforms and grouped convolution in torch.  pytest benchmarks/bench_mrf.py
 
-Unaries are real heatmaps where the data is there (../shared/data or PYPOSE_OPS_DATA), else rendered joints with a tail as
-wide; rows of another active share are rendered. The share of pixels above the floor is part of the shape's name.
+Unaries are real heatmaps where the data is there (../shared/data or PYPOSE_OPS_DATA), else rendered joints with as many
+active pixels. The share of pixels above the floor is part of the shape's name.
 """
 
 import os
 from functools import partial
 from pathlib import Path
 
-import bench_tools
 import numpy as np
 import pytest
 import torch

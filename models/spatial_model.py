@@ -14,7 +14,7 @@ class SpatialModel(nn.Module):
         out_j = log max(heatmap_j, floor) + weight * sum over the edges (v, j) of log message_(v, j)
 
     with the messages of :func:`pypose_ops.mrf_message_passing`. Prior and bias are the SoftPlus of the parameters, so
-    they stay positive. The paper's sum is ``weight=1``; its self-edge, a prior around displacement 0, is the first term.
+    they stay positive. The paper's sum is ``weight=1``; its self-edge, a prior of displacement 0, is the first term.
     On a full graph the same evidence arrives many times, so ``weight`` is trained, as the exponential of a parameter.
 
     Args:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from pypose_ops.models import SpatialModel
 
 from pypose_ops import gaussian_heatmaps
-from pypose_ops.models import SpatialModel
 
 SIZE = (24, 20)
 EDGES = [(0, 1), (1, 0)]
