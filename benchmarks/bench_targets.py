@@ -28,7 +28,7 @@ def keypoints_of(shape, device, people=()):
     return torch.rand(batch, *people, joints, 2, device=device) * span
 
 
-# The fused loss, forward and backward ------------------------------------------------------------------------------------
+# The fused loss, forward and backward ---------------------------------------------------------------------------------
 
 
 def separable_loss(pred, keypoints, sigma):
@@ -86,7 +86,7 @@ def test_loss_floor(measure, device, shape):
     measure(run, "heatmap_mse_loss", shape, "forward+backward", "floor", device, nbytes)
 
 
-# Fields: 16 pictures, 10 people, 19 limbs, 56 x 56 ------------------------------------------------------------------------
+# Fields: 16 pictures, 10 people, 19 limbs, 56 x 56 --------------------------------------------------------------------
 
 CROWD = (16, 17, 56, 56)
 FIELD = (16, 38, 56, 56)
@@ -155,7 +155,10 @@ def test_labels(measure, device, op, row):
         return
     chosen = call if row == "op" else twin
     run = Rotating(
-        lambda keypoints: chosen(keypoints, extent, size), lambda: (keypoints_of((64, 17, *size), device),), device, nbytes
+        lambda keypoints: chosen(keypoints, extent, size),
+        lambda: (keypoints_of((64, 17, *size), device),),
+        device,
+        nbytes,
     )
     expected = twin(*run.inputs[0], extent, size)
 
@@ -165,7 +168,7 @@ def test_labels(measure, device, op, row):
     measure(run, op, shape, "forward", row, device, nbytes, same)
 
 
-# Codecs --------------------------------------------------------------------------------------------------------------------
+# Codecs ---------------------------------------------------------------------------------------------------------------
 
 INPUT, GRID = (192, 256), (48, 64)
 

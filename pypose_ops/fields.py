@@ -41,8 +41,8 @@ def part_affinity_fields(
             - ``"trt_pose"``: ``exp(-d^2 / width^2)``, to be combined by ``"sum"``;
             - ``"sleap"``: ``exp(-d^4 / (2 width^2))``, to be combined by ``"sum"``; limbs below a pixel count as one
               pixel long where the nearest point is sought.
-        combine (str): of people: ``"mean"`` over those whose band covers the pixel (over all who are drawn, for the soft
-            profiles), or ``"sum"``.
+        combine (str): of people: ``"mean"`` over those whose band covers the pixel (for the soft profiles, over all
+            who are drawn), or ``"sum"``.
         dtype (torch.dtype): of the maps: float16, bfloat16, float32 or float64.
 
     Returns:
@@ -100,8 +100,8 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
     """Draws UDP's combined target (Huang et al., CVPR 2020): where a joint is near, and how far it is.
 
     Three maps per joint: 1 within ``radius`` of it (border included) and 0 elsewhere; then, in every pixel of the map,
-    the offset to it, ``(x_joint - x) / radius`` and ``(y_joint - y) / radius``. A joint that is invisible, not finite or
-    further than 1e6 pixels from the origin leaves its three maps 0.
+    the offset to it, ``(x_joint - x) / radius`` and ``(y_joint - y) / radius``. A joint that is invisible, not finite
+    or further than 1e6 pixels from the origin leaves its three maps 0.
 
     Args:
         keypoints (Tensor): ``(B, K, 2)``, or ``(B, P, K, 2)`` for P people; float32 or float64; ``(x, y)`` in heatmap
@@ -155,8 +155,8 @@ def simcc_labels(
             pixel centres at integers.
         sigma (float or tuple[float, float]): standard deviation in bins, of both axes or ``(x, y)``.
         size (tuple[int, int]): ``(height, width)`` of the picture.
-        split_ratio (float): bins per pixel; there are ``round(width * split_ratio)`` and ``round(height * split_ratio)``
-            bins, halves to even.
+        split_ratio (float): bins per pixel; ``round(width * split_ratio)`` and ``round(height * split_ratio)`` bins,
+            halves to even.
         visible (Tensor, optional): broadcastable to ``(B, K)``, as in :func:`gaussian_heatmaps`.
         profile (str): ``"gaussian"`` over the whole axis, also of keypoints outside of it; or ``"one_hot"``:
             ``1 - smoothing`` in the keypoint's bin and ``smoothing / (bins - 1)`` in the others, 0 everywhere when the
@@ -233,9 +233,7 @@ def _(keypoints, radius, visible, height, width, combine, dtype):
 
 
 @torch.library.register_fake("pypose_ops::simcc_labels")
-def _(
-    keypoints, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profile, center, normalize, smoothing, dtype
-):
+def _(keypoints, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profile, center, normalize, smoothing, dtype):
     torch._check(keypoints.dim() == 3, lambda: "simcc_labels: keypoints must be (B, K, 2)")
     shape = keypoints.shape[:2]
     return keypoints.new_empty((*shape, bins_x), dtype=dtype), keypoints.new_empty((*shape, bins_y), dtype=dtype)

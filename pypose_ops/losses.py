@@ -40,7 +40,7 @@ def heatmap_mse_loss(
         reduction (str): ``"none"``: each map's mean over its pixels times its weight; ``"mean"``: the mean of those,
             which is ``F.mse_loss`` of the maps; ``"sum"``: the weighted sum over all pixels of all maps.
 
-    Without a people axis, the map of a keypoint that draws nothing because it is invisible or not finite weighs nothing.
+    Without a people axis, the map of a keypoint that is invisible or not finite, and so draws nothing, weighs nothing.
     With one, a map with nobody in it is a target of zeros; ``weight`` takes it out.
 
     Returns:

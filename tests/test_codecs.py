@@ -28,7 +28,7 @@ def keypoints_of(batch=3, joints=17, beyond=25.0):
     return keypoints, visible
 
 
-# Encode, then decode -----------------------------------------------------------------------------------------------------
+# Encode, then decode --------------------------------------------------------------------------------------------------
 
 
 def at(codec, points):
@@ -105,7 +105,7 @@ def test_a_map_without_a_peak_decodes_to_minus_one(kernels, device):
         assert (coords == -1).all() and (scores == 0).all()
 
 
-# Parity with peers -------------------------------------------------------------------------------------------------------
+# Parity with peers ----------------------------------------------------------------------------------------------------
 
 
 def heatmap_points(codec, keypoints):
@@ -212,7 +212,9 @@ def test_centernets_radius_keeps_the_overlap():
     assert shifted / (2 * width * height - shifted) >= 0.7
     assert (width - 2 * r) * (height - 2 * r) / (width * height) >= 0.7
     assert width * height / ((width + 2 * r) * (height + 2 * r)) >= 0.7
-    wrong = codecs.CenterNetHeatmap((512, 512), (512, 512), parity="centernet").radius(torch.tensor([[[width, height]]]))
+    wrong = codecs.CenterNetHeatmap((512, 512), (512, 512), parity="centernet").radius(
+        torch.tensor([[[width, height]]])
+    )
     assert wrong.item() > 2 * r
 
 
@@ -279,7 +281,7 @@ def test_maps_are_those_of_an_installed_mmpose(codec, function, sigma):
         np.testing.assert_array_equal(weights[b].numpy(), weight[0])
 
 
-# The default is right ------------------------------------------------------------------------------------------------------
+# The default is right -------------------------------------------------------------------------------------------------
 
 
 def test_a_fractional_window_is_centred():
@@ -341,7 +343,7 @@ def test_integral_maps_add_up_to_one():
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-6)
 
 
-# Bad input -------------------------------------------------------------------------------------------------------------------
+# Bad input ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""part_affinity_fields, limb_masks, offset_heatmaps and simcc_labels under the contract of op_contract.py, and by hand."""
+"""part_affinity_fields, limb_masks, offset_heatmaps and simcc_labels under the contract, and by hand."""
 
 import math
 
@@ -104,8 +104,22 @@ TestPartAffinityFields = check_op(
     ],
     bad=[bad("part_affinity_fields", *row) for row in LIMB_BAD]
     + [
-        bad("part_affinity_fields", "profile", "profile must be one of band", (K, LIMBS, 2.0, SIZE), ValueError, profile="x"),
-        bad("part_affinity_fields", "combine", "combine must be one of mean", (K, LIMBS, 2.0, SIZE), ValueError, combine="max"),
+        bad(
+            "part_affinity_fields",
+            "profile",
+            "profile must be one of band",
+            (K, LIMBS, 2.0, SIZE),
+            ValueError,
+            profile="x",
+        ),
+        bad(
+            "part_affinity_fields",
+            "combine",
+            "combine must be one of mean",
+            (K, LIMBS, 2.0, SIZE),
+            ValueError,
+            combine="max",
+        ),
         bad("part_affinity_fields", "dtype", "dtype must be float16", (K, LIMBS, 2.0, SIZE), dtype=torch.int32),
     ],
     batched=PAF_BATCH,
@@ -145,7 +159,14 @@ TestOffsetHeatmaps = check_op(
         bad("offset_heatmaps", "radius 0", "radius must be from 0.001", (K, 0.0, SIZE)),
         bad("offset_heatmaps", "radius NaN", "radius must be from 0.001", (K, NAN, SIZE)),
         bad("offset_heatmaps", "size", "size must be two", (K, 2.0, (9, 7, 3)), ValueError),
-        bad("offset_heatmaps", "combine", "combine must be one of nearest, last", (K, 2.0, SIZE), ValueError, combine="max"),
+        bad(
+            "offset_heatmaps",
+            "combine",
+            "combine must be one of nearest, last",
+            (K, 2.0, SIZE),
+            ValueError,
+            combine="max",
+        ),
         bad("offset_heatmaps", "visible", "visible must broadcast", (K, 2.0, SIZE), ValueError, visible=torch.ones(4)),
     ],
     batched=PAF_BATCH,
@@ -165,8 +186,12 @@ TestSimccLabels = check_op(
         Sample("visible", (INSIDE, 3.0, PICTURE), {"visible": rand(2, 3) > 0.5}, traced=True),
         Sample("one hot", (INSIDE, 3.0, PICTURE), {"profile": "one_hot"}),
         Sample("smoothed", (INSIDE, 3.0, PICTURE), {"profile": "one_hot", "smoothing": 0.1}),
-        Sample("one bin", (torch.tensor([[[0.2, 0.3], [0.7, 0.1]]]), 3.0, (1, 1)), {"split_ratio": 1, "profile": "one_hot"}),
-        Sample("halves", (torch.tensor([[[0.25, 0.75], [1.25, 1.75]]]), 1.0, (4, 4)), {"profile": "one_hot"}, exact=True),
+        Sample(
+            "one bin", (torch.tensor([[[0.2, 0.3], [0.7, 0.1]]]), 3.0, (1, 1)), {"split_ratio": 1, "profile": "one_hot"}
+        ),
+        Sample(
+            "halves", (torch.tensor([[[0.25, 0.75], [1.25, 1.75]]]), 1.0, (4, 4)), {"profile": "one_hot"}, exact=True
+        ),
         Sample("strange keypoints", (STRANGE[:6], 3.0, SIZE)),
         Sample("strange keypoints, one hot", (STRANGE[:6], 3.0, SIZE), {"profile": "one_hot", "smoothing": 0.2}),
         Sample("real size", (points(2, 17, size=(256, 192)), 6.0, (256, 192)), {"normalize": "density"}),
@@ -182,14 +207,21 @@ TestSimccLabels = check_op(
         bad("simcc_labels", "ratio 0", "split_ratio must be positive", (K, 2.0, SIZE), ValueError, split_ratio=0),
         bad("simcc_labels", "ratio NaN", "split_ratio must be positive", (K, 2.0, SIZE), ValueError, split_ratio=NAN),
         bad("simcc_labels", "smoothing 1", r"smoothing must be in \[0, 1\)", (K, 2.0, SIZE), smoothing=1.0),
-        bad("simcc_labels", "profile", "profile must be one of gaussian, one_hot", (K, 2.0, SIZE), ValueError, profile="x"),
+        bad(
+            "simcc_labels",
+            "profile",
+            "profile must be one of gaussian, one_hot",
+            (K, 2.0, SIZE),
+            ValueError,
+            profile="x",
+        ),
     ],
     batched=PAF_BATCH,
     dtype_argument="dtype",
 )
 
 
-# By hand ---------------------------------------------------------------------------------------------------------------
+# By hand --------------------------------------------------------------------------------------------------------------
 
 
 def row(*values):
@@ -264,7 +296,7 @@ def test_simcc_by_hand(device):
     torch.testing.assert_close(hot[0, 0].cpu(), row(0.1, 0.1, 0.5, 0.1, 0.1, 0.1))
 
 
-# Properties ------------------------------------------------------------------------------------------------------------
+# Properties -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("profile", ("band", "trt_pose", "sleap"))

@@ -96,7 +96,9 @@ BAD = [
     bad("weight of another shape", r"weight must broadcast to \(2, 3\)", weight=torch.ones(2, 4), error=ValueError),
     bad("weight per pixel", r"weight must broadcast to \(2, 3\)", weight=torch.ones_like(F), error=ValueError),
     bad("weight not a tensor", "weight must be a tensor", weight=2.0, error=TypeError),
-    bad("weight with a gradient", "weight must not require", weight=torch.ones(3, requires_grad=True), error=ValueError),
+    bad(
+        "weight with a gradient", "weight must not require", weight=torch.ones(3, requires_grad=True), error=ValueError
+    ),
     bad("visible of another shape", "visible must broadcast", visible=torch.ones(2, 4), error=ValueError),
     bad("unknown reduction", "reduction must be one of none, mean, sum", reduction="max", error=ValueError),
     bad("unknown profile", "profile must be one of gaussian, disc", profile="square", error=ValueError),
@@ -154,7 +156,7 @@ TestStages = check_op(
 )
 
 
-# By hand ---------------------------------------------------------------------------------------------------------------
+# By hand --------------------------------------------------------------------------------------------------------------
 
 
 def test_one_pixel_by_hand(device):
@@ -237,7 +239,7 @@ def test_an_optimiser_moves_keypoints_to_the_maps(device):
     torch.testing.assert_close(keypoints.detach(), truth, rtol=0, atol=1e-3)
 
 
-# Memory ----------------------------------------------------------------------------------------------------------------
+# Memory ---------------------------------------------------------------------------------------------------------------
 
 
 def allocated(call, device):

@@ -27,7 +27,7 @@ def visible_values(codec, keypoints, visible):
         values = torch.ones_like(keypoints[..., 0])
     elif visible.shape != keypoints.shape[:-1]:
         raise ValueError(
-            f"{codec}: visible must be {tuple(keypoints.shape[:-1])} as the keypoints are, got shape {tuple(visible.shape)}"
+            f"{codec}: visible must be {tuple(keypoints.shape[:-1])}, as keypoints, got shape {tuple(visible.shape)}"
         )
     else:
         values = visible.to(keypoints.dtype).clamp(max=1)
@@ -137,7 +137,9 @@ class GaussianCodec(HeatmapCodec):
         ``weight`` is multiplied with the weights of ``encode``; with people, each map's largest of those counts.
         """
         if self.parity is not None:
-            raise ValueError(f"{type(self).__name__}: loss is not defined with parity={self.parity!r}; encode and compare")
+            raise ValueError(
+                f"{type(self).__name__}: loss is not defined with parity={self.parity!r}; encode and compare"
+            )
         at = self.to_heatmap(keypoints)
         own, known = self.weights(at, visible, 3 * self.sigma)
         own = own.amax(1) if own.dim() == 3 else own

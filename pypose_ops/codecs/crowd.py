@@ -142,4 +142,3 @@ class CenterNetHeatmap(GaussianCodec):
 
     def loss(self, *args, **options):
         raise ValueError("CenterNetHeatmap: loss needs a sigma per person; use heatmap_mse_loss with radius(boxes)")
-

@@ -16,8 +16,8 @@ class MSRAHeatmap(GaussianCodec):
     Biased maps have their blob on the nearest pixel, up to three sigmas from it, and are decoded by the quarter offset;
     unbiased ones have it at the exact place, all over the map, and are decoded by DARK.
 
-    ``parity="mmpose"``: where 3 sigma is not an integer, the window and with it the blob of joints near the left and the
-    upper border is a pixel off; joints at -0.5 and below are rounded towards 0; a joint whose window ends right at the
+    ``parity="mmpose"``: where 3 sigma is not an integer, the window and with it the blob of joints near the left and
+    the upper border is a pixel off; joints at -0.5 and below are rounded towards 0; a joint whose window ends right at the
     border keeps its weight; DARK's step is not limited.
 
     Args:
@@ -129,8 +129,8 @@ class UDPHeatmap(GaussianCodec):
 class MegviiHeatmap(HeatmapCodec):
     """The maps of CPN and MSPN (Chen et al., CVPR 2018): a pixel blurred by a kernel, its top 255; ``align="index"``.
 
-    A joint counts for the pixel that it is in, ``floor(x)``, and the decoder adds half a pixel to the quarter offset; it
-    returns half a pixel also where the peak is next to the border.
+    A joint counts for the pixel that it is in, ``floor(x)``, and the decoder adds half a pixel to the quarter offset,
+    also where the peak is next to the border.
 
     ``parity="mmpose"``: near a border the blur is mirrored and the blob deformed; coordinates between -1 and 0 are
     in pixel 0; next to the border nothing is added; scores are divided by 255, plus 0.5.
@@ -155,7 +155,9 @@ class MegviiHeatmap(HeatmapCodec):
         at = torch.floor(at) if self.parity is None else torch.trunc(at)
         weights, known = self.weights(at, visible, 0.0)
         if self.parity is None:
-            return gaussian_heatmaps(at, self.sigma, self.size, visible=known, dtype=dtype, **self.drawing) * 255, weights
+            return gaussian_heatmaps(
+                at, self.sigma, self.size, visible=known, dtype=dtype, **self.drawing
+            ) * 255, weights
         return self._mirrored(at, known, dtype), weights
 
     def _mirrored(self, at, known, dtype):

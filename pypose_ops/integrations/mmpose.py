@@ -44,7 +44,7 @@ class _NumpyCodec:
         return arrays | {"keypoint_weights": weights.numpy()}
 
     def decode(self, *encoded):
-        """Arrays of one picture, as ``encode`` or a net gives them, to keypoints ``(1, K, 2)`` and scores ``(1, K)``."""
+        """Arrays of one picture, as ``encode`` or a net gives them, to ``(1, K, 2)`` and scores ``(1, K)``."""
         batch = [torch.from_numpy(np.ascontiguousarray(array)) for array in encoded]
         batch = [tensor[None] if tensor.dim() == self.batch_dims - 1 else tensor for tensor in batch]
         keypoints, scores = self.codec.decode(*batch)
