@@ -2,6 +2,12 @@
 set(PYPOSE_OPS_STEMS
   heatmaps/gaussian_heatmaps
   heatmaps/gaussian_heatmaps_backward
+  heatmaps/heatmap_mse_loss
+  heatmaps/heatmap_mse_loss_backward
+  heatmaps/limb_masks
+  heatmaps/offset_heatmaps
+  heatmaps/part_affinity_fields
+  heatmaps/simcc_labels
   mrf/mrf_message_passing
   mrf/mrf_message_passing_backward
   peaks/decode_heatmaps

@@ -16,7 +16,9 @@ except ImportError as error:
 
 from . import reference
 from ._build import build_info
+from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
 from .heatmaps import gaussian_heatmaps
+from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
 from .peaks import Peaks, decode_heatmaps
 
@@ -27,6 +29,11 @@ __all__ = [
     "build_info",
     "decode_heatmaps",
     "gaussian_heatmaps",
+    "heatmap_mse_loss",
+    "limb_masks",
     "mrf_message_passing",
+    "offset_heatmaps",
+    "part_affinity_fields",
     "reference",
+    "simcc_labels",
 ]

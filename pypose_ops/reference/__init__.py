@@ -3,8 +3,19 @@
 Readable first: these are what the kernels are tested against and what the benchmarks compare with.
 """
 
+from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
 from .heatmaps import gaussian_heatmaps
+from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
 from .peaks import decode_heatmaps
 
-__all__ = ["decode_heatmaps", "gaussian_heatmaps", "mrf_message_passing"]
+__all__ = [
+    "decode_heatmaps",
+    "gaussian_heatmaps",
+    "heatmap_mse_loss",
+    "limb_masks",
+    "mrf_message_passing",
+    "offset_heatmaps",
+    "part_affinity_fields",
+    "simcc_labels",
+]
