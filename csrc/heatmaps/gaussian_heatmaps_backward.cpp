@@ -18,7 +18,7 @@ template <typename T, typename acc = acc_t<T>>
 void map_backward(
     const T* grad, acc* grad_keypoints, acc* grad_sigma, Tables<acc>& tables, std::vector<acc>& row,
     std::vector<int32_t>& owner, const Options& options, const Shape& shape, int64_t b, int64_t k) {
-  std::vector<Moments<acc>> moments(tables.blobs.size());
+  Moments<acc> moments(tables.blobs.size(), tables.width);
   for (int64_t y = 0; y < shape.height; ++y) {
     add_row_moments(grad + y * shape.width, tables, options, y, row.data(), owner.data(), moments);
   }

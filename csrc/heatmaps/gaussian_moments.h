@@ -9,10 +9,47 @@
 namespace pypose_ops {
 namespace heatmaps {
 
-// See blob_gradients.
+// The sums of blob_gradients, kept per column until the last row: each blob has rows of G ty, G ty uy and G ty uy^2 summed
+// down the columns. Adding a row of the map is then a plain vector loop without a reduction.
 template <typename acc>
-struct Moments {
-  acc sums[5] = {};
+class Moments {
+ public:
+  Moments(size_t blobs, int64_t width) : width_(width), columns_(blobs * 3 * width) {}
+
+  template <typename T>
+  void add_row(size_t blob, const T* grad, acc ty, acc uy) {
+    acc* one = columns_.data() + blob * 3 * width_;
+    acc* first = one + width_;
+    acc* second = first + width_;
+    const int64_t width = width_;
+    simd_call([=] {
+      for (int64_t x = 0; x < width; ++x) {
+        const acc g = simd::load(grad[x]) * ty;
+        one[x] += g;
+        first[x] += g * uy;
+        second[x] += g * uy * uy;
+      }
+    });
+  }
+
+  void sum_up(size_t blob, const acc* tx, const Axis<acc>& axis, acc (&sums)[5]) const {
+    const acc* one = columns_.data() + blob * 3 * width_;
+    for (int64_t x = 0; x < width_; ++x) {
+      if (tx[x] > 0) {  // u may overflow where the value is 0
+        const acc u = axis.offset(x);
+        const acc g = one[x] * tx[x];
+        sums[0] += g;
+        sums[1] += g * u;
+        sums[2] += g * u * u;
+        sums[3] += one[width_ + x] * tx[x];
+        sums[4] += one[2 * width_ + x] * tx[x];
+      }
+    }
+  }
+
+ private:
+  int64_t width_;
+  std::vector<acc> columns_;  // (blobs, 3, width)
 };
 
 template <typename acc>
@@ -52,56 +89,29 @@ void row_owners(Tables<acc>& tables, const Options& options, int64_t y, acc* row
   }
 }
 
-// Adds row y's share of blob i's moments. The lanes keep the order of the sums independent of the instruction set.
-template <typename T, typename acc = acc_t<T>>
-void row_moments(
-    const T* grad, const acc* tx, acc ty, const Axis<acc>& ax, acc uy, int64_t width, const int32_t* owner,
-    int32_t wanted, Moments<acc>& moments) {
-  constexpr int kLanes = 16;
-  acc one[kLanes] = {}, ux[kLanes] = {}, uxx[kLanes] = {};
-  simd_call([&] {
-    for (int64_t base = 0; base < width; base += kLanes) {
-      const int64_t n = std::min<int64_t>(kLanes, width - base);
-      for (int64_t j = 0; j < n; ++j) {
-        const int64_t x = base + j;
-        const acc value = tx[x] * ty;
-        const bool mine = value > 0 && (!owner || owner[x] == wanted);
-        const acc g = mine ? simd::load(grad[x]) * value : acc(0);
-        const acc u = mine ? ax.offset(x) : acc(0);
-        one[j] += g;
-        ux[j] += g * u;
-        uxx[j] += g * u * u;
-      }
-    }
-  });
-  acc sum = 0, sum_ux = 0, sum_uxx = 0;
-  for (int j = 0; j < kLanes; ++j) {
-    sum += one[j];
-    sum_ux += ux[j];
-    sum_uxx += uxx[j];
-  }
-  const acc shares[5] = {sum, sum_ux, sum_uxx, sum * uy, sum * uy * uy};
-  for (int i = 0; i < 5; ++i) {
-    moments.sums[i] += shares[i];
-  }
-}
-
 // Adds row y's share of every blob's moments. row and owner are scratch, one element per column.
 template <typename T, typename acc = acc_t<T>>
 void add_row_moments(
     const T* grad, Tables<acc>& tables, const Options& options, int64_t y, acc* row, int32_t* owner,
-    std::vector<Moments<acc>>& moments) {
+    Moments<acc>& moments) {
   const bool competing = tables.blobs.size() > 1 && options.combine != Combine::sum;
   if (competing) {
     row_owners(tables, options, y, row, owner);
   }
   for (size_t i = 0; i < tables.blobs.size(); ++i) {
     const acc ty = tables.row_y(i)[y];
-    if (ty > 0) {
+    if (!(ty > 0)) {
+      continue;
+    }
+    const acc uy = tables.blobs[i].y.offset(y);
+    if (competing) {
       const int32_t wanted = options.combine == Combine::max ? static_cast<int32_t>(i) : 0;
-      row_moments(
-          grad, tables.row_x(i), ty, tables.blobs[i].x, tables.blobs[i].y.offset(y), tables.width,
-          competing ? owner : nullptr, wanted, moments[i]);
+      for (int64_t x = 0; x < tables.width; ++x) {
+        row[x] = owner[x] == wanted ? simd::load(grad[x]) : acc(0);
+      }
+      moments.add_row(i, row, ty, uy);
+    } else {
+      moments.add_row(i, grad, ty, uy);
     }
   }
 }
@@ -109,7 +119,7 @@ void add_row_moments(
 // The moments of a map's blobs -> their places in grad_keypoints and grad_sigma, (B, P, K, 2).
 template <typename acc>
 void write_gradients(
-    const Tables<acc>& tables, const std::vector<Moments<acc>>& moments, acc* grad_keypoints, acc* grad_sigma,
+    Tables<acc>& tables, const Moments<acc>& moments, acc* grad_keypoints, acc* grad_sigma,
     const Options& options, const Shape& shape, int64_t b, int64_t k) {
   for (size_t i = 0; i < tables.blobs.size(); ++i) {
     AxisSum<acc> sum_x, sum_y;
@@ -117,9 +127,11 @@ void write_gradients(
       sum_x = axis_sum(tables.blobs[i].x, shape.width);
       sum_y = axis_sum(tables.blobs[i].y, shape.height);
     }
+    acc sums[5] = {};
+    moments.sum_up(i, tables.row_x(i), tables.blobs[i].x, sums);
     const int64_t at = ((b * shape.people + tables.persons[i]) * shape.joints + k) * 2;
     blob_gradients(
-        tables.blobs[i], moments[i].sums, sum_x, sum_y, options.center, grad_keypoints + at, grad_sigma + at);
+        tables.blobs[i], sums, sum_x, sum_y, options.center, grad_keypoints + at, grad_sigma + at);
   }
 }
 

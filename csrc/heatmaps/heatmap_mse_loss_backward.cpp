@@ -77,7 +77,7 @@ void map_backward(
   Tables<acc>& tables = scratch.tables;
   acc* row = scratch.row.data();
   acc* target_grad = scratch.target_grad.data();
-  std::vector<Moments<acc>> moments(tables.blobs.size());
+  Moments<acc> moments(tables.blobs.size(), tables.width);
   for (int64_t y = 0; y < target.height; ++y) {
     simd_call([&] {
       draw_row(row, tables, options, y);
