@@ -10,6 +10,9 @@ set(PYPOSE_OPS_STEMS
   heatmaps/simcc_labels
   mrf/mrf_message_passing
   mrf/mrf_message_passing_backward
+  patches/box_vote
+  patches/crop_patches
+  patches/crop_patches_backward
   peaks/decode_heatmaps
 )
 set(PYPOSE_OPS_CPU_SOURCES)

@@ -14,21 +14,25 @@ except ImportError as error:
         f"`pip install -e .` ({error})"
     ) from error
 
-from . import reference
+from . import geometry, reference
 from ._build import build_info
 from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
 from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
+from .patches import box_vote, crop_patches
 from .peaks import Peaks, decode_heatmaps
 
 __version__ = _C.build_info()["version"]
 
 __all__ = [
     "Peaks",
+    "box_vote",
     "build_info",
+    "crop_patches",
     "decode_heatmaps",
     "gaussian_heatmaps",
+    "geometry",
     "heatmap_mse_loss",
     "limb_masks",
     "mrf_message_passing",

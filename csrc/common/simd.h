@@ -35,6 +35,18 @@ template <typename F>
 [[gnu::target("arch=x86-64-v3"), gnu::flatten, gnu::noinline]] void call_avx2(const F& f) {
   f();
 }
+
+// Tuned for processors whose gather instructions are worth using: without it the compiler reads element by element.
+template <typename F>
+[[gnu::target("arch=x86-64-v4,prefer-vector-width=512,tune=skylake-avx512"), gnu::flatten, gnu::noinline]] void
+gather_avx512(const F& f) {
+  f();
+}
+
+template <typename F>
+[[gnu::target("arch=x86-64-v3,tune=haswell"), gnu::flatten, gnu::noinline]] void gather_avx2(const F& f) {
+  f();
+}
 #endif
 
 template <typename F>
@@ -77,6 +89,22 @@ void simd_call(const F& f) {
       return simd::call_avx512(f);
     case simd::Level::avx2:
       return simd::call_avx2(f);
+    case simd::Level::baseline:
+      break;
+  }
+#endif
+  simd::call_baseline(f);
+}
+
+// The same for loops that read through a table of indices. f must be always_inline.
+template <typename F>
+void simd_gather_call(const F& f) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  switch (simd::level()) {
+    case simd::Level::avx512:
+      return simd::gather_avx512(f);
+    case simd::Level::avx2:
+      return simd::gather_avx2(f);
     case simd::Level::baseline:
       break;
   }

@@ -7,9 +7,12 @@ from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_lab
 from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
+from .patches import box_vote, crop_patches
 from .peaks import decode_heatmaps
 
 __all__ = [
+    "box_vote",
+    "crop_patches",
     "decode_heatmaps",
     "gaussian_heatmaps",
     "heatmap_mse_loss",
