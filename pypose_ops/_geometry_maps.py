@@ -43,6 +43,8 @@ def scale_coordinates(keypoints, from_size, to_size, *, align):
     half = 0.5 if align == "center" else 0.0
     # Numbers, not a tensor of them: that would have to be copied to the device.
     ratios = [(to_size[d] - less) / (from_size[d] - less) for d in (1, 0)]
+    if ratios[0] == ratios[1]:
+        return (keypoints + half) * ratios[0] - half if half else keypoints * ratios[0]
     return torch.stack([(v + half) * r - half for v, r in zip(keypoints.unbind(-1), ratios, strict=True)], -1)
 
 

@@ -19,19 +19,33 @@ def two(codec, name, value, kind=int):
     return pair
 
 
-def visible_values(codec, keypoints, visible):
-    """``visible`` clamped to [0, 1], 1 where it is None, and whether it and the coordinates count."""
+# Small tensors: every operation counts as much as the drawing.
+
+
+def check_joints(codec, keypoints, visible):
     if keypoints.dim() not in (3, 4) or keypoints.shape[-1] != 2:
         raise ValueError(f"{codec}: keypoints must be (B, K, 2) or (B, P, K, 2), got shape {tuple(keypoints.shape)}")
-    if visible is None:
-        values = torch.ones_like(keypoints[..., 0])
-    elif visible.shape != keypoints.shape[:-1]:
+    if visible is not None and visible.shape != keypoints.shape[:-1]:
         raise ValueError(
             f"{codec}: visible must be {tuple(keypoints.shape[:-1])}, as keypoints, got shape {tuple(visible.shape)}"
         )
-    else:
-        values = visible.to(keypoints.dtype).clamp(max=1)
-    return values, (values >= 0.5) & keypoints.isfinite().all(-1)
+
+
+def within(keypoints, low, high):
+    """Which points have ``low <= x <= high`` on both axes; false for those that are not finite, if the ends are."""
+    inside = None
+    for value, first, last in zip(keypoints.unbind(-1), low, high, strict=True):
+        on_axis = (value - 0.5 * (first + last)).abs() <= 0.5 * (last - first)
+        inside = on_axis if inside is None else inside & on_axis
+    return inside
+
+
+def weigh(keypoints, visible, known):
+    """Weights, ``visible`` up to 1 or 0 for joints that are not visible or not ``known``, and which joints count."""
+    if visible is None:
+        return known.to(keypoints.dtype), known
+    known = known & (visible >= 0.5)
+    return torch.where(known, visible.to(keypoints.dtype).clamp(max=1), 0.0), known
 
 
 class HeatmapCodec:
@@ -76,11 +90,9 @@ class HeatmapCodec:
 
     def weights(self, at, visible, reach):
         """Weights per joint and which joints draw: those visible whose blob of half width ``reach`` meets the map."""
-        values, known = visible_values(type(self).__name__, at, visible)
-        height, width = self.size
-        x, y = at.unbind(-1)
-        known = known & (x + reach >= 0) & (x - reach <= width - 1) & (y + reach >= 0) & (y - reach <= height - 1)
-        return torch.where(known, values, 0.0), known
+        check_joints(type(self).__name__, at, visible)
+        width, height = self.heatmap_size
+        return weigh(at, visible, within(at, (-reach, -reach), (width - 1 + reach, height - 1 + reach)))
 
     def decode(self, heatmaps, **options):
         """Maps to keypoints and scores.

@@ -5,7 +5,7 @@ import math
 import torch
 
 from ..heatmaps import gaussian_heatmaps
-from ._base import GaussianCodec, visible_values
+from ._base import GaussianCodec, check_joints, weigh, within
 
 
 class CPMHeatmap(GaussianCodec):
@@ -112,13 +112,12 @@ class CenterNetHeatmap(GaussianCodec):
         at = self.to_heatmap(keypoints)
         if self.parity is not None:
             at = torch.trunc(at)
-        values, known = visible_values("CenterNetHeatmap", at, visible)
-        pixel = torch.floor(at + 0.5)
+        check_joints("CenterNetHeatmap", at, visible)
         width, height = self.heatmap_size
-        known = known & (pixel >= 0).all(-1) & (pixel[..., 0] < width) & (pixel[..., 1] < height)
+        weights, known = weigh(at, visible, within(torch.floor(at + 0.5), (0, 0), (width - 1, height - 1)))
         sigma = ((2 * self.radius(boxes) + 1) / 6)[..., None].expand(known.shape)
         maps = gaussian_heatmaps(at, sigma, self.size, visible=known, dtype=dtype, **self.drawing)
-        return maps, torch.where(known, values, 0.0)
+        return maps, weights
 
     def radius(self, boxes):
         """``(..., 2)`` boxes in input pixels to whole heatmap pixels."""

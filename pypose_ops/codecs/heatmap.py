@@ -9,6 +9,8 @@ from ..heatmaps import gaussian_heatmaps
 from ..peaks import Peaks, decode_heatmaps
 from ._base import GaussianCodec, HeatmapCodec, cut_window, mmpose_meets, mmpose_window
 
+ANYWHERE = 1e30  # a reach that leaves out only what is not finite
+
 
 class MSRAHeatmap(GaussianCodec):
     """Gaussian maps of Xiao et al. (ECCV 2018) and, ``unbiased``, of DARK (Zhang et al., CVPR 2020); ``align="index"``.
@@ -17,8 +19,8 @@ class MSRAHeatmap(GaussianCodec):
     unbiased ones have it at the exact place, all over the map, and are decoded by DARK.
 
     ``parity="mmpose"``: where 3 sigma is not an integer, the window and with it the blob of joints near the left and
-    the upper border is a pixel off; joints at -0.5 and below are rounded towards 0; a joint whose window ends right at the
-    border keeps its weight; DARK's step is not limited.
+    the upper border is a pixel off; joints at -0.5 and below are rounded towards 0; a joint whose window ends right at
+    the border keeps its weight; DARK's step is not limited.
 
     Args:
         input_size, heatmap_size (tuple[int, int]): ``(w, h)``.
@@ -45,10 +47,10 @@ class MSRAHeatmap(GaussianCodec):
     def weights(self, at, visible, reach):
         if self.parity is None:
             return super().weights(at, visible, reach)
-        values, known = super().weights(at, visible, math.inf)
+        weights, known = super().weights(at, visible, ANYWHERE)
         first, end = (at - reach, at + reach + 1) if self.unbiased else mmpose_window(at, self.sigma)[:2]
         inside = mmpose_meets(first, end, self.heatmap_size)
-        return torch.where(inside | ~known, values, 0.0), known & inside
+        return torch.where(inside, weights, 0.0), known & inside
 
     def draw(self, at, known, dtype):
         if self.parity is None or self.unbiased:
@@ -101,9 +103,9 @@ class UDPHeatmap(GaussianCodec):
         combined = self.heatmap_type == "combined"
         if self.parity is None:
             return super().weights(at, visible, self.radius if combined else reach)
-        values, known = super().weights(at, visible, math.inf)
+        weights, known = super().weights(at, visible, ANYWHERE)
         inside = known if combined else mmpose_meets(*mmpose_window(at, self.sigma)[:2], self.heatmap_size)
-        return torch.where(inside | ~known, values, 0.0), known & inside
+        return torch.where(inside, weights, 0.0), known & inside
 
     def draw(self, at, known, dtype):
         if self.heatmap_type == "combined":
@@ -155,9 +157,8 @@ class MegviiHeatmap(HeatmapCodec):
         at = torch.floor(at) if self.parity is None else torch.trunc(at)
         weights, known = self.weights(at, visible, 0.0)
         if self.parity is None:
-            return gaussian_heatmaps(
-                at, self.sigma, self.size, visible=known, dtype=dtype, **self.drawing
-            ) * 255, weights
+            maps = gaussian_heatmaps(at, self.sigma, self.size, visible=known, dtype=dtype, **self.drawing)
+            return maps.mul_(255), weights
         return self._mirrored(at, known, dtype), weights
 
     def _mirrored(self, at, known, dtype):

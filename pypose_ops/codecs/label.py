@@ -5,7 +5,7 @@ import torch
 from .. import peaks
 from ..fields import simcc_labels
 from ..peaks import Peaks
-from ._base import two, visible_values
+from ._base import check_joints, two, weigh, within
 from .heatmap import MSRAHeatmap
 
 
@@ -40,13 +40,13 @@ class SimCCLabel:
         Joints that are not visible, not finite, or whose label lies outside of either axis (a Gaussian's with three
         sigmas) have labels of zeros and weight 0.
         """
-        values, known = visible_values("SimCCLabel", keypoints, visible)
+        check_joints("SimCCLabel", keypoints, visible)
         at = keypoints * self.simcc_split_ratio
         at = torch.round(at) if self.center == "rounded" or not self.gaussian else at
-        for axis in range(2):
-            bins = round(self.input_size[axis] * self.simcc_split_ratio)
-            reach = 3 * self.sigma[axis] if self.gaussian else 0.0
-            known = known & (at[..., axis] - reach <= bins - 1) & (at[..., axis] + reach >= 0)
+        last = [round(n * self.simcc_split_ratio) - 1 for n in self.input_size]
+        reach = [3 * sigma if self.gaussian else 0.0 for sigma in self.sigma]
+        known = within(at, [-r for r in reach], [n + r for n, r in zip(last, reach, strict=True)])
+        weights, known = weigh(keypoints, visible, known)
         x, y = simcc_labels(
             keypoints,
             self.sigma,
@@ -59,7 +59,7 @@ class SimCCLabel:
             smoothing=self.smoothing,
             dtype=dtype,
         )
-        return (x, y), torch.where(known, values, 0.0)
+        return (x, y), weights
 
     def decode(self, x, y, **options):
         """Labels or logits to keypoints ``(B, K, 2)`` in input pixels, -1 where there is no peak, and scores."""
@@ -80,10 +80,10 @@ class RegressionLabel:
     def encode(self, keypoints, visible=None):
         """``(B, K, 2)`` in input pixels to ``(B, K, 2)`` of about [0, 1], and weights ``(B, K)``, 0 outside."""
         width, height = self.input_size
-        values, known = visible_values("RegressionLabel", keypoints, visible)
+        check_joints("RegressionLabel", keypoints, visible)
+        _, known = weigh(keypoints, visible, within(keypoints, (0, 0), (width - 1, height - 1)))
         x, y = keypoints.unbind(-1)
-        known = known & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-        return torch.stack((x / width, y / height), -1), known.to(values)
+        return torch.stack((x / width, y / height), -1), known.to(keypoints.dtype)
 
     def decode(self, labels, scores=None):
         """``(B, K, 2)`` to input pixels; the scores are those of the net, or 1."""
