@@ -16,6 +16,7 @@ except ImportError as error:
 
 from . import reference
 from ._build import build_info
+from .grouping import Kept, People, group_by_tags, group_people, oks, oks_nms, score_limbs
 from .heatmaps import gaussian_heatmaps
 from .mrf import mrf_message_passing
 from .peaks import Peaks, decode_heatmaps
@@ -23,10 +24,17 @@ from .peaks import Peaks, decode_heatmaps
 __version__ = _C.build_info()["version"]
 
 __all__ = [
+    "Kept",
     "Peaks",
+    "People",
     "build_info",
     "decode_heatmaps",
     "gaussian_heatmaps",
+    "group_by_tags",
+    "group_people",
     "mrf_message_passing",
+    "oks",
+    "oks_nms",
     "reference",
+    "score_limbs",
 ]
