@@ -86,19 +86,27 @@ def run_pckh(args):
     )
 
 
+def note_of(people):
+    """How many there are, and in how many pictures nobody is predicted."""
+    note = f"{len(people['target'])} people annotated, {len(people['pred'])} predicted"
+    missing = set(people["target_picture"].tolist()) - set(people["pred_picture"].tolist())
+    return note + (f"; {len(missing)} pictures have no predictions: their people count as missed" if missing else "")
+
+
 def run_coco(args):
     people = read_coco(args.predictions, args.ground_truth, COCO)
     result = metrics.coco_ap(**people)
-    note = f"{len(people['target'])} people annotated, {len(people['pred'])} predicted"
+    note = note_of(people)
     return "COCO keypoints", [(name, value.item()) for name, value in result.items()], note
 
 
 def run_aic(args):
     people, unknown = read_aic(args.predictions, args.ground_truth, AIC)
     result = metrics.aic_score(**people)
-    note = f"{len(people['target'])} people annotated, {len(people['pred'])} predicted"
+    note = note_of(people)
     if unknown:
-        note += f"; {len(unknown)} pictures are not in the ground truth and not counted: {', '.join(unknown)}"
+        named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        note += f"; {len(unknown)} pictures of {args.predictions} are not in the ground truth and not counted: {named}"
     rows = [(f"OKS > {t:.2f}", v) for t, v in zip(metrics.aic.THRESHOLDS, result["per_threshold"].tolist(), strict=True)]
     return "AI Challenger keypoints", [*rows, ("score", result["score"].item())], note
 

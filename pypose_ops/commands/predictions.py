@@ -13,7 +13,8 @@ def load_mat(path):
     import scipy.io  # here: it takes a third of a second
 
     try:
-        return scipy.io.loadmat(path)
+        with path.open("rb") as file:
+            return scipy.io.loadmat(file)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
