@@ -12,6 +12,7 @@ import pytest
 import torch
 from bench_tools import Rotating
 
+import pypose_ops
 from pypose_ops import group_people, metrics, oks_nms, reference, score_limbs
 from pypose_ops.skeletons import COCO
 
@@ -103,7 +104,6 @@ def test_grouping(measure, device, row):
 @pytest.mark.parametrize("row", ("op", "trt_pose"))
 def test_parse(measure, device, row):
     """From maps to people."""
-    pypose_ops = pytest.importorskip("pypose_ops")
     if not hasattr(pypose_ops, "find_peaks"):
         pytest.skip("no find_peaks in this build")
     heatmaps, pafs, limbs = crowd_maps(device)

@@ -200,9 +200,7 @@ def flat_limbs(op, name, limbs, count=None):
     return flat
 
 
-def score_limbs(
-    pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95
-):
+def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95):
     """Scores every pair of candidates of every limb by the line integral of its part affinity field.
 
     Cao et al. (CVPR 2017), equation 10: the field is read at points between the two joints, at the nearest pixel, and
@@ -422,9 +420,7 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
     values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
     order = list(range(values.shape[1])) if joint_order is None else [int(k) for k in joint_order]
     scores, counts, values = _on_host(peaks, values)
-    index = call(
-        _ops.group_by_tags.default, (), scores, counts, values, order, min_score, max_distance, max_people
-    )
+    index = call(_ops.group_by_tags.default, (), scores, counts, values, order, min_score, max_distance, max_people)
     return gather_people(peaks, *index)
 
 

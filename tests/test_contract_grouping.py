@@ -284,7 +284,9 @@ TestGroupPeople = check_op(
         Sample("optimal", (*PEAKS, TABLE, CYCLE), ANY, traced=True),
         Sample("greedy", (*PEAKS, TABLE, CYCLE), ANY | {"assignment": "greedy"}),
         Sample("defaults", (*PEAKS, TABLE, CYCLE)),
-        Sample("thresholds", (*FULL, rand(3, 5, 9, 9), CYCLE), {"min_limb_score": 0.5, "min_joints": 4, "min_score": 1}),
+        Sample(
+            "thresholds", (*FULL, rand(3, 5, 9, 9), CYCLE), {"min_limb_score": 0.5, "min_joints": 4, "min_score": 1}
+        ),
         Sample("full, optimal", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY),
         Sample("full, greedy", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY | {"assignment": "greedy"}),
         Sample("parts that meet", (*FULL, rand(3, 3, 9, 9), [(0, 1), (2, 3), (1, 2)]), ANY),

@@ -135,9 +135,14 @@ def pycocotools_numbers(people, sigmas=COCO.sigmas):
         x1, y1, x2, y2 = people["boxes"][i].double().tolist()
         annotations.append(
             dict(
-                id=i + 1, image_id=int(people["target_picture"][i]), category_id=1, area=float(people["area"][i]),
-                iscrowd=int(people["crowd"][i]), keypoints=points.double().flatten().tolist(),
-                num_keypoints=int(people["visible"][i].sum()), bbox=[x1, y1, x2 - x1, y2 - y1],
+                id=i + 1,
+                image_id=int(people["target_picture"][i]),
+                category_id=1,
+                area=float(people["area"][i]),
+                iscrowd=int(people["crowd"][i]),
+                keypoints=points.double().flatten().tolist(),
+                num_keypoints=int(people["visible"][i].sum()),
+                bbox=[x1, y1, x2 - x1, y2 - y1],
             )  # fmt: skip
         )
     oracle.dataset = dict(
@@ -146,7 +151,9 @@ def pycocotools_numbers(people, sigmas=COCO.sigmas):
     oracle.createIndex()
     results = [
         dict(
-            image_id=int(people["pred_picture"][i]), category_id=1, score=float(people["scores"][i]),
+            image_id=int(people["pred_picture"][i]),
+            category_id=1,
+            score=float(people["scores"][i]),
             keypoints=torch.cat((people["pred"][i], torch.ones(joints, 1)), 1).double().flatten().tolist(),
         )  # fmt: skip
         for i in range(len(people["pred"]))

@@ -34,10 +34,15 @@ def add_arguments(parser):
     parser.add_argument("--relaxed", action="store_true", help="pcp: the mean of the two ends counts, not both")
     parser.add_argument("--strict", action="store_true", help="pck, pckh: < instead of <=, as MMPose")
     parser.add_argument(
-        "--people", metavar="FIRST:LAST", help="the people of the ground truth that are predicted, from 1, both included"
+        "--people",
+        metavar="FIRST:LAST",
+        help="the people of the ground truth that are predicted, from 1, both included",
     )
     parser.add_argument(
-        "--offset", type=float, default=0.0, help="added to predictions: 1 where they count pixels from 0 (pck, pcp, pckh)"
+        "--offset",
+        type=float,
+        default=0.0,
+        help="added to predictions: 1 where they count pixels from 0 (pck, pcp, pckh)",
     )
 
 
@@ -107,7 +112,9 @@ def run_aic(args):
     if unknown:
         named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         note += f"; {len(unknown)} pictures of {args.predictions} are not in the ground truth and not counted: {named}"
-    rows = [(f"OKS > {t:.2f}", v) for t, v in zip(metrics.aic.THRESHOLDS, result["per_threshold"].tolist(), strict=True)]
+    rows = [
+        (f"OKS > {t:.2f}", v) for t, v in zip(metrics.aic.THRESHOLDS, result["per_threshold"].tolist(), strict=True)
+    ]
     return "AI Challenger keypoints", [*rows, ("score", result["score"].item())], note
 
 

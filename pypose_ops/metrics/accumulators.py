@@ -62,9 +62,7 @@ class _SumsAccumulator(Accumulator):
 class PCK(_SumsAccumulator):
     """Accumulates :func:`pypose_ops.metrics.pck`."""
 
-    def __init__(
-        self, *, threshold=0.2, exclude=(), strict=False, average="keypoints", process_group=None
-    ):
+    def __init__(self, *, threshold=0.2, exclude=(), strict=False, average="keypoints", process_group=None):
         super().__init__(process_group=process_group)
         self._thresholds, self._strict = [threshold], strict
         self._table = dict(exclude=exclude, average=average)
@@ -176,9 +174,7 @@ class COCOAP(_PicturesAccumulator):
         super().__init__(process_group=process_group)
         self._options = dict(sigmas=sigmas, max_people=max_people)
 
-    def update(
-        self, pred, scores, pred_picture, target, visible, area, target_picture, boxes=None, crowd=None
-    ):
+    def update(self, pred, scores, pred_picture, target, visible, area, target_picture, boxes=None, crowd=None):
         """Adds all people, predicted and annotated, of some pictures."""
         self._append(
             pred=pred, scores=scores, pred_picture=pred_picture, target=target, visible=visible, area=area,

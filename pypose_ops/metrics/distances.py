@@ -70,9 +70,7 @@ def pck(pred, target, visible=None, norm=1.0, *, threshold=0.2, exclude=(), stri
     return table(Sums(sums.values[0], sums.counts), exclude=exclude, average=average)
 
 
-def pckh(
-    pred, target, visible, head_size, *, threshold=0.5, exclude=MPII_EXCLUDED, strict=False, average="keypoints"
-):
+def pckh(pred, target, visible, head_size, *, threshold=0.5, exclude=MPII_EXCLUDED, strict=False, average="keypoints"):
     """MPII's PCKh: :func:`pck` in units of the head size, without pelvis and thorax in the mean.
 
     ``head_size`` is (N,), from the head boxes by :func:`head_size`. The mean weights joints by how often they are

@@ -90,9 +90,7 @@ def _nms(keypoints, scores, area, counted, threshold, soft, sigmas, max_people):
     return mask, out
 
 
-def score_limbs(
-    pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95
-):
+def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95):
     """Definition of :func:`pypose_ops.score_limbs`: all samples of all pairs in memory at once."""
     limbs = torch.tensor(op.flat_limbs("score_limbs", "limbs", limbs), device=pafs.device).view(-1, 2).long()
     channels = torch.arange(limbs.numel()) if channels is None else torch.tensor(channels)
