@@ -1,5 +1,8 @@
 # One line per operator file; tests/simt compiles the same .cu list for the CPU.
 set(PYPOSE_OPS_STEMS
+  grouping/oks
+  grouping/oks_nms
+  grouping/score_limbs
   heatmaps/gaussian_heatmaps
   heatmaps/gaussian_heatmaps_backward
   heatmaps/heatmap_mse_loss
@@ -21,3 +24,7 @@ foreach(stem IN LISTS PYPOSE_OPS_STEMS)
   list(APPEND PYPOSE_OPS_CPU_SOURCES ${CMAKE_CURRENT_LIST_DIR}/../csrc/${stem}.cpp)
   list(APPEND PYPOSE_OPS_CUDA_SOURCES ${CMAKE_CURRENT_LIST_DIR}/../csrc/${stem}.cu)
 endforeach()
+# Operators of the host, whatever the device of the tensors.
+list(APPEND PYPOSE_OPS_CPU_SOURCES
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/grouping/group_by_tags.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/grouping/group_people.cpp)

@@ -17,6 +17,7 @@ except ImportError as error:
 from . import geometry, reference
 from ._build import build_info
 from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
+from .grouping import Kept, People, group_by_tags, group_people, oks, oks_nms, score_limbs
 from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
@@ -26,18 +27,25 @@ from .peaks import Peaks, decode_heatmaps
 __version__ = _C.build_info()["version"]
 
 __all__ = [
+    "Kept",
     "Peaks",
+    "People",
     "box_vote",
     "build_info",
     "crop_patches",
     "decode_heatmaps",
     "gaussian_heatmaps",
     "geometry",
+    "group_by_tags",
+    "group_people",
     "heatmap_mse_loss",
     "limb_masks",
     "mrf_message_passing",
     "offset_heatmaps",
+    "oks",
+    "oks_nms",
     "part_affinity_fields",
     "reference",
+    "score_limbs",
     "simcc_labels",
 ]

@@ -4,6 +4,7 @@ Readable first: these are what the kernels are tested against and what the bench
 """
 
 from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
+from .grouping import group_by_tags, group_people, oks, oks_nms, score_limbs
 from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
@@ -15,10 +16,15 @@ __all__ = [
     "crop_patches",
     "decode_heatmaps",
     "gaussian_heatmaps",
+    "group_by_tags",
+    "group_people",
     "heatmap_mse_loss",
     "limb_masks",
     "mrf_message_passing",
     "offset_heatmaps",
+    "oks",
+    "oks_nms",
     "part_affinity_fields",
+    "score_limbs",
     "simcc_labels",
 ]
