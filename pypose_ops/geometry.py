@@ -19,6 +19,7 @@ import math
 import torch
 
 from ._arguments import check_size, choice
+from ._geometry_maps import flip_heatmaps, flip_keypoints, scale_coordinates  # noqa: F401  (part of this module)
 
 ALIGNS = ("index", "center", "corners")
 
