@@ -18,13 +18,16 @@ from . import reference
 from ._build import build_info
 from .heatmaps import gaussian_heatmaps
 from .peaks import Peaks, decode_heatmaps
+from .peaks_local import PeakSet, find_peaks
 
 __version__ = _C.build_info()["version"]
 
 __all__ = [
+    "PeakSet",
     "Peaks",
     "build_info",
     "decode_heatmaps",
+    "find_peaks",
     "gaussian_heatmaps",
     "reference",
 ]

@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 import torch
 
+from ._arguments import choice
+
 _ops = torch.ops.pypose_ops
+
+REFINES = ("none", "quarter", "dark")
 
 
 class Peaks(NamedTuple):
@@ -92,10 +96,17 @@ def decode_heatmaps(
     elif flip_pairs is not None or flip_shift:
         raise ValueError("decode_heatmaps: flip_pairs and flip_shift need flipped, got None")
     if torch.is_grad_enabled():
-        heatmaps, flipped, transform = _detached(heatmaps), _detached(flipped), _detached(transform)
+        heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
     return Peaks(
         *_ops.decode_heatmaps.default(
-            heatmaps, refine, kernel_size, flipped, flip_index, flip_shift, transform, max_offset
+            heatmaps,
+            choice("decode_heatmaps", "refine", refine, REFINES),
+            kernel_size,
+            flipped,
+            flip_index,
+            flip_shift,
+            transform,
+            max_offset,
         )
     )
 
@@ -146,5 +157,5 @@ def _permutation(op, pairs, joints):
     return permutation
 
 
-def _detached(tensor):
+def detached(tensor):
     return tensor.detach() if isinstance(tensor, torch.Tensor) and tensor.requires_grad else tensor

@@ -112,7 +112,7 @@ BAD = [
     bad("integer maps", "heatmaps must be float16, bfloat16, float32 or float64", MAPS.long()),
     bad("no rows", "heatmaps must have H and W of at least 1", torch.zeros(2, 3, 0, 4)),
     bad("no columns", "heatmaps must have H and W of at least 1", torch.zeros(2, 3, 4, 0)),
-    bad("unknown refine", "refine must be one of none, quarter, dark", refine="best"),
+    bad("unknown refine", "refine must be one of none, quarter, dark", error=ValueError, refine="best"),
     bad("even kernel", "kernel_size must be odd and from 1 to 63, got 10", kernel_size=10),
     bad("kernel 0", "kernel_size must be odd", kernel_size=0),
     bad("negative kernel", "kernel_size must be odd", kernel_size=-3),

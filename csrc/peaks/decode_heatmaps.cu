@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "common/cuda.cuh"
+#include "peaks/refine_cuda.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -95,54 +96,6 @@ __device__ __forceinline__ Peak<acc> warp_peak(Peak<acc> peak) {
   return peak;
 }
 
-// What one warp shares while it refines.
-template <typename acc>
-struct Scratch {
-  acc down[kSpan][kMaxKernelSize + 2 * kReach];  // blurred down the columns: rows y - 2 ... y + 2, the patch's columns
-  acc logs[kSpan][kSpan];
-};
-
-// One warp. First a lane is a column of the patch, then a pixel of the 5x5 window, 13 of which are needed.
-template <typename scalar, typename acc>
-__device__ Step<acc> dark_step(
-    const MapView<scalar>& map, const Taps<acc>& taps, int x, int y, int lane, Scratch<acc>& scratch) {
-  const int patch = taps.size + 2 * kReach;
-  const int top = y - patch / 2;
-  const int first = top < 0 ? -top : 0;
-  const int last = top + patch > map.height ? map.height - top : patch;
-  for (int column = lane; column < patch; column += kWarpSize) {
-    const int from = x - patch / 2 + column;
-    acc sums[kSpan] = {};
-    if (from >= 0 && from < map.width) {
-#pragma unroll 4
-      for (int row = first; row < last; ++row) {
-        const acc value = map(from, top + row);
-#pragma unroll
-        for (int out = 0; out < kSpan; ++out) {
-          sums[out] += taps[row - out] * value;
-        }
-      }
-    }
-#pragma unroll
-    for (int out = 0; out < kSpan; ++out) {
-      scratch.down[out][column] = sums[out];
-    }
-  }
-  __syncwarp();
-
-  const int row = lane / kSpan;
-  const int column = lane % kSpan;
-  if (abs(row - kReach) + abs(column - kReach) <= kReach) {
-    acc blurred = 0;
-    for (int i = 0; i < taps.size; ++i) {
-      blurred += taps[i] * scratch.down[row][column + i];
-    }
-    scratch.logs[row][column] = log_blurred(blurred);
-  }
-  __syncwarp();
-  return newton_step(scratch.logs);
-}
-
 // Block b decodes map b of the (B * K, H, W). All threads look for the peak, warp 0 refines it.
 template <typename scalar>
 __global__ void __launch_bounds__(kLargeBlock, 2)
@@ -154,7 +107,7 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-  const MapView<scalar> map(args, flip_index, number);
+  const MapView<scalar> map = args.view(flip_index, number);
 
   // 1. The peak: of a thread, of a warp, of the block.
   Peak<acc> peak = warp_peak(map.twin == nullptr ? scan(map) : scan_merged(map));
@@ -168,24 +121,16 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   peak = warp_peak(lane < warps ? peaks_of_warps[lane] : peak);
 
   // 2. The step from there; every lane of warp 0 has the same peak.
-  Step<acc> step = {0, 0};
-  if (peak.value > 0) {
-    const int x = peak.index % map.width;
-    const int y = peak.index / map.width;
-    if (args.refine == Refine::quarter) {
-      step = quarter_step(map, x, y);
-    } else if (args.refine == Refine::dark && dark_applies(x, y, map.width, map.height)) {
-      step = dark_step(map, args.taps, x, y, lane, scratch);
-    }
-  }
+  const Step<acc> step =
+      peak.value > 0 ? refined(map, args.refinement, peak.index, lane, scratch) : Step<acc>{0, 0};
   if (lane == 0) {
     write_peak(args, number, peak, step);
   }
 }
 
 template <typename scalar>
-void launch_decode_heatmaps(const Tensors& tensors, const Options& options, const FlipIndex& flip_index) {
-  const Arguments<scalar> args = make_arguments<scalar>(tensors, options);
+void launch_decode_heatmaps(const Tensors& tensors, const RefineOptions& options, const FlipIndex& flip_index, bool flip_shift) {
+  const Arguments<scalar> args = make_arguments<scalar>(tensors, options, flip_shift);
   const int threads = args.height * args.width < kLargeMap ? kSmallBlock : kLargeBlock;
   launch(
       decode_heatmaps_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(threads), 0,
@@ -193,11 +138,11 @@ void launch_decode_heatmaps(const Tensors& tensors, const Options& options, cons
 }
 
 std::tuple<Tensor, Tensor> decode_heatmaps_cuda(
-    const Tensor& heatmaps, const std::string& refine, int64_t kernel_size, const std::optional<Tensor>& flipped,
+    const Tensor& heatmaps, int64_t refine, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
     std::optional<double> max_offset) {
-  const Options options =
-      check_arguments(heatmaps, refine, kernel_size, flipped, flip_index, flip_shift, transform, max_offset);
+  const RefineOptions options =
+      check_arguments(heatmaps, refine, kernel_size, flipped, flip_index, transform, max_offset);
   FlipIndex index = {};
   if (flipped.has_value()) {
     PYPOSE_OPS_CHECK(
@@ -215,7 +160,7 @@ std::tuple<Tensor, Tensor> decode_heatmaps_cuda(
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(
         heatmaps.scalar_type(), "decode_heatmaps",
-        [&] { launch_decode_heatmaps<scalar_t>(tensors, options, index); });
+        [&] { launch_decode_heatmaps<scalar_t>(tensors, options, index, flip_shift); });
   }
   return {tensors.coords, tensors.scores};
 }

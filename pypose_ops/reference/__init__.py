@@ -5,5 +5,6 @@ Readable first: these are what the kernels are tested against and what the bench
 
 from .heatmaps import gaussian_heatmaps
 from .peaks import decode_heatmaps
+from .peaks_local import find_peaks
 
-__all__ = ["decode_heatmaps", "gaussian_heatmaps"]
+__all__ = ["decode_heatmaps", "find_peaks", "gaussian_heatmaps"]

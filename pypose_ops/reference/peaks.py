@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..peaks import Peaks, flip_permutation
+from ..peaks import REFINES, Peaks, flip_permutation
 
 
 @torch.no_grad()
@@ -35,19 +35,7 @@ def decode_heatmaps(
     index = torch.where(candidates == scores[..., None], pixels, height * width).amin(-1)  # the first of equals
     peak = torch.stack([index % width, index // width], -1)
 
-    if refine == "none":
-        step = torch.zeros_like(peak, dtype=maps.dtype)
-    elif refine == "quarter":
-        step = _quarter_step(maps, peak)
-    elif refine == "dark":
-        step = _dark_step(maps, peak, kernel_size)
-    else:
-        raise ValueError(f"decode_heatmaps: refine must be one of none, quarter, dark, got {refine!r}")
-    if max_offset is not None:
-        length = step.norm(dim=-1, keepdim=True)
-        step = torch.where(length > max_offset, step * (max_offset / length), step)
-
-    coords = peak + step
+    coords = refined(maps, peak[:, :, None], refine, kernel_size, max_offset)[:, :, 0]
     if transform is not None:
         transform = transform.to(maps.dtype)
         linear, translation = transform[..., :2], transform[..., None, :, 2]
@@ -56,15 +44,31 @@ def decode_heatmaps(
     return Peaks(coords, scores)
 
 
+def refined(maps, peak, refine, kernel_size, max_offset):
+    """``peak (B, K, M, 2)``, integers, after its step."""
+    if refine == "none":
+        step = torch.zeros_like(peak, dtype=maps.dtype)
+    elif refine == "quarter":
+        step = _quarter_step(maps, peak)
+    elif refine == "dark":
+        step = _dark_step(maps, peak, kernel_size)
+    else:
+        raise ValueError(f"refine must be one of {', '.join(REFINES)}, got {refine!r}")
+    if max_offset is not None:
+        length = step.norm(dim=-1, keepdim=True)
+        step = torch.where(length > max_offset, step * (max_offset / length), step)
+    return peak + step
+
+
 def _around(maps, peak):
-    """``f(dx, dy)``: the maps' values at that offset from the peak, (B, K); 0 outside."""
+    """``f(dx, dy)``: the maps' values at that offset from the peaks, (B, K, M); 0 outside."""
     padded = F.pad(maps, (2, 2, 2, 2))
     width = padded.shape[-1]
     flat = padded.flatten(2)
 
     def at(dx, dy):
         index = (peak[..., 1] + dy + 2) * width + peak[..., 0] + dx + 2
-        return flat.gather(-1, index[..., None])[..., 0]
+        return flat.gather(-1, index)
 
     return at
 
@@ -88,7 +92,8 @@ def _dark_step(maps, peak, kernel_size):
     logs = _blur(maps, kernel_size).clamp(min=1e-10).log()
     # A pixel that is not finite spoils every step whose patch it lies in.
     reach = kernel_size // 2 + 2
-    spoilt = F.max_pool2d((~maps.isfinite()).to(maps.dtype), 2 * reach + 1, stride=1, padding=reach)
+    spoilt = (~maps.isfinite()).to(maps.dtype).flatten(0, 1)[:, None]
+    spoilt = F.max_pool2d(spoilt, 2 * reach + 1, stride=1, padding=reach).view_as(maps)
     h, bad = _around(logs, peak), _around(spoilt, peak)
 
     dx = 0.5 * (h(1, 0) - h(-1, 0))
