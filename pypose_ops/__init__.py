@@ -17,7 +17,7 @@ except ImportError as error:
 from . import reference
 from ._build import build_info
 from .heatmaps import gaussian_heatmaps
-from .peaks import Peaks, decode_heatmaps
+from .peaks import Peaks, PeaksWithCovariance, decode_heatmaps
 from .peaks_local import PeakSet, find_peaks
 
 __version__ = _C.build_info()["version"]
@@ -25,6 +25,7 @@ __version__ = _C.build_info()["version"]
 __all__ = [
     "PeakSet",
     "Peaks",
+    "PeaksWithCovariance",
     "build_info",
     "decode_heatmaps",
     "find_peaks",

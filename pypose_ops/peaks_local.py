@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from ._arguments import choice
-from .peaks import REFINES, detached
+from .peaks import REFINES, detached, kernel_size_of
 
 _ops = torch.ops.pypose_ops
 
@@ -31,7 +31,8 @@ def find_peaks(
     radius=1,
     max_peaks=32,
     refine="none",
-    kernel_size=11,
+    kernel_size=None,
+    sigma=None,
     max_offset=1.0,
     transform=None,
 ):
@@ -50,15 +51,16 @@ def find_peaks(
             float64, on the maps' device. It may be negative; where it is NaN there are no peaks.
         radius (int): half the side of the window, 1 to 64; 1 compares with the 8 neighbours.
         max_peaks (int): ``M``, the places per map, 1 to 1024; may be more than there are pixels.
-        refine (str), kernel_size (int), max_offset (float, optional), transform (Tensor, optional): as in
-            :func:`decode_heatmaps`, for every peak.
+        refine (str): as in :func:`decode_heatmaps`, for every peak; not ``"offset"``.
+        kernel_size (int, optional), sigma (float, optional), transform (Tensor, optional): as there.
+        max_offset (float, optional): as there; default 1.
 
     Returns:
         PeakSet: ``coords (B, K, M, 2)``, ``scores (B, K, M)`` and ``counts (B, K)``. Coordinates and scores are float32
         (float64 for float64 maps); nothing is differentiable. The same bits on every run.
 
     Raises:
-        ValueError: unknown ``refine``.
+        ValueError: unknown ``refine``; both ``kernel_size`` and ``sigma``.
         RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
 
     :func:`pypose_ops.reference.find_peaks` is the definition in plain torch.
@@ -71,6 +73,10 @@ def find_peaks(
         ([[30.0, 20.0], [12.0, 40.0], [-1.0, -1.0]], 2)
     """
     thresholds, threshold = (threshold, 0.0) if isinstance(threshold, torch.Tensor) else (None, float(threshold))
+    if kernel_size is None:
+        kernel_size = kernel_size_of("find_peaks", refine, sigma)
+    elif sigma is not None:
+        raise ValueError(f"find_peaks: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
     if torch.is_grad_enabled():
         heatmaps, thresholds, transform = detached(heatmaps), detached(thresholds), detached(transform)
     return PeakSet(

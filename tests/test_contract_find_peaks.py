@@ -94,7 +94,7 @@ BAD = [
     bad("radius 65", "radius must be from 1 to 64, got 65", radius=65),
     bad("no peaks", "max_peaks must be from 1 to 1024, got 0", max_peaks=0),
     bad("too many peaks", "max_peaks must be from 1 to 1024, got 1025", max_peaks=1025),
-    bad("unknown refine", "refine must be one of none, quarter, dark", error=ValueError, refine="best"),
+    bad("unknown refine", "refine must be one of none, quarter, parabola", error=ValueError, refine="best"),
     bad("even kernel", "kernel_size must be odd", kernel_size=2),
     bad("negative max_offset", "max_offset must not be negative", max_offset=-1.0),
     bad("transform of another batch", "transform must be", transform=torch.zeros(3, 2, 3)),

@@ -17,37 +17,6 @@ namespace {
 
 using namespace peaks;
 
-// Positive floating-point numbers are ordered like their bits read as a signed integer; negative ones are negative, and
-// infinity and the positive NaNs come last. So the highest pixel is found by integer maxima, which vectorise in every
-// instruction set and for every storage type.
-template <typename scalar>
-using key_t = std::conditional_t<
-    sizeof(scalar) == 2, int16_t, std::conditional_t<sizeof(scalar) == 4, int32_t, int64_t>>;
-
-// The highest positive finite pixel's key, or 0.
-template <typename scalar>
-key_t<scalar> highest(const scalar* pixels, int count) {
-  using key = key_t<scalar>;
-  const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
-  key best = 0;
-  for (int i = 0; i < count; ++i) {
-    const key bits = simd::bits_to<key>(pixels[i]);
-    const key finite = bits < infinity ? bits : key{0};
-    best = finite > best ? finite : best;
-  }
-  return best;
-}
-
-template <typename scalar>
-int first_with(key_t<scalar> wanted, const scalar* pixels, int count) {
-  int first = count;
-  for (int i = 0; i < count; ++i) {
-    const int here = simd::bits_to<key_t<scalar>>(pixels[i]) == wanted ? i : count;
-    first = here < first ? here : first;
-  }
-  return first;
-}
-
 // A map is read in chunks; only the one that holds the maximum is searched for its place. chunk(i) returns the pixels
 // from i on.
 template <typename stored, typename Chunk>
@@ -91,7 +60,9 @@ template <typename scalar, typename acc>
 void decode_map(const Arguments<scalar>& args, const int64_t* flip_index, int64_t number, int rows, acc* buffer) {
   const MapView<scalar> map = args.view(flip_index, number);
   const Peak<acc> peak = find_peak(map, rows, buffer);
-  write_peak(args, number, peak, peak.value > 0 ? refined(map, args.refinement, peak.index) : Step<acc>{0, 0});
+  write_peak(
+      args, number, peak,
+      peak.value > 0 ? refined(map, args.refinement, peak.index) : no_covariance(Step<acc>{0, 0}));
 }
 
 template <typename scalar>
@@ -109,30 +80,32 @@ void decode_heatmaps_kernel(const Arguments<scalar>& args, const int64_t* flip_i
   });
 }
 
-std::tuple<Tensor, Tensor> decode_heatmaps_cpu(
-    const Tensor& heatmaps, int64_t refine, int64_t kernel_size, const std::optional<Tensor>& flipped,
+std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cpu(
+    const Tensor& heatmaps, int64_t refine, int64_t parity, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset) {
+    std::optional<double> max_offset, bool covariance) {
   const RefineOptions options =
-      check_arguments(heatmaps, refine, kernel_size, flipped, flip_index, transform, max_offset);
-  Tensors tensors = allocate(heatmaps, flipped, transform);
+      check_arguments(heatmaps, refine, parity, kernel_size, flipped, flip_index, transform, max_offset);
+  Tensors tensors = allocate(heatmaps, flipped, transform, covariance);
   const int64_t maps = tensors.scores.numel();
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), "decode_heatmaps", [&] {
-      decode_heatmaps_kernel(
-          make_arguments<scalar_t>(tensors, options, flip_shift), flip_index.has_value() ? flip_index->data() : nullptr, maps);
+      auto args = make_arguments<scalar_t>(tensors, flip_shift);
+      args.refinement = options.as<acc_t<scalar_t>>();
+      decode_heatmaps_kernel(args, flip_index.has_value() ? flip_index->data() : nullptr, maps);
     });
   }
-  return {tensors.coords, tensors.scores};
+  return {tensors.coords, tensors.scores, tensors.covariance};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "decode_heatmaps(Tensor heatmaps, int refine, int kernel_size, Tensor? flipped, int[]? flip_index, "
-      "bool flip_shift, Tensor? transform, float? max_offset) -> (Tensor coords, Tensor scores)");
+      "decode_heatmaps(Tensor heatmaps, int refine, int parity, int kernel_size, Tensor? flipped, int[]? flip_index, "
+      "bool flip_shift, Tensor? transform, float? max_offset, bool covariance) -> "
+      "(Tensor coords, Tensor scores, Tensor covariance)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

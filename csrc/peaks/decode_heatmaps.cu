@@ -15,29 +15,12 @@ constexpr int kSmallBlock = 128;
 constexpr int kLargeBlock = 512;
 constexpr int kLargeMap = 1 << 14;  // pixels from which on the larger block is used
 
-// The joints' permutation travels with the launch: nothing is copied to the device, and graphs can capture the call.
-constexpr int kMaxFlipJoints = 1024;
-struct FlipIndex {
-  int16_t joints[kMaxFlipJoints];
-
-  POSE_HD int operator[](int64_t joint) const {
-    return joints[joint];
-  }
-};
-
 // 16 bytes of pixels, one load.
 template <typename scalar>
 struct alignas(16) Pack {
   static constexpr int size = 16 / sizeof(scalar);
   scalar pixels[size];
 };
-
-template <typename acc>
-__device__ __forceinline__ void consider(Peak<acc>& peak, acc value, int index) {
-  if (leads(value, peak.value)) {
-    peak = {value, index};
-  }
-}
 
 // The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
 template <typename scalar, typename acc = acc_t<scalar>>
@@ -85,17 +68,6 @@ __device__ Peak<acc> scan_merged(const MapView<scalar>& map) {
   return peak;
 }
 
-template <typename acc>
-__device__ __forceinline__ Peak<acc> warp_peak(Peak<acc> peak) {
-#pragma unroll
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
-    const Peak<acc> other = {
-        __shfl_xor_sync(kFullMask, peak.value, offset), __shfl_xor_sync(kFullMask, peak.index, offset)};
-    peak = better(peak, other);
-  }
-  return peak;
-}
-
 // Block b decodes map b of the (B * K, H, W). All threads look for the peak, warp 0 refines it.
 template <typename scalar>
 __global__ void __launch_bounds__(kLargeBlock, 2)
@@ -121,39 +93,32 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   peak = warp_peak(lane < warps ? peaks_of_warps[lane] : peak);
 
   // 2. The step from there; every lane of warp 0 has the same peak.
-  const Step<acc> step =
-      peak.value > 0 ? refined(map, args.refinement, peak.index, lane, scratch) : Step<acc>{0, 0};
+  const Refined<acc> result = peak.value > 0 ? refined(map, args.refinement, peak.index, lane, scratch)
+                                             : no_covariance(Step<acc>{0, 0});
   if (lane == 0) {
-    write_peak(args, number, peak, step);
+    write_peak(args, number, peak, result);
   }
 }
 
 template <typename scalar>
 void launch_decode_heatmaps(const Tensors& tensors, const RefineOptions& options, const FlipIndex& flip_index, bool flip_shift) {
-  const Arguments<scalar> args = make_arguments<scalar>(tensors, options, flip_shift);
+  Arguments<scalar> args = make_arguments<scalar>(tensors, flip_shift);
+  args.refinement = options.as<acc_t<scalar>>();
   const int threads = args.height * args.width < kLargeMap ? kSmallBlock : kLargeBlock;
   launch(
       decode_heatmaps_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(threads), 0,
       current_stream(tensors.heatmaps), args, flip_index);
 }
 
-std::tuple<Tensor, Tensor> decode_heatmaps_cuda(
-    const Tensor& heatmaps, int64_t refine, int64_t kernel_size, const std::optional<Tensor>& flipped,
+std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cuda(
+    const Tensor& heatmaps, int64_t refine, int64_t parity, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset) {
+    std::optional<double> max_offset, bool covariance) {
   const RefineOptions options =
-      check_arguments(heatmaps, refine, kernel_size, flipped, flip_index, transform, max_offset);
-  FlipIndex index = {};
-  if (flipped.has_value()) {
-    PYPOSE_OPS_CHECK(
-        flip_index->size() <= kMaxFlipJoints, kOp, ": heatmaps must have at most ", kMaxFlipJoints,
-        " joints where flipped is given, got ", flip_index->size());
-    for (size_t joint = 0; joint < flip_index->size(); ++joint) {
-      index.joints[joint] = static_cast<int16_t>((*flip_index)[joint]);
-    }
-  }
+      check_arguments(heatmaps, refine, parity, kernel_size, flipped, flip_index, transform, max_offset);
+  const FlipIndex index = flip_index_of(flip_index);
   const DeviceGuard guard(heatmaps.get_device_index());
-  Tensors tensors = allocate(heatmaps, flipped, transform);
+  Tensors tensors = allocate(heatmaps, flipped, transform, covariance);
   const int64_t maps = tensors.scores.numel();
   PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " maps, got ", maps);
   if (maps > 0) {
@@ -162,7 +127,7 @@ std::tuple<Tensor, Tensor> decode_heatmaps_cuda(
         heatmaps.scalar_type(), "decode_heatmaps",
         [&] { launch_decode_heatmaps<scalar_t>(tensors, options, index, flip_shift); });
   }
-  return {tensors.coords, tensors.scores};
+  return {tensors.coords, tensors.scores, tensors.covariance};
 }
 
 }  // namespace

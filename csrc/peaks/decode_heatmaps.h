@@ -11,44 +11,64 @@ namespace peaks {
 template <typename scalar>
 struct Arguments {
   using acc = acc_t<scalar>;
-  const scalar* maps;      // (B, K, H, W)
-  const scalar* flipped;   // (B, K, H, W) or null
+  const scalar* maps;      // (B, K, H, W), with offsets (B, 3K, H, W)
+  const scalar* flipped;   // the same or null
   const acc* transform;    // (B, 2, 3) or null; transform_stride 0: (2, 3)
   acc* coords;             // (B, K, 2)
   acc* scores;             // (B, K)
+  acc* covariance;         // (B, K, 2, 2) or null
   int64_t transform_stride;
   int joints, height, width;
+  int channels;  // of a joint
   bool flip_shift;
   Refinement<acc> refinement;
 
   template <typename Index>
-  POSE_HD MapView<scalar> view(const Index& flip_index, int64_t number) const {
+  POSE_HD MapView<scalar> view(const Index& flip_index, int64_t number, int channel = 0) const {
     const int64_t pixels = static_cast<int64_t>(height) * width;
     const int64_t joint = number % joints;
     return {
-        maps + number * pixels,
-        flipped == nullptr ? nullptr : flipped + (number - joint + flip_index[joint]) * pixels, height, width,
-        flip_shift};
+        maps + (number * channels + channel) * pixels,
+        flipped == nullptr ? nullptr
+                           : flipped + ((number - joint + flip_index[joint]) * channels + channel) * pixels,
+        height, width, flip_shift};
   }
 };
 
-template <typename scalar, typename acc>
-POSE_HD void write_peak(const Arguments<scalar>& args, int64_t map, Peak<acc> peak, Step<acc> step) {
-  Step<acc> place = {-1, -1};
-  if (peak.value > 0) {
-    const acc* m =
-        args.transform == nullptr ? nullptr : args.transform + map / args.joints * args.transform_stride;
-    place = placed(peak.index, args.width, step, m);
+// A covariance through the linear part of an affine, row-major.
+template <typename acc>
+POSE_HD void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
+  if (m == nullptr) {
+    out[0] = r.xx;
+    out[1] = out[2] = r.xy;
+    out[3] = r.yy;
+    return;
   }
+  const auto product = [&r](const acc* a, const acc* b) {
+    return a[0] * (r.xx * b[0] + r.xy * b[1]) + a[1] * (r.xy * b[0] + r.yy * b[1]);
+  };
+  out[0] = product(m, m);
+  out[1] = out[2] = product(m, m + 3);
+  out[3] = product(m + 3, m + 3);
+}
+
+template <typename scalar, typename acc>
+POSE_HD void write_peak(const Arguments<scalar>& args, int64_t map, Peak<acc> peak, const Refined<acc>& refined) {
+  const acc* m = args.transform == nullptr ? nullptr : args.transform + map / args.joints * args.transform_stride;
+  const Step<acc> place = peak.value > 0 ? placed(peak.index, args.width, refined.step, m) : Step<acc>{-1, -1};
   args.coords[2 * map] = place.x;
   args.coords[2 * map + 1] = place.y;
   args.scores[map] = peak.value;
+  if (args.covariance != nullptr) {
+    write_covariance(args.covariance + 4 * map, refined, m);
+  }
 }
 
 constexpr const char* kOp = "decode_heatmaps";
 
 inline void check_flipped(
-    const Tensor& heatmaps, const Tensor& flipped, const std::optional<std::vector<int64_t>>& flip_index) {
+    const Tensor& heatmaps, int64_t joints, const Tensor& flipped,
+    const std::optional<std::vector<int64_t>>& flip_index) {
   check_same_device(kOp, "flipped", flipped, "heatmaps", heatmaps);
   PYPOSE_OPS_CHECK(
       flipped.scalar_type() == heatmaps.scalar_type(), kOp, ": flipped must have the dtype of heatmaps, ",
@@ -59,7 +79,6 @@ inline void check_flipped(
     check_size(kOp, "flipped", flipped, dim, heatmaps.size(dim));
   }
   PYPOSE_OPS_CHECK(flip_index.has_value(), kOp, ": flip_index is required when flipped is given");
-  const int64_t joints = heatmaps.size(1);
   PYPOSE_OPS_CHECK(
       static_cast<int64_t>(flip_index->size()) == joints, kOp, ": flip_index must have one entry for each of the ",
       joints, " joints, got ", flip_index->size());
@@ -74,13 +93,13 @@ inline void check_flipped(
 }
 
 inline RefineOptions check_arguments(
-    const Tensor& heatmaps, int64_t refine, int64_t kernel_size, const std::optional<Tensor>& flipped,
+    const Tensor& heatmaps, int64_t refine, int64_t parity, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, const std::optional<Tensor>& transform,
     const std::optional<double>& max_offset) {
   check_maps(kOp, heatmaps);
-  const RefineOptions options = check_refine(kOp, refine, kernel_size, max_offset);
+  const RefineOptions options = check_refine(kOp, refine, parity, kernel_size, max_offset);
   if (flipped.has_value()) {
-    check_flipped(heatmaps, *flipped, flip_index);
+    check_flipped(heatmaps, heatmaps.size(1), *flipped, flip_index);
   }
   if (transform.has_value()) {
     check_transform(kOp, heatmaps, *transform);
@@ -92,7 +111,7 @@ inline RefineOptions check_arguments(
 struct Tensors {
   Tensor heatmaps;
   std::optional<Tensor> flipped, transform;
-  Tensor coords, scores;
+  Tensor coords, scores, covariance;
 };
 
 inline void make_contiguous(Tensors& tensors) {
@@ -104,17 +123,20 @@ inline void make_contiguous(Tensors& tensors) {
 }
 
 inline Tensors allocate(
-    const Tensor& heatmaps, const std::optional<Tensor>& flipped, const std::optional<Tensor>& transform) {
+    const Tensor& heatmaps, const std::optional<Tensor>& flipped, const std::optional<Tensor>& transform,
+    bool covariance, int64_t channels = 1) {
   const int64_t batch = heatmaps.size(0);
-  const int64_t joints = heatmaps.size(1);
+  const int64_t joints = heatmaps.size(1) / channels;
   const ScalarType acc = acc_scalar_type(heatmaps.scalar_type());
   return {
       heatmaps, flipped, transform, torch::stable::new_empty(heatmaps, {batch, joints, 2}, acc),
-      torch::stable::new_empty(heatmaps, {batch, joints}, acc)};
+      torch::stable::new_empty(heatmaps, {batch, joints}, acc),
+      covariance ? torch::stable::new_empty(heatmaps, {batch, joints, 2, 2}, acc)
+                 : torch::stable::new_empty(heatmaps, {0}, acc)};
 }
 
 template <typename scalar>
-Arguments<scalar> make_arguments(const Tensors& tensors, const RefineOptions& options, bool flip_shift) {
+Arguments<scalar> make_arguments(const Tensors& tensors, bool flip_shift) {
   using acc = acc_t<scalar>;
   Arguments<scalar> args = {};
   args.maps = tensors.heatmaps.template const_data_ptr<scalar>();
@@ -125,11 +147,12 @@ Arguments<scalar> make_arguments(const Tensors& tensors, const RefineOptions& op
   }
   args.coords = tensors.coords.template mutable_data_ptr<acc>();
   args.scores = tensors.scores.template mutable_data_ptr<acc>();
-  args.joints = static_cast<int>(tensors.heatmaps.size(1));
+  args.covariance = tensors.covariance.dim() == 4 ? tensors.covariance.template mutable_data_ptr<acc>() : nullptr;
+  args.joints = static_cast<int>(tensors.scores.size(1));
+  args.channels = static_cast<int>(tensors.heatmaps.size(1) / tensors.scores.size(1));
   args.height = static_cast<int>(tensors.heatmaps.size(2));
   args.width = static_cast<int>(tensors.heatmaps.size(3));
   args.flip_shift = flip_shift;
-  args.refinement = options.as<acc>();
   return args;
 }
 

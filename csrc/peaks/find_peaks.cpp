@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstring>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include <torch/csrc/stable/library.h>
@@ -40,15 +39,13 @@ struct Workspace {
         flags(width + sizeof(uint64_t), 0) {}
 };
 
-// Positive floating-point numbers are ordered like their bits read as a signed integer, below which the negative ones
-// are: pixels above a threshold >= 0 are found without widening them.
+// Pixels above a positive threshold are found by their keys, without widening them.
 template <typename scalar>
 struct Above {
   using acc = acc_t<scalar>;
-  using key = std::conditional_t<
-      sizeof(scalar) == 2, int16_t, std::conditional_t<sizeof(scalar) == 4, int32_t, int64_t>>;
+  using key = key_t<scalar>;
   acc threshold;
-  key below;  // the highest number of the storage type that is not above a threshold >= 0
+  key below;  // the highest number of the storage type that is not above a positive threshold
   key infinity;
 
   explicit Above(acc threshold)
@@ -234,7 +231,7 @@ void find_peaks_kernel(const FindArguments<scalar>& args, int64_t maps) {
       const Peak<acc>* peaks = work.found.data();
       simd_call([&, peaks] {
         for (int rank = 0; rank < count; ++rank) {
-          args.write(number, rank, peaks[rank], refined(map, args.refinement, peaks[rank].index));
+          args.write(number, rank, peaks[rank], refined(map, args.refinement, peaks[rank].index).step);
         }
         for (int rank = count; rank < args.max_peaks; ++rank) {
           args.write_none(number, rank);

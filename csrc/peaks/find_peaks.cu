@@ -222,7 +222,7 @@ __global__ void __launch_bounds__(kBlock, 8)
     const int written = filled < args.max_peaks ? filled : args.max_peaks;
     for (int rank = warp; rank < written; rank += kWarps) {
       const Peak<acc> peak = {list.best_values[rank], list.best_indices[rank]};
-      const Step<acc> step = refined(map, args.refinement, peak.index, lane, scratch[warp]);
+      const Step<acc> step = refined(map, args.refinement, peak.index, lane, scratch[warp]).step;
       if (lane == 0) {
         args.write(number, rank, peak, step);
       }

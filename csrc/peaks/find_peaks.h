@@ -97,7 +97,7 @@ inline RefineOptions check_find_peaks(
   if (transform.has_value()) {
     check_transform(kFindPeaks, heatmaps, *transform);
   }
-  return check_refine(kFindPeaks, refine, kernel_size, max_offset);
+  return check_refine(kFindPeaks, refine, 0, kernel_size, max_offset);
 }
 
 // The inputs as the kernels want them, and the outputs; they own what FindArguments points to.

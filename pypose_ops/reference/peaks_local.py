@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from ..peaks import kernel_size_of
 from ..peaks_local import PeakSet
 from .peaks import refined
 
@@ -15,7 +16,8 @@ def find_peaks(
     radius=1,
     max_peaks=32,
     refine="none",
-    kernel_size=11,
+    kernel_size=None,
+    sigma=None,
     max_offset=1.0,
     transform=None,
 ):
@@ -39,7 +41,9 @@ def find_peaks(
     index, scores = F.pad(index, (0, max_peaks - filled)), F.pad(scores, (0, max_peaks - filled))
     peak = torch.stack([index % width, index // width], -1)
 
-    coords = refined(maps, peak, refine, kernel_size, max_offset)
+    if kernel_size is None:
+        kernel_size = kernel_size_of("find_peaks", refine, sigma)
+    coords, _ = refined(maps, peak, refine, kernel_size, max_offset)
     if transform is not None:
         transform = transform.to(maps.dtype)
         if transform.dim() == 3:
