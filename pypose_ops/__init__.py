@@ -19,6 +19,7 @@ from ._build import build_info
 from .heatmaps import gaussian_heatmaps
 from .peaks import Peaks, PeaksWithCovariance, decode_heatmaps
 from .peaks_local import PeakSet, find_peaks
+from .peaks_simcc import decode_simcc
 
 __version__ = _C.build_info()["version"]
 
@@ -28,6 +29,7 @@ __all__ = [
     "PeaksWithCovariance",
     "build_info",
     "decode_heatmaps",
+    "decode_simcc",
     "find_peaks",
     "gaussian_heatmaps",
     "reference",

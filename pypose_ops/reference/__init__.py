@@ -6,5 +6,6 @@ Readable first: these are what the kernels are tested against and what the bench
 from .heatmaps import gaussian_heatmaps
 from .peaks import decode_heatmaps
 from .peaks_local import find_peaks
+from .peaks_simcc import decode_simcc
 
-__all__ = ["decode_heatmaps", "find_peaks", "gaussian_heatmaps"]
+__all__ = ["decode_heatmaps", "decode_simcc", "find_peaks", "gaussian_heatmaps"]
