@@ -5,11 +5,15 @@ set(PYPOSE_OPS_CPU_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_heatmaps.cpp
   ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_offsets.cpp
   ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_simcc.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/find_peaks.cpp)
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/find_peaks.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/soft_argmax.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/soft_argmax_backward.cpp)
 set(PYPOSE_OPS_CUDA_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps.cu
   ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps_backward.cu
   ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_heatmaps.cu
   ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_offsets.cu
   ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_simcc.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/find_peaks.cu)
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/find_peaks.cu
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/soft_argmax.cu
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/soft_argmax_backward.cu)

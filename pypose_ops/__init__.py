@@ -20,6 +20,7 @@ from .heatmaps import gaussian_heatmaps
 from .peaks import Peaks, PeaksWithCovariance, decode_heatmaps
 from .peaks_local import PeakSet, find_peaks
 from .peaks_simcc import decode_simcc
+from .peaks_soft import SoftPeaks, soft_argmax
 
 __version__ = _C.build_info()["version"]
 
@@ -27,10 +28,12 @@ __all__ = [
     "PeakSet",
     "Peaks",
     "PeaksWithCovariance",
+    "SoftPeaks",
     "build_info",
     "decode_heatmaps",
     "decode_simcc",
     "find_peaks",
     "gaussian_heatmaps",
     "reference",
+    "soft_argmax",
 ]

@@ -1,0 +1,141 @@
+// soft_argmax on the CPU: one thread takes whole maps, one after the other.
+#include "peaks/soft_argmax.h"
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "common/simd.h"
+#include "peaks/refine_cpu.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace peaks;
+
+// The bits of a number as an integer in the numbers' order, negative ones included; the lowest for what is not finite.
+template <typename scalar>
+key_t<scalar> ordered_key(scalar value) {
+  using key = key_t<scalar>;
+  constexpr key all = std::numeric_limits<key>::max();
+  const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
+  const key bits = simd::bits_to<key>(value);
+  const key magnitude = static_cast<key>(bits & all);
+  const key ordered = static_cast<key>(bits < 0 ? bits ^ all : bits);
+  return magnitude < infinity ? ordered : std::numeric_limits<key>::lowest();
+}
+
+// The highest finite pixel; index -1: there is none.
+template <typename scalar, typename acc = acc_t<scalar>>
+Peak<acc> highest_finite(const scalar* pixels, int count) {
+  using key = key_t<scalar>;
+  key best = std::numeric_limits<key>::lowest();
+  for (int i = 0; i < count; ++i) {
+    const key ordered = ordered_key(pixels[i]);
+    best = ordered > best ? ordered : best;
+  }
+  if (best == std::numeric_limits<key>::lowest()) {
+    return {0, -1};
+  }
+  int first = count;
+  for (int i = 0; i < count; ++i) {
+    const int here = ordered_key(pixels[i]) == best ? i : count;
+    first = here < first ? here : first;
+  }
+  return {simd::load(pixels[first]), first};
+}
+
+// Sums down the columns, so that no loop over pixels is a reduction; the columns are summed at the end.
+template <typename acc>
+struct Columns {
+  std::vector<acc> sum, y, yy;
+
+  explicit Columns(int width) : sum(width), y(width), yy(width) {}
+};
+
+template <typename scalar, typename acc>
+Moments<acc> sum_region(const SoftArguments<scalar>& args, const scalar* map, Peak<acc> peak, Columns<acc>& columns) {
+  const int peak_x = peak.index % args.width;
+  const int peak_y = peak.index / args.width;
+  const Region region(args.window, peak_x, peak_y, args.width, args.height);
+  const acc temperature = args.temperature;
+  const acc highest = peak.value;
+  acc* __restrict__ sum = columns.sum.data();
+  acc* __restrict__ sum_y = columns.y.data();
+  acc* __restrict__ sum_yy = columns.yy.data();
+  for (int i = 0; i < region.width; ++i) {
+    sum[i] = sum_y[i] = sum_yy[i] = 0;
+  }
+  for (int y = region.top; y < region.top + region.height; ++y) {
+    const scalar* __restrict__ row = map + y * args.width + region.left;
+    const acc dy = acc(y - peak_y);
+    for (int i = 0; i < region.width; ++i) {
+      const acc weight = simd::exp(log_weight<acc>(simd::load(row[i]), highest, temperature));
+      sum[i] += weight;
+      sum_y[i] += weight * dy;
+      sum_yy[i] += weight * dy * dy;
+    }
+  }
+  Moments<acc> moments = {0, 0, 0, 0, 0};
+  for (int i = 0; i < region.width; ++i) {
+    const acc dx = acc(region.left + i - peak_x);
+    moments.sum += sum[i];
+    moments.x += sum[i] * dx;
+    moments.xx += sum[i] * dx * dx;
+    moments.y += sum_y[i];
+    moments.yy += sum_yy[i];
+  }
+  return moments;
+}
+
+template <typename scalar>
+void soft_argmax_kernel(const SoftArguments<scalar>& args, int64_t maps) {
+  using acc = acc_t<scalar>;
+  const int pixels = args.height * args.width;
+  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 15) / pixels);
+  torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
+    const FlushSubnormals flush;
+    Columns<acc> columns(args.width);
+    simd_call([&] {
+      for (int64_t number = begin; number < end; ++number) {
+        const scalar* map = args.maps + number * pixels;
+        const Peak<acc> peak = highest_finite(map, pixels);
+        if (peak.index < 0) {
+          write_soft(args, number, Peak<acc>{0, 0}, Moments<acc>{0, 0, 0, 0, 0});
+        } else {
+          write_soft(args, number, peak, sum_region(args, map, peak, columns));
+        }
+      }
+    });
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(
+    const Tensor& heatmaps, double temperature, int64_t window) {
+  check_soft(heatmaps, temperature, window);
+  SoftTensors tensors(heatmaps);
+  const int64_t maps = tensors.index.numel();
+  if (maps > 0) {
+    PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), kSoft, [&] {
+      soft_argmax_kernel(tensors.arguments<scalar_t>(temperature, window), maps);
+    });
+  }
+  return {tensors.coords, tensors.variance, tensors.stats, tensors.index};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def(
+      "soft_argmax(Tensor heatmaps, float temperature, int window) -> "
+      "(Tensor coords, Tensor variance, Tensor stats, Tensor index)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
+  m.impl("soft_argmax", TORCH_BOX(&soft_argmax_cpu));
+}
+
+}  // namespace pypose_ops
