@@ -17,11 +17,31 @@ namespace {
 
 using namespace peaks;
 
+// A row of the output is whole vectors; the blurs keep a vector's sum in a register.
+template <typename acc>
+int padded_width(int width) {
+  constexpr int lanes = vec_of<acc>::lanes;
+  return (width + lanes - 1) / lanes * lanes;
+}
+
+// sum of taps[i] * rows(i)[x] for all x.
+template <typename acc, typename Rows>
+void weigh(const Taps<acc>& taps, int width, acc* out, const Rows& rows) {
+  for (int x = 0; x < width; x += vec_of<acc>::lanes) {
+    typename vec_of<acc>::type sum = {};
+    for (int i = 0; i < taps.size; ++i) {
+      sum += taps[i] * simd::load_vec(rows(i) + x);
+    }
+    simd::store_vec(out + x, sum);
+  }
+}
+
 // The class map blurred along its rows.
 template <typename scalar, typename acc>
 void blur_rows(const MapView<scalar>& map, const Taps<acc>& taps, acc* padded, acc* across) {
   const int width = map.width;
   const int reach = taps.size / 2;
+  const int stride = padded_width<acc>(width);
   for (int y = 0; y < map.height; ++y) {
     load_row(map, y, 0, width, padded + reach);
     for (int x = 0; x < width; ++x) {
@@ -31,30 +51,21 @@ void blur_rows(const MapView<scalar>& map, const Taps<acc>& taps, acc* padded, a
       padded[reach - i] = padded[reach + outside(-i, width, Border::reflect101)];
       padded[reach + width - 1 + i] = padded[reach + outside(width - 1 + i, width, Border::reflect101)];
     }
-    acc* out = across + y * width;
-    for (int x = 0; x < width; ++x) {
-      acc sum = 0;
-      for (int i = 0; i < taps.size; ++i) {
-        sum += taps[i] * padded[x + i];
-      }
-      out[x] = sum;
-    }
+    weigh(taps, stride, across + y * stride, [=](int i) { return padded + i; });
   }
 }
 
 // The highest pixel once it is blurred down the columns too.
 template <typename acc>
 Peak<acc> highest_of_columns(const acc* across, const Taps<acc>& taps, int height, int width, acc* row) {
+  const int stride = padded_width<acc>(width);
+  const acc* rows[2 * kMaxOffsetKernelSize + 1];
   Peak<acc> peak = {0, 0};
   for (int y = 0; y < height; ++y) {
-    std::fill(row, row + width, acc(0));
     for (int i = 0; i < taps.size; ++i) {
-      const acc tap = taps[i];
-      const acc* pixels = across + outside(y + i - taps.size / 2, height, Border::reflect101) * width;
-      for (int x = 0; x < width; ++x) {
-        row[x] += tap * pixels[x];
-      }
+      rows[i] = across + outside(y + i - taps.size / 2, height, Border::reflect101) * stride;
     }
+    weigh(taps, stride, row, [&](int i) { return rows[i]; });
     const key_t<acc> key = highest(row, width);
     const acc value = simd::bits_to<acc>(key);
     if (leads(value, peak.value)) {
@@ -73,7 +84,8 @@ void decode_offsets_kernel(
   torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
     const Taps<acc>& taps = args.refinement.taps;
-    std::vector<acc> padded(args.width + taps.size), across(pixels), row(args.width);
+    const int stride = padded_width<acc>(args.width);
+    std::vector<acc> padded(stride + taps.size), across(static_cast<size_t>(stride) * args.height), row(stride);
     simd_call([&] {
       for (int64_t number = begin; number < end; ++number) {
         blur_rows(args.view(flip_index, number), taps, padded.data(), across.data());

@@ -2,6 +2,7 @@
 #include "peaks/soft_argmax.h"
 
 #include <algorithm>
+#include <cstring>
 #include <tuple>
 #include <vector>
 
@@ -16,36 +17,82 @@ namespace {
 
 using namespace peaks;
 
-// The bits of a number as an integer in the numbers' order, negative ones included; the lowest for what is not finite.
+// The bits of a number as an integer in the numbers' order, negative ones included, -0 as 0; infinity and the NaNs above it
+// as the lowest. For one number and for a vector of them: the compiler leaves the loop over scalars scalar.
+template <typename scalar, typename keys>
+keys ordered_keys(keys raw) {
+  using key = key_t<scalar>;
+  constexpr key lowest = std::numeric_limits<key>::lowest();
+  const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
+  const keys none = raw - raw + lowest;
+  const keys bits = raw == none ? keys(raw - raw) : raw;
+  const keys ordered = keys(bits ^ ((bits >> (8 * sizeof(key) - 1)) & std::numeric_limits<key>::max()));
+  return ordered < infinity ? ordered : none;
+}
+
 template <typename scalar>
 key_t<scalar> ordered_key(scalar value) {
   using key = key_t<scalar>;
-  constexpr key all = std::numeric_limits<key>::max();
-  const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
-  const key bits = simd::bits_to<key>(value);
-  const key magnitude = static_cast<key>(bits & all);
-  const key ordered = static_cast<key>(bits < 0 ? bits ^ all : bits);
-  return magnitude < infinity ? ordered : std::numeric_limits<key>::lowest();
+  return ordered_keys<scalar, key>(simd::bits_to<key>(value));
 }
 
-// The highest finite pixel; index -1: there is none.
-template <typename scalar, typename acc = acc_t<scalar>>
-Peak<acc> highest_finite(const scalar* pixels, int count) {
+template <typename keys, typename scalar>
+keys load_keys(const scalar* pixels) {
+  keys out;
+  std::memcpy(&out, pixels, sizeof(out));
+  return out;
+}
+
+template <typename scalar>
+key_t<scalar> highest_key(const scalar* pixels, int count) {
   using key = key_t<scalar>;
+  using keys = typename vec_of<key>::type;
+  constexpr int lanes = vec_of<key>::lanes;
   key best = std::numeric_limits<key>::lowest();
-  for (int i = 0; i < count; ++i) {
+  int i = 0;
+  if (count >= lanes) {
+    keys high = ordered_keys<scalar>(load_keys<keys>(pixels));
+    for (i = lanes; i + lanes <= count; i += lanes) {
+      const keys ordered = ordered_keys<scalar>(load_keys<keys>(pixels + i));
+      high = ordered > high ? ordered : high;
+    }
+    for (int lane = 0; lane < lanes; ++lane) {
+      best = high[lane] > best ? high[lane] : best;
+    }
+  }
+  for (; i < count; ++i) {
     const key ordered = ordered_key(pixels[i]);
     best = ordered > best ? ordered : best;
   }
-  if (best == std::numeric_limits<key>::lowest()) {
+  return best;
+}
+
+constexpr int kChunk = 512;
+
+// The highest finite pixel, the first of equals; index -1: there is none. Only the chunk that holds it is searched for its
+// place.
+template <typename scalar, typename acc = acc_t<scalar>>
+Peak<acc> highest_finite(const scalar* pixels, int count) {
+  using key = key_t<scalar>;
+  key best = ordered_key(-std::numeric_limits<scalar>::infinity());
+  int from = -1;
+  for (int64_t start = 0; start < count; start += kChunk) {
+    const scalar* chunk = pixels + start;
+    const int size = static_cast<int>(std::min<int64_t>(kChunk, count - start));
+    const key highest = highest_key(chunk, size);
+    from = highest > best ? static_cast<int>(start) : from;
+    best = highest > best ? highest : best;
+  }
+  if (from < 0) {
     return {0, -1};
   }
-  int first = count;
-  for (int i = 0; i < count; ++i) {
-    const int here = ordered_key(pixels[i]) == best ? i : count;
+  const int size = std::min(kChunk, count - from);
+  int first = size;
+  for (int i = 0; i < size; ++i) {
+    const int here = ordered_key(pixels[from + i]) == best ? i : size;
     first = here < first ? here : first;
   }
-  return {simd::load(pixels[first]), first};
+  return {simd::load(pixels[from + first]), from + first};
 }
 
 // Sums down the columns, so that no loop over pixels is a reduction; the columns are summed at the end.
