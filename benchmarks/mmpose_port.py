@@ -37,6 +37,66 @@ def encode_unbiased(keypoints, sigma, size):
     return maps
 
 
+def encode_udp(keypoints, sigma, size):
+    """UDP's Gaussians: as MSRA's, but around the exact coordinate."""
+    height, width = size
+    maps = np.zeros((*keypoints.shape[:2], height, width), np.float32)
+    radius = int(3 * sigma)
+    axis = np.arange(2 * radius + 1) - radius
+    for b, k in np.ndindex(*keypoints.shape[:2]):
+        x, y = (keypoints[b, k] + 0.5).astype(np.int64)
+        left, right = max(0, x - radius), min(width, x + radius + 1)
+        top, bottom = max(0, y - radius), min(height, y + radius + 1)
+        if left >= width or top >= height or right <= 0 or bottom <= 0:
+            continue
+        dx, dy = keypoints[b, k] - (x, y)
+        patch = np.exp(-((axis[None] - dx) ** 2 + (axis[:, None] - dy) ** 2) / (2 * sigma**2)).astype(np.float32)
+        window = patch[top - y + radius : bottom - y + radius, left - x + radius : right - x + radius]
+        region = maps[b, k, top:bottom, left:right]
+        np.maximum(region, window, out=region)
+    return maps
+
+
+def encode_combined(keypoints, radius, size):
+    """UDP's discs and offsets: (B, K, 2) -> (B, 3 K, H, W)."""
+    height, width = size
+    maps = np.zeros((*keypoints.shape[:2], 3, height, width), np.float32)
+    xs, ys = np.arange(width), np.arange(height)[:, None]
+    for b, k in np.ndindex(*keypoints.shape[:2]):
+        x, y = (keypoints[b, k, 0] - xs) / radius, (keypoints[b, k, 1] - ys) / radius
+        maps[b, k, 0] = np.where(x**2 + y**2 <= 1, 1.0, 0.0)
+        maps[b, k, 1], maps[b, k, 2] = x, y
+    return maps.reshape(keypoints.shape[0], -1, height, width)
+
+
+def encode_megvii(keypoints, kernel_size, size):
+    """A pixel, blurred by OpenCV, its top 255."""
+    import cv2
+
+    height, width = size
+    maps = np.zeros((*keypoints.shape[:2], height, width), np.float32)
+    for b, k in np.ndindex(*keypoints.shape[:2]):
+        x, y = keypoints[b, k].astype(np.int64)
+        if 0 <= x < width and 0 <= y < height:
+            maps[b, k, y, x] = 1
+            maps[b, k] = cv2.GaussianBlur(maps[b, k], (kernel_size, kernel_size), 0)
+            maps[b, k] *= 255 / maps[b, k, y, x]
+    return maps
+
+
+def encode_simcc(keypoints, sigma, size, split_ratio=2):
+    """Labels of both axes as densities: (B, K, bins of x), (B, K, bins of y)."""
+    labels = []
+    for axis in range(2):
+        bins = round(size[1 - axis] * split_ratio)
+        label = np.zeros((*keypoints.shape[:2], bins), np.float32)
+        grid = np.arange(bins, dtype=np.float32)
+        for b, k in np.ndindex(*keypoints.shape[:2]):
+            label[b, k] = np.exp(-((grid - np.around(keypoints[b, k, axis] * split_ratio)) ** 2) / (2 * sigma**2))
+        labels.append(label / (sigma * np.sqrt(2 * np.pi)))
+    return labels
+
+
 def decode_argmax(maps):
     """(B, K, H, W) -> coordinates (B, K, 2), scores (B, K); -1 where there is no positive value."""
     flat = maps.reshape(*maps.shape[:2], -1)

@@ -43,7 +43,10 @@ class Target:
     devices: tuple = ("cpu",)
 
 
-RENDER, DECODE = "gaussian_heatmaps", "decode_heatmaps"
+RENDER, DECODE, LOSS = "gaussian_heatmaps", "decode_heatmaps", "heatmap_mse_loss"
+BOTH = "forward+backward"
+FIELD = "16x38x56x56"
+CODECS = ("MSRAHeatmap", "MSRAHeatmap-unbiased", "UDPHeatmap", "UDPHeatmap-combined", "MegviiHeatmap", "SimCCLabel")
 TARGETS = (
     Target("render / fill_", RENDER, HEADLINE, "op", "floor", 1.5, "<="),
     Target("separable torch / render", RENDER, HEADLINE, "op", "separable torch", 3.5, ">="),
@@ -56,6 +59,10 @@ TARGETS = (
     Target("tiny decode dark, us", DECODE, TINY, "op, dark", None, 15, "<=", devices=("cpu", "cuda")),
     Target("render, share of copy bandwidth", RENDER, LARGE, "op", None, 0.85, ">=", devices=("cuda",)),
     Target("decode dark, share of copy bandwidth", DECODE, LARGE, "op, dark", None, 0.85, ">=", devices=("cuda",)),
+    Target("separable torch + mse_loss / fused loss", LOSS, HEADLINE, "op", "separable torch", 3, ">=", BOTH),
+    Target("fused loss / floor", LOSS, LARGE, "op", "floor", 1.2, "<=", BOTH, devices=("cuda",)),
+    Target("part affinity fields, us", "part_affinity_fields", FIELD, "op", None, 3000, "<="),
+    *(Target(f"numpy / {c}.encode", f"{c}.encode", HEADLINE, "op", "numpy port", 50, ">=") for c in CODECS),
 )
 
 

@@ -1,19 +1,35 @@
 # One line per operator file; tests/simt compiles the same .cu list for the CPU.
-set(PYPOSE_OPS_CPU_SOURCES
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps_backward.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_heatmaps.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_offsets.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_simcc.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/find_peaks.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/soft_argmax.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/soft_argmax_backward.cpp)
-set(PYPOSE_OPS_CUDA_SOURCES
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/heatmaps/gaussian_heatmaps_backward.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_heatmaps.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_offsets.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/decode_simcc.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/find_peaks.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/soft_argmax.cu
-  ${CMAKE_CURRENT_LIST_DIR}/../csrc/peaks/soft_argmax_backward.cu)
+set(PYPOSE_OPS_STEMS
+  grouping/oks
+  grouping/oks_nms
+  grouping/score_limbs
+  heatmaps/gaussian_heatmaps
+  heatmaps/gaussian_heatmaps_backward
+  heatmaps/heatmap_mse_loss
+  heatmaps/heatmap_mse_loss_backward
+  heatmaps/limb_masks
+  heatmaps/offset_heatmaps
+  heatmaps/part_affinity_fields
+  heatmaps/simcc_labels
+  mrf/mrf_message_passing
+  mrf/mrf_message_passing_backward
+  patches/box_vote
+  patches/crop_patches
+  patches/crop_patches_backward
+  peaks/decode_heatmaps
+  peaks/decode_offsets
+  peaks/decode_simcc
+  peaks/find_peaks
+  peaks/soft_argmax
+  peaks/soft_argmax_backward
+)
+set(PYPOSE_OPS_CPU_SOURCES)
+set(PYPOSE_OPS_CUDA_SOURCES)
+foreach(stem IN LISTS PYPOSE_OPS_STEMS)
+  list(APPEND PYPOSE_OPS_CPU_SOURCES ${CMAKE_CURRENT_LIST_DIR}/../csrc/${stem}.cpp)
+  list(APPEND PYPOSE_OPS_CUDA_SOURCES ${CMAKE_CURRENT_LIST_DIR}/../csrc/${stem}.cu)
+endforeach()
+# Operators of the host, whatever the device of the tensors.
+list(APPEND PYPOSE_OPS_CPU_SOURCES
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/grouping/group_by_tags.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/../csrc/grouping/group_people.cpp)

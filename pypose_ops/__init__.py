@@ -14,9 +14,14 @@ except ImportError as error:
         f"`pip install -e .` ({error})"
     ) from error
 
-from . import reference
+from . import geometry, reference
 from ._build import build_info
+from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
+from .grouping import Kept, People, group_by_tags, group_people, oks, oks_nms, score_limbs
 from .heatmaps import gaussian_heatmaps
+from .losses import heatmap_mse_loss
+from .mrf import mrf_message_passing
+from .patches import box_vote, crop_patches
 from .peaks import Peaks, PeaksWithCovariance, decode_heatmaps
 from .peaks_local import PeakSet, find_peaks
 from .peaks_simcc import decode_simcc
@@ -25,15 +30,31 @@ from .peaks_soft import SoftPeaks, soft_argmax
 __version__ = _C.build_info()["version"]
 
 __all__ = [
+    "Kept",
     "PeakSet",
     "Peaks",
     "PeaksWithCovariance",
+    "People",
     "SoftPeaks",
+    "box_vote",
     "build_info",
+    "crop_patches",
     "decode_heatmaps",
     "decode_simcc",
     "find_peaks",
     "gaussian_heatmaps",
+    "geometry",
+    "group_by_tags",
+    "group_people",
+    "heatmap_mse_loss",
+    "limb_masks",
+    "mrf_message_passing",
+    "offset_heatmaps",
+    "oks",
+    "oks_nms",
+    "part_affinity_fields",
     "reference",
+    "score_limbs",
+    "simcc_labels",
     "soft_argmax",
 ]

@@ -51,6 +51,27 @@ def expand_visible(op, visible, keypoints):
     return visible.expand(shape)
 
 
+def expand_weight(op, weight, maps):
+    """Weights per map in the arithmetic's dtype, expanded to the shape of ``maps`` without its last two axes."""
+    shape = maps.shape[:-2]
+    if not isinstance(weight, torch.Tensor):
+        raise TypeError(f"{op}: weight must be a tensor, got {type(weight).__name__}")
+    if weight.requires_grad:
+        raise ValueError(f'{op}: weight must not require a gradient; multiply what reduction="none" returns')
+    if not _broadcasts(weight.shape, shape):
+        raise ValueError(f"{op}: weight must broadcast to {tuple(shape)}, got shape {tuple(weight.shape)}")
+    return weight.to(torch.float64 if maps.dtype == torch.float64 else torch.float32).expand(shape)
+
+
+def check_pairs(op, name, pairs):
+    """Pairs of joints as one flat list of integers."""
+    try:
+        flat = [operator.index(k) for a, b in pairs for k in (a, b)]
+    except (TypeError, ValueError):
+        raise ValueError(f"{op}: {name} must be pairs of joints (a, b), got {pairs!r}") from None
+    return flat
+
+
 def _broadcasts(shape, target):
     if len(shape) > len(target):
         return False

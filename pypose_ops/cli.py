@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from .commands import InputError, decode, demo, info
+from .commands import InputError, crop, decode, demo, evaluate, info
 
-COMMANDS = {"info": info, "decode": decode, "demo": demo}
+COMMANDS = {"info": info, "crop": crop, "decode": decode, "evaluate": evaluate, "demo": demo}
 
 
 def build_parser():

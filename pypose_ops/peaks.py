@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-_ops = torch.ops.pypose_ops
+_decode_heatmaps = torch.ops.pypose_ops.decode_heatmaps.default
+_decode_offsets = torch.ops.pypose_ops._decode_offsets.default
 
 REFINES = ("none", "quarter", "parabola", "dark", "dark_udp", "centroid")
 PARITIES = (None, "hrnet", "mmpose", "mmpose0", "hf")
@@ -164,21 +165,20 @@ def decode_heatmaps(
         raise ValueError(f"{op}: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
     if max_offset == "auto":
         max_offset = None if parity is not None else radius if refine == "offset" else 1.0
-    if torch.is_grad_enabled():
-        heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
+    heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
     if return_covariance and refine not in ("dark", "dark_udp"):
         raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
     if refine == "offset":
         if radius is None:
             raise ValueError(f"{op}: radius is required with refine 'offset'")
         return Peaks(
-            *_ops._decode_offsets.default(
+            *_decode_offsets(
                 heatmaps, kernel_size, float(radius), flipped, flip_index, flip_shift, transform, max_offset
             )
         )
     if radius is not None:
         raise ValueError(f"{op}: radius is for refine 'offset', got {refine!r}")
-    coords, scores, covariance = _ops.decode_heatmaps.default(
+    coords, scores, covariance = _decode_heatmaps(
         heatmaps,
         _refine_number(op, refine),
         PARITIES.index(parity),
@@ -287,4 +287,5 @@ def _permutation(op, pairs, joints):
 
 
 def detached(tensor):
-    return tensor.detach() if isinstance(tensor, torch.Tensor) and tensor.requires_grad else tensor
+    # Without this check every call would pay for the views; what is no tensor is the operator's to refuse.
+    return tensor.detach() if getattr(tensor, "requires_grad", False) else tensor

@@ -77,8 +77,7 @@ def find_peaks(
         kernel_size = kernel_size_of("find_peaks", refine, sigma)
     elif sigma is not None:
         raise ValueError(f"find_peaks: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
-    if torch.is_grad_enabled():
-        heatmaps, thresholds, transform = detached(heatmaps), detached(thresholds), detached(transform)
+    heatmaps, thresholds, transform = detached(heatmaps), detached(thresholds), detached(transform)
     return PeakSet(
         *_ops.find_peaks.default(
             heatmaps,

@@ -68,8 +68,7 @@ def decode_simcc(
     kernel_x, kernel_y = simcc_kernels(sigma) if kernel_size is None else _pair(kernel_size)
     if max_offset == "auto":
         max_offset = 1.0 if parity is None else None
-    if torch.is_grad_enabled():
-        x, y, transform = detached(x), detached(y), detached(transform)
+    x, y, transform = detached(x), detached(y), detached(transform)
     return Peaks(
         *_ops.decode_simcc.default(
             x, y, float(split_ratio), refine == "dark", parity is not None, kernel_x, kernel_y, max_offset, transform

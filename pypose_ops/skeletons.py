@@ -20,6 +20,9 @@ class Skeleton:
         upper_body: joint indices of the upper body.
         sigmas: OKS constants per joint, or None where the data set defines none.
         weights: loss weights per joint as used in training, or None.
+        groups: the columns of the data set's result tables: names and the joints that are averaged.
+        sticks: the parts of PCP, each two ends; an end is a joint or a tuple of joints, whose middle it is.
+        stick_groups: as ``groups``, of ``sticks``.
     """
 
     name: str
@@ -29,6 +32,9 @@ class Skeleton:
     upper_body: tuple[int, ...]
     sigmas: tuple[float, ...] | None = None
     weights: tuple[float, ...] | None = None
+    groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    sticks: tuple[tuple, ...] = ()
+    stick_groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __len__(self):
         return len(self.joints)
@@ -81,6 +87,10 @@ MPII = Skeleton(
         0.062,
     ),
     weights=(1.5, 1.2, 1, 1, 1.2, 1.5, 1, 1, 1, 1, 1.5, 1.2, 1, 1, 1.2, 1.5),
+    groups=(
+        ("head", (9,)), ("shoulder", (12, 13)), ("elbow", (11, 14)), ("wrist", (10, 15)), ("hip", (2, 3)),
+        ("knee", (1, 4)), ("ankle", (0, 5)),
+    ),
 )
 
 LSP = Skeleton(
@@ -94,6 +104,17 @@ LSP = Skeleton(
     ),
     flip_pairs=((0, 5), (1, 4), (2, 3), (6, 11), (7, 10), (8, 9)),
     upper_body=tuple(range(6, 14)),
+    groups=(
+        ("head", (12, 13)), ("shoulder", (8, 9)), ("elbow", (7, 10)), ("wrist", (6, 11)), ("hip", (2, 3)),
+        ("knee", (1, 4)), ("ankle", (0, 5)),
+    ),
+    sticks=(
+        ((8, 9), (2, 3)), (1, 2), (4, 3), (0, 1), (5, 4), (8, 7), (9, 10), (7, 6), (10, 11), (12, 13),
+    ),
+    stick_groups=(
+        ("torso", (0,)), ("upper leg", (1, 2)), ("lower leg", (3, 4)), ("upper arm", (5, 6)), ("lower arm", (7, 8)),
+        ("head", (9,)),
+    ),
 )
 
 AIC = Skeleton(

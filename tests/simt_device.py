@@ -21,6 +21,9 @@ import warnings
 import torch
 from simt.build import OPERATORS, build
 
+# They run on the host whatever the device: their wrappers copy small tables there, and no CUDA kernel exists.
+HOST_OPERATORS = ("pypose_ops::group_people", "pypose_ops::group_by_tags")
+
 
 def operators(namespace):
     """The operators of a namespace, as ``torch._ops.OpOverload``."""
@@ -61,13 +64,15 @@ def stand_in(operator, source):
 
 @contextlib.contextmanager
 def kernels_from(source, target):
-    """While active, the CPU kernels of the namespace ``target`` are those of ``source``; no operator keeps its own."""
+    """While active, the CPU kernels of the namespace ``target`` are those of ``source``; only HOST_OPERATORS keep theirs."""
     library = torch.library.Library(target, "IMPL", "CPU")
     try:
         with warnings.catch_warnings():
             # What torch warns of is what is wanted here.
             warnings.filterwarnings("ignore", "Warning only once for all operators")
             for operator in operators(target):
+                if operator._schema.name in HOST_OPERATORS:
+                    continue
                 library.impl(operator, stand_in(operator, source), allow_override=True)
         yield
     finally:

@@ -12,39 +12,6 @@ namespace {
 
 using namespace heatmaps;
 
-// row[x] = combine(row[x], blob i's values in row y).
-template <typename acc>
-POSE_HD void add_blob(acc* row, const acc* tx, acc ty, acc peak, int64_t width, Profile profile, Combine combine) {
-  if (profile == Profile::disc) {
-    for (int64_t x = 0; x < width; ++x) {
-      const acc value = tx[x] + ty <= acc(1) ? peak : acc(0);
-      row[x] = combine == Combine::max ? (value > row[x] ? value : row[x]) : row[x] + value;
-    }
-  } else if (combine == Combine::max) {
-    for (int64_t x = 0; x < width; ++x) {
-      const acc value = tx[x] * ty;
-      row[x] = value > row[x] ? value : row[x];
-    }
-  } else {
-    for (int64_t x = 0; x < width; ++x) {
-      row[x] += tx[x] * ty;
-    }
-  }
-}
-
-// out[x] = the value at x, rounded to T: whole vectors, then the rest one by one.
-template <typename T, typename Vector, typename Scalar>
-POSE_HD void store_row(T* out, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
-  constexpr int kLanes = simd::lanes_of<T>();
-  int64_t x = 0;
-  for (; x + kLanes <= width; x += kLanes) {
-    simd::store_vec(out + x, vector_at(x));
-  }
-  for (; x < width; ++x) {
-    out[x] = simd::store<T>(scalar_at(x));
-  }
-}
-
 template <typename T, typename acc = acc_t<T>>
 void render_single(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
   simd_call([=] {
@@ -59,32 +26,12 @@ void render_single(T* out, const acc* tx, const acc* ty, int64_t height, int64_t
 }
 
 template <typename T, typename acc = acc_t<T>>
-void render_many(T* out, Tables<acc>& tables, acc* row, const Options& options) {
+void render_many(T* out, const Tables<acc>& tables, acc* row, const Options& options) {
   const int64_t width = tables.width;
-  const int64_t height = tables.height;
-  const size_t count = tables.blobs.size();
-  const bool gaussian = options.profile == Profile::gaussian;
-  for (int64_t y = 0; y < height; ++y) {
+  for (int64_t y = 0; y < tables.height; ++y) {
     simd_call([&] {
-      for (int64_t x = 0; x < width; ++x) {
-        row[x] = 0;
-      }
-      for (size_t i = 0; i < count; ++i) {
-        const acc ty = tables.y[i * height + y];
-        // Rows that the blob does not touch: most of them, once blobs are small against the map.
-        if (gaussian ? ty != acc(0) : ty <= acc(1)) {
-          add_blob(row, tables.x.data() + i * width, ty, tables.peak[i], width, options.profile, options.combine);
-        }
-      }
-      T* target = out + y * width;
-      const acc limit = options.combine == Combine::sum_clip ? acc(1) : std::numeric_limits<acc>::infinity();
-      store_row(
-          target, width,
-          [=](int64_t x) {
-            const auto v = simd::load_vec(row + x);
-            return v < limit ? v : v - v + limit;
-          },
-          [=](int64_t x) { return row[x] < limit ? row[x] : limit; });
+      draw_row(row, tables, options, y);
+      store_row(out + y * width, width, row);
     });
   }
 }

@@ -1,6 +1,7 @@
 #include <tuple>
 
 #include "common/cuda.cuh"
+#include "heatmaps/gaussian_gradients.cuh"
 #include "heatmaps/gaussian_heatmaps.h"
 
 namespace pypose_ops {
@@ -8,177 +9,17 @@ namespace {
 
 using namespace heatmaps;
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarpSize;
+// The gradient that came in, (B, K, H, W).
+template <typename T>
+struct MapGradient {
+  using acc = acc_t<T>;
+  const T* grad;
 
-// Sums each of n values over the block; every thread gets the same bits.
-template <typename acc, int n>
-__device__ void block_sum(acc (&values)[n]) {
-  __shared__ acc partial[kWarps][n];
-  const int warp = threadIdx.x / kWarpSize;
-#pragma unroll
-  for (int i = 0; i < n; ++i) {
-    const acc sum = warp_reduce(values[i], [](acc a, acc b) { return a + b; });
-    if (threadIdx.x % kWarpSize == 0) {
-      partial[warp][i] = sum;
-    }
-  }
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < n; ++i) {
-    values[i] = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      values[i] += partial[w][i];
-    }
-  }
-}
-
-// Sum normalisation only: one warp per axis of a blob. sums is (B, P, K, 2).
-template <typename acc>
-__global__ void __launch_bounds__(kThreads)
-    axis_sums_kernel(AxisSum<acc>* __restrict__ sums, const People<acc> people, const Options options, const Shape shape) {
-  const int64_t index = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarpSize;
-  if (index >= shape.maps() * shape.people * 2) {
-    return;
-  }
-  const int64_t k = index / 2 % shape.joints;
-  const int64_t p = index / 2 / shape.joints % shape.people;
-  const int64_t b = index / 2 / shape.joints / shape.people;
-  const Blob<acc> blob = blob_of(people, options, b, p, k);
-  const bool is_x = index % 2 == 0;
-  const Axis<acc> axis{
-      is_x ? blob.x.center : blob.y.center, is_x ? blob.x.sigma : blob.y.sigma, is_x ? blob.x.reach : blob.y.reach};
-  const int32_t n = static_cast<int32_t>(is_x ? shape.width : shape.height);
-  acc moments[3] = {};
-  for (int32_t i = threadIdx.x % kWarpSize; blob.drawn && i < n; i += kWarpSize) {
-    const acc value = axis.gaussian(i);
-    if (value > 0) {  // u may overflow where the value is 0
-      const acc u = axis.offset(i);
-      moments[0] += value;
-      moments[1] += value * u;
-      moments[2] += value * u * u;
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < 3; ++i) {
-    moments[i] = warp_reduce(moments[i], [](acc a, acc b) { return a + b; });
-  }
-  if (threadIdx.x % kWarpSize == 0) {
-    sums[index] = AxisSum<acc>::of(axis, moments[0], moments[1], moments[2]);
-  }
-}
-
-// A map's blobs as the backward kernel sees them: sums is null for peak normalisation.
-template <typename acc>
-struct Map {
-  const People<acc>& people;
-  const Options& options;
-  const Shape& shape;
-  const AxisSum<acc>* sums;
-  int64_t b, k;
-
-  __device__ AxisSum<acc> axis_sum(int64_t p, int axis) const {
-    return sums ? sums[((b * shape.people + p) * shape.joints + k) * 2 + axis] : AxisSum<acc>{};
-  }
-  __device__ acc value(const Blob<acc>& blob, int64_t p, int32_t x, int32_t y) const {
-    return (blob.x.gaussian(x) * axis_sum(p, 0).factor) * (blob.y.gaussian(y) * axis_sum(p, 1).factor);
-  }
-
-  // Whether pixel (x, y), where person p draws `value`, passes its gradient on to p.
-  __device__ bool owns(int64_t p, acc value, int32_t x, int32_t y) const {
-    acc total = 0;
-    for (int64_t other = 0; other < shape.people; ++other) {
-      const Blob<acc> rival = blob_of(people, options, b, other, k);
-      const acc drawn = rival.drawn ? this->value(rival, other, x, y) : acc(0);
-      total += drawn;
-      // The first of equal maxima wins.
-      if (options.combine == Combine::max && (other < p ? drawn >= value : drawn > value)) {
-        return false;
-      }
-    }
-    return options.combine != Combine::sum_clip || total <= acc(1);
+  __device__ acc operator()(const Map<acc>& map, acc, int32_t x, int32_t y) const {
+    const Shape& shape = map.shape;
+    return static_cast<acc>(grad[((map.b * shape.joints + map.k) * shape.height + y) * shape.width + x]);
   }
 };
-
-// One block owns one keypoint (b, p, k) and gathers its gradient from the whole map: no atomics, the same bits every
-// time. Where people compete, each pixel that the keypoint reaches asks all of them again who won.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) gaussian_heatmaps_backward_kernel(
-    const T* __restrict__ grad, acc_t<T>* __restrict__ grad_keypoints, acc_t<T>* __restrict__ grad_sigma,
-    const AxisSum<acc_t<T>>* __restrict__ sums, const People<acc_t<T>> people, const Options options,
-    const Shape shape) {
-  using acc = acc_t<T>;
-  const int64_t k = blockIdx.x % shape.joints;
-  const int64_t p = blockIdx.x / shape.joints % shape.people;
-  const int64_t b = blockIdx.x / shape.joints / shape.people;
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * 2;
-  const Blob<acc> blob = blob_of(people, options, b, p, k);
-  if (!blob.drawn) {  // the same for all threads
-    if (threadIdx.x < 2) {
-      grad_keypoints[at + threadIdx.x] = 0;
-      grad_sigma[at + threadIdx.x] = 0;
-    }
-    return;
-  }
-  const Map<acc> map{people, options, shape, sums, b, k};
-  const bool competing = shape.people > 1 && options.combine != Combine::sum;
-  const T* map_grad = grad + (b * shape.joints + k) * shape.pixels();
-  acc moments[5] = {};
-  // 32-bit positions, stepped rather than divided: a division per pixel would cost more than the exponentials.
-  const int32_t width = static_cast<int32_t>(shape.width);
-  const int32_t step_x = kThreads % width;
-  const int32_t step_y = kThreads / width;
-  int32_t x = static_cast<int32_t>(threadIdx.x) % width;
-  int32_t y = static_cast<int32_t>(threadIdx.x) / width;
-  for (; y < shape.height; x += step_x, y += step_y) {
-    if (x >= width) {
-      x -= width;
-      if (++y >= shape.height) {
-        break;
-      }
-    }
-    const acc value = map.value(blob, p, x, y);
-    if (value > 0 && (!competing || map.owns(p, value, x, y))) {
-      const acc g = static_cast<acc>(map_grad[static_cast<int64_t>(y) * width + x]) * value;
-      const acc ux = blob.x.offset(x);
-      const acc uy = blob.y.offset(y);
-      moments[0] += g;
-      moments[1] += g * ux;
-      moments[2] += g * ux * ux;
-      moments[3] += g * uy;
-      moments[4] += g * uy * uy;
-    }
-  }
-  block_sum(moments);
-  if (threadIdx.x == 0) {
-    blob_gradients(
-        blob, moments, map.axis_sum(p, 0), map.axis_sum(p, 1), options.center, grad_keypoints + at, grad_sigma + at);
-  }
-}
-
-template <typename T>
-void launch_backward(
-    const Tensor& grad, const Tensor& grad_keypoints, const Tensor& grad_sigma, const PeopleTensors& tensors,
-    const Options& options, const Shape& shape, cudaStream_t stream) {
-  using acc = acc_t<T>;
-  const People<acc> people = tensors.view<acc>();
-  const int64_t blobs = shape.maps() * shape.people;
-  PYPOSE_OPS_CHECK(blobs <= kMaxGridX, "gaussian_heatmaps: too many keypoints for backward, got ", blobs);
-  std::optional<Tensor> scratch;
-  AxisSum<acc>* sums = nullptr;
-  if (options.normalize == Normalize::sum) {
-    static_assert(sizeof(AxisSum<acc>) == 3 * sizeof(acc), "three values per axis");
-    scratch = torch::stable::new_empty(grad_keypoints, {blobs, 2, 3});
-    sums = static_cast<AxisSum<acc>*>(scratch->mutable_data_ptr());
-    launch(
-        axis_sums_kernel<acc>, dim3(static_cast<unsigned>(ceil_div(blobs * 2, kWarps))), dim3(kThreads), 0, stream,
-        sums, people, options, shape);
-  }
-  launch(
-      gaussian_heatmaps_backward_kernel<T>, dim3(static_cast<unsigned>(blobs)), dim3(kThreads), 0, stream,
-      grad.const_data_ptr<T>(), grad_keypoints.mutable_data_ptr<acc>(), grad_sigma.mutable_data_ptr<acc>(), sums,
-      people, options, shape);
-}
 
 std::tuple<Tensor, Tensor> gaussian_heatmaps_backward_cuda(
     const Tensor& grad, const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_value,
@@ -199,7 +40,9 @@ std::tuple<Tensor, Tensor> gaussian_heatmaps_backward_cuda(
   const Tensor dense = torch::stable::contiguous(grad);
   const cudaStream_t stream = current_stream(keypoints);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {
-    launch_backward<scalar_t>(dense, grad_keypoints, grad_sigma, people, options, shape, stream);
+    launch_keypoint_gradients<acc_t<scalar_t>>(
+        op, MapGradient<scalar_t>{dense.const_data_ptr<scalar_t>()}, grad_keypoints, grad_sigma, people, options,
+        shape, stream);
   });
   return {grad_keypoints, grad_sigma};
 }

@@ -26,6 +26,26 @@ POSE_HD void fill_axis(acc* values, const Axis<acc>& axis, Profile profile, int3
   }
 }
 
+// out[x] = the value at x, rounded to T: whole vectors, then the rest one by one.
+template <typename T, typename Vector, typename Scalar>
+POSE_HD void store_row(T* out, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
+  constexpr int kLanes = simd::lanes_of<T>();
+  int64_t x = 0;
+  for (; x + kLanes <= width; x += kLanes) {
+    simd::store_vec(out + x, vector_at(x));
+  }
+  for (; x < width; ++x) {
+    out[x] = simd::store<T>(scalar_at(x));
+  }
+}
+
+// out[x] = row[x], rounded to T.
+template <typename T, typename acc = acc_t<T>>
+POSE_HD void store_row(T* out, int64_t width, const acc* row) {
+  store_row(
+      out, width, [=](int64_t x) { return simd::load_vec(row + x); }, [=](int64_t x) { return row[x]; });
+}
+
 // The drawn blobs of one map with their tabulated axes, reused from map to map.
 template <typename acc>
 struct Tables {
@@ -99,6 +119,48 @@ struct Tables {
     }
   }
 };
+
+// row[x] = combine(row[x], blob i's values in row y).
+template <typename acc>
+POSE_HD void add_blob(acc* row, const acc* tx, acc ty, acc peak, int64_t width, Profile profile, Combine combine) {
+  if (profile == Profile::disc) {
+    for (int64_t x = 0; x < width; ++x) {
+      const acc value = tx[x] + ty <= acc(1) ? peak : acc(0);
+      row[x] = combine == Combine::max ? (value > row[x] ? value : row[x]) : row[x] + value;
+    }
+  } else if (combine == Combine::max) {
+    for (int64_t x = 0; x < width; ++x) {
+      const acc value = tx[x] * ty;
+      row[x] = value > row[x] ? value : row[x];
+    }
+  } else {
+    for (int64_t x = 0; x < width; ++x) {
+      row[x] += tx[x] * ty;
+    }
+  }
+}
+
+// row[x] = what all blobs together draw in row y. For the inside of a simd_call.
+template <typename acc>
+POSE_HD void draw_row(acc* row, const Tables<acc>& tables, const Options& options, int64_t y) {
+  const int64_t width = tables.width;
+  const bool gaussian = options.profile == Profile::gaussian;
+  for (int64_t x = 0; x < width; ++x) {
+    row[x] = 0;
+  }
+  for (size_t i = 0; i < tables.blobs.size(); ++i) {
+    const acc ty = tables.y[i * tables.height + y];
+    // Rows that the blob does not touch: most of them, once blobs are small against the map.
+    if (gaussian ? ty != acc(0) : ty <= acc(1)) {
+      add_blob(row, tables.x.data() + i * width, ty, tables.peak[i], width, options.profile, options.combine);
+    }
+  }
+  if (options.combine == Combine::sum_clip) {
+    for (int64_t x = 0; x < width; ++x) {
+      row[x] = row[x] < acc(1) ? row[x] : acc(1);
+    }
+  }
+}
 
 }  // namespace heatmaps
 }  // namespace pypose_ops

@@ -68,7 +68,8 @@ __device__ Peak<acc> scan_merged(const MapView<scalar>& map) {
   return peak;
 }
 
-// Block b decodes map b of the (B * K, H, W). All threads look for the peak, warp 0 refines it.
+// Block b decodes map b of the (B * K, H, W). All threads look for the peak, warp 0 refines it. With the second launch
+// bound ptxas takes the registers it needs (48); left alone it stops at 32 and spills in the half-precision kernels.
 template <typename scalar>
 __global__ void __launch_bounds__(kLargeBlock, 2)
     decode_heatmaps_kernel(const Arguments<scalar> args, const FlipIndex flip_index) {

@@ -67,8 +67,10 @@ struct RefineOptions {
     refinement.high = clamps ? acc(50) : std::numeric_limits<acc>::infinity();
     refinement.ridge = clamps ? acc(1.1920929e-07) : acc(0);
     refinement.max_offset = static_cast<acc>(max_offset);
+    const bool blurs = refine == Refine::dark || refine == Refine::dark_udp;
     refinement.taps = gaussian_taps<acc>(
-        kernel_size, parity == Parity::hf ? std::optional<double>(0.8) : std::nullopt);
+        blurs ? kernel_size : 1, parity == Parity::hf ? std::optional<double>(0.8) : std::nullopt);
+    refinement.window = kernel_size;
     return refinement;
   }
 };

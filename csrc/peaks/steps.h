@@ -63,6 +63,7 @@ struct Refinement {
   acc low, high;      // the blurred map is clamped to these before the logarithm
   acc ridge;          // added to the diagonal of H
   acc max_offset;
+  int window;         // centroid: its side
   Taps<acc> taps;
 };
 
@@ -170,7 +171,7 @@ POSE_HD Step<acc> plain_step(const MapView<scalar>& map, const Refinement<acc>& 
     case Refine::parabola:
       return parabola_step(map, x, y);
     case Refine::centroid:
-      return centroid_step(map, x, y, refinement.taps.size / 2);
+      return centroid_step(map, x, y, refinement.window / 2);
     default:
       return {0, 0};
   }

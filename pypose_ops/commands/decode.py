@@ -6,6 +6,11 @@ HEATMAPS.npz holds
                without it coordinates are heatmap px, and with --image the maps are taken to cover the picture
   joint_names  optional K strings; default: the names of --skeleton
   meta         optional json text, copied to --json
+
+With --paf NAME the heatmaps are of a whole picture with several people, and the file also holds
+  NAME          (C, H, W) part affinity fields
+  limbs         (L, 2) joint numbers; maps behind the last joint (the background) are left out
+  paf_channels  optional (L, 2): channels of the x and the y component of each limb; default: 0 1, 2 3, ...
 """
 
 import json
@@ -20,6 +25,7 @@ from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
 
 from . import InputError
 from .files import load_heatmaps, read_picture, write_picture
+from .people import decode_people
 
 REFINE = ("none", "quarter", "dark")
 
@@ -34,6 +40,7 @@ def add_arguments(parser):
     parser.add_argument("--refine", choices=REFINE, default="dark", help="sub-pixel step (default: %(default)s)")
     parser.add_argument("--skeleton", choices=SKELETONS, help="default: the one with this number of joints")
     parser.add_argument("--threshold", type=float, default=0.2, help="smallest score drawn (default: %(default)s)")
+    parser.add_argument("--paf", metavar="NAME", help="group several people by the part affinity fields of this name")
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the joints to a file")
 
 
@@ -86,12 +93,31 @@ def print_joints(peaks, names, unit):
         Console().print(table)
 
 
+def write_json(path, content):
+    try:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    print(f"wrote {path}")
+
+
 def run(args):
     if (args.image is None) != (args.out is None):
         raise InputError("--image and --out go together")
     file = load_heatmaps(args.heatmaps, args.key)
-    skeleton, names = find_skeleton(file.joint_names, file.heatmaps.shape[1], args.skeleton)
     image = None if args.image is None else read_picture(args.image)
+    if args.paf is not None:
+        people, names, unit = decode_people(args, file, image)
+    else:
+        people, names, unit = decode_person(args, file, image)
+    if args.json is not None:
+        result = {"joints": names, "unit": unit, "refine": args.refine, "people": people, "meta": file.meta}
+        write_json(args.json, result)
+
+
+def decode_person(args, file, image):
+    """Prints, draws and returns the joints of maps of one person each."""
+    skeleton, names = find_skeleton(file.joint_names, file.heatmaps.shape[1], args.skeleton)
     hm2img, unit = file.hm2img, "picture px"
     if hm2img is None and image is not None:
         hm2img = torch.from_numpy(viz.whole_picture(file.heatmaps.shape[:1:-1], image.size)).float()
@@ -103,13 +129,5 @@ def run(args):
     if image is not None:
         for path in draw(image, file.heatmaps, peaks, names, skeleton, hm2img, args.out, args.threshold):
             print(f"wrote {path}")
-    if args.json is not None:
-        people = [
-            {"keypoints": k, "scores": s} for k, s in zip(peaks.coords.tolist(), peaks.scores.tolist(), strict=True)
-        ]
-        result = {"joints": names, "unit": unit, "refine": args.refine, "people": people, "meta": file.meta}
-        try:
-            args.json.write_text(json.dumps(result, indent=1) + "\n")
-        except OSError as error:
-            raise InputError(f"{args.json}: cannot be written ({error.strerror})") from None
-        print(f"wrote {args.json}")
+    people = [{"keypoints": k, "scores": s} for k, s in zip(peaks.coords.tolist(), peaks.scores.tolist(), strict=True)]
+    return people, names, unit

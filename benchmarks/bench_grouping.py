@@ -1,0 +1,204 @@
+"""Grouping, OKS-NMS and metrics against references and peers.  pytest benchmarks/bench_grouping.py
+
+trt_pose's C++ is a row where its extension is installed (trt_pose.plugins).
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bench_tools import Rotating
+
+import pypose_ops
+from pypose_ops import group_people, metrics, oks_nms, reference, score_limbs
+from pypose_ops.skeletons import COCO
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from peaks_stand_in import local_maxima  # noqa: E402
+
+pytestmark = pytest.mark.benchmark(max_time=0.6, min_rounds=5, warmup=False)
+
+# 16 pictures, 18 joints, 21 limbs, 10 people, 56x56: trt_pose's own set-up.
+BATCH, JOINTS, LIMBS, PEOPLE, SIDE = 16, 18, 21, 10, 56
+SHAPE = (BATCH, JOINTS, LIMBS, PEOPLE, SIDE)
+
+
+def crowd_maps(device):
+    """Heatmaps, part affinity fields and limbs of people of random poses: a tree and four limbs more."""
+    generator = torch.Generator().manual_seed(0)
+    centers = 6 + (SIDE - 12) * torch.rand(BATCH, PEOPLE, 1, 2, generator=generator)
+    poses = (centers + 5 * torch.randn(BATCH, PEOPLE, JOINTS, 2, generator=generator)).clamp(1, SIDE - 2)
+    heatmaps = reference.gaussian_heatmaps(poses, 1.0, (SIDE, SIDE))
+    limbs = [(max(0, k - 3), k) for k in range(1, JOINTS)] + [(0, 9), (4, 12), (8, 17), (2, 15)]
+    pafs = torch.zeros(BATCH, 2 * LIMBS, SIDE, SIDE)
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    grid = torch.stack((x, y), -1).float()
+    for l, (a, b) in enumerate(limbs):
+        start, delta = poses[:, :, a, None, None], poses[:, :, b, None, None] - poses[:, :, a, None, None]
+        length = delta.norm(dim=-1, keepdim=True)
+        along = ((grid - start) * delta).sum(-1, keepdim=True) / length.square()
+        off = (grid - start - along.clamp(0, 1) * delta).norm(dim=-1, keepdim=True)
+        field = torch.where(off < 1, delta / length, 0.0).sum(1)
+        pafs[:, 2 * l : 2 * l + 2] = field.clamp(-1, 1).permute(0, 3, 1, 2)
+    return heatmaps.to(device), pafs.to(device), limbs
+
+
+def ours(pafs, peaks, limbs, module_score=score_limbs, module_group=group_people):
+    scores = module_score(pafs, peaks, limbs, samples=7, rule="trt_pose")
+    return module_group(peaks, scores, limbs, min_limb_score=0.1, min_joints=2, min_score=0.0)
+
+
+def trt_pose_parse(heatmaps, pafs, limbs, with_peaks=True):
+    """trt_pose's ParseObjects. Its fields hold y before x."""
+    plugins = pytest.importorskip("trt_pose.plugins")
+    topology = torch.tensor([[2 * l + 1, 2 * l, a, b] for l, (a, b) in enumerate(limbs)], dtype=torch.int32)
+
+    def find():
+        counts, peaks = plugins.find_peaks(heatmaps, 0.1, 5, 32)
+        return counts, plugins.refine_peaks(counts, peaks, heatmaps, 5)
+
+    def group(counts, peaks):
+        scores = plugins.paf_score_graph(pafs, topology, counts, peaks, 7)
+        connections = plugins.assignment(scores, topology, counts, 0.1)
+        return plugins.connect_parts(connections, topology, counts, 64)
+
+    if with_peaks:
+        return lambda: group(*find())
+    found = find()
+    return lambda: group(*found)
+
+
+def people_found(people):
+    return people.counts.float().mean().item()
+
+
+@pytest.mark.parametrize("row", ("op", "op, score_limbs", "op, group_people", "op, greedy", "reference", "trt_pose"))
+def test_grouping(measure, device, row):
+    """From peaks to people: scores, assignment, assembly."""
+    heatmaps, pafs, limbs = crowd_maps(device)
+    peaks = local_maxima(heatmaps)
+    scores = score_limbs(pafs, peaks, limbs, samples=7, rule="trt_pose")
+    options = {"min_limb_score": 0.1, "min_joints": 2, "min_score": 0.0}
+    if row == "trt_pose" and device.type == "cuda":
+        pytest.skip("runs on the CPU only")
+    calls = {
+        "op": lambda: ours(pafs, peaks, limbs),
+        "op, score_limbs": lambda: score_limbs(pafs, peaks, limbs, samples=7, rule="trt_pose"),
+        "op, group_people": lambda: group_people(peaks, scores, limbs, **options),
+        "op, greedy": lambda: group_people(peaks, scores, limbs, assignment="greedy", **options),
+        "reference": lambda: ours(pafs, peaks, limbs, reference.score_limbs, reference.group_people),
+    }
+    call = trt_pose_parse(heatmaps, pafs, limbs, with_peaks=False) if row == "trt_pose" else calls[row]
+
+    def same(actual):
+        expected = calls["reference"]()
+        torch.testing.assert_close(actual.scores, expected.scores, rtol=1e-3, atol=1e-4)
+
+    run = Rotating(call, tuple, device, 0)
+    measure(run, "grouping", SHAPE, "forward", row, device, 0, same if row == "op" else None)
+
+
+@pytest.mark.parametrize("row", ("op", "trt_pose"))
+def test_parse(measure, device, row):
+    """From maps to people."""
+    if not hasattr(pypose_ops, "find_peaks"):
+        pytest.skip("no find_peaks in this build")
+    heatmaps, pafs, limbs = crowd_maps(device)
+    if row == "trt_pose":
+        if device.type == "cuda":
+            pytest.skip("runs on the CPU only")
+        call = trt_pose_parse(heatmaps, pafs, limbs)
+    else:
+        call = lambda: ours(pafs, pypose_ops.find_peaks(heatmaps, radius=2), limbs)  # noqa: E731
+    measure(Rotating(call, tuple, device, 0), "parse", SHAPE, "forward", row, device, 0)
+
+
+def crowd(people, device):
+    generator = torch.Generator().manual_seed(0)
+    originals = 300 * torch.rand(people // 4, 17, 2, generator=generator)
+    source = torch.randint(len(originals), (people,), generator=generator)
+    keypoints = originals[source] + 8 * torch.randn(people, 17, 2, generator=generator)
+    scores, area = torch.rand(people, generator=generator), 2e4 * torch.rand(people, generator=generator) + 1e3
+    return keypoints.to(device), scores.to(device), area.to(device)
+
+
+def mmpose_nms(keypoints, scores, area):
+    """What MMPose does, person by person, rewritten from its formulas in numpy."""
+    keypoints, scores, area = (v.numpy().astype(np.float64) for v in (keypoints, scores, area))
+    variance = (2 * np.array(COCO.sigmas)) ** 2
+    order, kept = scores.argsort()[::-1], []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        similarity = np.zeros(len(order))
+        for i, other in enumerate(order):
+            dx, dy = (keypoints[other] - keypoints[best]).T
+            e = (dx**2 + dy**2) / variance / ((area[best] + area[other]) / 2 + np.spacing(1)) / 2
+            similarity[i] = np.exp(-e).sum() / len(e)
+        order = order[similarity <= 0.9]
+    return np.sort(kept)
+
+
+@pytest.mark.parametrize("people", (30, 300))
+@pytest.mark.parametrize("row", ("op", "op, soft", "reference", "mmpose (numpy port)"))
+def test_oks_nms(measure, device, row, people):
+    inputs = crowd(people, device)
+    if "numpy" in row and device.type == "cuda":
+        pytest.skip("runs on the CPU only")
+    call = {
+        "op": oks_nms,
+        "op, soft": lambda *a: oks_nms(*a, soft=True),
+        "reference": reference.oks_nms,
+        "mmpose (numpy port)": mmpose_nms,
+    }[row]
+
+    def same(actual):
+        np.testing.assert_array_equal(actual.mask.nonzero().flatten().cpu(), mmpose_nms(*(v.cpu() for v in inputs)))
+
+    measure(
+        Rotating(call, lambda: inputs, device, 0), "oks_nms", (people, 17), "forward", row, device, 0,
+        same if row == "op" else None,
+    )  # fmt: skip
+
+
+N = 100_000
+
+
+def metric_inputs(device):
+    generator = torch.Generator().manual_seed(0)
+    target = 200 * torch.rand(N, 17, 2, generator=generator)
+    pred = target + 8 * torch.randn(N, 17, 2, generator=generator)
+    visible, norm = torch.rand(N, 17, generator=generator) > 0.2, 50 + 50 * torch.rand(N, generator=generator)
+    return [v.to(device) for v in (pred, target, visible, norm)]
+
+
+def coco_inputs(device):
+    """Two and a half annotated and as many predicted people a picture."""
+    pred, target, visible, norm = metric_inputs(device)
+    picture = torch.arange(N, device=device) * 2 // 5
+    return pred, norm, picture, target, visible, norm**2, picture
+
+
+METRICS = {
+    "pck": (metrics.pck, metric_inputs),
+    "pcp": (lambda *a: metrics.pcp(*a[:3]), metric_inputs),
+    "pdj": (metrics.pdj, metric_inputs),
+    "auc": (metrics.auc, metric_inputs),
+    "nme": (metrics.nme, metric_inputs),
+    "coco_ap": (metrics.coco_ap, coco_inputs),
+}
+
+
+@pytest.mark.parametrize("row", METRICS)
+def test_metrics(measure, device, row):
+    call, make = METRICS[row]
+    inputs = make(device)
+
+    def plausible(result):
+        value = result.get("AP", result.get("mean")).flatten()[-1].item()
+        assert math.isfinite(value) and value > 0
+
+    measure(Rotating(call, lambda: inputs, device, 0), "metrics", (N, 17), "forward", row, device, 0, plausible)

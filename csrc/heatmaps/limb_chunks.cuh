@@ -1,0 +1,134 @@
+// The CUDA kernel of part_affinity_fields and limb_masks.
+#pragma once
+
+#include "common/cuda.cuh"
+#include "heatmaps/gaussian_render.cuh"
+#include "heatmaps/limbs.h"
+
+namespace pypose_ops {
+namespace heatmaps {
+
+template <typename acc>
+__device__ __forceinline__ acc limb_weight(const Limb<acc>& limb, const LimbOptions& options, int32_t x, int32_t y) {
+  const acc width = static_cast<acc>(options.width);
+  switch (options.profile) {
+    case LimbProfile::band:
+    case LimbProfile::openpose:  // they differ in the limb's range
+      return limb_weight<LimbProfile::band>(limb, width, x, y);
+    case LimbProfile::trt_pose:
+      return limb_weight<LimbProfile::trt_pose>(limb, width, x, y);
+    case LimbProfile::sleap:
+      return limb_weight<LimbProfile::sleap>(limb, width, x, y);
+    case LimbProfile::capsule:
+      return limb_weight<LimbProfile::capsule>(limb, width, x, y);
+  }
+  return 0;
+}
+
+// One thread's pixels: kVec of one row.
+template <int kVec, typename acc>
+struct LimbPixels {
+  acc x[kVec], y[kVec], people[kVec];
+
+  __device__ __forceinline__ void add(
+      const Limb<acc>& limb, const LimbOptions& options, int32_t column, int32_t row) {
+    if (!limb.drawn || row < limb.top || row >= limb.bottom || column + kVec <= limb.left || column >= limb.right) {
+      return;
+    }
+#pragma unroll
+    for (int v = 0; v < kVec; ++v) {
+      const int32_t at = column + v;
+      if (at >= limb.left && at < limb.right) {
+        const acc weight = limb_weight(limb, options, at, row);
+        if (options.profile == LimbProfile::capsule) {
+          x[v] = weight > x[v] ? weight : x[v];
+        } else {
+          x[v] += weight * limb.along_x;
+          y[v] += weight * limb.along_y;
+          people[v] += is_soft(options.profile) ? acc(0) : weight;
+        }
+      }
+    }
+  }
+
+  // How many people the sums are divided by.
+  __device__ __forceinline__ acc divisor(int v, const LimbOptions& options, int present) const {
+    const acc count = is_soft(options.profile) ? static_cast<acc>(present) : people[v];
+    return options.combine == LimbCombine::mean && count > acc(1) ? count : acc(1);
+  }
+};
+
+// out is (B, L, channels, H, W), channels 2 for fields and 1 for masks. One block draws kThreads packs of one limb's
+// map; every thread holds its pack in registers while the people pass through shared memory, a tile at a time.
+template <typename T, int channels, int kVec>
+__global__ void __launch_bounds__(kThreads, 2) limbs_kernel(
+    T* __restrict__ out, const People<acc_t<T>> people, const LimbList limbs, const LimbOptions options,
+    const Shape shape, const int64_t chunks) {
+  using acc = acc_t<T>;
+  __shared__ Limb<acc> tile[kMaxTile];
+  const int64_t map = blockIdx.x / chunks;
+  const int64_t b = map / limbs.count;
+  const int l = static_cast<int>(map % limbs.count);
+  const int64_t pixel = ((blockIdx.x % chunks) * kThreads + threadIdx.x) * kVec;
+  const int32_t row = static_cast<int32_t>(pixel / shape.width);
+  const int32_t column = static_cast<int32_t>(pixel % shape.width);
+  LimbPixels<kVec, acc> values{};
+  int present = 0;
+  for (int64_t begin = 0; begin < shape.people; begin += kMaxTile) {
+    const int count = static_cast<int>(shape.people - begin < kMaxTile ? shape.people - begin : kMaxTile);
+    if (begin > 0) {
+      __syncthreads();
+    }
+    if (static_cast<int>(threadIdx.x) < count) {
+      tile[threadIdx.x] = limb_of(people, options, shape, limbs.from[l], limbs.to[l], b, begin + threadIdx.x);
+    }
+    __syncthreads();
+    for (int q = 0; q < count; ++q) {
+      present += tile[q].present;
+      values.add(tile[q], options, column, row);
+    }
+  }
+  if (pixel >= shape.pixels()) {
+    return;
+  }
+  T* target = out + map * channels * shape.pixels() + pixel;
+  Pack<T, kVec> pack;
+#pragma unroll
+  for (int v = 0; v < kVec; ++v) {
+    pack.v[v] = static_cast<T>(values.x[v] / values.divisor(v, options, present));
+  }
+  *reinterpret_cast<Pack<T, kVec>*>(target) = pack;
+  if constexpr (channels == 2) {
+#pragma unroll
+    for (int v = 0; v < kVec; ++v) {
+      pack.v[v] = static_cast<T>(values.y[v] / values.divisor(v, options, present));
+    }
+    *reinterpret_cast<Pack<T, kVec>*>(target + shape.pixels()) = pack;
+  }
+}
+
+template <typename T, int channels, int kVec>
+void launch_limbs_vec(
+    const char* op, const Tensor& out, const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options,
+    const Shape& shape, cudaStream_t stream) {
+  const int64_t chunks = ceil_div(shape.pixels(), kThreads * kVec);
+  const int64_t blocks = shape.batch * limbs.count * chunks;
+  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": the output is too large, got ", blocks, " blocks");
+  launch(
+      limbs_kernel<T, channels, kVec>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+      out.mutable_data_ptr<T>(), people.view<acc_t<T>>(), limbs, options, shape, chunks);
+}
+
+template <typename T, int channels>
+void launch_limbs(
+    const char* op, const Tensor& out, const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options,
+    const Shape& shape, cudaStream_t stream) {
+  if (shape.width % kPack<T> == 0) {
+    launch_limbs_vec<T, channels, kPack<T>>(op, out, people, limbs, options, shape, stream);
+  } else {
+    launch_limbs_vec<T, channels, 1>(op, out, people, limbs, options, shape, stream);
+  }
+}
+
+}  // namespace heatmaps
+}  // namespace pypose_ops

@@ -1,0 +1,185 @@
+// part_affinity_fields and limb_masks: checks, options and the formulas of one limb, shared by the CPU and CUDA kernels.
+#pragma once
+
+#include <vector>
+
+#include "heatmaps/gaussian_heatmaps.h"
+
+namespace pypose_ops {
+namespace heatmaps {
+
+// What a limb weighs at a pixel; capsule is the mask's.
+enum class LimbProfile : int { band, openpose, trt_pose, sleap, capsule };
+enum class LimbCombine : int { mean, sum };
+
+struct LimbOptions {
+  LimbProfile profile;
+  LimbCombine combine;
+  double width;  // half the width of a band or capsule; the soft profiles' sigma
+};
+
+// By value in kernel parameters, which hold 4 KiB.
+constexpr int kMaxLimbs = 256;
+struct LimbList {
+  int32_t count;
+  int16_t from[kMaxLimbs], to[kMaxLimbs];
+};
+
+// Further out float32 no longer knows where a limb passes.
+constexpr double kFarthest = 1e6;
+// A shorter limb has no direction.
+constexpr double kShortest = 1e-6;
+
+template <typename acc>
+struct Limb {
+  acc x, y;                          // where it begins
+  acc along_x, along_y;              // its direction, a unit vector
+  acc length;
+  int32_t left, right, top, bottom;  // the pixels it may reach: [left, right) x [top, bottom)
+  bool present;                      // counts in a soft profile's mean
+  bool drawn;                        // reaches into the map
+};
+
+POSE_HD bool is_soft(LimbProfile profile) {
+  return profile == LimbProfile::trt_pose || profile == LimbProfile::sleap;
+}
+
+// How far from the limb its weight is not 0 in acc's arithmetic.
+template <typename acc>
+POSE_HD acc reach_of(const LimbOptions& options) {
+  const acc width = static_cast<acc>(options.width);
+  const acc exponent = sizeof(acc) == 8 ? acc(746) : acc(88);  // e^-exponent is 0
+  if (options.profile == LimbProfile::trt_pose) {
+    return ::sqrt(exponent) * width;
+  }
+  return options.profile == LimbProfile::sleap ? ::sqrt(::sqrt(acc(2) * exponent) * width) : width;
+}
+
+// The integers from `low` to `high`, cut to [0, size): first and one past the last.
+template <typename acc>
+POSE_HD void pixel_range(acc low, acc high, int64_t size, int32_t& first, int32_t& end) {
+  const acc last = static_cast<acc>(size - 1);
+  first = low > 0 ? (low < last ? static_cast<int32_t>(::ceil(low)) : static_cast<int32_t>(size - 1)) : 0;
+  end = high < last ? (high >= 0 ? static_cast<int32_t>(::floor(high)) + 1 : 0) : static_cast<int32_t>(size);
+  end = low > last || end < first ? first : end;
+}
+
+template <typename acc>
+POSE_HD void limb_range(const LimbOptions& options, acc a, acc b, int64_t size, int32_t& first, int32_t& end) {
+  const acc reach = reach_of<acc>(options);
+  acc low = (a < b ? a : b) - reach;
+  acc high = (a < b ? b : a) + reach;
+  if (options.profile == LimbProfile::openpose) {  // rounded, and without its last pixel
+    low = ::round(low);
+    high = ::round(high) - acc(1);
+  }
+  pixel_range(low, high, size, first, end);
+}
+
+template <typename acc>
+POSE_HD bool limb_end(const People<acc>& people, int64_t b, int64_t p, int64_t k, acc& x, acc& y) {
+  const acc farthest = static_cast<acc>(kFarthest);
+  const acc* keypoint =
+      people.keypoints + b * people.keypoint_stride[0] + p * people.keypoint_stride[1] + k * people.keypoint_stride[2];
+  x = keypoint[0];
+  y = keypoint[people.keypoint_stride[3]];
+  const bool near = x >= -farthest && x <= farthest && y >= -farthest && y <= farthest;
+  const int64_t* vs = people.visible_stride;
+  return near && (!people.visible || people.visible[b * vs[0] + p * vs[1] + k * vs[2]]);
+}
+
+template <typename acc>
+POSE_HD Limb<acc> limb_of(
+    const People<acc>& people, const LimbOptions& options, const Shape& shape, int64_t from, int64_t to, int64_t b,
+    int64_t p) {
+  Limb<acc> limb{};
+  acc end_x, end_y;
+  if (!limb_end(people, b, p, from, limb.x, limb.y) || !limb_end(people, b, p, to, end_x, end_y)) {
+    return limb;
+  }
+  const acc x = end_x - limb.x;
+  const acc y = end_y - limb.y;
+  limb.length = ::sqrt(x * x + y * y);
+  limb.present = true;
+  if (limb.length >= static_cast<acc>(kShortest)) {
+    limb.along_x = x / limb.length;
+    limb.along_y = y / limb.length;
+  } else {  // a capsule becomes a disc
+    limb.along_x = 1;
+    limb.present = options.profile == LimbProfile::capsule;
+  }
+  limb_range(options, limb.x, end_x, shape.width, limb.left, limb.right);
+  limb_range(options, limb.y, end_y, shape.height, limb.top, limb.bottom);
+  limb.drawn = limb.present && limb.left < limb.right && limb.top < limb.bottom;
+  return limb;
+}
+
+// The weight at pixel (x, y), one of those in the limb's range.
+template <LimbProfile profile, typename acc>
+POSE_HD acc limb_weight(const Limb<acc>& limb, acc width, int32_t x, int32_t y) {
+  const acc dx = static_cast<acc>(x) - limb.x;
+  const acc dy = static_cast<acc>(y) - limb.y;
+  const acc across = dx * limb.along_y - dy * limb.along_x;
+  if constexpr (profile == LimbProfile::band || profile == LimbProfile::openpose) {
+    return across <= width && across >= -width ? acc(1) : acc(0);
+  } else {
+    // To the nearest point of the limb; sleap counts a limb shorter than a pixel as one pixel long here.
+    acc along = dx * limb.along_x + dy * limb.along_y;
+    if constexpr (profile == LimbProfile::sleap) {
+      along = limb.length < acc(1) ? along * limb.length * limb.length : along;
+    }
+    const acc nearest = along > 0 ? (along < limb.length ? along : limb.length) : acc(0);
+    const acc beyond = dx * limb.along_x + dy * limb.along_y - nearest;
+    if constexpr (profile == LimbProfile::capsule) {
+      return beyond * beyond + across * across <= width * width ? acc(1) : acc(0);
+    }
+    acc exponent;
+    if constexpr (profile == LimbProfile::trt_pose) {
+      const acc u = beyond / width;
+      const acc v = across / width;
+      exponent = -(u * u + v * v);
+    } else {
+      const acc u = (beyond * beyond + across * across) / width;
+      exponent = acc(-0.5) * u * u;
+    }
+#ifdef __CUDA_ARCH__
+    return ::exp(exponent);
+#else
+    return simd::exp(exponent);
+#endif
+  }
+}
+
+inline LimbList check_limbs(const char* op, const std::vector<int64_t>& limbs, int64_t joints) {
+  PYPOSE_OPS_CHECK(limbs.size() % 2 == 0, op, ": limbs must be pairs of joints, got ", limbs.size(), " numbers");
+  PYPOSE_OPS_CHECK(
+      limbs.size() <= 2 * kMaxLimbs, op, ": limbs must be at most ", kMaxLimbs, " pairs, got ", limbs.size() / 2);
+  PYPOSE_OPS_CHECK(joints <= 32767, op, ": keypoints must have at most 32767 joints, got ", joints);
+  LimbList list{};
+  list.count = static_cast<int32_t>(limbs.size() / 2);
+  for (size_t i = 0; i < limbs.size(); ++i) {
+    PYPOSE_OPS_CHECK(
+        limbs[i] >= 0 && limbs[i] < joints, op, ": limbs must be joints from 0 to ", joints - 1, ", got ", limbs[i]);
+    (i % 2 ? list.to : list.from)[i / 2] = static_cast<int16_t>(limbs[i]);
+  }
+  return list;
+}
+
+inline void check_limb_width(const char* op, double width) {
+  PYPOSE_OPS_CHECK(
+      width > 0 && width <= kFarthest, op, ": width must be positive and at most ", kFarthest, ", got ", width);
+}
+
+inline LimbOptions check_limb_options(const char* op, double width, int64_t profile, int64_t combine) {
+  check_limb_width(op, width);
+  return {
+      check_choice<LimbProfile>(op, "profile", profile, 4), check_choice<LimbCombine>(op, "combine", combine, 2), width};
+}
+
+inline LimbOptions check_mask_options(const char* op, double width) {
+  check_limb_width(op, width);
+  return {LimbProfile::capsule, LimbCombine::sum, width};
+}
+
+}  // namespace heatmaps
+}  // namespace pypose_ops

@@ -1,0 +1,113 @@
+#include "heatmaps/offset_heatmaps.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+
+#include "heatmaps/gaussian_tables.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace heatmaps;
+
+// One row of the three maps, in the arithmetic's type, and whose offsets it holds.
+template <typename acc>
+struct OffsetRow {
+  explicit OffsetRow(int64_t width) : inside(width), x(width), y(width), distance(width) {}
+
+  std::vector<acc> inside, x, y, distance;
+};
+
+// out is three maps of one joint.
+template <typename T, typename acc = acc_t<T>>
+void draw(T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, acc radius, Winner winner, const Shape& shape) {
+  const int32_t width = static_cast<int32_t>(shape.width);
+  acc* inside = row.inside.data();
+  acc* offset_x = row.x.data();
+  acc* offset_y = row.y.data();
+  acc* distance = row.distance.data();
+  for (int32_t y = 0; y < shape.height; ++y) {
+    simd_call([&] {
+      const OffsetPixel<acc> empty = empty_pixel<acc>();
+      for (int32_t x = 0; x < width; ++x) {
+        inside[x] = empty.inside;
+        offset_x[x] = empty.x;
+        offset_y[x] = empty.y;
+        distance[x] = empty.distance;
+      }
+      for (const Point<acc>& point : points) {
+        const acc center = point.x;
+        const acc down = (point.y - static_cast<acc>(y)) / radius;
+        for (int32_t x = 0; x < width; ++x) {
+          OffsetPixel<acc> pixel{inside[x], offset_x[x], offset_y[x], distance[x]};
+          add_offset(pixel, (center - static_cast<acc>(x)) / radius, down, winner);
+          inside[x] = pixel.inside;
+          offset_x[x] = pixel.x;
+          offset_y[x] = pixel.y;
+          distance[x] = pixel.distance;
+        }
+      }
+      T* target = out + y * shape.width;
+      store_row(target, width, inside);
+      store_row(target + shape.pixels(), width, offset_x);
+      store_row(target + 2 * shape.pixels(), width, offset_y);
+    });
+  }
+}
+
+template <typename T>
+void launch_draw(
+    const Tensor& out, const PeopleTensors& tensors, double radius, Winner winner, const Shape& shape) {
+  using acc = acc_t<T>;
+  T* data = out.mutable_data_ptr<T>();
+  const People<acc> people = tensors.view<acc>();
+  const int64_t grain = std::max<int64_t>(1, kGrainPixels / (3 * shape.pixels()));
+  torch::stable::parallel_for(0, shape.maps(), grain, [&](int64_t begin, int64_t end) {
+    const FlushSubnormals flush;
+    OffsetRow<acc> row(shape.width);
+    std::vector<Point<acc>> points;
+    for (int64_t map = begin; map < end; ++map) {
+      points.clear();
+      for (int64_t p = 0; p < shape.people; ++p) {
+        const Point<acc> point = point_of(people, map / shape.joints, p, map % shape.joints);
+        if (point.drawn) {
+          points.push_back(point);
+        }
+      }
+      draw(data + 3 * map * shape.pixels(), points, row, static_cast<acc>(radius), winner, shape);
+    }
+  });
+}
+
+Tensor offset_heatmaps_cpu(
+    const Tensor& keypoints, double radius, const std::optional<Tensor>& visible, int64_t height, int64_t width,
+    int64_t combine, ScalarType dtype) {
+  constexpr const char* op = "offset_heatmaps";
+  const Shape shape = check_people(op, keypoints, std::nullopt, visible, height, width);
+  check_radius(op, radius);
+  const Winner winner = check_choice<Winner>(op, "combine", combine, 2);
+  check_map_type(op, dtype);
+  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
+  if (out.numel() == 0) {
+    return out;
+  }
+  const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_draw<scalar_t>(out, people, radius, winner, shape); });
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def(
+      "offset_heatmaps(Tensor keypoints, float radius, Tensor? visible, SymInt height, SymInt width, int combine, "
+      "ScalarType dtype) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
+  m.impl("offset_heatmaps", TORCH_BOX(&offset_heatmaps_cpu));
+}
+
+}  // namespace pypose_ops

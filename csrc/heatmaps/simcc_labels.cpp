@@ -1,0 +1,89 @@
+#include "heatmaps/simcc_labels.h"
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+
+#include "heatmaps/gaussian_tables.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace heatmaps;
+
+template <typename T, typename acc = acc_t<T>>
+void draw(T* out, const Label<acc>& label, LabelProfile profile, acc* row, int64_t bins) {
+  if (!label.drawn) {
+    std::memset(static_cast<void*>(out), 0, bins * sizeof(T));
+    return;
+  }
+  const int32_t n = static_cast<int32_t>(bins);
+  simd_call([=] {
+    if (profile == LabelProfile::gaussian) {
+      for (int32_t i = 0; i < n; ++i) {
+        row[i] = label.gaussian(i);
+      }
+    } else {
+      for (int32_t i = 0; i < n; ++i) {
+        row[i] = label.one_hot(i);
+      }
+    }
+    store_row(out, n, row);
+  });
+}
+
+template <typename T>
+void launch_draw(
+    const Tensor& x, const Tensor& y, const PeopleTensors& tensors, const LabelOptions& options,
+    const LabelShape& shape) {
+  using acc = acc_t<T>;
+  T* const out[2] = {x.mutable_data_ptr<T>(), y.mutable_data_ptr<T>()};
+  const People<acc> people = tensors.view<acc>();
+  const int64_t bins = shape.bins[0] + shape.bins[1];
+  torch::stable::parallel_for(
+      0, shape.batch * shape.joints, std::max<int64_t>(1, kGrainPixels / bins), [&](int64_t begin, int64_t end) {
+        const FlushSubnormals flush;
+        std::vector<acc> row(std::max(shape.bins[0], shape.bins[1]));
+        for (int64_t i = begin; i < end; ++i) {
+          for (int axis = 0; axis < 2; ++axis) {
+            const Label<acc> label = label_of(people, options, shape, i / shape.joints, i % shape.joints, axis);
+            draw(out[axis] + i * shape.bins[axis], label, options.profile, row.data(), shape.bins[axis]);
+          }
+        }
+      });
+}
+
+std::tuple<Tensor, Tensor> simcc_labels_cpu(
+    const Tensor& keypoints, double sigma_x, double sigma_y, const std::optional<Tensor>& visible, int64_t bins_x,
+    int64_t bins_y, double ratio, int64_t profile, int64_t center, int64_t normalize, double smoothing,
+    ScalarType dtype) {
+  constexpr const char* op = "simcc_labels";
+  const LabelShape shape = check_labels(op, keypoints, visible, bins_x, bins_y);
+  const LabelOptions options =
+      check_label_options(op, sigma_x, sigma_y, ratio, profile, center, normalize, smoothing);
+  check_map_type(op, dtype);
+  Tensor x = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, bins_x}, dtype);
+  Tensor y = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, bins_y}, dtype);
+  if (x.numel() == 0) {
+    return {x, y};
+  }
+  const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_draw<scalar_t>(x, y, people, options, shape); });
+  return {x, y};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def(
+      "simcc_labels(Tensor keypoints, float sigma_x, float sigma_y, Tensor? visible, SymInt bins_x, SymInt bins_y, "
+      "float ratio, int profile, int center, int normalize, float smoothing, ScalarType dtype) -> (Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
+  m.impl("simcc_labels", TORCH_BOX(&simcc_labels_cpu));
+}
+
+}  // namespace pypose_ops

@@ -1,0 +1,167 @@
+#include "mrf/mrf_message_passing.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include "mrf/mrf_sparse.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace mrf;
+
+constexpr int64_t kImages = 8;  // that share the preparation of a prior
+
+// The messages into one target multiplied up, for a few images.
+template <typename acc>
+struct Products {
+  using Bits = typename FloatBits<acc>::type;
+  Buffer<acc> mantissa;
+  Buffer<Bits> exponent;
+
+  Products(int64_t images, const Frame& f)
+      : mantissa(images * f.height * f.padded_width), exponent(images * f.height * f.padded_width) {}
+  void reset() {
+    mantissa.fill(1);
+    exponent.fill(0);
+  }
+};
+
+// products *= base + what the active pixels send through the prior.
+template <int kVecs, typename acc>
+void multiply_message(
+    acc* mantissa, typename FloatBits<acc>::type* exponent, const Frame& f, const acc* prior, const acc* base,
+    const PairList<acc>& list) {
+  constexpr int lanes = vec_of<acc>::lanes;
+  using Bits = typename BitsOf<acc>::type;
+  simd_call([=] {
+    each_message<kVecs>(f, prior, list, [=](int64_t r, int64_t x, const Vec<acc>* sums) {
+      for (int n = 0; n < kVecs; ++n) {
+        const int64_t at = r * f.padded_width + x + n * lanes;
+        Vec<acc> before, still;
+        Bits count;
+        std::memcpy(&before, mantissa + at, sizeof(before));
+        std::memcpy(&count, exponent + at, sizeof(count));
+        std::memcpy(&still, base + at, sizeof(still));
+        const Vec<acc> message = sums[n] + still;
+        const Vec<acc> smallest = message - message + static_cast<acc>(kSmallestMessage);
+        multiply_into<acc, Vec<acc>, Bits>(before, count, message > smallest ? message : smallest);
+        std::memcpy(mantissa + at, &before, sizeof(before));
+        std::memcpy(exponent + at, &count, sizeof(count));
+      }
+    });
+  });
+}
+
+template <typename acc>
+void multiply_message(
+    acc* mantissa, typename FloatBits<acc>::type* exponent, const Frame& f, const acc* prior, const acc* base,
+    const PairList<acc>& list) {
+  switch (f.vecs) {
+    case 1:
+      return multiply_message<1>(mantissa, exponent, f, prior, base, list);
+    case 2:
+      return multiply_message<2>(mantissa, exponent, f, prior, base, list);
+    case 3:
+      return multiply_message<3>(mantissa, exponent, f, prior, base, list);
+    default:
+      return multiply_message<4>(mantissa, exponent, f, prior, base, list);
+  }
+}
+
+template <typename acc>
+void write_logs(acc* out, const acc* mantissa, const typename FloatBits<acc>::type* exponent, const Frame& f) {
+  for (int64_t r = 0; r < f.height; ++r) {
+    const acc* m = mantissa + r * f.padded_width;
+    const auto* e = exponent + r * f.padded_width;
+    acc* to = out + r * f.width;
+    const int64_t width = f.width;
+    using Signed = std::make_signed_t<typename FloatBits<acc>::type>;
+    simd_call([=] {
+      for (int64_t x = 0; x < width; ++x) {
+        to[x] = simd::log(m[x]) + static_cast<acc>(kLog2) * static_cast<acc>(static_cast<Signed>(e[x]));
+      }
+    });
+  }
+}
+
+// One thread owns a target and a few images: it prepares the prior of every edge into the target once for them.
+template <typename T>
+void launch_messages(
+    const Tensor& out, const Tensor& unary, const Tensor& prior, const Tensor& bias, const std::vector<int64_t>& edges,
+    const std::vector<int64_t>& prior_index, double floor_value, const Shape& shape) {
+  using acc = acc_t<T>;
+  const acc floor = static_cast<acc>(floor_value);
+  const Frame f = Frame::of<acc>(shape);
+  const EdgeGroups groups = group_edges(edges, shape.targets, 1);
+  const ActivePixels<acc> active(unary.const_data_ptr<T>(), shape, f, floor);
+  const acc* prior_data = prior.const_data_ptr<acc>();
+  const acc* bias_data = bias.const_data_ptr<acc>();
+  acc* out_data = out.mutable_data_ptr<acc>();
+  const int64_t images = std::min(kImages, shape.batch);
+  const int64_t parts = (shape.batch + images - 1) / images;
+  torch::stable::parallel_for(0, parts * shape.targets, 1, [&](int64_t begin, int64_t end) {
+    Buffer<acc> padded(f.buffer_size());
+    Buffer<acc> base(f.height * f.padded_width);
+    std::vector<double> scratch;
+    Products<acc> products(images, f);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t target = task % shape.targets;
+      const int64_t first = task / shape.targets * images;
+      const int64_t last = std::min(shape.batch, first + images);
+      products.reset();
+      for (int64_t i = groups.begin[target]; i < groups.begin[target + 1]; ++i) {
+        const int64_t edge = groups.order[i];
+        const int64_t p = prior_of(prior_index, edge);
+        fill_prior(padded.data(), prior_data + p * shape.kernel_height * shape.kernel_width, shape, f);
+        fill_base(base.data(), padded.data(), f, floor, scratch);
+        add_bias(base.data(), bias_data, edge, shape, f);
+        for (int64_t b = first; b < last; ++b) {
+          const int64_t at = (b - first) * f.height * f.padded_width;
+          multiply_message<acc>(
+              products.mantissa.data() + at, products.exponent.data() + at, f, padded.data(), base.data(),
+              PairList<acc>(active, f, shape, b, edges[2 * edge]));
+        }
+      }
+      for (int64_t b = first; b < last; ++b) {
+        const int64_t at = (b - first) * f.height * f.padded_width;
+        write_logs(
+            out_data + (b * shape.targets + target) * shape.pixels(), products.mantissa.data() + at,
+            products.exponent.data() + at, f);
+      }
+    }
+  });
+}
+
+Tensor mrf_message_passing_cpu(
+    const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
+    std::vector<int64_t> prior_index, int64_t num_targets, double floor) {
+  constexpr const char* op = "mrf_message_passing";
+  const Shape shape = check_inputs(op, unary, prior, bias, edges, prior_index, num_targets, floor);
+  const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
+  Tensor out =
+      torch::stable::new_empty(unary, {shape.batch, shape.targets, shape.height, shape.width}, acc_type);
+  if (out.numel() == 0) {
+    return out;
+  }
+  const Tensor dense = torch::stable::contiguous(unary);
+  const Tensor dense_prior = as_contiguous(prior, acc_type);
+  const Tensor dense_bias = as_contiguous(bias, acc_type);
+  PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
+    launch_messages<scalar_t>(out, dense, dense_prior, dense_bias, edges, prior_index, floor, shape);
+  });
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def(
+      "mrf_message_passing(Tensor unary, Tensor prior, Tensor bias, int[] edges, int[] prior_index, int num_targets, "
+      "float floor) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
+  m.impl("mrf_message_passing", TORCH_BOX(&mrf_message_passing_cpu));
+}
+
+}  // namespace pypose_ops

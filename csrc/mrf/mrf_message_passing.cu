@@ -1,0 +1,108 @@
+#include "mrf/mrf_message_passing.h"
+
+#include "mrf/mrf_tiles.cuh"
+
+namespace pypose_ops {
+namespace {
+
+// One block owns one tile of one output map (B, J); a thread 4 outputs. The messages of the target's edges are
+// multiplied up in registers.
+template <typename T>
+__global__ void __launch_bounds__(kThreads, kBlocks<acc_t<T>>) mrf_message_passing_kernel(
+    acc_t<T>* __restrict__ out, const T* __restrict__ unary, const uint32_t* __restrict__ masks,
+    const acc_t<T>* __restrict__ prior, const acc_t<T>* __restrict__ base, const acc_t<T>* __restrict__ bias,
+    const EdgeTable table, const Shape shape, const Tiles tiles, const acc_t<T> floor) {
+  using acc = acc_t<T>;
+  using Bits = typename FloatBits<acc>::type;
+  __shared__ TileShared<acc> shared;
+  const int64_t map = blockIdx.x / tiles.count;
+  const int32_t target = static_cast<int32_t>(map % shape.targets);
+  const OutputTile tile(map / shape.targets, static_cast<int32_t>(blockIdx.x % tiles.count), tiles);
+  acc mantissa[kQuad];
+  Bits exponent[kQuad];
+#pragma unroll
+  for (int c = 0; c < kQuad; ++c) {
+    mantissa[c] = 1;
+    exponent[c] = 0;
+  }
+  for (int32_t i = table.begin[target]; i < table.begin[target + 1]; ++i) {
+    const int64_t p = table.prior[i];
+    const int64_t edge = table.edge[i];
+    acc sums[kQuad];
+    sum_active(
+        sums, shared, unary, masks, prior + p * shape.kernel_height * shape.kernel_width, table.source[i], tile, shape,
+        tiles, floor);
+#pragma unroll
+    for (int c = 0; c < kQuad; ++c) {
+      if (tile.y < shape.height && tile.x + c < shape.width) {
+        const int64_t pixel = tile.y * shape.width + tile.x + c;
+        const acc still = base[p * shape.pixels() + pixel] +
+            usable(bias[shape.bias_maps ? edge * shape.pixels() + pixel : edge]);
+        const acc message = sums[c] + still;
+        const acc smallest = static_cast<acc>(kSmallestMessage);
+        multiply_into<acc, acc, Bits>(mantissa[c], exponent[c], message > smallest ? message : smallest);
+      }
+    }
+  }
+#pragma unroll
+  for (int c = 0; c < kQuad; ++c) {
+    if (tile.y < shape.height && tile.x + c < shape.width) {
+      const auto powers = static_cast<std::make_signed_t<Bits>>(exponent[c]);
+      out[map * shape.pixels() + tile.y * shape.width + tile.x + c] =
+          ::log(mantissa[c]) + static_cast<acc>(kLog2) * static_cast<acc>(powers);
+    }
+  }
+}
+
+template <typename T>
+void launch_messages(
+    const Tensor& out, const Tensor& unary, const Tensor& prior, const Tensor& bias, const std::vector<int64_t>& edges,
+    const std::vector<int64_t>& prior_index, double floor_value, const Shape& shape, cudaStream_t stream) {
+  using acc = acc_t<T>;
+  constexpr const char* op = "mrf_message_passing";
+  const acc floor = static_cast<acc>(floor_value);
+  const Tiles tiles = Tiles::of(shape.height, shape.width);
+  EdgeTable table;
+  const Tensor table_memory = upload_edges(table, out, edges, prior_index, shape.targets, 1, stream);
+  const Tensor masks = new_ints(out, shape.batch * shape.sources * tiles.count * kMaskWords);
+  const Tensor base = torch::stable::new_empty(out, {shape.priors, shape.height, shape.width});
+  uint32_t* mask_data = static_cast<uint32_t*>(masks.mutable_data_ptr());
+  launch_masks(op, mask_data, unary.const_data_ptr<T>(), shape, tiles, floor, stream);
+  if (shape.priors > 0) {
+    launch_base(op, base.mutable_data_ptr<acc>(), prior.const_data_ptr<acc>(), shape, floor, stream);
+  }
+  launch(
+      mrf_message_passing_kernel<T>, grid_of(op, shape.batch * shape.targets * tiles.count), dim3(kThreads), 0, stream,
+      out.mutable_data_ptr<acc>(), unary.const_data_ptr<T>(), mask_data, prior.const_data_ptr<acc>(),
+      base.const_data_ptr<acc>(), bias.const_data_ptr<acc>(), table, shape, tiles, floor);
+}
+
+Tensor mrf_message_passing_cuda(
+    const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
+    std::vector<int64_t> prior_index, int64_t num_targets, double floor) {
+  constexpr const char* op = "mrf_message_passing";
+  const Shape shape = check_inputs(op, unary, prior, bias, edges, prior_index, num_targets, floor);
+  const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
+  const DeviceGuard guard(unary.get_device_index());
+  Tensor out =
+      torch::stable::new_empty(unary, {shape.batch, shape.targets, shape.height, shape.width}, acc_type);
+  if (out.numel() == 0) {
+    return out;
+  }
+  const Tensor dense = torch::stable::contiguous(unary);
+  const Tensor dense_prior = as_contiguous(prior, acc_type);
+  const Tensor dense_bias = as_contiguous(bias, acc_type);
+  const cudaStream_t stream = current_stream(unary);
+  PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
+    launch_messages<scalar_t>(out, dense, dense_prior, dense_bias, edges, prior_index, floor, shape, stream);
+  });
+  return out;
+}
+
+}  // namespace
+
+PYPOSE_OPS_CUDA_LIBRARY(m) {
+  m.impl("mrf_message_passing", TORCH_BOX(&mrf_message_passing_cuda));
+}
+
+}  // namespace pypose_ops

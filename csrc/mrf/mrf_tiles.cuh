@@ -1,0 +1,427 @@
+// The sparse half of mrf_message_passing on the GPU, shared by forward and backward: tables of edges in device memory,
+// bit masks of the active pixels, box sums, and the loop that correlates a tile with a tile.
+//
+// Maps are cut into tiles of 16 x 64 pixels. A block owns one tile of outputs and 4 neighbouring outputs per thread. It
+// visits the tiles of the source that hold active pixels: their quads (4 neighbouring pixels, at least one of them
+// active) go to a list in shared memory, the part of the prior that both tiles see to a window of 31 x 127 beside it.
+#pragma once
+
+#include "common/cuda.cuh"
+#include "mrf/mrf_message_passing.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace mrf;
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarpSize;
+constexpr int kTileRows = 16;
+constexpr int kTileColumns = 64;
+constexpr int kQuad = 4;
+constexpr int kQuadsPerRow = kTileColumns / kQuad;
+constexpr int kWindowRows = 2 * kTileRows - 1;
+constexpr int kWindowColumns = 2 * kTileColumns;
+constexpr int kMaskWords = kTileRows * kQuadsPerRow / kWarpSize;
+// Blocks a multiprocessor should hold: doubles need more registers, and fill more of the shared memory.
+template <typename acc>
+constexpr int kBlocks = sizeof(acc) == 8 ? 2 : 4;
+static_assert(kTileRows * kQuadsPerRow == kThreads && kMaskWords == kWarps, "a thread per quad");
+
+struct Tiles {
+  int32_t across, count;  // per map
+
+  static Tiles of(int64_t height, int64_t width) {
+    const int64_t across = ceil_div(width, kTileColumns);
+    return {static_cast<int32_t>(across), static_cast<int32_t>(across * ceil_div(height, kTileRows))};
+  }
+  __device__ int32_t row(int32_t tile) const {
+    return tile / across * kTileRows;
+  }
+  __device__ int32_t column(int32_t tile) const {
+    return tile % across * kTileColumns;
+  }
+};
+
+// The edges in the order of their groups (targets or sources), in device memory: begin is (groups + 1), the others (E).
+struct EdgeTable {
+  const int32_t* begin;
+  const int32_t* source;
+  const int32_t* target;
+  const int32_t* prior;
+  const int32_t* edge;
+};
+
+constexpr int kUpload = 960;  // a kernel's parameters hold 4 KiB
+struct Upload {
+  int32_t values[kUpload];
+};
+
+// Numbers of the host, passed by value: no copy from host memory, so calls can be captured.
+__global__ void __launch_bounds__(kThreads)
+    upload_kernel(int32_t* __restrict__ out, const Upload upload, int32_t count) {
+  for (int i = threadIdx.x; i < count; i += kThreads) {
+    out[i] = upload.values[i];
+  }
+}
+
+inline Tensor new_ints(const Tensor& like, int64_t count) {
+  return torch::stable::new_empty(like, {count}, ScalarType::Int);
+}
+
+// The table's memory; keep it while kernels read it.
+inline Tensor upload_edges(
+    EdgeTable& table, const Tensor& like, const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index,
+    int64_t groups, int side, cudaStream_t stream) {
+  const EdgeGroups grouped = group_edges(edges, groups, side);
+  std::vector<int64_t> values(grouped.begin);
+  for (int column = 0; column < 4; ++column) {
+    for (const int64_t e : grouped.order) {
+      values.push_back(column < 2 ? edges[2 * e + column] : column == 2 ? prior_of(prior_index, e) : e);
+    }
+  }
+  const int64_t count = static_cast<int64_t>(values.size());
+  Tensor memory = new_ints(like, count);
+  int32_t* data = memory.mutable_data_ptr<int32_t>();
+  for (int64_t first = 0; first < count; first += kUpload) {
+    Upload upload;
+    const int64_t n = std::min<int64_t>(kUpload, count - first);
+    for (int64_t i = 0; i < n; ++i) {
+      upload.values[i] = static_cast<int32_t>(values[first + i]);
+    }
+    for (int64_t i = n; i < kUpload; ++i) {
+      upload.values[i] = 0;
+    }
+    launch(upload_kernel, dim3(1), dim3(kThreads), 0, stream, data + first, upload, n);
+  }
+  const int64_t edge_count = static_cast<int64_t>(grouped.order.size());
+  table.begin = data;
+  table.source = data + groups + 1;
+  table.target = table.source + edge_count;
+  table.prior = table.target + edge_count;
+  table.edge = table.prior + edge_count;
+  return memory;
+}
+
+inline dim3 grid_of(const char* op, int64_t blocks) {
+  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": the maps are too large, got ", blocks, " blocks");
+  return dim3(static_cast<unsigned>(blocks));
+}
+
+// One block per tile of a map (B, V), one thread per quad: masks (B, V, tiles, kMaskWords).
+template <typename T>
+__global__ void __launch_bounds__(kThreads) active_masks_kernel(
+    uint32_t* __restrict__ masks, const T* __restrict__ unary, const Shape shape, const Tiles tiles,
+    const acc_t<T> floor) {
+  using acc = acc_t<T>;
+  const int64_t map = blockIdx.x / tiles.count;
+  const int32_t tile = static_cast<int32_t>(blockIdx.x % tiles.count);
+  const int32_t y = tiles.row(tile) + static_cast<int32_t>(threadIdx.x) / kQuadsPerRow;
+  const int32_t x = tiles.column(tile) + static_cast<int32_t>(threadIdx.x) % kQuadsPerRow * kQuad;
+  bool active = false;
+  for (int i = 0; i < kQuad; ++i) {
+    if (y < shape.height && x + i < shape.width) {
+      active = active || active_part(static_cast<acc>(unary[(map * shape.height + y) * shape.width + x + i]), floor) > 0;
+    }
+  }
+  const uint32_t word = __ballot_sync(kFullMask, active);
+  if (threadIdx.x % kWarpSize == 0) {
+    masks[static_cast<int64_t>(blockIdx.x) * kMaskWords + threadIdx.x / kWarpSize] = word;
+  }
+}
+
+// Four values that are moved together.
+template <typename acc>
+struct alignas(16) Quad {
+  acc v[kQuad];
+};
+
+// What a block shares: the active quads of one source tile, row-major, and the window beside them.
+template <typename acc>
+struct TileShared {
+  Quad<acc> values[kThreads];
+  Quad<acc> window[kWindowRows * kWindowColumns / kQuad];
+  int32_t place[kThreads];  // row << 16 | quad << 1 | whether the quad before is its left neighbour
+};
+
+// A source tile that has active quads: how many, and which of its rows.
+struct ActiveRows {
+  int count, first, last;
+};
+
+__device__ __forceinline__ ActiveRows active_rows(const uint32_t* __restrict__ words) {
+  ActiveRows rows{0, kTileRows, -1};
+#pragma unroll
+  for (int w = 0; w < kMaskWords; ++w) {
+    const uint32_t word = words[w];
+    rows.count += __popc(word);
+    // Two rows a word.
+    const int top = 2 * w + ((word & 0xffffu) ? 0 : 1);
+    const int bottom = 2 * w + ((word & 0xffff0000u) ? 1 : 0);
+    rows.first = word && top < rows.first ? top : rows.first;
+    rows.last = word ? bottom : rows.last;
+  }
+  return rows;
+}
+
+// The active quads of a tile -> shared.values and shared.place. unary is the map, words its tile's mask.
+template <typename T>
+__device__ __forceinline__ void list_quads(
+    TileShared<acc_t<T>>& shared, const T* __restrict__ unary, const uint32_t* __restrict__ words, int32_t tile_row,
+    int32_t tile_column, const Shape& shape, acc_t<T> floor) {
+  using acc = acc_t<T>;
+  const int warp = threadIdx.x / kWarpSize;
+  const int lane = threadIdx.x % kWarpSize;
+  const uint32_t word = words[warp];
+  if (!(word >> lane & 1u)) {
+    return;
+  }
+  int rank = __popc(word & ((1u << lane) - 1u));
+  for (int w = 0; w < warp; ++w) {
+    rank += __popc(words[w]);
+  }
+  const int row = threadIdx.x / kQuadsPerRow;
+  const int quad = threadIdx.x % kQuadsPerRow;
+  const bool follows = quad > 0 && (word >> (lane - 1) & 1u);
+  const int32_t y = tile_row + row;
+  const int32_t x = tile_column + quad * kQuad;
+  Quad<acc> values;
+#pragma unroll
+  for (int i = 0; i < kQuad; ++i) {
+    values.v[i] = x + i < shape.width
+        ? active_part(static_cast<acc>(unary[static_cast<int64_t>(y) * shape.width + x + i]), floor)
+        : acc(0);
+  }
+  shared.values[rank] = values;
+  shared.place[rank] = row << 16 | quad << 1 | (follows ? 1 : 0);
+}
+
+// Window rows [first, last] from `at(row, column)`.
+template <typename acc, typename At>
+__device__ __forceinline__ void fill_window(TileShared<acc>& shared, int first, int last, const At& at) {
+  acc* window = &shared.window[0].v[0];
+  for (int i = first * kWindowColumns + threadIdx.x; i < (last + 1) * kWindowColumns; i += kThreads) {
+    window[i] = at(i / kWindowColumns, i % kWindowColumns);
+  }
+}
+
+// sums += the listed quads times the window. A message (kForward) slides the window against the pixels: output (row, c)
+// meets pixel (p, s) at window (row - p + 15, c - s + 63); the gradient of a prior slides it along: (row + p, c + s).
+template <bool kForward, typename acc>
+__device__ __forceinline__ void add_quads(acc (&sums)[kQuad], const TileShared<acc>& shared, int count) {
+  const int row = threadIdx.x / kQuadsPerRow;
+  const int quad = threadIdx.x % kQuadsPerRow;
+  constexpr int kRowQuads = kWindowColumns / kQuad;
+  Quad<acc> low{}, high{};
+  for (int n = 0; n < count; ++n) {
+    const int32_t place = shared.place[n];
+    const Quad<acc> value = shared.values[n];
+    const int p = place >> 16;
+    const int q = (place & 0xffff) >> 1;
+    // Of two neighbours the second finds half of what it needs in registers.
+    if constexpr (kForward) {
+      const Quad<acc>* window = shared.window + (row - p + kTileRows - 1) * kRowQuads + quad - q + kQuadsPerRow - 1;
+      high = place & 1 ? low : window[1];
+      low = window[0];
+    } else {
+      const Quad<acc>* window = shared.window + (row + p) * kRowQuads + quad + q;
+      low = place & 1 ? high : window[0];
+      high = window[1];
+    }
+    const acc seen[2 * kQuad] = {low.v[0],  low.v[1],  low.v[2],  low.v[3],
+                                 high.v[0], high.v[1], high.v[2], high.v[3]};
+#pragma unroll
+    for (int s = 0; s < kQuad; ++s) {
+#pragma unroll
+      for (int c = 0; c < kQuad; ++c) {
+        sums[c] += value.v[s] * seen[kForward ? kQuad - 1 + c - s : c + s];
+      }
+    }
+  }
+}
+
+// A block's tile of outputs in map b and what every thread of it owns.
+struct OutputTile {
+  int64_t b;
+  int32_t row, column;  // of the tile's corner
+  int32_t y, x;         // of the thread's first output
+
+  __device__ OutputTile(int64_t b, int32_t tile, const Tiles& tiles)
+      : b(b),
+        row(tiles.row(tile)),
+        column(tiles.column(tile)),
+        y(row + static_cast<int32_t>(threadIdx.x) / kQuadsPerRow),
+        x(column + static_cast<int32_t>(threadIdx.x) % kQuadsPerRow * kQuad) {}
+};
+
+// sums = what the active pixels of source v send to the block's tile through a prior.
+template <typename T>
+__device__ void sum_active(
+    acc_t<T> (&sums)[kQuad], TileShared<acc_t<T>>& shared, const T* __restrict__ unary,
+    const uint32_t* __restrict__ masks, const acc_t<T>* __restrict__ prior, int64_t v, const OutputTile& out,
+    const Shape& shape, const Tiles& tiles, acc_t<T> floor) {
+  using acc = acc_t<T>;
+  const int64_t map = out.b * shape.sources + v;
+  const int32_t reach_y = static_cast<int32_t>(shape.reach_y);
+  const int32_t reach_x = static_cast<int32_t>(shape.reach_x);
+  const acc* center = prior + shape.kernel_height / 2 * shape.kernel_width + shape.kernel_width / 2;
+#pragma unroll
+  for (int c = 0; c < kQuad; ++c) {
+    sums[c] = 0;
+  }
+  for (int32_t tile = 0; tile < tiles.count; ++tile) {
+    const uint32_t* words = masks + (map * tiles.count + tile) * kMaskWords;
+    const ActiveRows rows = active_rows(words);
+    const int32_t down = out.row - tiles.row(tile);
+    const int32_t right = out.column - tiles.column(tile);
+    if (rows.count == 0 || down >= reach_y + kTileRows || down <= -reach_y - kTileRows ||
+        right >= reach_x + kTileColumns || right <= -reach_x - kTileColumns) {
+      continue;  // the same for all threads
+    }
+    __syncthreads();
+    list_quads(shared, unary + map * shape.pixels(), words, tiles.row(tile), tiles.column(tile), shape, floor);
+    fill_window(shared, kTileRows - 1 - rows.last, kWindowRows - 1 - rows.first, [&](int i, int k) {
+      const int32_t dy = down + i - (kTileRows - 1);
+      const int32_t dx = right + k - (kTileColumns - 1);
+      const bool inside = dy >= -reach_y && dy <= reach_y && dx >= -reach_x && dx <= reach_x;
+      return inside ? usable(center[static_cast<int64_t>(dy) * shape.kernel_width + dx]) : acc(0);
+    });
+    __syncthreads();
+    add_quads<true>(sums, shared, rows.count);
+  }
+}
+
+// Where box sums come from: rows x columns at `row_stride`, N of them `map_stride` apart.
+template <typename acc>
+struct BoxSource {
+  const acc* data;
+  int64_t map_stride, row_stride;
+  int32_t rows, columns;
+};
+
+// out(r, c) is the sum over a window of window_rows x window_columns whose last element is (r + lag_y, c + lag_x).
+struct BoxShape {
+  int32_t out_rows, out_columns, window_rows, window_columns, lag_y, lag_x;
+};
+
+constexpr int kBoxRows = 8;  // per block
+constexpr int64_t kBoxBytes = 48 * 1024;
+
+inline int64_t box_bytes(int64_t columns) {
+  return (2 * columns + 1) * sizeof(double);
+}
+
+// One block owns kBoxRows rows of out: it slides sums of columns down, and takes differences of their running sums.
+template <typename acc, bool kUsable>
+__global__ void __launch_bounds__(kThreads, 4) box_sums_kernel(
+    acc* __restrict__ out, const int64_t out_map_stride, const int64_t out_row_stride, const BoxSource<acc> source,
+    const BoxShape box, const acc scale) {
+  __shared__ double warp_totals[kWarps];
+  double* running = dynamic_shared<double>();  // columns + 1
+  double* sums = running + source.columns + 1;
+  const int32_t groups = (box.out_rows + kBoxRows - 1) / kBoxRows;
+  const int64_t map = blockIdx.x / groups;
+  const int32_t first_row = static_cast<int32_t>(blockIdx.x % groups) * kBoxRows;
+  const acc* in = source.data + map * source.map_stride;
+  // Each thread owns neighbouring columns.
+  const int32_t each = (source.columns + kThreads - 1) / kThreads;
+  const int32_t begin = min(source.columns, each * static_cast<int32_t>(threadIdx.x));
+  const int32_t end = min(source.columns, begin + each);
+  const auto read = [&](int32_t row, int32_t k) -> double {
+    if (row < 0 || row >= source.rows) {
+      return 0.0;
+    }
+    const acc value = in[row * source.row_stride + k];
+    return static_cast<double>(kUsable ? usable(value) : value);
+  };
+  for (int32_t k = begin; k < end; ++k) {
+    double sum = 0;
+    for (int32_t row = max(0, first_row + box.lag_y - box.window_rows + 1); row < first_row + box.lag_y; ++row) {
+      sum += read(row, k);
+    }
+    sums[k] = sum;
+  }
+  for (int32_t r = first_row; r < min(box.out_rows, first_row + kBoxRows); ++r) {
+    // 1. Slide down, and add up the thread's columns.
+    double total = 0;
+    for (int32_t k = begin; k < end; ++k) {
+      sums[k] += read(r + box.lag_y, k);
+      total += sums[k];
+    }
+    // 2. What is left of them, over the warp and over the block.
+    double before = total;
+    for (int offset = 1; offset < kWarpSize; offset *= 2) {
+      const double other = __shfl_up_sync(kFullMask, before, offset);
+      before += static_cast<int>(threadIdx.x % kWarpSize) >= offset ? other : 0.0;
+    }
+    if (threadIdx.x % kWarpSize == kWarpSize - 1) {
+      warp_totals[threadIdx.x / kWarpSize] = before;
+    }
+    __syncthreads();
+    before -= total;
+    for (int w = 0; w < static_cast<int>(threadIdx.x) / kWarpSize; ++w) {
+      before += warp_totals[w];
+    }
+    for (int32_t k = begin; k < end; ++k) {
+      running[k] = before;
+      before += sums[k];
+    }
+    if (begin < end && end == source.columns) {
+      running[end] = before;
+    }
+    __syncthreads();
+    // 3. Differences.
+    for (int32_t c = threadIdx.x; c < box.out_columns; c += kThreads) {
+      const int32_t high = min(source.columns, c + box.lag_x + 1);
+      const int32_t low = max(0, c + box.lag_x - box.window_columns + 1);
+      const double sum = running[high] - running[low];
+      out[map * out_map_stride + r * out_row_stride + c] = scale * static_cast<acc>(kUsable && sum < 0 ? 0.0 : sum);
+    }
+    for (int32_t k = begin; k < end; ++k) {
+      sums[k] -= read(r + box.lag_y - box.window_rows + 1, k);
+    }
+    __syncthreads();
+  }
+}
+
+template <typename acc, bool kUsable>
+void launch_box_sums(
+    const char* op, acc* out, int64_t out_map_stride, int64_t out_row_stride, const BoxSource<acc>& source,
+    const BoxShape& box, int64_t maps, acc scale, cudaStream_t stream) {
+  const int64_t bytes = box_bytes(source.columns);
+  PYPOSE_OPS_CHECK(
+      bytes <= kBoxBytes, op, ": on CUDA maps and priors must be at most ", kBoxBytes / 16 - 1,
+      " columns where they meet, got ", source.columns);
+  launch(
+      box_sums_kernel<acc, kUsable>, grid_of(op, maps * ceil_div(box.out_rows, kBoxRows)), dim3(kThreads), bytes,
+      stream, out, out_map_stride, out_row_stride, source, box, scale);
+}
+
+// base (P, H, W) = floor * the sum of every prior over the displacements that stay in the map.
+template <typename acc>
+void launch_base(
+    const char* op, acc* base, const acc* prior, const Shape& shape, acc floor, cudaStream_t stream) {
+  const auto narrow = [](int64_t n) { return static_cast<int32_t>(n); };
+  const acc* corner = prior + (shape.kernel_height / 2 - shape.reach_y) * shape.kernel_width +
+      (shape.kernel_width / 2 - shape.reach_x);
+  const BoxSource<acc> source{
+      corner, shape.kernel_height * shape.kernel_width, shape.kernel_width, narrow(2 * shape.reach_y + 1),
+      narrow(2 * shape.reach_x + 1)};
+  const BoxShape box{narrow(shape.height), narrow(shape.width),   narrow(shape.height),
+                     narrow(shape.width),  narrow(shape.reach_y), narrow(shape.reach_x)};
+  launch_box_sums<acc, true>(
+      op, base, shape.pixels(), shape.width, source, box, shape.priors, floor, stream);
+}
+
+template <typename T>
+void launch_masks(
+    const char* op, uint32_t* masks, const T* unary, const Shape& shape, const Tiles& tiles, acc_t<T> floor,
+    cudaStream_t stream) {
+  const int64_t blocks = shape.batch * shape.sources * tiles.count;
+  if (blocks > 0) {
+    launch(active_masks_kernel<T>, grid_of(op, blocks), dim3(kThreads), 0, stream, masks, unary, shape, tiles, floor);
+  }
+}
+
+}  // namespace
+}  // namespace pypose_ops

@@ -1,0 +1,267 @@
+#include "patches/crop_patches.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include "common/pages.h"
+#include "patches/crop_rows.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace patches;
+
+constexpr int64_t kGrainSamples = 1 << 14;
+constexpr int64_t kChannelBlock = 8;
+
+// What a row needs besides its number.
+template <typename acc>
+struct Job {
+  const ImageTable& images;
+  const acc* transforms;
+  const int64_t* index;
+  const acc* mask;
+  Levels<acc> levels;
+  Options options;
+  Shape shape;
+  void* out;
+  ScalarType out_type;
+
+  int64_t out_channels() const {
+    return shape.channels + (mask ? 1 : 0);
+  }
+};
+
+// out[x] = value_at(x), rounded to T. Bytes are rounded to the nearest and clamped; NaN becomes 0.
+template <typename T, typename acc, typename Value>
+POSE_HD void store_as(T* out, int32_t width, const Value& value_at) {
+#pragma GCC ivdep
+  for (int32_t x = 0; x < width; ++x) {
+    const acc value = value_at(x);
+    if constexpr (std::is_same_v<T, uint8_t>) {
+      const acc clamped = value > acc(0) ? (value < acc(255) ? value : acc(255)) : acc(0);
+      out[x] = static_cast<uint8_t>(static_cast<int32_t>(clamped + acc(0.5)));
+    } else if constexpr (std::is_same_v<T, double>) {
+      out[x] = static_cast<double>(value);
+    } else {
+      out[x] = simd::store<T>(static_cast<float>(value));
+    }
+  }
+}
+
+// body(pointer to the typed output)
+template <typename Body>
+void with_output(void* out, ScalarType type, const Body& body) {
+  switch (type) {
+    case ScalarType::Byte:
+      return body(static_cast<uint8_t*>(out));
+    case ScalarType::Half:
+      return body(static_cast<Half*>(out));
+    case ScalarType::BFloat16:
+      return body(static_cast<BFloat16*>(out));
+    case ScalarType::Float:
+      return body(static_cast<float*>(out));
+    default:
+      return body(static_cast<double*>(out));
+  }
+}
+
+// One channel of one row: the mean of its samples, the fill where padding was met, mean and std.
+template <typename acc>
+void finish_row(
+    const Job<acc>& job, int64_t position, int64_t channel, const acc* sums, const acc* missing, int samples) {
+  const int entry = job.levels.at(channel);
+  const acc scale = job.levels.scale[entry] / static_cast<acc>(samples);
+  const acc shift = job.levels.shift[entry];
+  const acc fill = job.levels.fill[entry];
+  const int32_t width = static_cast<int32_t>(job.shape.width);
+  with_output(job.out, job.out_type, [&](auto* out) {
+    using T = std::remove_pointer_t<decltype(out)>;
+    T* row = out + position;
+    if (missing) {
+      simd_call([=]() __attribute__((always_inline)) {
+        const acc *from = sums, *absent = missing;
+        const acc a = scale, b = shift, f = fill;
+        store_as<T, acc>(row, width, [=](int32_t x) { return (from[x] + f * absent[x]) * a + b; });
+      });
+    } else {
+      simd_call([=]() __attribute__((always_inline)) {
+        const acc* from = sums;
+        const acc a = scale, b = shift;
+        store_as<T, acc>(row, width, [=](int32_t x) { return from[x] * a + b; });
+      });
+    }
+  });
+}
+
+template <typename acc>
+void mask_row(const Job<acc>& job, int64_t n, int64_t position, const Line<acc>& lx, const Line<acc>& ly) {
+  const acc* box = job.mask + n * 4;
+  const acc x0 = static_cast<acc>(lx.whole), y0 = static_cast<acc>(ly.whole);
+  with_output(job.out, job.out_type, [&](auto* out) {
+    using T = std::remove_pointer_t<decltype(out)>;
+    store_as<T, acc>(out + position, static_cast<int32_t>(job.shape.width), [&](int32_t x) {
+      return in_box(box, x0 + lx.at(x), y0 + ly.at(x)) ? acc(1) : acc(0);
+    });
+  });
+}
+
+template <typename acc, typename Offset>
+struct Scratch {
+  RowTaps<acc, Offset> taps;
+  std::vector<acc> sums, missing;
+
+  explicit Scratch(int64_t width) : taps(width), sums(width * kChannelBlock), missing(width) {}
+
+  void add_missing(int32_t width, bool first) {
+    for (int32_t x = 0; x < width; ++x) {
+      const acc found = (taps.w00[x] + taps.w01[x]) + (taps.w10[x] + taps.w11[x]);
+      missing[x] = (first ? acc(0) : missing[x]) + (acc(1) - found);
+    }
+  }
+};
+
+template <typename T, typename acc, typename Offset>
+void crop_row(const Job<acc>& job, const Image& image, int64_t n, int64_t y, Scratch<acc, Offset>& scratch) {
+  const Shape& shape = job.shape;
+  const int32_t width = static_cast<int32_t>(shape.width);
+  const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
+  const Samples<acc> samples = samples_of(affine, job.options);
+  const int count = samples.count();
+  const auto position = [&](int64_t channel) {
+    return ((n * job.out_channels() + channel) * shape.height + y) * shape.width;
+  };
+  for (int64_t begin = 0; begin < shape.channels; begin += kChannelBlock) {
+    const int64_t end = std::min(begin + kChannelBlock, shape.channels);
+    for (int i = 0; i < count; ++i) {
+      if (count > 1 || begin == 0) {
+        const acc row = static_cast<acc>(y) + samples.down(i);
+        const acc along = samples.along(i);
+        fill_taps(scratch.taps, affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, width, job.options);
+        if (job.levels.filled) {
+          scratch.add_missing(width, i == 0);
+        }
+      }
+      if (i == 0) {
+        add_channels<true, T>(image, scratch.taps, scratch.sums.data(), width, begin, end);
+      } else {
+        add_channels<false, T>(image, scratch.taps, scratch.sums.data(), width, begin, end);
+      }
+    }
+    for (int64_t c = begin; c < end; ++c) {
+      finish_row(
+          job, position(c), c, scratch.sums.data() + (c - begin) * width,
+          job.levels.filled ? scratch.missing.data() : nullptr, count);
+    }
+  }
+}
+
+// A patch without a picture: fill everywhere.
+template <typename acc>
+void blank_row(const Job<acc>& job, int64_t n, int64_t y) {
+  const std::vector<acc> zeros(job.shape.width, acc(0)), ones(job.shape.width, acc(1));
+  for (int64_t c = 0; c < job.shape.channels; ++c) {
+    const int64_t position = ((n * job.out_channels() + c) * job.shape.height + y) * job.shape.width;
+    finish_row(job, position, c, zeros.data(), ones.data(), 1);
+  }
+}
+
+template <typename T, typename acc, typename Offset>
+void crop(const Job<acc>& job) {
+  const Shape& shape = job.shape;
+  const int64_t grain = std::max<int64_t>(1, kGrainSamples / (shape.width * (shape.channels + 1)));
+  torch::stable::parallel_for(0, shape.patches * shape.height, grain, [&](int64_t begin, int64_t end) {
+    Scratch<acc, Offset> scratch(shape.width);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / shape.height, y = i % shape.height;
+      const int64_t number = image_of(job.index, shape, n);
+      if (number < 0) {
+        blank_row(job, n, y);
+      } else {
+        crop_row<T>(job, job.images.template at<T>(number), n, y, scratch);
+      }
+      if (job.mask) {
+        const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
+        const acc row = static_cast<acc>(y);
+        mask_row(
+            job, n, ((n * job.out_channels() + shape.channels) * shape.height + y) * shape.width, affine.line_x(row),
+            affine.line_y(row));
+      }
+    }
+  });
+}
+
+template <typename T, typename acc>
+void crop_any_size(const Job<acc>& job) {
+  bool small = true;
+  for (const Image& image : job.images.images) {
+    small = small && span_of(image) <= std::numeric_limits<int32_t>::max() - 8;
+  }
+  small ? crop<T, acc, int32_t>(job) : crop<T, acc, int64_t>(job);
+}
+
+template <typename acc>
+void launch_crop(const Job<acc>& job, ScalarType type) {
+  switch (type) {
+    case ScalarType::Byte:
+      return crop_any_size<uint8_t>(job);
+    case ScalarType::Half:
+      return crop_any_size<Half>(job);
+    case ScalarType::BFloat16:
+      return crop_any_size<BFloat16>(job);
+    case ScalarType::Float:
+      return crop_any_size<float>(job);
+    default:
+      if constexpr (std::is_same_v<acc, double>) {
+        return crop_any_size<double>(job);
+      }
+  }
+}
+
+Tensor crop_patches_cpu(
+    const std::vector<Tensor>& images, const Tensor& transforms, int64_t height, int64_t width,
+    const std::optional<Tensor>& image_index, int64_t mode, int64_t padding, const std::vector<double>& fill,
+    const std::vector<double>& mean, const std::vector<double>& std, bool antialias, const std::optional<Tensor>& mask,
+    ScalarType dtype) {
+  constexpr const char* op = "crop_patches";
+  const Shape shape = check_crop(op, images, transforms, height, width, image_index);
+  const Options options = check_options(op, mode, padding, antialias);
+  check_levels(op, fill, mean, std, shape.channels);
+  check_mask(op, mask, transforms);
+  check_out_type(op, dtype);
+  Tensor out = torch::stable::new_empty(
+      transforms, {shape.patches, shape.channels + (mask ? 1 : 0), height, width}, dtype);
+  if (out.numel() == 0) {
+    return out;
+  }
+  advise_huge_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
+  const ScalarType type = images[0].scalar_type();
+  const ScalarType acc_type = arithmetic_of(type, dtype);
+  const Tensor affine = as_dense(transforms, acc_type);
+  const std::optional<Tensor> boxes = mask ? std::optional(as_dense(*mask, acc_type)) : std::nullopt;
+  const std::optional<Tensor> index = dense_index(image_index);
+  const ImageTable table(images);
+  const auto run = [&](auto zero) {
+    using acc = decltype(zero);
+    launch_crop<acc>(
+        {table, affine.const_data_ptr<acc>(), index ? index->const_data_ptr<int64_t>() : nullptr,
+         boxes ? boxes->const_data_ptr<acc>() : nullptr, levels_of<acc>(fill, mean, std), options, shape,
+         out.mutable_data_ptr(), dtype},
+        type);
+  };
+  acc_type == ScalarType::Double ? run(0.0) : run(0.0f);
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def(
+      "crop_patches(Tensor[] images, Tensor transforms, SymInt height, SymInt width, Tensor? image_index, int mode, "
+      "int padding, float[] fill, float[] mean, float[] std, bool antialias, Tensor? mask, ScalarType dtype) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
+  m.impl("crop_patches", TORCH_BOX(&crop_patches_cpu));
+}
+
+}  // namespace pypose_ops

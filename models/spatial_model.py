@@ -1,0 +1,161 @@
+"""The spatial model of Tompson et al. (NIPS 2014): displacement priors between joints, trained through the heatmaps."""
+
+import math
+
+import torch
+from torch import nn
+
+from pypose_ops import mrf_message_passing
+
+
+class SpatialModel(nn.Module):
+    """Joints support each other where they expect each other::
+
+        out_j = log max(heatmap_j, floor) + weight * sum over the edges (v, j) of log message_(v, j)
+
+    with the messages of :func:`pypose_ops.mrf_message_passing`. Prior and bias are the SoftPlus of the parameters, so
+    they stay positive. The paper's sum is ``weight=1``; its self-edge, a prior of displacement 0, is the first term.
+    On a full graph the same evidence arrives many times, so ``weight`` is trained, as the exponential of a parameter.
+
+    Args:
+        prior (Tensor): ``(E, kh, kw)``, positive: initial priors, displacement 0 in the centre.
+        edges (list[tuple[int, int]]): ``(source, target)`` per prior.
+        num_joints (int): J. Heatmaps beyond the first J (a torso, a centre map) are sources only.
+        bias (float): initial bias of every message, positive.
+        floor (float): smallest value of a heatmap, above 0; at most 0.01 in the paper.
+        beta (float): of the SoftPlus, ``log(1 + exp(beta x)) / beta``; 1/2 to 2 in the paper.
+        weight (float): initial weight of the messages, positive.
+        method (str): of :func:`pypose_ops.mrf_message_passing`.
+    """
+
+    def __init__(self, prior, edges, num_joints, *, bias=1e-4, floor=1e-2, beta=1.0, weight=1.0, method="sparse"):
+        super().__init__()
+        self.edges = tuple((int(v), int(j)) for v, j in edges)
+        if len(self.edges) != len(prior):
+            raise ValueError(
+                f"SpatialModel: prior must have one kernel per edge, got {len(prior)} for {len(edges)} edges"
+            )
+        if not (bias > 0 and floor > 0 and beta > 0 and weight > 0):
+            raise ValueError("SpatialModel: bias, floor, beta and weight must be positive")
+        self.num_joints, self.floor, self.beta, self.method = num_joints, floor, beta, method
+        self.raw_prior = nn.Parameter(self._inverse_softplus(prior))
+        self.raw_bias = nn.Parameter(self._inverse_softplus(torch.full((len(self.edges),), float(bias))))
+        self.log_weight = nn.Parameter(torch.tensor(math.log(weight)))
+
+    @classmethod
+    def from_displacements(cls, poses, visible, edges, size, num_joints, *, smooth=4, smallest=1e-6, **options):
+        """Priors from how often a target was found at a displacement from its source.
+
+        Args:
+            poses (Tensor): ``(N, V, 2)``, ``(x, y)`` in heatmap pixels, people at the scale of the heatmaps.
+            visible (Tensor): ``(N, V)`` bool: which coordinates count.
+            edges (list[tuple[int, int]]): ``(source, target)``.
+            size (tuple[int, int]): ``(height, width)`` of the heatmaps; the priors hold every displacement in it.
+            num_joints (int): see the class.
+            smooth (int): how often the histogram is smoothed by [1 2 1] / 4 in both directions: a standard deviation
+                of ``sqrt(smooth / 2)`` pixels.
+            smallest (float): added to every weight, relative to a sum of 1 per prior.
+            options: of the class.
+        """
+        prior = displacement_histograms(poses, visible, edges, size)
+        for _ in range(smooth):
+            for dim in (-2, -1):
+                ahead, behind = torch.zeros_like(prior), torch.zeros_like(prior)
+                n = prior.shape[dim]
+                ahead.narrow(dim, 0, n - 1).copy_(prior.narrow(dim, 1, n - 1))
+                behind.narrow(dim, 1, n - 1).copy_(prior.narrow(dim, 0, n - 1))
+                prior = 0.5 * prior + 0.25 * (ahead + behind)
+        total = prior.sum((-2, -1), keepdim=True)
+        # Nobody showed both joints: any displacement may be.
+        prior = torch.where(total > 0, prior / total.clamp(min=1e-30), 1.0 / prior[0].numel())
+        return cls(prior + smallest, edges, num_joints, **options)
+
+    @property
+    def prior(self):
+        """``(E, kh, kw)``, positive."""
+        return nn.functional.softplus(self.raw_prior, self.beta)
+
+    @property
+    def bias(self):
+        """``(E,)``, positive."""
+        return nn.functional.softplus(self.raw_bias, self.beta)
+
+    @property
+    def weight(self):
+        return self.log_weight.exp()
+
+    def forward(self, heatmaps):
+        """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``."""
+        messages = mrf_message_passing(
+            heatmaps,
+            self.prior,
+            self.bias,
+            self.edges,
+            num_targets=self.num_joints,
+            floor=self.floor,
+            method=self.method,
+        )
+        evidence = heatmaps[:, : self.num_joints].to(messages.dtype).clamp(min=self.floor).log()
+        return evidence + self.weight * messages
+
+    def information(self):
+        """``(E,)`` nats by which each prior differs from "anywhere": its Kullback-Leibler divergence from uniform."""
+        flat = self.prior.detach().flatten(1)
+        p = flat / flat.sum(1, keepdim=True)
+        return (p * (p * p.shape[1]).log()).sum(1)
+
+    @torch.no_grad()
+    def prune(self, least):
+        """Removes, in place, the edges whose prior holds less than ``least`` nats; returns the removed edges.
+
+        Optimisers must be made anew: the parameters are.
+        """
+        keep = self.information() >= least
+        removed = [edge for edge, kept in zip(self.edges, keep.tolist(), strict=True) if not kept]
+        self.edges = tuple(edge for edge, kept in zip(self.edges, keep.tolist(), strict=True) if kept)
+        self.raw_prior = nn.Parameter(self.raw_prior[keep])
+        self.raw_bias = nn.Parameter(self.raw_bias[keep])
+        return removed
+
+    def draw(self, names=None, columns=6):
+        """The priors as a picture (PIL): one panel per edge, displacement 0 at the cross."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from PIL import Image
+
+        names = names or [str(v) for v in range(1 + max((max(edge) for edge in self.edges), default=0))]
+        rows = max(1, -(-len(self.edges) // columns))
+        figure = Figure(figsize=(2 * columns, 2.2 * rows), dpi=80)
+        canvas = FigureCanvasAgg(figure)
+        for n, (prior, (source, target)) in enumerate(zip(self.prior.detach().cpu(), self.edges, strict=True)):
+            axis = figure.add_subplot(rows, columns, n + 1)
+            y, x = (size // 2 for size in prior.shape)
+            axis.imshow(prior.float().numpy(), extent=(-x - 0.5, x + 0.5, y + 0.5, -y - 0.5), cmap="viridis")
+            axis.plot(0, 0, "+", color="white")
+            axis.set_title(f"{names[source]} > {names[target]}", fontsize=7)
+            axis.tick_params(labelsize=5)
+        figure.tight_layout()
+        canvas.draw()
+        return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
+
+    def _inverse_softplus(self, value):
+        """x with softplus(x) = value; linear from where exp would overflow."""
+        scaled = value.detach().double() * self.beta
+        raw = torch.where(scaled > 30, scaled, scaled.clamp(max=30).expm1().log()) / self.beta
+        return raw.to(torch.float64 if value.dtype == torch.float64 else torch.float32)
+
+
+def displacement_histograms(poses, visible, edges, size):
+    """``(E, 2 H - 1, 2 W - 1)`` counts of ``round(target - source)``, displacement 0 in the centre.
+
+    Displacements that do not fit into the map are left out.
+    """
+    height, width = size
+    out = torch.zeros(len(edges), 2 * height - 1, 2 * width - 1)
+    for e, (source, target) in enumerate(edges):
+        both = visible[:, source] & visible[:, target]
+        d = (poses[both, target] - poses[both, source]).round().long() + torch.tensor([width - 1, height - 1])
+        d = d[((d >= 0) & (d < torch.tensor([2 * width - 1, 2 * height - 1]))).all(1)]
+        index = d[:, 1] * (2 * width - 1) + d[:, 0]
+        out[e] = torch.bincount(index, minlength=out[e].numel()).view_as(out[e])
+    return out

@@ -1,0 +1,143 @@
+"""Codecs of several people per map."""
+
+import math
+
+import torch
+
+from ..heatmaps import gaussian_heatmaps
+from ._base import GaussianCodec, check_joints, weigh, within
+
+
+class CPMHeatmap(GaussianCodec):
+    """The maps of convolutional pose machines (Wei et al., CVPR 2016): people summed and clipped, then the background.
+
+    ``align="center"``; the last of the ``K + 1`` maps is 1 minus the highest of the others. Stage 1 of a CPM is trained
+    on all people, the others on the person in the centre: ``encode(keypoints)`` and ``encode(keypoints[:, :1])``.
+
+    ``parity="cpm"``: each blob ends where it falls below ``exp(-4.6052)``, about 0.01.
+
+    Args:
+        input_size, heatmap_size (tuple[int, int]): ``(w, h)``.
+        sigma (float): in heatmap pixels; 7 / 8 in the paper's code, 7 pixels of the input.
+        center_sigma (float): of the centre map, in input pixels.
+        parity (str, optional): None or ``"cpm"``.
+
+    Example:
+        >>> codec = CPMHeatmap((368, 368), (46, 46))
+        >>> maps, weights = codec.encode(torch.rand(2, 5, 14, 2) * 368)  # 5 people in each of 2 pictures
+        >>> maps.shape, weights.shape
+        (torch.Size([2, 15, 46, 46]), torch.Size([2, 5, 14]))
+    """
+
+    align = "center"
+    refine = "dark"
+    peers = ("cpm",)
+
+    def __init__(self, input_size, heatmap_size, sigma=0.875, center_sigma=21.0, parity=None):
+        super().__init__(input_size, heatmap_size, sigma, parity)
+        self.center_sigma = center_sigma
+        self.drawing["combine"] = "sum_clip"
+        self.kernel_size = 3 if self.sigma < 1.25 else 11
+
+    def draw(self, at, known, dtype):
+        if self.parity is None:
+            maps = super().draw(at, known, dtype)
+        else:
+            people = at if at.dim() == 4 else at[:, None]
+            visible = known.reshape(people.shape[:-1]).flatten(0, 1)
+            blobs = gaussian_heatmaps(people.flatten(0, 1), self.sigma, self.size, visible=visible, dtype=dtype)
+            blobs = torch.where(blobs >= math.exp(-4.6052), blobs, 0.0)
+            maps = blobs.unflatten(0, people.shape[:2]).sum(1).clamp(max=1)
+        if maps.shape[1] == 0:
+            return torch.ones_like(maps[:, :1])
+        return torch.cat((maps, 1 - maps.amax(1, keepdim=True)), 1)
+
+    def center_map(self, centers, *, dtype=torch.float32):
+        """Where the person in question is: ``(B, 2)`` in input pixels to ``(B, 1, h, w)`` of the input's size."""
+        return gaussian_heatmaps(centers[:, None], self.center_sigma, self.input_size[::-1], dtype=dtype)
+
+    def decode(self, heatmaps, **options):
+        """As :meth:`HeatmapCodec.decode`, of the maps without the last, the background."""
+        flipped = options.pop("flipped", None)
+        if flipped is not None:
+            options["flipped"] = flipped[:, :-1]
+        return super().decode(heatmaps[:, :-1], **options)
+
+    def loss(self, pred, keypoints, visible=None, **options):
+        """:meth:`GaussianCodec.loss` of the joints' maps; ``pred`` is without the background."""
+        return super().loss(pred, keypoints, visible, **options)
+
+
+class CenterNetHeatmap(GaussianCodec):
+    """The maps of CenterNet (Zhou et al., 2019): blobs whose size follows from the person's box; ``align="index"``.
+
+    The radius is how far a box may be moved and still overlap with itself by ``min_overlap``; the blob, on the nearest
+    pixel, has a sigma of a sixth of ``2 radius + 1`` and ends at the radius.
+
+    ``parity="centernet"``: the radius comes from the wrong roots of its three quadratic equations, as in the authors'
+    code and its forks, and the blob is on the pixel that the joint is in, ``floor(x)``.
+
+    Args:
+        input_size, heatmap_size (tuple[int, int]): ``(w, h)``.
+        min_overlap (float): between 0 and 1.
+        parity (str, optional): None or ``"centernet"``.
+    """
+
+    peers = ("centernet",)
+
+    def __init__(self, input_size, heatmap_size, min_overlap=0.7, parity=None):
+        super().__init__(input_size, heatmap_size, 1.0, parity)
+        if not 0 < min_overlap < 1:
+            raise ValueError(f"CenterNetHeatmap: min_overlap must be between 0 and 1, got {min_overlap}")
+        self.min_overlap = min_overlap
+        self.drawing = self.rounded()
+
+    def encode(self, keypoints, visible=None, *, boxes, dtype=torch.float32):
+        """Keypoints to maps.
+
+        Args:
+            keypoints (Tensor): ``(B, P, K, 2)``, ``(x, y)`` in input pixels.
+            visible (Tensor, optional): ``(B, P, K)``.
+            boxes (Tensor): ``(B, P, 2)``, width and height of each person's box in input pixels.
+            dtype (torch.dtype): of the maps.
+
+        Returns:
+            tuple[Tensor, Tensor]: maps ``(B, K, h, w)`` and weights ``(B, P, K)``, 0 for joints outside of the map.
+        """
+        if keypoints.dim() != 4 or boxes.shape != (*keypoints.shape[:2], 2):
+            raise ValueError(
+                "CenterNetHeatmap: keypoints must be (B, P, K, 2) and boxes (B, P, 2), got shapes "
+                f"{tuple(keypoints.shape)} and {tuple(boxes.shape)}"
+            )
+        at = self.to_heatmap(keypoints)
+        if self.parity is not None:
+            at = torch.trunc(at)
+        check_joints("CenterNetHeatmap", at, visible)
+        width, height = self.heatmap_size
+        weights, known = weigh(at, visible, within(torch.floor(at + 0.5), (0, 0), (width - 1, height - 1)))
+        sigma = ((2 * self.radius(boxes) + 1) / 6)[..., None].expand(known.shape)
+        maps = gaussian_heatmaps(at, sigma, self.size, visible=known, dtype=dtype, **self.drawing)
+        return maps, weights
+
+    def radius(self, boxes):
+        """``(..., 2)`` boxes in input pixels to whole heatmap pixels."""
+        scale = [n / m for n, m in zip(self.heatmap_size, self.input_size, strict=True)]
+        width, height = torch.ceil(boxes[..., 0] * scale[0]), torch.ceil(boxes[..., 1] * scale[1])
+        o, total, area = self.min_overlap, width + height, width * height
+        # One corner in and one out, both in, both out: a r^2 - b r + c = 0.
+        cases = (
+            (1.0, total, area * (1 - o) / (1 + o)),
+            (4.0, 2 * total, (1 - o) * area),
+            (4 * o, -2 * o * total, (o - 1) * area),
+        )
+        roots = []
+        for i, (a, b, c) in enumerate(cases):
+            root = (b * b - 4 * a * c).clamp(min=0).sqrt()
+            if self.parity is not None:
+                roots.append((b + root) / 2)
+            else:
+                roots.append((b - root if i < 2 else b + root) / (2 * a))
+        return torch.stack(roots).amin(0).clamp(min=0).floor()
+
+    def loss(self, *args, **options):
+        raise ValueError("CenterNetHeatmap: loss needs a sigma per person; use heatmap_mse_loss with radius(boxes)")

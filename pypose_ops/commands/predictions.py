@@ -1,0 +1,208 @@
+"""Files of predicted and annotated joints. What is wrong with one is an InputError that names the file and the record."""
+
+import json
+
+import numpy as np
+import torch
+
+from . import InputError
+
+
+def load_mat(path):
+    """The arrays of a .mat file."""
+    import scipy.io  # here: it takes a third of a second
+
+    try:
+        with path.open("rb") as file:
+            return scipy.io.loadmat(file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
+    except Exception as error:  # scipy raises many kinds for damaged files
+        raise InputError(f"{path}: not a .mat file, or damaged ({type(error).__name__})") from None
+
+
+def load_json(path, kind, what):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not json ({error})") from None
+    if not isinstance(content, kind):
+        raise InputError(f"{path}: must be {what}, got a {type(content).__name__}")
+    return content
+
+
+def take(file, path, name, axes, shape):
+    """An array with its axes moved, so that it has this shape; None stands for any length."""
+    if name not in file:
+        held = ", ".join(sorted(key for key in file if not key.startswith("__")))
+        raise InputError(f"{path}: no array {name!r}, it has {held or 'none'}")
+    array = file[name]
+    if array.ndim != len(axes) or array.dtype.kind not in "fiub":
+        raise InputError(f"{path}: {name} must be {len(axes)} axes of numbers, got shape {array.shape}")
+    array = array.transpose(axes)
+    if any(want is not None and want != have for want, have in zip(shape, array.shape, strict=True)):
+        raise InputError(f"{path}: {name} has the wrong shape {file[name].shape}")
+    return torch.from_numpy(np.ascontiguousarray(array, np.float64))
+
+
+def select(path, target_path, pred, target, people):
+    """The people of the ground truth that are predicted: a slice."""
+    first, last = people or (1, len(target))
+    if last > len(target):
+        raise InputError(f"{target_path}: --people ends at {last}, the file has {len(target)} people")
+    if last - first + 1 != len(pred):
+        wanted = f"--people {first}:{last}" if people else f"{target_path}"
+        raise InputError(
+            f"{path}: {len(pred)} people are predicted, {wanted} has {last - first + 1}: say which they are with --people"
+        )
+    return slice(first - 1, last)
+
+
+def check_finite(path, name, pred, first):
+    """Missing coordinates would be counted as misses without a word."""
+    wrong = (~pred.isfinite()).flatten(1).any(1).nonzero()
+    if len(wrong):
+        raise InputError(f"{path}: {name} of person {int(wrong[0]) + first} is not finite ({len(wrong)} are not)")
+
+
+def read_lsp(path, target_path, people):
+    """Predictions and ground truth (N, 14, 2)."""
+    truth = load_mat(target_path)
+    joints_last = "joints" in truth and truth["joints"].ndim == 3 and truth["joints"].shape[0] == 14
+    target = take(truth, target_path, "joints", (2, 0, 1) if joints_last else (2, 1, 0), (None, 14, 3))
+    pred = take(load_mat(path), path, "pred", (2, 1, 0), (None, 14, 2))
+    check_finite(path, "pred", pred, 1)
+    return pred, target[select(path, target_path, pred, target, people), :, :2]
+
+
+def read_mpii(path, target_path, people):
+    """Predictions and ground truth (N, 16, 2), visibility (N, 16), head boxes (N, 4)."""
+    truth, found = load_mat(target_path), load_mat(path)
+    target = take(truth, target_path, "pos_gt_src", (2, 0, 1), (None, 16, 2))
+    missing = take(truth, target_path, "jnt_missing", (1, 0), (len(target), 16))
+    boxes = take(truth, target_path, "headboxes_src", (2, 0, 1), (len(target), 2, 2)).flatten(1)
+    if "preds" in found:
+        pred, name = take(found, path, "preds", (0, 1, 2), (None, 16, 2)), "preds"
+    else:
+        pred, name = take(found, path, "pos_pred_src", (2, 0, 1), (None, 16, 2)), "pos_pred_src"
+    check_finite(path, name, pred, 1)
+    part = select(path, target_path, pred, target, people)
+    return pred, target[part], missing[part] < 0.5, boxes[part]
+
+
+def record(path, what, number, entry, fields):
+    """The fields of one record of a json list."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{path}: {what} {number} must be an object, got {json.dumps(entry)[:40]}")
+    for field in fields:
+        if field not in entry:
+            raise InputError(f"{path}: {what} {number} has no {field!r}")
+    return [entry[field] for field in fields]
+
+
+def numbers(path, what, number, field, values, count):
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != (count,) or not np.isfinite(array).all():
+        raise InputError(f"{path}: {what} {number}: {field} must be {count} finite numbers")
+    return array
+
+
+def stacked(rows, *shape):
+    return torch.from_numpy(np.array(rows, np.float64).reshape(-1, *shape))
+
+
+def read_coco(path, target_path, skeleton):
+    """The arguments of metrics.coco_ap, from COCO's annotations and results."""
+    joints = len(skeleton)
+    truth = load_json(target_path, dict, "COCO annotations, an object")
+    (images, annotations) = record(target_path, "the", "file", truth, ("images", "annotations"))
+    known = {record(target_path, "image", i, image, ("id",))[0] for i, image in enumerate(images)}
+    fields = ("image_id", "keypoints", "area", "bbox", "iscrowd")
+    target, pictures, areas, boxes, crowd = [], [], [], [], []
+    for i, annotation in enumerate(annotations):
+        image_id, keypoints, area, box, is_crowd = record(target_path, "annotation", i, annotation, fields)
+        if image_id not in known:
+            raise InputError(f"{target_path}: annotation {i} has an unknown image_id {image_id}")
+        target.append(numbers(target_path, "annotation", i, "keypoints", keypoints, 3 * joints))
+        x, y, width, height = numbers(target_path, "annotation", i, "bbox", box, 4)
+        boxes.append((x, y, x + width, y + height))
+        areas.append(numbers(target_path, "annotation", i, "area", [area], 1)[0])
+        pictures.append(image_id)
+        crowd.append(bool(is_crowd))
+    pred, scores, pred_pictures = [], [], []
+    for i, result in enumerate(load_json(path, list, "COCO results, a list")):
+        image_id, keypoints, score = record(path, "result", i, result, ("image_id", "keypoints", "score"))
+        if image_id not in known:
+            raise InputError(f"{path}: result {i} has image_id {image_id}, which is not in {target_path}")
+        pred.append(numbers(path, "result", i, "keypoints", keypoints, 3 * joints))
+        scores.append(numbers(path, "result", i, "score", [score], 1)[0])
+        pred_pictures.append(image_id)
+    number = {image_id: i for i, image_id in enumerate(sorted(known, key=lambda k: (str(type(k)), k)))}
+    points = stacked(target, joints, 3)
+    return dict(
+        pred=stacked(pred, joints, 3)[..., :2],
+        scores=stacked(scores),
+        pred_picture=torch.tensor([number[k] for k in pred_pictures], dtype=torch.int64),
+        target=points[..., :2],
+        visible=points[..., 2] > 0,
+        area=stacked(areas),
+        target_picture=torch.tensor([number[k] for k in pictures], dtype=torch.int64),
+        boxes=stacked(boxes, 4),
+        crowd=torch.tensor(crowd, dtype=torch.bool),
+    )
+
+
+def aic_people(path, fields, joints):
+    """(picture, name, keypoints, record) of every person of a file of AI Challenger."""
+    seen = set()
+    for i, entry in enumerate(load_json(path, list, "AI Challenger's form, a list")):
+        picture, people, *_ = record(path, "picture", i, entry, fields)
+        if picture in seen:
+            raise InputError(f"{path}: picture {i}: image_id {picture} comes twice")
+        seen.add(picture)
+        if not isinstance(people, dict):
+            raise InputError(f"{path}: picture {i}: keypoint_annotations must be an object")
+        for name, keypoints in people.items():
+            where = f"{picture}, {name}"
+            yield picture, name, numbers(path, "picture", where, "keypoint_annotations", keypoints, 3 * joints), entry
+
+
+def read_aic(path, target_path, skeleton):
+    """The arguments of metrics.aic_score, and the predicted pictures that are not in the ground truth."""
+    joints = len(skeleton)
+    target, areas, pictures = [], [], []
+    for picture, name, keypoints, entry in aic_people(
+        target_path, ("image_id", "keypoint_annotations", "human_annotations"), joints
+    ):
+        box = entry["human_annotations"].get(name)
+        x1, y1, x2, y2 = numbers(target_path, "picture", f"{picture}, {name}", "human_annotations", box, 4)
+        target.append(keypoints)
+        areas.append((x2 - x1) * (y2 - y1))
+        pictures.append(picture)
+    number = {picture: i for i, picture in enumerate(dict.fromkeys(pictures))}
+    pred, pred_pictures, unknown = [], [], {}
+    for picture, _, keypoints, _ in aic_people(path, ("image_id", "keypoint_annotations"), joints):
+        if picture in number:
+            pred.append(keypoints)
+            pred_pictures.append(number[picture])
+        else:
+            unknown[str(picture)] = None
+    points = stacked(target, joints, 3)
+    people = dict(
+        pred=stacked(pred, joints, 3)[..., :2],
+        pred_picture=torch.tensor(pred_pictures, dtype=torch.int64),
+        target=points[..., :2],
+        visible=points[..., 2] == 1,  # 2: occluded, 3: not labelled
+        area=stacked(areas),
+        target_picture=torch.tensor([number[p] for p in pictures], dtype=torch.int64),
+    )
+    return people, list(unknown)

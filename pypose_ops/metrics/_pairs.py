@@ -1,0 +1,66 @@
+"""Predicted and annotated people that share a picture, as flat lists: no padding, whatever the pictures hold."""
+
+from typing import NamedTuple
+
+import torch
+
+from ..grouping import oks
+
+# Pairs whose joints are gathered at a time.
+_CHUNK = 1 << 15
+
+
+class Pairs(NamedTuple):
+    """Every prediction with every annotated person of its picture, by prediction, then by annotated person."""
+
+    pred: torch.Tensor  # (P,) index of the prediction
+    target: torch.Tensor  # (P,) index of the annotated person
+
+
+def ranges(start, count):
+    """The ranges ``start[i] ... start[i] + count[i] - 1``, one after the other, and the i of each entry."""
+    owner = torch.repeat_interleave(count)
+    first = count.cumsum(0) - count
+    return start[owner] + torch.arange(len(owner), device=owner.device) - first[owner], owner
+
+
+def match_pictures(pred_picture, target_picture, pictures):
+    """All pairs. Pictures are numbers from 0 to ``pictures`` - 1; both lists are sorted."""
+    count = torch.bincount(target_picture, minlength=pictures)
+    start = count.cumsum(0) - count
+    target, pred = ranges(start[pred_picture], count[pred_picture])
+    return Pairs(pred, target)
+
+
+def pair_oks(pairs, pred, target, area, sigmas, visible, boxes=None):
+    """OKS of every pair, (P,)."""
+    out = pred.new_empty(len(pairs.pred))
+    for begin in range(0, len(out), _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        p, t = pairs.pred[part], pairs.target[part]
+        out[part] = oks(
+            pred[p, None],
+            target[t, None],
+            area[t, None],
+            sigmas=sigmas,
+            visible=visible[t, None],
+            boxes=None if boxes is None else boxes[t, None],
+        ).flatten()
+    return out
+
+
+def check_people(name, what, keypoints, picture, joints):
+    if keypoints.dim() != 3 or keypoints.shape[1:] != (joints, 2):
+        raise ValueError(f"{name}: {what} must be (N, {joints}, 2), got shape {tuple(keypoints.shape)}")
+    check_each(name, f"{what}_picture", picture, keypoints)
+
+
+def check_each(name, argument, value, people):
+    if value is not None and value.shape != people.shape[:1]:
+        raise ValueError(f"{name}: {argument} must be ({len(people)},), got shape {tuple(value.shape)}")
+
+
+def check_visible(name, visible, target):
+    if visible.shape != target.shape[:2]:
+        raise ValueError(f"{name}: visible must be {tuple(target.shape[:2])}, got shape {tuple(visible.shape)}")
+    return visible if visible.dtype == torch.bool else visible >= 0.5

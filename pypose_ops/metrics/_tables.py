@@ -1,0 +1,78 @@
+"""What the per-joint metrics share: checked arguments, sums over people, and the table made of them."""
+
+from typing import NamedTuple
+
+import torch
+
+AVERAGES = ("keypoints", "joints")
+
+
+class Sums(NamedTuple):
+    """Per joint (or stick): the sum of a value over the people it was counted for, and how many they are.
+
+    ``values`` is (..., K) float64, ``counts`` (K,) int64. Two of them add up to that of both halves of the data.
+    """
+
+    values: torch.Tensor
+    counts: torch.Tensor
+
+
+def check_poses(name, pred, target, visible=None):
+    """Predictions and targets in float64, and the joints that count: visible, with a finite target."""
+    if not (isinstance(pred, torch.Tensor) and isinstance(target, torch.Tensor)):
+        raise TypeError(f"{name}: pred and target must be tensors")
+    if target.dim() != 3 or target.shape[-1] != 2:
+        raise ValueError(f"{name}: target must be (N, K, 2), got shape {tuple(target.shape)}")
+    if pred.shape != target.shape:
+        raise ValueError(f"{name}: pred must be {tuple(target.shape)} like target, got shape {tuple(pred.shape)}")
+    pred, target = pred.double(), target.double()
+    counted = target.isfinite().all(-1)
+    if visible is not None:
+        if visible.shape != target.shape[:2]:
+            raise ValueError(f"{name}: visible must be {tuple(target.shape[:2])}, got shape {tuple(visible.shape)}")
+        counted = counted & (visible if visible.dtype == torch.bool else visible >= 0.5)
+    return pred, target, counted
+
+
+def check_norm(name, argument, norm, target):
+    """One positive length per person as (N, 1); people whose length is not positive and finite are left out."""
+    norm = torch.as_tensor(norm, dtype=torch.float64, device=target.device)
+    if norm.dim() == 0:
+        norm = norm.expand(len(target))
+    if norm.shape != target.shape[:1]:
+        raise ValueError(f"{name}: {argument} must be a number or ({len(target)},), got shape {tuple(norm.shape)}")
+    norm = norm[:, None]
+    return norm, (norm > 0) & norm.isfinite()
+
+
+def distances(pred, target):
+    return (pred - target).norm(dim=-1)
+
+
+def hits(distance, counted, thresholds, strict):
+    """Sums of hits for every threshold: values (T, K). A prediction that is not finite is a miss."""
+    values = []
+    for threshold in thresholds:  # one (N, K) mask at a time
+        hit = distance < threshold if strict else distance <= threshold
+        values.append((hit & counted).sum(0))
+    values = torch.stack(values).double() if values else distance.new_zeros(0, distance.shape[1])
+    return Sums(values, counted.sum(0))
+
+
+def table(sums, *, exclude=(), average="keypoints", scale=100.0):
+    """The result of a metric: per joint, and over the joints that are not excluded; NaN where nothing was counted."""
+    if average not in AVERAGES:
+        raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}")
+    values, counts = sums
+    joints = counts.shape[0]
+    if not all(-joints <= k < joints for k in exclude):
+        raise ValueError(f"exclude must name joints from 0 to {joints - 1}, got {tuple(exclude)}")
+    included = torch.ones_like(counts, dtype=torch.bool)
+    included[list(exclude)] = False
+    included &= counts > 0
+    per_joint = scale * values / counts
+    if average == "keypoints":
+        mean = scale * (values * included).sum(-1) / (counts * included).sum()
+    else:
+        mean = per_joint.where(included, 0.0).sum(-1) / included.sum()
+    return {"mean": mean, "per_joint": per_joint, "counts": counts}

@@ -1,0 +1,149 @@
+"""COCO's keypoint average precision and recall: the ten numbers of pycocotools, vectorised over people."""
+
+import numpy as np
+import torch
+
+from ..skeletons import COCO
+from ._pairs import check_each, check_people, check_visible, match_pictures, pair_oks
+
+NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+AREAS = ((0.0, 1e10), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, medium, large
+
+
+def coco_ap(
+    pred,
+    scores,
+    pred_picture,
+    target,
+    visible,
+    area,
+    target_picture,
+    *,
+    boxes=None,
+    crowd=None,
+    sigmas=COCO.sigmas,
+    max_people=20,
+):
+    """COCO's ten keypoint numbers, as pycocotools computes them.
+
+    Args:
+        pred: (D, K, 2) tensor of predicted people.
+        scores: (D,) finite; ties keep their order.
+        pred_picture: (D,) integers, which picture each is in.
+        target, visible, target_picture: (G, K, 2), (G, K) and (G,), the annotated people.
+        area: (G,) their segments' areas in square pixels.
+        boxes: (G, 4) ``x1, y1, x2, y2``, which stand in for people without a labelled joint; without boxes nothing
+            matches those. They are ignored either way, and so is a prediction that is matched to one.
+        crowd: (G,) bool: people who are ignored, and may be matched any number of times.
+        sigmas: K constants of the joints.
+        max_people: the best predictions of a picture that count.
+
+    Returns:
+        dict of float64 tensors from 0 to 1: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl; -1 for a range of areas
+        (m: 32^2 to 96^2, l: more) in which nobody is annotated.
+    """
+    name, joints = "coco_ap", len(sigmas)
+    check_people(name, "pred", pred, pred_picture, joints)
+    check_people(name, "target", target, target_picture, joints)
+    check_each(name, "scores", scores, pred)
+    check_each(name, "area", area, target)
+    check_each(name, "crowd", crowd, target)
+    visible = check_visible(name, visible, target)
+    scores = scores.double()
+    if not scores.isfinite().all():
+        raise ValueError(f"{name}: scores must be finite, {int((~scores.isfinite()).sum())} of {len(scores)} are not")
+    pictures, number = torch.unique(torch.cat((pred_picture, target_picture)), return_inverse=True)
+    pred_number, target_number = number[: len(pred)], number[len(pred) :]
+
+    rank, order = best_of_each(scores, pred_number, len(pictures), max_people)
+    pred, scores, pred_number = pred[order].double(), scores[order], pred_number[order]
+    by_picture = torch.argsort(target_number, stable=True)
+    target, visible, area = target[by_picture].double(), visible[by_picture], area[by_picture].double()
+    boxes = None if boxes is None else boxes[by_picture].double()
+    crowd = torch.zeros_like(area, dtype=torch.bool) if crowd is None else crowd[by_picture].bool()
+
+    limits = torch.tensor(AREAS, dtype=torch.float64, device=area.device)
+    left_out = (crowd | ~visible.any(1)) | (area < limits[:, :1]) | (area > limits[:, 1:])
+    extent = pred.amax(1) - pred.amin(1)
+    extent = extent[:, 0] * extent[:, 1]
+    outside = (extent < limits[:, :1]) | (extent > limits[:, 1:])
+
+    pairs = match_pictures(pred_number, target_number[by_picture], len(pictures))
+    similarity = pair_oks(pairs, pred, target, area, sigmas, visible, boxes)
+    matched, to_left_out = greedy_match(pairs, similarity, rank, left_out, crowd)
+    ignored = torch.where(matched, to_left_out, outside[:, None])
+    precision, recall = precision_recall(matched, ignored, scores, (~left_out).sum(1))
+    return dict(zip(NAMES, summary(precision, recall), strict=True))
+
+
+def best_of_each(scores, picture, pictures, limit):
+    """The order that sorts by picture, then by score, and keeps the best of each; their ranks in their picture."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    order = order[torch.argsort(picture[order], stable=True)]
+    count = torch.bincount(picture, minlength=pictures)
+    rank = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[picture[order]]
+    kept = rank < limit
+    return rank[kept], order[kept]
+
+
+def greedy_match(pairs, similarity, rank, left_out, crowd):
+    """Matches predictions, best first within a picture, for every area range (A) and threshold (T) at once.
+
+    A prediction takes the free person of highest OKS at or above the threshold; one who counts before one who is left
+    out; the last one in case of a tie.
+
+    Returns:
+        ``matched`` and ``to_left_out``, (A, T, D) bool: whether a prediction is matched, and to somebody left out.
+    """
+    device, areas, people = similarity.device, len(left_out), left_out.shape[1]
+    thresholds = torch.tensor(np.minimum(THRESHOLDS, 1 - 1e-10), device=device)
+    matched = torch.zeros(areas, len(thresholds), len(rank), dtype=torch.bool, device=device)
+    to_left_out = torch.zeros_like(matched)
+    free = torch.ones(areas, len(thresholds), people, dtype=torch.bool, device=device)
+
+    # Pairs in the order of preference, so that the largest number wins; pairs are unique, so are the numbers.
+    by_similarity = torch.argsort(similarity, stable=True)
+    preference = torch.empty_like(by_similarity)
+    preference[by_similarity] = torch.arange(len(by_similarity), device=device)
+    preference = preference + len(similarity) * ~left_out[:, pairs.target]
+    # The sequential part: one step per rank, over all pictures at once.
+    by_rank = torch.argsort(rank[pairs.pred], stable=True)
+    for step in by_rank.split(torch.bincount(rank[pairs.pred]).tolist()):
+        pred, target = pairs.pred[step], pairs.target[step]
+        allowed = (similarity[step] >= thresholds[:, None]) & (free[..., target] | crowd[target])
+        wanted = preference[:, None, step].where(allowed, -1)
+        here, segment = torch.unique_consecutive(pred, return_inverse=True)
+        best = wanted.new_full((*wanted.shape[:2], len(here)), -1)
+        best.scatter_reduce_(2, segment.expand_as(wanted), wanted, "amax")
+        found = best >= 0
+        person = pairs.target[by_similarity[best.clamp(min=0) % len(similarity)]]
+        matched[..., here] = found
+        to_left_out[..., here] = found & left_out[:, None].expand_as(free).gather(2, person)
+        taken = torch.zeros_like(free).scatter_reduce_(2, person, found, "amax")
+        free &= ~taken
+    return matched, to_left_out
+
+
+def precision_recall(matched, ignored, scores, people):
+    """Precision at RECALLS, (A, T, R), and the last recall, (A, T); -1 where ``people`` (A,) is 0."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    matched, ignored = matched[..., order], ignored[..., order]
+    true = (matched & ~ignored).cumsum(-1, dtype=torch.float64)
+    false = (~matched & ~ignored).cumsum(-1, dtype=torch.float64)
+    recall = true / people[:, None, None].clamp(min=1)
+    precision = true / (true + false + np.spacing(1))
+    precision = precision.flip(-1).cummax(-1).values.flip(-1)
+    wanted = torch.tensor(RECALLS, device=scores.device).expand(*recall.shape[:2], -1).contiguous()
+    index = torch.searchsorted(recall, wanted)
+    padded = torch.nn.functional.pad(precision, (0, 1))  # recalls that are not reached
+    nobody = (people == 0)[:, None]
+    last = torch.nn.functional.pad(recall, (1, 0))[..., -1]  # no predictions: 0
+    return padded.gather(2, index).masked_fill(nobody[..., None], -1), last.masked_fill(nobody, -1)
+
+
+def summary(precision, recall):
+    """The ten numbers in the order of NAMES. Thresholds 0 and 5 are 0.5 and 0.75; area ranges 1 and 2 are m and l."""
+    for values in (precision, recall):
+        yield from (values[0].mean(), values[0, 0].mean(), values[0, 5].mean(), values[1].mean(), values[2].mean())

@@ -1,0 +1,130 @@
+"""Metrics made of the distance between a predicted and an annotated joint: PCK, PCKh, PDJ, AUC, EPE, NME."""
+
+import torch
+
+from ._tables import Sums, check_norm, check_poses, distances, hits, table
+
+# MPII's pelvis and thorax, which its evaluation leaves out of the mean.
+MPII_EXCLUDED = (6, 7)
+# MPII's head size is 0.6 of the diagonal of the head box: 0.8 * 0.75.
+HEAD_BIAS = 0.6
+
+
+def head_size(boxes):
+    """MPII's head size: 0.6 of the diagonal of the head box.
+
+    Args:
+        boxes: (N, 4) tensor of ``x1, y1, x2, y2``; any two opposite corners will do.
+
+    Returns:
+        (N,) tensor.
+    """
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"head_size: boxes must be (N, 4), got shape {tuple(boxes.shape)}")
+    return HEAD_BIAS * (boxes[:, 2:] - boxes[:, :2]).norm(dim=-1)
+
+
+def torso_size(target, joints):
+    """The distance of two annotated joints, such as left shoulder and right hip: (N,).
+
+    Args:
+        target: (N, K, 2) tensor.
+        joints: two joint indices: (9, 2) in LSP, (0, 7) in FLIC, (13, 2) in MPII, (5, 12) in COCO.
+    """
+    first, second = joints
+    return (target[:, first] - target[:, second]).norm(dim=-1)
+
+
+def pck_sums(name, pred, target, visible, norm, thresholds, strict, argument="norm"):
+    pred, target, counted = check_poses(name, pred, target, visible)
+    norm, usable = check_norm(name, argument, norm, target)
+    return hits(distances(pred, target) / norm, counted & usable, thresholds, strict)
+
+
+def pck(pred, target, visible=None, norm=1.0, *, threshold=0.2, exclude=(), strict=False, average="keypoints"):
+    """Percentage of correct keypoints: a joint is correct when its distance is at most ``threshold * norm``.
+
+    Args:
+        pred, target: (N, K, 2) tensors.
+        visible: (N, K), bool or a number that counts from 0.5 on; None: every joint. Joints that are not visible, and
+            targets that are not finite, are not counted. Predictions that are not finite are misses.
+        norm: (N,) tensor or a number: the length that distances are divided by, see :func:`torso_size` and
+            :func:`head_size`. A person whose norm is not positive and finite counts no joint; ``counts`` shows it.
+        threshold: in units of ``norm``.
+        exclude: joints that are left out of the mean.
+        strict: False: a distance of exactly the threshold is correct (``<=``: the data sets' own evaluations);
+            True: it is not (``<``: MMPose).
+        average: the mean over ``"keypoints"``, all counted joints alike, or over ``"joints"``, the columns of
+            ``per_joint`` alike (MMPose).
+
+    Returns:
+        dict of float64 tensors: ``mean``, ``per_joint`` (K,), in percent, NaN where nothing was counted; ``counts``
+        (K,) int64.
+
+    Example:
+        >>> target = torch.tensor([[[0.0, 0.0], [10.0, 0.0]]])
+        >>> pck(target + 1, target, norm=torso_size(target, (0, 1)))["mean"].item()
+        100.0
+    """
+    sums = pck_sums("pck", pred, target, visible, norm, [threshold], strict)
+    return table(Sums(sums.values[0], sums.counts), exclude=exclude, average=average)
+
+
+def pckh(pred, target, visible, head_size, *, threshold=0.5, exclude=MPII_EXCLUDED, strict=False, average="keypoints"):
+    """MPII's PCKh: :func:`pck` in units of the head size, without pelvis and thorax in the mean.
+
+    ``head_size`` is (N,), from the head boxes by :func:`head_size`. The mean weights joints by how often they are
+    annotated, as MPII's evaluation and HRNet's do; ``average="joints"`` is the plain mean of the columns. Predictions
+    that count pixels from 0 need 1 added before they meet MPII's own files, which count from 1.
+    """
+    sums = pck_sums("pckh", pred, target, visible, head_size, [threshold], strict, "head_size")
+    return table(Sums(sums.values[0], sums.counts), exclude=exclude, average=average)
+
+
+def pdj(pred, target, visible, torso_size, *, thresholds=None, exclude=(), strict=False, average="keypoints"):
+    """Percentage of detected joints, as a curve: :func:`pck` at every one of ``thresholds`` of the torso diameter.
+
+    Args:
+        thresholds: T fractions of the torso; default 0, 0.01, ... 0.5.
+        Others as in :func:`pck`.
+
+    Returns:
+        dict: ``mean`` (T,), ``per_joint`` (T, K), ``counts`` (K,), ``thresholds`` (T,).
+    """
+    thresholds = [i / 100 for i in range(51)] if thresholds is None else [float(t) for t in thresholds]
+    sums = pck_sums("pdj", pred, target, visible, torso_size, thresholds, strict, "torso_size")
+    result = table(sums, exclude=exclude, average=average)
+    return result | {"thresholds": torch.tensor(thresholds, dtype=torch.float64, device=target.device)}
+
+
+def auc_thresholds(steps):
+    return [i / steps for i in range(steps)]
+
+
+def auc(pred, target, visible=None, norm=30.0, *, steps=20, exclude=(), strict=True, average="joints"):
+    """Area under the PCK curve: the mean over the thresholds ``0, 1/steps, ..., (steps-1)/steps`` of ``norm``.
+
+    The defaults are MMPose's: 20 steps of 30 pixels, ``<``, the plain mean over joints. In percent, as :func:`pck`.
+    """
+    sums = pck_sums("auc", pred, target, visible, norm, auc_thresholds(steps), strict)
+    return table(Sums(sums.values.mean(0), sums.counts), exclude=exclude, average=average)
+
+
+def error_sums(name, pred, target, visible, norm):
+    pred, target, counted = check_poses(name, pred, target, visible)
+    norm, usable = check_norm(name, "norm", norm, target)
+    counted = counted & usable
+    return Sums((distances(pred, target) / norm).where(counted, 0.0).sum(0), counted.sum(0))
+
+
+def epe(pred, target, visible=None, *, exclude=(), average="keypoints"):
+    """End-point error: the mean distance, in the unit of the coordinates; same dict as :func:`pck`, not percent.
+
+    A prediction that is not finite makes the error of its joint NaN or infinite: a missing joint has no distance.
+    """
+    return table(error_sums("epe", pred, target, visible, 1.0), exclude=exclude, average=average, scale=1.0)
+
+
+def nme(pred, target, visible=None, norm=1.0, *, exclude=(), average="keypoints"):
+    """Normalised mean error: the mean of distance / ``norm``, a ratio; as :func:`epe` otherwise."""
+    return table(error_sums("nme", pred, target, visible, norm), exclude=exclude, average=average, scale=1.0)

@@ -1,0 +1,50 @@
+"""PCP: percentage of correct parts."""
+
+import torch
+
+from ..skeletons import LSP
+from ._tables import Sums, check_poses, distances, table
+
+RULES = ("strict", "relaxed")
+
+
+def pcp_sums(pred, target, visible, sticks, threshold, rule):
+    pred, target, counted = check_poses("pcp", pred, target, visible)
+    if rule not in RULES:
+        raise ValueError(f"pcp: rule must be one of {', '.join(RULES)}, got {rule!r}")
+    joints = target.shape[1]
+    values, counts = [], []
+    for stick in sticks:
+        ends = [list(end) if isinstance(end, (tuple, list)) else [end] for end in stick]
+        if len(ends) != 2 or not all(0 <= k < joints for end in ends for k in end):
+            raise ValueError(f"pcp: a stick must be two joints (or tuples of them) from 0 to {joints - 1}, got {stick}")
+        (p1, p2), (t1, t2) = ([pose[:, end].mean(1) for end in ends] for pose in (pred, target))
+        length = distances(t1, t2)
+        first, second = distances(p1, t1), distances(p2, t2)
+        if rule == "strict":
+            hit = (first <= threshold * length) & (second <= threshold * length)
+        else:
+            hit = (first + second) / 2 <= threshold * length
+        here = torch.stack([counted[:, end].all(1) for end in ends]).all(0)
+        values.append((hit & here).sum())
+        counts.append(here.sum())
+    if not values:
+        raise ValueError("pcp: sticks must not be empty")
+    return Sums(torch.stack(values).double(), torch.stack(counts))
+
+
+def pcp(pred, target, visible=None, *, sticks=LSP.sticks, threshold=0.5, rule="strict", average="keypoints"):
+    """Percentage of correct parts: a stick is correct when its ends are near, in units of its annotated length.
+
+    Args:
+        pred, target, visible: as in :func:`pypose_ops.metrics.pck`; a stick counts when all its joints do.
+        sticks: pairs of ends; an end is a joint index, or a tuple of them whose middle it is. Default: the ten of LSP.
+        threshold: of the length of the stick.
+        rule: ``"strict"``: both ends are within the threshold; ``"relaxed"``: the mean of their distances is (the rule
+            of the papers of DeepPose and DS-CNN).
+        average: ``"keypoints"``, every counted stick alike, or ``"joints"``, the columns alike.
+
+    Returns:
+        dict as of :func:`pypose_ops.metrics.pck`; ``per_joint`` and ``counts`` have one entry per stick.
+    """
+    return table(pcp_sums(pred, target, visible, sticks, threshold, rule), average=average)

@@ -1,0 +1,171 @@
+"""Markov random fields over joints: messages between heatmaps through learned displacement priors."""
+
+import torch
+
+from ._arguments import choice
+from ._autograd import call, no_double_backward
+
+_ops = torch.ops.pypose_ops
+_METHODS = ("sparse", "fft")
+_SMALLEST_MESSAGE = 1e-30  # as in csrc/mrf/mrf_message_passing.h
+
+
+def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e-2, prior_index=None, method="sparse"):
+    """One round of message passing between heatmaps: Tompson et al. (NIPS 2014), equation 2, on an edge list.
+
+    Target ``j`` receives, from every edge ``e = (v, j)`` that ends there, where its source would expect it::
+
+        u = max(unary, floor)
+        message_e(x) = sum over y of prior_e(x - y) * u_v(y)  +  bias_e(x)
+        out_j(x) = sum over e of log message_e(x)
+
+    a convolution with zero padding. Nothing of the size of a message is kept: the share of the floor comes from sums
+    over the prior, the rest from the pixels above the floor, and only the product of the messages is stored. The cost
+    grows with the number of those pixels.
+
+    Args:
+        unary (Tensor): ``(B, V, H, W)``, float16, bfloat16, float32 or float64; what each source joint sees. Pixels
+            that are not finite count as ``floor``.
+        prior (Tensor): ``(E, kh, kw)``, float32 or float64, odd sizes: ``prior[e, kh // 2 + dy, kw // 2 + dx]`` weighs
+            "the target is ``(dx, dy)`` pixels from the source". Any size: displacements beyond the map are never read.
+            Weights that are negative or not finite count as 0.
+        bias (Tensor): ``(E,)`` or ``(E, H, W)``, float32 or float64, positive: what a target can have without any
+            support. Values that are negative or not finite count as 0.
+        edges (list[tuple[int, int]]): ``(source, target)`` per edge, each pair at most once. A tensor is read back to
+            the host; under ``torch.compile`` and in CUDA graphs pass a list.
+        num_targets (int, optional): J; by default V. A target without edges gets a map of zeros.
+        floor (float): positive; smallest value of a unary.
+        prior_index (list[int], optional): which prior each edge uses, where edges share priors; ``prior`` then is
+            ``(P, kh, kw)``.
+        method (str): ``"sparse"``; or ``"fft"`` for unaries most of whose pixels are above the floor: plain torch,
+            differentiable, with the messages in memory, one target at a time. Its absolute error is some 1e-7 of the
+            largest message, so small messages lose digits in float32, and its last bits depend on torch's transforms.
+
+    Returns:
+        Tensor: ``(B, J, H, W)`` log-energies, contiguous, float32 (float64 for a float64 unary). A message that is 0
+        counts as 1e-30.
+
+    Differentiable with respect to ``unary`` (pixels above the floor), ``prior`` and ``bias``, once, deterministically;
+    the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
+
+    Raises:
+        ValueError: edges are not pairs of integers; an unknown method.
+        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> unary = torch.rand(1, 2, 16, 12)
+        >>> prior = torch.ones(2, 31, 23) / (31 * 23)
+        >>> mrf_message_passing(unary, prior, torch.full((2,), 1e-3), [(0, 1), (1, 0)]).shape
+        torch.Size([1, 2, 16, 12])
+    """
+    flat = flat_edges("mrf_message_passing", edges)
+    index = [] if prior_index is None else _integers("mrf_message_passing", "prior_index", prior_index)
+    targets = unary.shape[1] if num_targets is None else num_targets
+    # Transforms of nothing are an error in torch.
+    if _METHODS[choice("mrf_message_passing", "method", method, _METHODS)] == "fft" and unary.shape[0] > 0:
+        return _fft_messages(unary, prior, bias, flat, index, targets, float(floor))
+    return call(
+        _ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, float(floor)
+    )
+
+
+def flat_edges(op, edges):
+    """``[source, target, source, target, ...]`` of a list, tuple, array or tensor of pairs."""
+    if hasattr(edges, "tolist"):
+        edges = edges.tolist()
+    if any(len(pair) != 2 for pair in edges):
+        raise ValueError(f"{op}: edges must be pairs (source, target), got {edges!r}")
+    return _integers(op, "edges", [end for pair in edges for end in pair])
+
+
+def _integers(op, name, values):
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if any(not isinstance(v, int) for v in values):
+        raise ValueError(f"{op}: {name} must be integers, got {values!r}")
+    return list(values)
+
+
+def _fft_messages(unary, prior, bias, edges, index, targets, floor):
+    """The same numbers by transforms of (2 H, 2 W) and more; checked by the operator on an empty batch."""
+    _ops.mrf_message_passing.default(unary[:0].detach(), prior.detach(), bias.detach(), edges, index, targets, floor)
+    acc = torch.float64 if unary.dtype == torch.float64 else torch.float32
+    height, width = unary.shape[-2:]
+    u = unary.to(acc)
+    u = torch.where(u.isfinite() & (u > floor), u, floor)
+    prior, bias = (torch.where(t.isfinite() & (t > 0), t, 0.0).to(acc) for t in (prior, bias))
+    reach = [min(k // 2, n - 1) for k, n in zip(prior.shape[-2:], (height, width), strict=True)]
+    prior = prior[
+        :,
+        prior.shape[-2] // 2 - reach[0] : prior.shape[-2] // 2 + reach[0] + 1,
+        prior.shape[-1] // 2 - reach[1] : prior.shape[-1] // 2 + reach[1] + 1,
+    ]
+    size = [_fast_length(n + r) for n, r in zip((height, width), reach, strict=True)]
+    spectra = torch.fft.rfft2(u, s=size)
+    bias = bias[:, None, None] if bias.dim() == 1 else bias
+    sources, ends = edges[::2], edges[1::2]
+    out = []
+    for target in range(targets):
+        members = [e for e, end in enumerate(ends) if end == target]
+        if not members:
+            out.append(u.new_zeros(u.shape[0], height, width))
+            continue
+        kernels = torch.fft.rfft2(_wrapped(prior[[index[e] if index else e for e in members]], reach, size))
+        messages = torch.fft.irfft2(spectra[:, [sources[e] for e in members]] * kernels, s=size)
+        # The true sum is not negative, what the transform leaves may be.
+        messages = messages[..., :height, :width].clamp(min=0) + bias[members]
+        out.append(messages.clamp(min=_SMALLEST_MESSAGE).log().sum(1))
+    return torch.stack(out, 1) if out else u.new_zeros(u.shape[0], 0, height, width)
+
+
+def _wrapped(kernels, reach, size):
+    """Kernels padded to the transform's size, displacement 0 at element 0."""
+    padding = (0, size[1] - kernels.shape[-1], 0, size[0] - kernels.shape[-2])
+    return torch.nn.functional.pad(kernels, padding).roll((-reach[0], -reach[1]), (-2, -1))
+
+
+def _fast_length(n):
+    """The next length that transforms handle well: a product of 2, 3 and 5."""
+    while True:
+        rest = n
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return n
+        n += 1
+
+
+@torch.library.register_fake("pypose_ops::mrf_message_passing")
+def _(unary, prior, bias, edges, prior_index, num_targets, floor):
+    torch._check(unary.dim() == 4, lambda: "mrf_message_passing: unary must be (B, V, H, W)")
+    dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
+    return unary.new_empty((unary.shape[0], num_targets, unary.shape[2], unary.shape[3]), dtype=dtype)
+
+
+@torch.library.register_fake("pypose_ops::_mrf_message_passing_backward")
+def _(grad, unary, prior, bias, edges, prior_index, floor, want_unary, want_prior, want_bias):
+    dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
+
+    def like(tensor, wanted):
+        return unary.new_empty(tensor.shape if wanted else (0,), dtype=dtype)
+
+    return like(unary, want_unary), like(prior, want_prior), like(bias, want_bias)
+
+
+def _setup_context(ctx, inputs, output):
+    unary, prior, bias, edges, prior_index, _, floor = inputs
+    ctx.save_for_backward(unary, prior, bias)
+    ctx.options = (edges, prior_index, floor)
+
+
+def _backward(ctx, grad):
+    tensors = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[:3]
+    found = _ops._mrf_message_passing_backward.default(grad, *tensors, *ctx.options, *wanted)
+    found = (g.to(t.dtype) if w else None for g, t, w in zip(found, tensors, wanted, strict=True))
+    return *found, None, None, None, None
+
+
+torch.library.register_autograd("pypose_ops::mrf_message_passing", _backward, setup_context=_setup_context)
+no_double_backward("_mrf_message_passing_backward")

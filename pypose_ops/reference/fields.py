@@ -1,0 +1,150 @@
+"""Part affinity fields, limb masks, offset maps and SimCC labels in plain torch."""
+
+import torch
+
+from .._arguments import check_pairs, check_size, expand_visible
+from ..fields import check_two, label_bins
+
+FARTHEST, SHORTEST = 1e6, 1e-6
+
+
+def part_affinity_fields(
+    keypoints, limbs, width, size, *, visible=None, profile="band", combine="mean", dtype=torch.float32
+):
+    """Definition of :func:`pypose_ops.part_affinity_fields`: every person's field in memory at once."""
+    limb = _limbs("part_affinity_fields", keypoints, limbs, size, visible, dtype)
+    drawn = limb["present"] & (limb["length"] >= SHORTEST)[..., None, None]
+    across, along = limb["across"], limb["along"]
+    if profile in ("band", "openpose"):
+        weight = ((across.abs() <= width) & _box(limb, width, size, profile == "openpose")).to(across)
+    elif profile == "trt_pose":
+        beyond = along - along.clamp(min=0).minimum(limb["length"][..., None, None])
+        weight = torch.exp(-(across**2 + beyond**2) / width**2)
+    else:
+        length = limb["length"][..., None, None]
+        nearest = (along * length / (length**2).clamp(min=1)).clamp(0, 1) * length
+        weight = torch.exp(-((across**2 + (along - nearest) ** 2) ** 2) / (2 * width**2))
+    weight = torch.where(drawn, weight, 0.0)
+    fields = weight[..., None, :, :] * limb["direction"][..., None, None]  # (B, P, L, 2, H, W)
+    fields = torch.where(drawn[..., None, :, :], fields, 0.0).sum(1)
+    if combine == "mean":
+        people = (weight if profile in ("band", "openpose") else drawn.to(weight).expand_as(weight)).sum(1)
+        fields = fields / people.clamp(min=1)[:, :, None]
+    return fields.flatten(1, 2).to(dtype)
+
+
+def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float32):
+    """Definition of :func:`pypose_ops.limb_masks`: every person's mask in memory at once."""
+    limb = _limbs("limb_masks", keypoints, limbs, size, visible, dtype)
+    beyond = limb["along"] - limb["along"].clamp(min=0).minimum(limb["length"][..., None, None])
+    inside = limb["present"] & (limb["across"] ** 2 + beyond**2 <= width**2)
+    return inside.any(1).to(dtype)
+
+
+def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest", dtype=torch.float32):
+    """Definition of :func:`pypose_ops.offset_heatmaps`."""
+    height, width = check_size("offset_heatmaps", size)
+    acc = torch.float64 if dtype == torch.float64 else torch.float32
+    points, drawn = _people("offset_heatmaps", keypoints, visible, acc)  # (B, P, K, 2), (B, P, K)
+    shape = (*drawn.shape, height, width)
+    x = ((points[..., 0, None] - torch.arange(width).to(points)) / radius)[..., None, :].expand(shape)
+    y = ((points[..., 1, None] - torch.arange(height).to(points)) / radius)[..., :, None].expand(shape)
+    distance = torch.where(drawn[..., None, None], x**2 + y**2, torch.inf)
+    if shape[1] == 0:
+        return distance.new_zeros((shape[0], 3 * shape[2], height, width), dtype=dtype)
+    if combine == "nearest":
+        winner = distance.argmin(1, keepdim=True)
+    else:
+        order = torch.arange(shape[1], device=points.device).reshape(1, -1, 1)
+        winner = torch.where(drawn, order, -1).amax(1, keepdim=True).clamp(min=0)[..., None, None]
+        winner = winner.expand(shape[0], 1, *shape[2:])
+    anybody = drawn.any(1)[..., None, None]
+    maps = [(distance <= 1).any(1).to(acc)]
+    maps += [torch.where(anybody, offset.gather(1, winner).squeeze(1), 0.0) for offset in (x, y)]
+    return torch.stack(maps, 2).flatten(1, 2).to(dtype)
+
+
+def simcc_labels(
+    keypoints,
+    sigma,
+    size,
+    *,
+    split_ratio=2,
+    visible=None,
+    profile="gaussian",
+    center="rounded",
+    normalize="peak",
+    smoothing=0.0,
+    dtype=torch.float32,
+):
+    """Definition of :func:`pypose_ops.simcc_labels`."""
+    height, width = check_size("simcc_labels", size)
+    sigmas = check_two("simcc_labels", "sigma", sigma)
+    acc = torch.float64 if dtype == torch.float64 else torch.float32
+    drawn = keypoints.isfinite().all(-1)
+    if visible is not None:
+        drawn = drawn & expand_visible("simcc_labels", visible, keypoints)
+    points = torch.where(drawn[..., None], keypoints.detach().to(acc), 0.0) * split_ratio
+    labels = []
+    for axis, pixels in enumerate((width, height)):
+        bins, at = label_bins("simcc_labels", pixels, split_ratio), points[..., axis, None]
+        grid = torch.arange(bins).to(points)
+        if profile == "one_hot":
+            hit = grid == at.round()
+            label = torch.where(hit, 1 - smoothing, torch.full_like(grid, smoothing / max(bins - 1, 1)))
+            label = torch.where(hit.any(-1, keepdim=True), label, 0.0)
+        else:
+            mean = at.round() if center == "rounded" else at
+            label = torch.exp(-0.5 * ((grid - mean) / sigmas[axis]) ** 2)
+            if normalize == "density":
+                label = label / (sigmas[axis] * (2 * torch.pi) ** 0.5)
+        labels.append(torch.where(drawn[..., None], label, 0.0).to(dtype))
+    return tuple(labels)
+
+
+def _people(op, keypoints, visible, acc):
+    """Keypoints with a people axis, 0 where they draw nothing, and whether they do."""
+    drawn = (keypoints.abs() <= FARTHEST).all(-1)
+    if visible is not None:
+        drawn = drawn & expand_visible(op, visible, keypoints)
+    points = torch.where(drawn[..., None], keypoints.detach().to(acc), 0.0)
+    return (points, drawn) if keypoints.dim() == 4 else (points[:, None], drawn[:, None])
+
+
+def _limbs(op, keypoints, limbs, size, visible, dtype):
+    """Every limb seen from every pixel: (B, P, L) and (B, P, L, H, W)."""
+    height, width = check_size(op, size)
+    acc = torch.float64 if dtype == torch.float64 else torch.float32
+    points, drawn = _people(op, keypoints, visible, acc)
+    pairs = torch.tensor(check_pairs(op, "limbs", limbs), dtype=torch.long, device=points.device).reshape(-1, 2)
+    start, end = points[:, :, pairs[:, 0]], points[:, :, pairs[:, 1]]
+    length = (end - start).norm(dim=-1)
+    forward = torch.tensor([1.0, 0.0]).to(points)  # of a limb without length
+    direction = torch.where(length[..., None] >= SHORTEST, (end - start) / length[..., None], forward)
+    dx = (torch.arange(width).to(points) - start[..., 0, None])[..., None, :]
+    dy = (torch.arange(height).to(points) - start[..., 1, None])[..., :, None]
+    ux, uy = direction[..., 0, None, None], direction[..., 1, None, None]
+    return {
+        "start": start,
+        "end": end,
+        "length": length,
+        "direction": direction,
+        "present": (drawn[:, :, pairs[:, 0]] & drawn[:, :, pairs[:, 1]])[..., None, None],
+        "across": dx * uy - dy * ux,
+        "along": dx * ux + dy * uy,
+    }
+
+
+def _box(limb, width, size, rounded):
+    """Which pixels are in the limb's bounding box, grown by the width."""
+    inside = []
+    for axis, pixels in enumerate((size[1], size[0])):
+        a, b = limb["start"][..., axis, None], limb["end"][..., axis, None]
+        low, high = torch.minimum(a, b) - width, torch.maximum(a, b) + width
+        grid = torch.arange(pixels).to(low)
+        if rounded:  # halves away from zero, as in C
+            low, high = (v.sign() * torch.floor(v.abs() + 0.5) for v in (low, high))
+            inside.append((grid >= low) & (grid < high))
+        else:
+            inside.append((grid >= low) & (grid <= high))
+    return inside[0][..., None, :] & inside[1][..., :, None]

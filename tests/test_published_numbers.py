@@ -1,0 +1,192 @@
+"""The tables of published papers and challenges, from the authors' own predictions."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+from pypose_ops import metrics
+from pypose_ops.skeletons import COCO, LSP, MPII
+
+
+def grouped(values, groups):
+    return [values[list(members)].mean().item() for _, members in groups]
+
+
+def same_table(actual, published, digits):
+    """Every cell within half a unit of its last digit; halves were rounded either way."""
+    assert len(actual) == len(published)
+    for ours, theirs in zip(actual, published, strict=True):
+        assert abs(ours - theirs) <= 0.5 * 10**-digits + 1e-6, (actual, published)
+
+
+# PCK@0.2 and its columns; strict PCP and its columns; relaxed PCP
+LSP_TABLE = {
+    "tompson2014": (
+        72.3, (90.6, 79.2, 67.9, 63.4, 69.5, 71.0, 64.2), 66.6, (90.3, 70.4, 61.2, 63.0, 51.2, 83.7), 73.7,
+    ),
+    "fan2015": (
+        73.0, (92.4, 75.2, 65.3, 64.0, 75.6, 68.3, 70.4), 70.1, (95.4, 77.6, 69.8, 62.8, 49.2, 86.6), 76.6,
+    ),
+    "wei2016": (
+        90.5, (97.8, 92.5, 87.0, 83.9, 91.5, 90.8, 89.9), 88.3, (98.0, 92.2, 89.1, 85.8, 77.9, 95.0), 91.4,
+    ),
+}  # fmt: skip
+
+
+def lsp(shared_data, name):
+    folder = shared_data / "predictions"
+    joints = torch.from_numpy(scipy.io.loadmat(folder / "lsp_joints.mat")["joints"][:2, :, 1000:])
+    pred = torch.from_numpy(scipy.io.loadmat(folder / f"lsp_{name}.mat")["pred"].astype(np.float64))
+    return pred.permute(2, 1, 0), joints.permute(2, 1, 0)
+
+
+@pytest.mark.parametrize("name", LSP_TABLE)
+def test_leeds_sports_pose(shared_data, name):
+    pred, target = lsp(shared_data, name)
+    pck_mean, pck_columns, strict_mean, strict_columns, relaxed_mean = LSP_TABLE[name]
+    pck = metrics.pck(pred, target, norm=metrics.torso_size(target, (9, 2)))
+    same_table([pck["mean"].item()], [pck_mean], 1)
+    same_table(grouped(pck["per_joint"], LSP.groups), pck_columns, 1)
+    strict = metrics.pcp(pred, target)
+    same_table([strict["mean"].item()], [strict_mean], 1)
+    same_table(grouped(strict["per_joint"], LSP.stick_groups), strict_columns, 1)
+    same_table([metrics.pcp(pred, target, rule="relaxed")["mean"].item()], [relaxed_mean], 1)
+
+
+def mpii(shared_data):
+    file = scipy.io.loadmat(shared_data / "predictions" / "mpii_valid_tompson2015.mat")
+    pred, target = (torch.from_numpy(file[f"pos_{which}_src"]).permute(2, 0, 1) for which in ("pred", "gt"))
+    boxes = torch.from_numpy(file["headboxes_src"]).permute(2, 0, 1).flatten(1)
+    return pred, target, torch.from_numpy(1 - file["jnt_missing"].T), metrics.head_size(boxes)
+
+
+def test_mpii_validation(shared_data):
+    result = metrics.pckh(*mpii(shared_data))
+    same_table(grouped(result["per_joint"], MPII.groups), (95.60, 92.71, 83.36, 76.74, 81.93, 73.36, 65.45), 2)
+    same_table([result["mean"].item()], [82.34], 2)
+
+
+def coco(shared_data):
+    folder = shared_data / "predictions"
+    truth = json.loads((folder / "coco_example_val.json").read_text())["annotations"]
+    found = json.loads((folder / "coco_example_preds.json").read_text())
+    points = torch.tensor([a["keypoints"] for a in truth], dtype=torch.float64).view(-1, 17, 3)
+    boxes = torch.tensor([a["bbox"] for a in truth], dtype=torch.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    return dict(
+        pred=torch.tensor([p["keypoints"] for p in found], dtype=torch.float64).view(-1, 17, 3)[..., :2],
+        scores=torch.tensor([p["score"] for p in found], dtype=torch.float64),
+        pred_picture=torch.tensor([p["image_id"] for p in found]),
+        target=points[..., :2],
+        visible=points[..., 2] > 0,
+        area=torch.tensor([a["area"] for a in truth], dtype=torch.float64),
+        target_picture=torch.tensor([a["image_id"] for a in truth]),
+        boxes=boxes,
+        crowd=torch.tensor([bool(a["iscrowd"]) for a in truth]),
+    )
+
+
+def test_coco_example(shared_data):
+    published = (0.860890, 0.993145, 0.910891, 0.775578, 0.937252, 0.875, 1.0, 0.916667, 0.78, 0.942857)
+    result = metrics.coco_ap(**coco(shared_data))
+    assert [v.item() for v in result.values()] == pytest.approx(published, abs=1e-6)
+
+
+def test_ai_challenger_example(shared_data):
+    folder = shared_data / "predictions"
+    truth, found = (json.loads((folder / f"aic_example_{which}.json").read_text()) for which in ("gt", "pred"))
+    number = {}  # three pictures of the predictions are not in the ground truth, and the other way round
+    for picture in truth + found:
+        number.setdefault(picture["image_id"], len(number))
+    target = [
+        (number[p["image_id"]], keypoints, p["human_annotations"][name])
+        for p in truth
+        for name, keypoints in p["keypoint_annotations"].items()
+    ]
+    pred = [(number[p["image_id"]], k) for p in found for k in p["keypoint_annotations"].values()]
+    points = torch.tensor([t[1] for t in target], dtype=torch.float64).view(-1, 14, 3)
+    box = torch.tensor([t[2] for t in target], dtype=torch.float64)
+    result = metrics.aic_score(
+        torch.tensor([p[1] for p in pred], dtype=torch.float64).view(-1, 14, 3)[..., :2],
+        torch.tensor([p[0] for p in pred]),
+        points[..., :2],
+        points[..., 2] == 1,
+        (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]),
+        torch.tensor([t[0] for t in target]),
+    )
+    assert result["score"].item() == pytest.approx(0.99674, abs=5e-6)
+    assert result["per_threshold"].max().item() == pytest.approx(2752 / 2761)
+
+
+def pycocotools_numbers(people, sigmas=COCO.sigmas):
+    """The same ten numbers by pycocotools itself, from its own files' structures."""
+    coco_module = pytest.importorskip("pycocotools.coco")
+    from pycocotools.cocoeval import COCOeval
+
+    joints = len(sigmas)
+    oracle = coco_module.COCO()
+    pictures = torch.cat((people["pred_picture"], people["target_picture"])).unique().tolist()
+    annotations = []
+    for i in range(len(people["target"])):
+        points = torch.cat((people["target"][i], 2.0 * people["visible"][i][:, None]), 1)
+        x1, y1, x2, y2 = people["boxes"][i].double().tolist()
+        annotations.append(
+            dict(
+                id=i + 1,
+                image_id=int(people["target_picture"][i]),
+                category_id=1,
+                area=float(people["area"][i]),
+                iscrowd=int(people["crowd"][i]),
+                keypoints=points.double().flatten().tolist(),
+                num_keypoints=int(people["visible"][i].sum()),
+                bbox=[x1, y1, x2 - x1, y2 - y1],
+            )  # fmt: skip
+        )
+    oracle.dataset = dict(
+        images=[dict(id=p) for p in pictures], annotations=annotations, categories=[dict(id=1, name="person")], info={}
+    )
+    oracle.createIndex()
+    results = [
+        dict(
+            image_id=int(people["pred_picture"][i]),
+            category_id=1,
+            score=float(people["scores"][i]),
+            keypoints=torch.cat((people["pred"][i], torch.ones(joints, 1)), 1).double().flatten().tolist(),
+        )  # fmt: skip
+        for i in range(len(people["pred"]))
+    ]
+    evaluation = COCOeval(oracle, oracle.loadRes(results), "keypoints")
+    evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats
+
+
+def test_coco_example_against_pycocotools(shared_data, capsys):
+    people = coco(shared_data)
+    ours = [v.item() for v in metrics.coco_ap(**people).values()]
+    np.testing.assert_allclose(ours, pycocotools_numbers(people), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_people_against_pycocotools(seed, capsys):
+    """Ties, crowds, people without joints, more than 20 predictions in a picture, pictures without either."""
+    from test_metrics import coco_people
+
+    people = coco_people(25, seed)
+    people["pred_picture"][::17] = 100 + seed  # pictures in which nobody is annotated
+    ours = [v.item() for v in metrics.coco_ap(**people).values()]
+    np.testing.assert_allclose(ours, pycocotools_numbers(people), rtol=0, atol=1e-12)
+
+
+def test_other_skeletons_against_pycocotools(capsys):
+    from test_metrics import coco_people
+
+    people = coco_people(25, 3, joints=5)
+    sigmas = (0.05, 0.1, 0.2, 0.3, 0.4)
+    ours = [v.item() for v in metrics.coco_ap(**people, sigmas=sigmas).values()]
+    np.testing.assert_allclose(ours, pycocotools_numbers(people, sigmas), rtol=0, atol=1e-12)
