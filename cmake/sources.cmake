@@ -17,6 +17,11 @@ set(PYPOSE_OPS_STEMS
   patches/crop_patches
   patches/crop_patches_backward
   peaks/decode_heatmaps
+  peaks/decode_offsets
+  peaks/decode_simcc
+  peaks/find_peaks
+  peaks/soft_argmax
+  peaks/soft_argmax_backward
 )
 set(PYPOSE_OPS_CPU_SOURCES)
 set(PYPOSE_OPS_CUDA_SOURCES)

@@ -22,18 +22,26 @@ from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
 from .patches import box_vote, crop_patches
-from .peaks import Peaks, decode_heatmaps
+from .peaks import Peaks, PeaksWithCovariance, decode_heatmaps
+from .peaks_local import PeakSet, find_peaks
+from .peaks_simcc import decode_simcc
+from .peaks_soft import SoftPeaks, soft_argmax
 
 __version__ = _C.build_info()["version"]
 
 __all__ = [
     "Kept",
+    "PeakSet",
     "Peaks",
+    "PeaksWithCovariance",
     "People",
+    "SoftPeaks",
     "box_vote",
     "build_info",
     "crop_patches",
     "decode_heatmaps",
+    "decode_simcc",
+    "find_peaks",
     "gaussian_heatmaps",
     "geometry",
     "group_by_tags",
@@ -48,4 +56,5 @@ __all__ = [
     "reference",
     "score_limbs",
     "simcc_labels",
+    "soft_argmax",
 ]

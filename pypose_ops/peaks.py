@@ -1,12 +1,26 @@
 """Peaks of heatmaps: coordinates and scores, decoded in one call on the device that the maps are on."""
 
 import functools
+import itertools
+import math
 import operator
 from typing import NamedTuple
 
 import torch
 
 _decode_heatmaps = torch.ops.pypose_ops.decode_heatmaps.default
+_decode_offsets = torch.ops.pypose_ops._decode_offsets.default
+
+REFINES = ("none", "quarter", "parabola", "dark", "dark_udp", "centroid")
+PARITIES = (None, "hrnet", "mmpose", "mmpose0", "hf")
+_PARITIES_OF = {
+    "none": PARITIES,
+    "quarter": (None, "hrnet", "mmpose", "mmpose0"),
+    "dark": (None, "hrnet", "mmpose", "mmpose0"),
+    "dark_udp": (None, "mmpose", "mmpose0", "hf"),
+    "offset": (None, "mmpose"),
+}
+_KERNEL_SIZES = ((1, 3), (1.5, 7), (2, 11), (3, 17))  # sigma of the targets, blur: what MMPose's configurations use
 
 
 class Peaks(NamedTuple):
@@ -21,16 +35,33 @@ class Peaks(NamedTuple):
     scores: torch.Tensor
 
 
+class PeaksWithCovariance(NamedTuple):
+    """One peak per map, and how sharp it is.
+
+    Attributes:
+        coords (Tensor), scores (Tensor): as in :class:`Peaks`.
+        covariance (Tensor): ``(B, K, 2, 2)``, over x and y, in squared pixels of ``coords``; NaN where there is none.
+    """
+
+    coords: torch.Tensor
+    scores: torch.Tensor
+    covariance: torch.Tensor
+
+
 def decode_heatmaps(
     heatmaps,
     *,
     refine="dark",
-    kernel_size=11,
+    kernel_size=None,
+    sigma=None,
+    parity=None,
+    radius=None,
     flipped=None,
     flip_pairs=None,
     flip_shift=False,
     transform=None,
-    max_offset=1.0,
+    max_offset="auto",
+    return_covariance=False,
 ):
     """Finds the highest pixel of every map, refines it below the pixel grid and maps it into the image.
 
@@ -43,18 +74,48 @@ def decode_heatmaps(
     - ``"quarter"``: a quarter pixel towards the higher neighbour along each axis (Newell et al., "Stacked Hourglass
       Networks", ECCV 2016), with the border rule of MMPose 1.x: in x for ``1 < x < W - 1`` and ``y > 0``, in y for
       ``1 < y < H - 1`` and ``x > 0``.
-    - ``"dark"``: the map is blurred, and one Newton step is taken on its logarithm (Zhang et al., "Distribution-Aware
-      Coordinate Representation for Human Pose Estimation", CVPR 2020). Peaks less than two pixels from the border
-      are left where they are, as in MMPose. So are, which MMPose lacks, those where the Hessian is not negative
-      definite, and those with a pixel that is not finite among the ``kernel_size + 4`` squared pixels around them.
-      Only the 13 blurred pixels that the step needs are computed.
+    - ``"parabola"``: along each axis to the top of the parabola through the peak and its two neighbours; none at the
+      border.
+    - ``"dark"``: the map is blurred, with zeros around it, and one Newton step is taken on its logarithm (Zhang et al.,
+      "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020). Peaks less than two pixels
+      from the border are left where they are, as in MMPose. So are, which MMPose lacks, those where the Hessian is not
+      negative definite, and those with a pixel that is not finite among the ``kernel_size + 4`` squared pixels around
+      them. Only the 13 blurred pixels that the step needs are computed.
+    - ``"dark_udp"``: the same with the narrower differences of Huang et al., "The Devil is in the Details", CVPR 2020;
+      only peaks on the border are left where they are.
+    - ``"centroid"``: to the mean of the ``kernel_size`` squared pixels around the peak that are in the map, weighted by
+      their values where these are positive and finite.
+    - ``"offset"``: for UDP's "combined" maps, ``(B, 3 K, H, W)`` with a class map, x and y offsets per joint. The peak
+      is that of the class map after a blur of ``2 kernel_size + 1`` pixels with reflected borders (pixels that are not
+      finite count as 0), the score its blurred value, the step the pixel's own offset times ``radius``.
+
+    ``parity`` reproduces a peer's numbers, its faults included: steps are not limited (unless ``max_offset`` says so),
+    and those of ``"dark"`` and ``"dark_udp"`` are taken also where the Hessian is not negative definite. A map without a
+    peak still decodes to -1 with score 0. In full:
+
+    - ``"mmpose"`` (1.x). ``"quarter"`` and ``"dark"``: only the above. ``"dark_udp"``: the blurred map is scaled back to
+      the height of the peak and clamped to [0.001, 50], at the border the logarithm's border pixels are repeated, 1.2e-7
+      is added to the Hessian's diagonal. (MMPose scales by the whole map's maximum, here it is that of the 13 pixels,
+      the same unless the blur moves the maximum away.) ``"offset"``: only the above.
+    - ``"mmpose0"`` (0.x, and UDP's own code). ``"quarter"``: HRNet's border rule. ``"dark"``: as ``"mmpose"``.
+      ``"dark_udp"``: as ``"mmpose"``, without the scaling, the blur with reflected borders (OpenCV's reflect-101).
+    - ``"hrnet"`` (and DarkPose). ``"quarter"``: both axes only for ``1 < x < W - 1`` and ``1 < y < H - 1``. ``"dark"``: as
+      ``"mmpose"``.
+    - ``"hf"`` (transformers' ViTPose). ``"dark_udp"``: as ``"mmpose0"``, but the blur has sigma 0.8 whatever
+      ``kernel_size``, and its borders repeat the edge (SciPy's "reflect").
 
     Args:
         heatmaps (Tensor): ``(B, K, H, W)``, float16, bfloat16, float32 or float64, of any strides. ``H`` and ``W`` at
-            least 1, at most 2^30 pixels per map.
-        refine (str): ``"none"``, ``"quarter"`` or ``"dark"``.
-        kernel_size (int): of the blur of ``"dark"``, odd, 1 to 63; its weights are those of
-            ``cv2.getGaussianKernel(kernel_size, 0)``. 11 is for maps drawn with sigma 2, 17 for sigma 3.
+            least 1, at most 2^30 pixels per map. With ``"offset"`` ``(B, 3 K, H, W)``.
+        refine (str): one of the above.
+        kernel_size (int, optional): of the blur of ``"dark"`` and ``"dark_udp"``, odd, 1 to 63; its weights are those of
+            ``cv2.getGaussianKernel(kernel_size, 0)``. Also the window of ``"centroid"``, and of ``"offset"``, there at
+            most 31. Default: that of ``sigma``, else 11, for ``"centroid"`` 7.
+        sigma (float, optional): that the targets were drawn with, in heatmap pixels, instead of ``kernel_size``: 3 for
+            sigma 1, 7 for 1.5, 11 for 2, 17 for 3, the nearest odd number on the line between them.
+        parity (str, optional): a peer to agree with, see above.
+        radius (float, optional): of the discs of ``"offset"``, in heatmap pixels: what an offset of 1 means. Required there;
+            MMPose's is ``0.0546875 * max(H, W)``.
         flipped (Tensor, optional): the maps of the mirrored image, as the net gave them, with shape, dtype and device
             of ``heatmaps``. They are mirrored back and averaged with ``heatmaps`` on the fly. On CUDA at most 1024
             joints.
@@ -65,16 +126,19 @@ def decode_heatmaps(
         transform (Tensor, optional): ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64, on the maps' device: affine,
             heatmap pixels to image pixels, applied to the coordinates.
         max_offset (float, optional): the longest refinement step, in heatmap pixels; longer ones are scaled back to it.
-            None for no limit.
+            None for no limit. Default: 1, for ``"offset"`` ``radius``, none with ``parity``.
+        return_covariance (bool): also return the covariance -H^-1 of the Gaussian that ``"dark"`` or ``"dark_udp"`` sees in
+            the blurred map, through ``transform``.
 
     Returns:
-        Peaks: ``coords (B, K, 2)``, ``(x, y)`` in heatmap pixels with pixel centres at integers, or in image pixels
-        with ``transform``; ``scores (B, K)``, the maps' values at the peaks. Both contiguous, float32 (float64
-        for float64 maps), computed in that type. They are not differentiable.
+        Peaks: ``coords (B, K, 2)``, ``(x, y)`` in heatmap pixels with pixel centres at integers, or in image pixels with
+        ``transform``; ``scores (B, K)``, the maps' values at the peaks. Both contiguous, float32 (float64 for float64
+        maps), computed in that type. They are not differentiable. :class:`PeaksWithCovariance` with
+        ``return_covariance``.
 
     Raises:
         ValueError: ``flip_pairs`` is missing, or not pairs of different joints in range; a flip argument comes without
-            ``flipped``.
+            ``flipped``; an unknown name; options that do not go together.
         RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
 
     :func:`pypose_ops.reference.decode_heatmaps` is the definition in plain torch.
@@ -86,22 +150,99 @@ def decode_heatmaps(
         tensor([[[12.3000, 40.0000],
                  [20.0000,  8.7500]]])
     """
+    op = "decode_heatmaps"
+    channels = 3 if refine == "offset" else 1
     flip_index = None
     if flipped is not None:
-        flip_index = flip_permutation("decode_heatmaps", flip_pairs, heatmaps)
-        flipped = _detached(flipped)
+        flip_index = flip_permutation(op, flip_pairs, heatmaps, channels)
     elif flip_pairs is not None or flip_shift:
-        raise ValueError("decode_heatmaps: flip_pairs and flip_shift need flipped, got None")
-    if transform is not None:
-        transform = _detached(transform)
-    coords, scores = _decode_heatmaps(
-        _detached(heatmaps), refine, kernel_size, flipped, flip_index, flip_shift, transform, max_offset
+        raise ValueError(f"{op}: flip_pairs and flip_shift need flipped, got None")
+    if parity is not None and parity not in _PARITIES_OF.get(refine, (None,)):
+        _check_parity(op, refine, parity)
+    if kernel_size is None:
+        kernel_size = kernel_size_of(op, refine, sigma)
+    elif sigma is not None:
+        raise ValueError(f"{op}: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
+    if max_offset == "auto":
+        max_offset = None if parity is not None else radius if refine == "offset" else 1.0
+    heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
+    if return_covariance and refine not in ("dark", "dark_udp"):
+        raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
+    if refine == "offset":
+        if radius is None:
+            raise ValueError(f"{op}: radius is required with refine 'offset'")
+        return Peaks(
+            *_decode_offsets(
+                heatmaps, kernel_size, float(radius), flipped, flip_index, flip_shift, transform, max_offset
+            )
+        )
+    if radius is not None:
+        raise ValueError(f"{op}: radius is for refine 'offset', got {refine!r}")
+    coords, scores, covariance = _decode_heatmaps(
+        heatmaps,
+        _refine_number(op, refine),
+        PARITIES.index(parity),
+        kernel_size,
+        flipped,
+        flip_index,
+        flip_shift,
+        transform,
+        max_offset,
+        return_covariance,
     )
-    return Peaks(coords, scores)
+    return PeaksWithCovariance(coords, scores, covariance) if return_covariance else Peaks(coords, scores)
+
+
+def kernel_size_of(op, refine, sigma):
+    """The blur for targets of that sigma; the window of ``"centroid"``."""
+    if sigma is None:
+        return 7 if refine == "centroid" else 11
+    if refine == "centroid":
+        raise ValueError(f"{op}: sigma is for blurs, got refine 'centroid'")
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"{op}: sigma must be positive and finite, got {sigma}")
+    if sigma <= 1:
+        return 3
+    (s0, k0), (s1, k1) = next(
+        (pair for pair in itertools.pairwise(_KERNEL_SIZES) if sigma <= pair[1][0]), _KERNEL_SIZES[-2:]
+    )
+    size = k0 + (k1 - k0) * (sigma - s0) / (s1 - s0)
+    return min(63, 2 * math.floor(size / 2) + 1)
+
+
+def _refine_number(op, refine):
+    if refine not in REFINES:
+        raise ValueError(f"{op}: refine must be one of {', '.join(REFINES)}, offset, got {refine!r}")
+    return REFINES.index(refine)
+
+
+def _check_parity(op, refine, parity):
+    if parity not in PARITIES:
+        raise ValueError(f"{op}: parity must be None or one of {', '.join(PARITIES[1:])}, got {parity!r}")
+    allowed = ", ".join(_PARITIES_OF.get(refine, (None,))[1:]) or "none"
+    raise ValueError(f"{op}: parity {parity!r} has no refine {refine!r}; parities of it: {allowed}")
 
 
 @torch.library.register_fake("pypose_ops::decode_heatmaps")
-def _(heatmaps, refine, kernel_size, flipped, flip_index, flip_shift, transform, max_offset):
+def _(
+    heatmaps, refine, parity, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance
+):
+    batch, joints, dtype = _check_shapes(heatmaps, flipped, transform)
+    return (
+        heatmaps.new_empty((batch, joints, 2), dtype=dtype),
+        heatmaps.new_empty((batch, joints), dtype=dtype),
+        heatmaps.new_empty((batch, joints, 2, 2) if covariance else (0,), dtype=dtype),
+    )
+
+
+@torch.library.register_fake("pypose_ops::_decode_offsets")
+def _(heatmaps, kernel_size, radius, flipped, flip_index, flip_shift, transform, max_offset):
+    batch, channels, dtype = _check_shapes(heatmaps, flipped, transform)
+    joints = channels // 3
+    return heatmaps.new_empty((batch, joints, 2), dtype=dtype), heatmaps.new_empty((batch, joints), dtype=dtype)
+
+
+def _check_shapes(heatmaps, flipped, transform):
     torch._check(heatmaps.dim() == 4, lambda: "decode_heatmaps: heatmaps must be (B, K, H, W)")
     batch, joints = heatmaps.shape[:2]
     if flipped is not None:
@@ -112,11 +253,10 @@ def _(heatmaps, refine, kernel_size, flipped, flip_index, flip_shift, transform,
         torch._check(transform.dim() in (2, 3), lambda: "decode_heatmaps: transform must be (2, 3) or (B, 2, 3)")
         if transform.dim() == 3:
             torch._check(transform.shape[0] == batch, lambda: "decode_heatmaps: transform must be (2, 3) or (B, 2, 3)")
-    dtype = torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
-    return heatmaps.new_empty((batch, joints, 2), dtype=dtype), heatmaps.new_empty((batch, joints), dtype=dtype)
+    return batch, joints, torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
 
 
-def flip_permutation(op, flip_pairs, heatmaps):
+def flip_permutation(op, flip_pairs, heatmaps, channels=1):
     """``flip_pairs``, checked, as the list of the joints that take each joint's place in a mirrored image."""
     if flip_pairs is None:
         raise ValueError(f"{op}: flip_pairs is required when flipped is given; it may be empty")
@@ -127,7 +267,7 @@ def flip_permutation(op, flip_pairs, heatmaps):
     except TypeError:
         raise ValueError(f"{op}: flip_pairs must be pairs (left, right) of joint numbers, got {flip_pairs!r}") from None
     build = _permutation.__wrapped__ if torch.compiler.is_compiling() else _permutation
-    return build(op, pairs, heatmaps.shape[1])
+    return build(op, pairs, heatmaps.shape[1] // channels)
 
 
 @functools.lru_cache(maxsize=64)
@@ -146,6 +286,6 @@ def _permutation(op, pairs, joints):
     return permutation
 
 
-def _detached(tensor):
+def detached(tensor):
     # Without this check every call would pay for the views; what is no tensor is the operator's to refuse.
     return tensor.detach() if getattr(tensor, "requires_grad", False) else tensor

@@ -364,7 +364,7 @@ MAPS = torch.rand(2, 4, 6, 5)
         (RuntimeError, r"heatmaps must be \(B, K, H, W\), got shape \(4, 6, 5\)", MAPS[0], {}),
         (RuntimeError, "heatmaps must be float16, bfloat16, float32 or float64, got", MAPS.long(), {}),
         (RuntimeError, r"heatmaps must have H and W of at least 1, got shape \(2, 4, 0, 5\)", MAPS[:, :, :0], {}),
-        (RuntimeError, "refine must be one of none, quarter, dark, got 'taylor'", MAPS, {"refine": "taylor"}),
+        (ValueError, "refine must be one of none, quarter, .*, offset, got 'taylor'", MAPS, {"refine": "taylor"}),
         (RuntimeError, "kernel_size must be odd and from 1 to 63, got 10", MAPS, {"kernel_size": 10}),
         (RuntimeError, "kernel_size must be odd and from 1 to 63, got -3", MAPS, {"kernel_size": -3}),
         (RuntimeError, "kernel_size must be odd and from 1 to 63, got 65", MAPS, {"kernel_size": 65}),
@@ -401,7 +401,7 @@ def test_the_operator_checks_its_permutation(device):
     maps = MAPS.to(device)
     for index in ([0, 1, 2], [0, 1, 2, 4], [0, 1, 2, -1], [0, 1, 2, 2], None):
         with pytest.raises(RuntimeError, match="decode_heatmaps: flip_index"):
-            torch.ops.pypose_ops.decode_heatmaps.default(maps, "none", 11, maps, index, False, None, None)
+            torch.ops.pypose_ops.decode_heatmaps.default(maps, 0, 0, 11, maps, index, False, None, None, False)
 
 
 def test_more_joints_than_a_launch_carries(kernels, device):

@@ -143,11 +143,13 @@ POSE_HD F from_bfloat16(U bits) {
 
 template <typename F, typename U>
 POSE_HD F from_half(U bits) {
-  // The half's exponent and mantissa, moved into float's place, are too small by 2^112; the product is exact, also for
-  // subnormal halves.
-  const U magnitude = bits_to<U>(F(bits_to<F>((bits & 0x7fffu) << 13) * 0x1p112f));
-  const U special = (bits & 0x7c00u) == 0x7c00u ? U(bits - bits + 0x7f800000u) : U(bits - bits);
-  return bits_to<F>(magnitude | special | (bits & 0x8000u) << 16);
+  // The half's exponent and mantissa in float's place, the exponent rebiased; twice for infinity and NaN. Subnormal halves
+  // are the mantissa of 2^-14, which is then taken off: exact, and without subnormal floats, which are slow.
+  const U shifted = (bits & 0x7fffu) << 13;
+  const U exponent = shifted & 0x0f800000u;
+  const U rebiased = shifted + (exponent == 0x0f800000u ? U(bits - bits + 0x70000000u) : U(bits - bits + 0x38000000u));
+  const U subnormal = bits_to<U>(F(bits_to<F>(shifted + 0x38800000u) - 0x1p-14f));
+  return bits_to<F>((exponent == 0u ? subnormal : rebiased) | (bits & 0x8000u) << 16);
 }
 
 template <typename F, typename U>

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "common/cuda.cuh"
+#include "peaks/refine_cuda.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -14,29 +15,12 @@ constexpr int kSmallBlock = 128;
 constexpr int kLargeBlock = 512;
 constexpr int kLargeMap = 1 << 14;  // pixels from which on the larger block is used
 
-// The joints' permutation travels with the launch: nothing is copied to the device, and graphs can capture the call.
-constexpr int kMaxFlipJoints = 1024;
-struct FlipIndex {
-  int16_t joints[kMaxFlipJoints];
-
-  POSE_HD int operator[](int64_t joint) const {
-    return joints[joint];
-  }
-};
-
 // 16 bytes of pixels, one load.
 template <typename scalar>
 struct alignas(16) Pack {
   static constexpr int size = 16 / sizeof(scalar);
   scalar pixels[size];
 };
-
-template <typename acc>
-__device__ __forceinline__ void consider(Peak<acc>& peak, acc value, int index) {
-  if (leads(value, peak.value)) {
-    peak = {value, index};
-  }
-}
 
 // The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
 template <typename scalar, typename acc = acc_t<scalar>>
@@ -84,65 +68,6 @@ __device__ Peak<acc> scan_merged(const MapView<scalar>& map) {
   return peak;
 }
 
-template <typename acc>
-__device__ __forceinline__ Peak<acc> warp_peak(Peak<acc> peak) {
-#pragma unroll
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
-    const Peak<acc> other = {
-        __shfl_xor_sync(kFullMask, peak.value, offset), __shfl_xor_sync(kFullMask, peak.index, offset)};
-    peak = better(peak, other);
-  }
-  return peak;
-}
-
-// What one warp shares while it refines.
-template <typename acc>
-struct Scratch {
-  acc down[kSpan][kMaxKernelSize + 2 * kReach];  // blurred down the columns: rows y - 2 ... y + 2, the patch's columns
-  acc logs[kSpan][kSpan];
-};
-
-// One warp. First a lane is a column of the patch, then a pixel of the 5x5 window, 13 of which are needed.
-template <typename scalar, typename acc>
-__device__ Step<acc> dark_step(
-    const MapView<scalar>& map, const Taps<acc>& taps, int x, int y, int lane, Scratch<acc>& scratch) {
-  const int patch = taps.size + 2 * kReach;
-  const int top = y - patch / 2;
-  const int first = top < 0 ? -top : 0;
-  const int last = top + patch > map.height ? map.height - top : patch;
-  for (int column = lane; column < patch; column += kWarpSize) {
-    const int from = x - patch / 2 + column;
-    acc sums[kSpan] = {};
-    if (from >= 0 && from < map.width) {
-#pragma unroll 4
-      for (int row = first; row < last; ++row) {
-        const acc value = map(from, top + row);
-#pragma unroll
-        for (int out = 0; out < kSpan; ++out) {
-          sums[out] += taps[row - out] * value;
-        }
-      }
-    }
-#pragma unroll
-    for (int out = 0; out < kSpan; ++out) {
-      scratch.down[out][column] = sums[out];
-    }
-  }
-  __syncwarp();
-
-  const int row = lane / kSpan;
-  const int column = lane % kSpan;
-  if (abs(row - kReach) + abs(column - kReach) <= kReach) {
-    acc blurred = 0;
-    for (int i = 0; i < taps.size; ++i) {
-      blurred += taps[i] * scratch.down[row][column + i];
-    }
-    scratch.logs[row][column] = log_blurred(blurred);
-  }
-  __syncwarp();
-  return newton_step(scratch.logs);
-}
-
 // Block b decodes map b of the (B * K, H, W). All threads look for the peak, warp 0 refines it. With the second launch
 // bound ptxas takes the registers it needs (48); left alone it stops at 32 and spills in the half-precision kernels.
 template <typename scalar>
@@ -155,7 +80,7 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-  const MapView<scalar> map(args, flip_index, number);
+  const MapView<scalar> map = args.view(flip_index, number);
 
   // 1. The peak: of a thread, of a warp, of the block.
   Peak<acc> peak = warp_peak(map.twin == nullptr ? scan(map) : scan_merged(map));
@@ -169,56 +94,41 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   peak = warp_peak(lane < warps ? peaks_of_warps[lane] : peak);
 
   // 2. The step from there; every lane of warp 0 has the same peak.
-  Step<acc> step = {0, 0};
-  if (peak.value > 0) {
-    const int x = peak.index % map.width;
-    const int y = peak.index / map.width;
-    if (args.refine == Refine::quarter) {
-      step = quarter_step(map, x, y);
-    } else if (args.refine == Refine::dark && dark_applies(x, y, map.width, map.height)) {
-      step = dark_step(map, args.taps, x, y, lane, scratch);
-    }
-  }
+  const Refined<acc> result = peak.value > 0 ? refined(map, args.refinement, peak.index, lane, scratch)
+                                             : no_covariance(Step<acc>{0, 0});
   if (lane == 0) {
-    write_peak(args, number, peak, step);
+    write_peak(args, number, peak, result);
   }
 }
 
 template <typename scalar>
-void launch_decode_heatmaps(const Tensors& tensors, const Options& options, const FlipIndex& flip_index) {
-  const Arguments<scalar> args = make_arguments<scalar>(tensors, options);
+void launch_decode_heatmaps(const Tensors& tensors, const RefineOptions& options, const FlipIndex& flip_index, bool flip_shift) {
+  Arguments<scalar> args = make_arguments<scalar>(tensors, flip_shift);
+  args.refinement = options.as<acc_t<scalar>>();
   const int threads = args.height * args.width < kLargeMap ? kSmallBlock : kLargeBlock;
   launch(
       decode_heatmaps_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(threads), 0,
       current_stream(tensors.heatmaps), args, flip_index);
 }
 
-std::tuple<Tensor, Tensor> decode_heatmaps_cuda(
-    const Tensor& heatmaps, const std::string& refine, int64_t kernel_size, const std::optional<Tensor>& flipped,
+std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cuda(
+    const Tensor& heatmaps, int64_t refine, int64_t parity, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset) {
-  const Options options =
-      check_arguments(heatmaps, refine, kernel_size, flipped, flip_index, flip_shift, transform, max_offset);
-  FlipIndex index = {};
-  if (flipped.has_value()) {
-    PYPOSE_OPS_CHECK(
-        flip_index->size() <= kMaxFlipJoints, kOp, ": heatmaps must have at most ", kMaxFlipJoints,
-        " joints where flipped is given, got ", flip_index->size());
-    for (size_t joint = 0; joint < flip_index->size(); ++joint) {
-      index.joints[joint] = static_cast<int16_t>((*flip_index)[joint]);
-    }
-  }
+    std::optional<double> max_offset, bool covariance) {
+  const RefineOptions options =
+      check_arguments(heatmaps, refine, parity, kernel_size, flipped, flip_index, transform, max_offset);
+  const FlipIndex index = flip_index_of(flip_index);
   const DeviceGuard guard(heatmaps.get_device_index());
-  Tensors tensors = allocate(heatmaps, flipped, transform);
+  Tensors tensors = allocate(heatmaps, flipped, transform, covariance);
   const int64_t maps = tensors.scores.numel();
   PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " maps, got ", maps);
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(
         heatmaps.scalar_type(), "decode_heatmaps",
-        [&] { launch_decode_heatmaps<scalar_t>(tensors, options, index); });
+        [&] { launch_decode_heatmaps<scalar_t>(tensors, options, index, flip_shift); });
   }
-  return {tensors.coords, tensors.scores};
+  return {tensors.coords, tensors.scores, tensors.covariance};
 }
 
 }  // namespace

@@ -104,8 +104,11 @@ class HeatmapCodec:
         Returns:
             Peaks: ``(B, K, 2)`` in input pixels, -1 where a map has no peak, and ``(B, K)``.
         """
-        limit = 1.0 if self.parity is None else None
-        settings = {"refine": self.refine, "kernel_size": self.kernel_size, "max_offset": limit}
+        settings = {"refine": self.refine, "kernel_size": self.kernel_size}
+        if self.parity == "mmpose":
+            settings["parity"] = "mmpose"
+        elif self.parity is not None:
+            settings["max_offset"] = None
         transform = self.to_input(heatmaps.device, heatmaps.dtype)
         return decode_heatmaps(heatmaps, transform=transform, **(settings | options))
 

@@ -120,6 +120,12 @@ class UDPHeatmap(GaussianCodec):
             raise ValueError("UDPHeatmap: loss is for heatmap_type='gaussian'; encode combined maps and compare")
         return super().loss(pred, keypoints, visible, **options)
 
+    def decode(self, heatmaps, **options):
+        """As :meth:`HeatmapCodec.decode`; combined maps are ``(B, 3 K, h, w)``."""
+        if self.heatmap_type == "combined":
+            options = {"refine": "offset", "radius": self.radius} | options
+        return super().decode(heatmaps, **options)
+
     def from_heatmap(self, keypoints):
         if self.parity is None:
             return super().from_heatmap(keypoints)

@@ -2,9 +2,9 @@
 
 import torch
 
-from .. import peaks
 from ..fields import simcc_labels
 from ..peaks import Peaks
+from ..peaks_simcc import decode_simcc
 from ._base import check_joints, two, weigh, within
 from .heatmap import MSRAHeatmap
 
@@ -64,7 +64,7 @@ class SimCCLabel:
     def decode(self, x, y, **options):
         """Labels or logits to keypoints ``(B, K, 2)`` in input pixels, -1 where there is no peak, and scores."""
         settings = {"refine": "dark", "sigma": self.sigma} if self.use_dark else {}
-        return peaks.decode_simcc(x, y, split_ratio=self.simcc_split_ratio, **(settings | options))
+        return decode_simcc(x, y, split_ratio=self.simcc_split_ratio, **(settings | options))
 
 
 class RegressionLabel:

@@ -10,11 +10,16 @@ from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
 from .patches import box_vote, crop_patches
 from .peaks import decode_heatmaps
+from .peaks_local import find_peaks
+from .peaks_simcc import decode_simcc
+from .peaks_soft import soft_argmax
 
 __all__ = [
     "box_vote",
     "crop_patches",
     "decode_heatmaps",
+    "decode_simcc",
+    "find_peaks",
     "gaussian_heatmaps",
     "group_by_tags",
     "group_people",
@@ -27,4 +32,5 @@ __all__ = [
     "part_affinity_fields",
     "score_limbs",
     "simcc_labels",
+    "soft_argmax",
 ]

@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..peaks import Peaks, flip_permutation
+from ..peaks import REFINES, Peaks, PeaksWithCovariance, flip_permutation, kernel_size_of
 
 
 @torch.no_grad()
@@ -13,63 +13,108 @@ def decode_heatmaps(
     heatmaps,
     *,
     refine="dark",
-    kernel_size=11,
+    kernel_size=None,
+    sigma=None,
+    parity=None,
+    radius=None,
     flipped=None,
     flip_pairs=None,
     flip_shift=False,
     transform=None,
-    max_offset=1.0,
+    max_offset="auto",
+    return_covariance=False,
 ):
     """Definition of :func:`pypose_ops.decode_heatmaps`: whole maps are merged, blurred and searched."""
+    op = "decode_heatmaps"
+    if kernel_size is None:
+        kernel_size = kernel_size_of(op, refine, sigma)
+    if max_offset == "auto":
+        max_offset = None if parity is not None else radius if refine == "offset" else 1.0
     maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
+    channels = 3 if refine == "offset" else 1
+    maps = maps.unflatten(1, (maps.shape[1] // channels, channels))
     if flipped is not None:
-        back = flipped[:, flip_permutation("decode_heatmaps", flip_pairs, heatmaps)].to(maps.dtype).flip(-1)
+        back = flipped.to(maps.dtype).view_as(maps)[:, flip_permutation(op, flip_pairs, heatmaps, channels)].flip(-1)
         if flip_shift:
             back = torch.cat([back[..., :1], back[..., :-1]], -1)
+        if channels == 3:  # class, x, y: x points the other way
+            back = back * torch.tensor([1, -1, 1], dtype=maps.dtype, device=maps.device)[:, None, None]
         maps = 0.5 * (maps + back)
+    maps, offsets = maps[:, :, 0], maps[:, :, 1:]
+    if refine == "offset":
+        maps = _blur(maps, _gaussian_taps(2 * kernel_size + 1), "reflect101")
 
+    peak, scores = _highest(maps)
+    if refine == "offset":
+        step = radius * torch.stack([_around(offsets[:, :, d], peak)(0, 0) for d in range(2)], -1)
+        coords, covariance = peak + _limited(step, max_offset), None
+    else:
+        coords, covariance = refined(maps, peak, refine, kernel_size, max_offset, parity)
+        covariance = covariance[:, :, 0]
+        covariance = torch.where(scores[..., None, None] > 0, covariance, torch.nan)
+    coords = coords[:, :, 0]
+    if transform is not None:
+        transform = transform.to(maps.dtype)
+        linear, translation = transform[..., :2], transform[..., None, :, 2]
+        coords = coords @ linear.mT + translation
+        if return_covariance:
+            linear = linear if linear.dim() == 2 else linear[:, None]
+            covariance = linear @ covariance @ linear.mT
+    coords = torch.where(scores[..., None] > 0, coords, -1.0)
+    return PeaksWithCovariance(coords, scores, covariance) if return_covariance else Peaks(coords, scores)
+
+
+def _highest(maps):
+    """The peaks ``(B, K, 1, 2)``, integers, and their values ``(B, K)``, 0 where there is none."""
     height, width = maps.shape[-2:]
     candidates = torch.where(maps.isfinite() & (maps > 0), maps, 0.0).flatten(2)
     scores = candidates.amax(-1)
     pixels = torch.arange(height * width, device=maps.device)
     index = torch.where(candidates == scores[..., None], pixels, height * width).amin(-1)  # the first of equals
-    peak = torch.stack([index % width, index // width], -1)
+    return torch.stack([index % width, index // width], -1)[:, :, None], scores
 
+
+def refined(maps, peak, refine, kernel_size, max_offset, parity=None):
+    """``peak (B, K, M, 2)``, integers, after its step, and the covariances ``(B, K, M, 2, 2)``."""
+    covariance = torch.full((*peak.shape, 2), torch.nan, dtype=maps.dtype, device=maps.device)
     if refine == "none":
         step = torch.zeros_like(peak, dtype=maps.dtype)
     elif refine == "quarter":
-        step = _quarter_step(maps, peak)
-    elif refine == "dark":
-        step = _dark_step(maps, peak, kernel_size)
+        step = _quarter_step(maps, peak, parity)
+    elif refine == "parabola":
+        step = _parabola_step(maps, peak)
+    elif refine in ("dark", "dark_udp"):
+        step, covariance = _dark_step(maps, peak, kernel_size, refine, parity)
+    elif refine == "centroid":
+        step = _centroid_step(maps, peak, kernel_size)
     else:
-        raise ValueError(f"decode_heatmaps: refine must be one of none, quarter, dark, got {refine!r}")
-    if max_offset is not None:
-        length = step.norm(dim=-1, keepdim=True)
-        step = torch.where(length > max_offset, step * (max_offset / length), step)
+        raise ValueError(f"refine must be one of {', '.join(REFINES)}, got {refine!r}")
+    return peak + _limited(step, max_offset), covariance
 
-    coords = peak + step
-    if transform is not None:
-        transform = transform.to(maps.dtype)
-        linear, translation = transform[..., :2], transform[..., None, :, 2]
-        coords = coords @ linear.mT + translation
-    coords = torch.where(scores[..., None] > 0, coords, -1.0)
-    return Peaks(coords, scores)
+
+def _limited(step, max_offset):
+    """No longer than ``max_offset``, and none where it is not finite."""
+    step = torch.where(step.isfinite().all(-1, keepdim=True), step, 0.0)
+    if max_offset is None:
+        return step
+    length = step.norm(dim=-1, keepdim=True)
+    return torch.where(length > max_offset, step * (max_offset / length), step)
 
 
 def _around(maps, peak):
-    """``f(dx, dy)``: the maps' values at that offset from the peak, (B, K); 0 outside."""
-    padded = F.pad(maps, (2, 2, 2, 2))
-    width = padded.shape[-1]
-    flat = padded.flatten(2)
+    """``f(dx, dy)``: the maps' values at that offset from the peaks, (B, K, M); outside those of the border."""
+    height, width = maps.shape[-2:]
+    flat = maps.flatten(2)
 
     def at(dx, dy):
-        index = (peak[..., 1] + dy + 2) * width + peak[..., 0] + dx + 2
-        return flat.gather(-1, index[..., None])[..., 0]
+        x = (peak[..., 0] + dx).clamp(0, width - 1)
+        y = (peak[..., 1] + dy).clamp(0, height - 1)
+        return flat.gather(-1, y * width + x)
 
     return at
 
 
-def _quarter_step(maps, peak):
+def _quarter_step(maps, peak, parity):
     height, width = maps.shape[-2:]
     x, y = peak.unbind(-1)
     at = _around(maps, peak)
@@ -77,43 +122,129 @@ def _quarter_step(maps, peak):
     def towards(low, high):
         return 0.25 * ((high > low).to(maps.dtype) - (high < low).to(maps.dtype))
 
-    step_x = torch.where((x > 1) & (x < width - 1) & (y > 0), towards(at(-1, 0), at(1, 0)), 0.0)
-    step_y = torch.where((y > 1) & (y < height - 1) & (x > 0), towards(at(0, -1), at(0, 1)), 0.0)
+    inside_x, inside_y = (x > 1) & (x < width - 1), (y > 1) & (y < height - 1)
+    if parity in ("hrnet", "mmpose0"):
+        allowed_x = allowed_y = inside_x & inside_y
+    else:
+        allowed_x, allowed_y = inside_x & (y > 0), inside_y & (x > 0)
+    step_x = torch.where(allowed_x, towards(at(-1, 0), at(1, 0)), 0.0)
+    step_y = torch.where(allowed_y, towards(at(0, -1), at(0, 1)), 0.0)
     return torch.stack([step_x, step_y], -1)
 
 
-def _dark_step(maps, peak, kernel_size):
+def _parabola_step(maps, peak):
+    at = _around(maps, peak)
+    steps = []
+    for axis in range(2):
+        before, after = (at(*(sign * (axis == d) for d in range(2))) for sign in (-1, 1))
+        curvature = before - 2 * at(0, 0) + after
+        inside = (peak[..., axis] > 0) & (peak[..., axis] < maps.shape[-1 - axis] - 1)
+        steps.append(torch.where(inside & (curvature < 0), 0.5 * (before - after) / curvature, 0.0))
+    return torch.stack(steps, -1)
+
+
+def _centroid_step(maps, peak, size):
+    height, width = maps.shape[-2:]
+    at = _around(torch.where(maps.isfinite() & (maps > 0), maps, 0.0), peak)
+    x, y = peak.unbind(-1)
+    total = torch.zeros_like(at(0, 0))
+    moment = torch.zeros_like(peak, dtype=maps.dtype)
+    reach = size // 2
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
+            weight = torch.where(inside, at(dx, dy), 0.0)
+            total = total + weight
+            moment = moment + weight[..., None] * torch.tensor([dx, dy], device=maps.device)
+    return moment / total[..., None]
+
+
+def _dark_step(maps, peak, kernel_size, refine, parity):
     height, width = maps.shape[-2:]
     x, y = peak.unbind(-1)
-    logs = _blur(maps, kernel_size).clamp(min=1e-10).log()
+    taps = _gaussian_taps(kernel_size) if parity != "hf" else _gaussian(kernel_size, 0.8)
+    legacy = {"mmpose0": "reflect101", "hf": "reflect"} if refine == "dark_udp" else {}
+    blurred = _around(_blur(maps, taps, legacy.get(parity, "zeros")), peak)
+    if refine == "dark_udp" and parity is not None:
+        diamond = [
+            _inside(maps, peak, dx, dy) * blurred(dx, dy)
+            for dx in range(-2, 3)
+            for dy in range(-2, 3)
+            if abs(dx) + abs(dy) <= 2
+        ]
+        scale = _around(maps, peak)(0, 0) / torch.stack(diamond).amax(0) if parity == "mmpose" else 1.0
+
+        def h(dx, dy):
+            return (blurred(dx, dy) * scale).clamp(1e-3, 50).log()
+    else:
+
+        def h(dx, dy):
+            return blurred(dx, dy).clamp(min=1e-10).log()
+
+    dx = 0.5 * (h(1, 0) - h(-1, 0))
+    dy = 0.5 * (h(0, 1) - h(0, -1))
+    if refine == "dark":
+        dxx = 0.25 * (h(2, 0) - 2 * h(0, 0) + h(-2, 0))
+        dyy = 0.25 * (h(0, 2) - 2 * h(0, 0) + h(0, -2))
+        dxy = 0.25 * (h(1, 1) - h(1, -1) - h(-1, 1) + h(-1, -1))
+        border = 2
+    else:
+        dxx = h(1, 0) - 2 * h(0, 0) + h(-1, 0)
+        dyy = h(0, 1) - 2 * h(0, 0) + h(0, -1)
+        dxy = 0.5 * (h(1, 1) - h(1, 0) - h(0, 1) + 2 * h(0, 0) - h(-1, 0) - h(0, -1) + h(-1, -1))
+        border = 1 if parity is None else 0
+        if parity is not None:
+            dxx, dyy = dxx + 1.1920929e-07, dyy + 1.1920929e-07
+    determinant = dxx * dyy - dxy * dxy
+    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
+    covariance = torch.stack([-dyy, dxy, dxy, -dxx], -1).unflatten(-1, (2, 2)) / determinant[..., None, None]
+
     # A pixel that is not finite spoils every step whose patch it lies in.
     reach = kernel_size // 2 + 2
     spoilt = (~maps.isfinite()).to(maps.dtype).flatten(0, 1)[:, None]
     spoilt = F.max_pool2d(spoilt, 2 * reach + 1, stride=1, padding=reach).view_as(maps)
-    h, bad = _around(logs, peak), _around(spoilt, peak)
-
-    dx = 0.5 * (h(1, 0) - h(-1, 0))
-    dy = 0.5 * (h(0, 1) - h(0, -1))
-    dxx = 0.25 * (h(2, 0) - 2 * h(0, 0) + h(-2, 0))
-    dyy = 0.25 * (h(0, 2) - 2 * h(0, 0) + h(0, -2))
-    dxy = 0.25 * (h(1, 1) - h(1, -1) - h(-1, 1) + h(-1, -1))
-    determinant = dxx * dyy - dxy * dxy
-    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
-
-    inside = (x >= 2) & (x < width - 2) & (y >= 2) & (y < height - 2)
+    inside = (x >= border) & (x < width - border) & (y >= border) & (y < height - border)
+    valid = inside & (_around(spoilt, peak)(0, 0) == 0)
     is_maximum = (dxx < 0) & (determinant > 0)
-    valid = inside & is_maximum & (bad(0, 0) == 0) & step.isfinite().all(-1)
-    return torch.where(valid[..., None], step, 0.0)
+    covariance = torch.where((valid & is_maximum)[..., None, None], covariance, torch.nan)
+    if parity is None:
+        valid = valid & is_maximum
+    return torch.where(valid[..., None], step, 0.0), covariance
 
 
-def _blur(maps, kernel_size):
-    """cv2.GaussianBlur(map, (kernel_size, kernel_size), 0) with zeros around the map."""
-    taps = _gaussian_taps(kernel_size).to(maps)
-    radius = kernel_size // 2
-    planes = maps.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)[:, None]
-    planes = F.conv2d(planes, taps.view(1, 1, -1, 1), padding=(radius, 0))
-    planes = F.conv2d(planes, taps.view(1, 1, 1, -1), padding=(0, radius))
+def _inside(maps, peak, dx, dy):
+    x, y = peak[..., 0] + dx, peak[..., 1] + dy
+    return ((x >= 0) & (x < maps.shape[-1]) & (y >= 0) & (y < maps.shape[-2])).to(maps.dtype)
+
+
+def _blur(maps, taps, border):
+    """cv2.GaussianBlur(map, (len(taps), len(taps)), 0) with that border around the map."""
+    radius = len(taps) // 2
+    taps = taps.to(maps)
+    planes = torch.where(maps.isfinite(), maps, 0.0).flatten(0, 1)[:, None]
+    if border == "zeros":
+        planes = F.pad(planes, (radius,) * 4)
+    else:
+        for dim in (-2, -1):
+            n = planes.shape[dim]
+            index = [_outside(i, n, border) for i in range(-radius, n + radius)]
+            planes = planes.index_select(dim, torch.tensor(index, device=maps.device))
+    planes = F.conv2d(F.conv2d(planes, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
     return planes.view_as(maps)
+
+
+def _outside(i, n, border):
+    """Which pixel of a line of n stands at i: dcb|abcd|cba, or with the border twice, cba|abcd|dcb."""
+    if n == 1:
+        return 0
+    period = 2 * n - 2 if border == "reflect101" else 2 * n
+    i %= period
+    return min(i, period - i if border == "reflect101" else period - 1 - i)
+
+
+def _gaussian(size, sigma):
+    weights = [math.exp(-((i - size // 2) ** 2) / (2 * sigma**2)) for i in range(size)]
+    return torch.tensor(weights, dtype=torch.float64) / sum(weights)
 
 
 def _gaussian_taps(kernel_size):
@@ -127,7 +258,4 @@ def _gaussian_taps(kernel_size):
     }
     if kernel_size in tables:
         return torch.tensor(tables[kernel_size], dtype=torch.float64)
-    sigma = 0.3 * ((kernel_size - 1) * 0.5 - 1) + 0.8
-    radius = kernel_size // 2
-    weights = [math.exp(-((i - radius) ** 2) / (2 * sigma**2)) for i in range(kernel_size)]
-    return torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    return _gaussian(kernel_size, 0.3 * ((kernel_size - 1) * 0.5 - 1) + 0.8)

@@ -1,0 +1,133 @@
+// decode_heatmaps of maps with offsets on the CPU: one thread takes whole maps, one after the other.
+#include "peaks/decode_offsets.h"
+
+#include <algorithm>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "common/simd.h"
+#include "peaks/refine_cpu.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace peaks;
+
+// A row of the output is whole vectors; the blurs keep a vector's sum in a register.
+template <typename acc>
+int padded_width(int width) {
+  constexpr int lanes = vec_of<acc>::lanes;
+  return (width + lanes - 1) / lanes * lanes;
+}
+
+// sum of taps[i] * rows(i)[x] for all x.
+template <typename acc, typename Rows>
+void weigh(const Taps<acc>& taps, int width, acc* out, const Rows& rows) {
+  for (int x = 0; x < width; x += vec_of<acc>::lanes) {
+    typename vec_of<acc>::type sum = {};
+    for (int i = 0; i < taps.size; ++i) {
+      sum += taps[i] * simd::load_vec(rows(i) + x);
+    }
+    simd::store_vec(out + x, sum);
+  }
+}
+
+// The class map blurred along its rows.
+template <typename scalar, typename acc>
+void blur_rows(const MapView<scalar>& map, const Taps<acc>& taps, acc* padded, acc* across) {
+  const int width = map.width;
+  const int reach = taps.size / 2;
+  const int stride = padded_width<acc>(width);
+  for (int y = 0; y < map.height; ++y) {
+    load_row(map, y, 0, width, padded + reach);
+    for (int x = 0; x < width; ++x) {
+      padded[reach + x] = finite_or_zero(padded[reach + x]);
+    }
+    for (int i = 1; i <= reach; ++i) {
+      padded[reach - i] = padded[reach + outside(-i, width, Border::reflect101)];
+      padded[reach + width - 1 + i] = padded[reach + outside(width - 1 + i, width, Border::reflect101)];
+    }
+    weigh(taps, stride, across + y * stride, [=](int i) { return padded + i; });
+  }
+}
+
+// The highest pixel once it is blurred down the columns too.
+template <typename acc>
+Peak<acc> highest_of_columns(const acc* across, const Taps<acc>& taps, int height, int width, acc* row) {
+  const int stride = padded_width<acc>(width);
+  const acc* rows[2 * kMaxOffsetKernelSize + 1];
+  Peak<acc> peak = {0, 0};
+  for (int y = 0; y < height; ++y) {
+    for (int i = 0; i < taps.size; ++i) {
+      rows[i] = across + outside(y + i - taps.size / 2, height, Border::reflect101) * stride;
+    }
+    weigh(taps, stride, row, [&](int i) { return rows[i]; });
+    const key_t<acc> key = highest(row, width);
+    const acc value = simd::bits_to<acc>(key);
+    if (leads(value, peak.value)) {
+      peak = {value, y * width + first_with<acc>(key, row, width)};
+    }
+  }
+  return peak;
+}
+
+template <typename scalar>
+void decode_offsets_kernel(
+    const Arguments<scalar>& args, acc_t<scalar> radius, const int64_t* flip_index, int64_t maps) {
+  using acc = acc_t<scalar>;
+  const int64_t pixels = static_cast<int64_t>(args.height) * args.width;
+  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 13) / pixels);
+  torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
+    const FlushSubnormals flush;
+    const Taps<acc>& taps = args.refinement.taps;
+    const int stride = padded_width<acc>(args.width);
+    std::vector<acc> padded(stride + taps.size), across(static_cast<size_t>(stride) * args.height), row(stride);
+    simd_call([&] {
+      for (int64_t number = begin; number < end; ++number) {
+        blur_rows(args.view(flip_index, number), taps, padded.data(), across.data());
+        const Peak<acc> peak = highest_of_columns(across.data(), taps, args.height, args.width, row.data());
+        const Step<acc> step =
+            peak.value > 0 ? offset_step(args, flip_index, number, peak.index, radius) : Step<acc>{0, 0};
+        write_peak(args, number, peak, no_covariance(step));
+      }
+    });
+  });
+}
+
+std::tuple<Tensor, Tensor> decode_offsets_cpu(
+    const Tensor& heatmaps, int64_t kernel_size, double radius, const std::optional<Tensor>& flipped,
+    const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
+    std::optional<double> max_offset) {
+  const RefineOptions options =
+      check_offsets(heatmaps, kernel_size, radius, flipped, flip_index, transform, max_offset);
+  Tensors tensors = allocate(heatmaps, flipped, transform, false, kOffsetChannels);
+  const int64_t maps = tensors.scores.numel();
+  if (maps > 0) {
+    make_contiguous(tensors);
+    PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), "decode_offsets", [&] {
+      auto args = make_arguments<scalar_t>(tensors, flip_shift);
+      args.refinement = options.as<acc_t<scalar_t>>();
+      decode_offsets_kernel(
+          args, static_cast<acc_t<scalar_t>>(radius), flip_index.has_value() ? flip_index->data() : nullptr, maps);
+    });
+  }
+  return {tensors.coords, tensors.scores};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def(
+      "_decode_offsets(Tensor heatmaps, int kernel_size, float radius, Tensor? flipped, int[]? flip_index, "
+      "bool flip_shift, Tensor? transform, float? max_offset) -> (Tensor coords, Tensor scores)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
+  m.impl("_decode_offsets", TORCH_BOX(&decode_offsets_cpu));
+}
+
+}  // namespace pypose_ops

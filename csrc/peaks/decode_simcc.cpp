@@ -1,0 +1,82 @@
+// decode_simcc on the CPU.
+#include "peaks/decode_simcc.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "common/simd.h"
+#include "peaks/refine_cpu.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace peaks;
+
+template <typename scalar, typename acc = acc_t<scalar>>
+Peak<acc> find_bin(const scalar* row, int bins) {
+  const key_t<scalar> key = highest(row, bins);
+  return {simd::load(simd::bits_to<scalar>(key)), key > 0 ? first_with<scalar>(key, row, bins) : 0};
+}
+
+template <typename scalar, typename acc>
+acc refine_bin(const SimccArguments<scalar>& args, int axis, const scalar* row, Peak<acc> peak) {
+  const int bins = args.bins[axis];
+  if (!args.dark || !(peak.value > 0) || !line_dark_applies(peak.index, bins, args.parity)) {
+    return 0;
+  }
+  acc blurred[kSpan];
+  for (int i = 0; i < kSpan; ++i) {
+    blurred[i] = blurred_bin(row, bins, args.taps[axis], clamped(peak.index + i - kReach, bins));
+  }
+  return line_step(blurred, peak.value, args.parity);
+}
+
+template <typename scalar>
+void decode_simcc_kernel(const SimccArguments<scalar>& args, int64_t count) {
+  using acc = acc_t<scalar>;
+  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 15) / (int64_t{args.bins[0]} + args.bins[1]));
+  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    simd_call([&] {
+      for (int64_t number = begin; number < end; ++number) {
+        const scalar* row_x = args.row(0, number);
+        const scalar* row_y = args.row(1, number);
+        const Peak<acc> x = find_bin(row_x, args.bins[0]);
+        const Peak<acc> y = find_bin(row_y, args.bins[1]);
+        args.write(number, x, y, {refine_bin(args, 0, row_x, x), refine_bin(args, 1, row_y, y)});
+      }
+    });
+  });
+}
+
+std::tuple<Tensor, Tensor> decode_simcc_cpu(
+    const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool parity, int64_t kernel_x, int64_t kernel_y,
+    std::optional<double> max_offset, const std::optional<Tensor>& transform) {
+  check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform);
+  const double limit = check_max_offset(kSimcc, max_offset);
+  SimccTensors tensors(x, y, transform);
+  const int64_t count = tensors.scores.numel();
+  if (count > 0) {
+    PYPOSE_OPS_DISPATCH_FLOATING(x.scalar_type(), kSimcc, [&] {
+      decode_simcc_kernel(
+          tensors.arguments<scalar_t>(split_ratio, dark, parity, kernel_x, kernel_y, limit), count);
+    });
+  }
+  return {tensors.coords, tensors.scores};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def(
+      "decode_simcc(Tensor x, Tensor y, float split_ratio, bool dark, bool parity, int kernel_x, int kernel_y, "
+      "float? max_offset, Tensor? transform) -> (Tensor coords, Tensor scores)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
+  m.impl("decode_simcc", TORCH_BOX(&decode_simcc_cpu));
+}
+
+}  // namespace pypose_ops

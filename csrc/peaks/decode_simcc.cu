@@ -1,0 +1,81 @@
+// decode_simcc on CUDA: one kernel, one block per joint, one warp per axis.
+#include "peaks/decode_simcc.h"
+
+#include <tuple>
+
+#include "common/cuda.cuh"
+#include "peaks/refine_cuda.cuh"
+
+namespace pypose_ops {
+namespace {
+
+using namespace peaks;
+
+constexpr int kBlock = 2 * kWarpSize;
+
+template <typename scalar>
+__global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArguments<scalar> args) {
+  using acc = acc_t<scalar>;
+  __shared__ Peak<acc> peaks_of_axes[2];
+  __shared__ acc steps[2];
+  __shared__ acc blurred[2][kSpan];
+  const int64_t number = blockIdx.x;
+  const int axis = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int bins = args.bins[axis];
+  const scalar* __restrict__ row = args.row(axis, number);
+
+  Peak<acc> peak = {0, 0};
+#pragma unroll 4
+  for (int i = lane; i < bins; i += kWarpSize) {
+    consider(peak, static_cast<acc>(row[i]), i);
+  }
+  peak = warp_peak(peak);
+  acc step = 0;
+  if (args.dark && peak.value > 0 && line_dark_applies(peak.index, bins, args.parity)) {
+    if (lane < kSpan) {
+      blurred[axis][lane] = blurred_bin(row, bins, args.taps[axis], clamped(peak.index + lane - kReach, bins));
+    }
+    __syncwarp();
+    step = line_step(blurred[axis], peak.value, args.parity);
+  }
+  if (lane == 0) {
+    peaks_of_axes[axis] = peak;
+    steps[axis] = step;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    args.write(number, peaks_of_axes[0], peaks_of_axes[1], {steps[0], steps[1]});
+  }
+}
+
+template <typename scalar>
+void launch_decode_simcc(const SimccArguments<scalar>& args, const Tensor& x, int64_t count) {
+  launch(decode_simcc_kernel<scalar>, dim3(static_cast<unsigned>(count)), dim3(kBlock), 0, current_stream(x), args);
+}
+
+std::tuple<Tensor, Tensor> decode_simcc_cuda(
+    const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool parity, int64_t kernel_x, int64_t kernel_y,
+    std::optional<double> max_offset, const std::optional<Tensor>& transform) {
+  check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform);
+  const double limit = check_max_offset(kSimcc, max_offset);
+  const DeviceGuard guard(x.get_device_index());
+  SimccTensors tensors(x, y, transform);
+  const int64_t count = tensors.scores.numel();
+  PYPOSE_OPS_CHECK(count <= kMaxGridX, kSimcc, ": x must be at most ", kMaxGridX, " rows, got ", count);
+  if (count > 0) {
+    PYPOSE_OPS_DISPATCH_FLOATING(x.scalar_type(), kSimcc, [&] {
+      launch_decode_simcc(
+          tensors.arguments<scalar_t>(split_ratio, dark, parity, kernel_x, kernel_y, limit), x, count);
+    });
+  }
+  return {tensors.coords, tensors.scores};
+}
+
+}  // namespace
+
+PYPOSE_OPS_CUDA_LIBRARY(m) {
+  m.impl("decode_simcc", TORCH_BOX(&decode_simcc_cuda));
+}
+
+}  // namespace pypose_ops

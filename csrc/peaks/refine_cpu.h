@@ -1,0 +1,158 @@
+// Searching and refining on the CPU. Everything here must be inlined into a simd_call.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "common/simd.h"
+#include "peaks/refine.h"
+
+namespace pypose_ops {
+namespace peaks {
+
+// Positive floating-point numbers are ordered like their bits read as a signed integer; negative ones are negative, and
+// infinity and the positive NaNs come last. So the highest pixel is found by integer maxima, which vectorise in every
+// instruction set and for every storage type.
+template <typename scalar>
+using key_t = std::conditional_t<
+    sizeof(scalar) == 2, int16_t, std::conditional_t<sizeof(scalar) == 4, int32_t, int64_t>>;
+
+// The highest positive finite pixel's key, or 0.
+template <typename scalar>
+key_t<scalar> highest(const scalar* pixels, int count) {
+  using key = key_t<scalar>;
+  const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
+  key best = 0;
+  for (int i = 0; i < count; ++i) {
+    const key bits = simd::bits_to<key>(pixels[i]);
+    const key finite = bits < infinity ? bits : key{0};
+    best = finite > best ? finite : best;
+  }
+  return best;
+}
+
+template <typename scalar>
+int first_with(key_t<scalar> wanted, const scalar* pixels, int count) {
+  int first = count;
+  for (int i = 0; i < count; ++i) {
+    const int here = simd::bits_to<key_t<scalar>>(pixels[i]) == wanted ? i : count;
+    first = here < first ? here : first;
+  }
+  return first;
+}
+
+// Columns from ... from + count - 1 of a row, in the arithmetic type, merged.
+template <typename scalar, typename acc>
+void load_row(const MapView<scalar>& map, int y, int from, int count, acc* row) {
+  const scalar* pixels = map.map + y * map.width + from;
+  if (map.twin == nullptr) {
+    for (int i = 0; i < count; ++i) {
+      row[i] = simd::load(pixels[i]);
+    }
+    return;
+  }
+  const scalar* twin = map.twin + (y + 1) * map.width - 1 - from + (map.shift ? 1 : 0);
+  int i = 0;
+  if (map.shift && from == 0) {
+    row[i++] = map(0, y);  // the column that stays
+  }
+  for (; i < count; ++i) {
+    row[i] = merged<acc>(simd::load(pixels[i]), simd::load(twin[-i]));
+  }
+}
+
+// The patch that DARK reads is kernel size + 4 pixels wide and high. Its rows are padded to whole vectors.
+constexpr int kMaxPatch = kMaxKernelSize + 2 * kReach;
+constexpr int kMaxColumns = (kMaxPatch + 15) / 16 * 16;
+
+// The patch around (x, y) as pointer and stride: in place where the map allows, else a copy with the border round the map.
+template <typename scalar, typename acc>
+const acc* find_patch(
+    const MapView<scalar>& map, Border border, int x, int y, int patch, int columns, acc* copy, int* stride) {
+  const int left = x - patch / 2;
+  const int top = y - patch / 2;
+  if constexpr (std::is_same_v<scalar, acc>) {
+    if (map.twin == nullptr && left >= 0 && left + columns <= map.width && top >= 0 && top + patch <= map.height) {
+      *stride = map.width;
+      return map.map + top * map.width + left;
+    }
+  }
+  *stride = columns;
+  std::fill(copy, copy + patch * columns, acc(0));
+  const int from = std::max(0, left);
+  const int count = std::min(map.width, left + columns) - from;
+  for (int i = 0; i < patch; ++i) {
+    const int row = outside(top + i, map.height, border);
+    if (row < 0) {
+      continue;
+    }
+    acc* into = copy + i * columns;
+    load_row(map, row, from, count, into + from - left);
+    for (int column = 0; border != Border::zeros && column < patch; ++column) {
+      if (left + column < 0 || left + column >= map.width) {
+        into[column] = map(outside(left + column, map.width, border), row);
+      }
+    }
+  }
+  return copy;
+}
+
+// Blurs down the columns in the five rows round the peak, then along those rows at the 13 pixels that are needed.
+template <typename scalar, typename acc>
+Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
+  const Taps<acc>& taps = refinement.taps;
+  const int patch = taps.size + 2 * kReach;
+  const int columns = (patch + 15) / 16 * 16;
+  acc copy[kMaxPatch * kMaxColumns];
+  int stride;
+  const acc* pixels = find_patch(map, refinement.border, x, y, patch, columns, copy, &stride);
+
+  acc down[kSpan][kMaxColumns] = {};
+  for (int row = 0; row < patch; ++row) {
+    for (int column = 0; column < columns; ++column) {
+      for (int out = 0; out < kSpan; ++out) {
+        down[out][column] += taps[row - out] * pixels[row * stride + column];
+      }
+    }
+  }
+  acc logs[kSpan][kSpan] = {};
+  acc highest = 0;
+  for (int row = 0; row < kSpan; ++row) {
+    const int reach = kReach - std::abs(row - kReach);
+    for (int column = kReach - reach; column <= kReach + reach; ++column) {
+      acc blurred = 0;
+      for (int i = 0; i < taps.size; ++i) {
+        blurred += taps[i] * down[row][column + i];
+      }
+      logs[row][column] = blurred;
+      highest = blurred > highest ? blurred : highest;
+    }
+  }
+  const acc scale = refinement.rescale ? map(x, y) / highest : acc(1);
+  for (int row = 0; row < kSpan; ++row) {
+    const int reach = kReach - std::abs(row - kReach);
+    for (int column = kReach - reach; column <= kReach + reach; ++column) {
+      logs[row][column] = log_blurred(logs[row][column] * scale, refinement.low, refinement.high);
+    }
+  }
+  return newton_step(refinement, logs, x, y, map.width, map.height);
+}
+
+template <typename scalar, typename acc>
+Refined<acc> refined(const MapView<scalar>& map, const Refinement<acc>& refinement, int index) {
+  const int x = index % map.width;
+  const int y = index / map.width;
+  Refined<acc> result = no_covariance(Step<acc>{0, 0});
+  if (refinement.refine == Refine::dark || refinement.refine == Refine::dark_udp) {
+    if (dark_applies(refinement, x, y, map.width, map.height)) {
+      result = dark_step(map, refinement, x, y);
+    }
+  } else {
+    result.step = plain_step(map, refinement, x, y);
+  }
+  result.step = limited(result.step, refinement.max_offset);
+  return result;
+}
+
+}  // namespace peaks
+}  // namespace pypose_ops

@@ -1,0 +1,128 @@
+// Searching and refining on CUDA: one warp refines one peak.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "common/cuda.cuh"
+#include "peaks/refine.h"
+
+namespace pypose_ops {
+namespace peaks {
+
+// The joints' permutation travels with the launch: nothing is copied to the device, and graphs can capture the call.
+constexpr int kMaxFlipJoints = 1024;
+struct FlipIndex {
+  int16_t joints[kMaxFlipJoints];
+
+  POSE_HD int operator[](int64_t joint) const {
+    return joints[joint];
+  }
+};
+
+inline FlipIndex flip_index_of(const std::optional<std::vector<int64_t>>& joints) {
+  FlipIndex index = {};
+  const size_t count = joints.has_value() ? joints->size() : 0;
+  PYPOSE_OPS_CHECK(
+      count <= kMaxFlipJoints, "decode_heatmaps: heatmaps must have at most ", kMaxFlipJoints,
+      " joints where flipped is given, got ", count);
+  for (size_t joint = 0; joint < count; ++joint) {
+    index.joints[joint] = static_cast<int16_t>((*joints)[joint]);
+  }
+  return index;
+}
+
+template <typename acc>
+__device__ __forceinline__ void consider(Peak<acc>& peak, acc value, int index) {
+  if (leads(value, peak.value)) {
+    peak = {value, index};
+  }
+}
+
+template <typename acc>
+__device__ __forceinline__ Peak<acc> warp_peak(Peak<acc> peak) {
+#pragma unroll
+  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+    const Peak<acc> other = {
+        __shfl_xor_sync(kFullMask, peak.value, offset), __shfl_xor_sync(kFullMask, peak.index, offset)};
+    peak = better(peak, other);
+  }
+  return peak;
+}
+
+// What one warp shares while it refines.
+template <typename acc>
+struct Scratch {
+  acc down[kSpan][kMaxKernelSize + 2 * kReach];  // blurred down the columns: rows y - 2 ... y + 2, the patch's columns
+  acc logs[kSpan][kSpan];
+};
+
+// One warp. First a lane is a column of the patch, then a pixel of the 5x5 window, 13 of which are needed.
+template <typename scalar, typename acc>
+__device__ Refined<acc> dark_step(
+    const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y, int lane, Scratch<acc>& scratch) {
+  const Taps<acc>& taps = refinement.taps;
+  const int patch = taps.size + 2 * kReach;
+  const int top = y - patch / 2;
+  for (int column = lane; column < patch; column += kWarpSize) {
+    const int from = outside(x - patch / 2 + column, map.width, refinement.border);
+    acc sums[kSpan] = {};
+    if (from >= 0) {
+#pragma unroll 4
+      for (int i = 0; i < patch; ++i) {
+        const int row = outside(top + i, map.height, refinement.border);
+        if (row < 0) {
+          continue;
+        }
+        const acc value = map(from, row);
+#pragma unroll
+        for (int out = 0; out < kSpan; ++out) {
+          sums[out] += taps[i - out] * value;
+        }
+      }
+    }
+#pragma unroll
+    for (int out = 0; out < kSpan; ++out) {
+      scratch.down[out][column] = sums[out];
+    }
+  }
+  __syncwarp();
+
+  const int row = lane / kSpan;
+  const int column = lane % kSpan;
+  const bool needed = abs(row - kReach) + abs(column - kReach) <= kReach;
+  acc blurred = 0;
+  for (int i = 0; needed && i < taps.size; ++i) {
+    blurred += taps[i] * scratch.down[row][column + i];
+  }
+  acc scale = 1;
+  if (refinement.rescale) {
+    scale = map(x, y) / warp_reduce(blurred, [](acc a, acc b) { return b > a ? b : a; });
+  }
+  if (needed) {
+    scratch.logs[row][column] = log_blurred(blurred * scale, refinement.low, refinement.high);
+  }
+  __syncwarp();
+  return newton_step(refinement, scratch.logs, x, y, map.width, map.height);
+}
+
+// The same in every lane of the warp.
+template <typename scalar, typename acc>
+__device__ Refined<acc> refined(
+    const MapView<scalar>& map, const Refinement<acc>& refinement, int index, int lane, Scratch<acc>& scratch) {
+  const int x = index % map.width;
+  const int y = index / map.width;
+  Refined<acc> result = no_covariance(Step<acc>{0, 0});
+  if (refinement.refine == Refine::dark || refinement.refine == Refine::dark_udp) {
+    if (dark_applies(refinement, x, y, map.width, map.height)) {
+      result = dark_step(map, refinement, x, y, lane, scratch);
+    }
+  } else {
+    result.step = plain_step(map, refinement, x, y);
+  }
+  result.step = limited(result.step, refinement.max_offset);
+  return result;
+}
+
+}  // namespace peaks
+}  // namespace pypose_ops

@@ -1,0 +1,188 @@
+// soft_argmax on the CPU: one thread takes whole maps, one after the other.
+#include "peaks/soft_argmax.h"
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "common/simd.h"
+#include "peaks/refine_cpu.h"
+
+namespace pypose_ops {
+namespace {
+
+using namespace peaks;
+
+// The bits of a number as an integer in the numbers' order, negative ones included, -0 as 0; infinity and the NaNs above it
+// as the lowest. For one number and for a vector of them: the compiler leaves the loop over scalars scalar.
+template <typename scalar, typename keys>
+keys ordered_keys(keys raw) {
+  using key = key_t<scalar>;
+  constexpr key lowest = std::numeric_limits<key>::lowest();
+  const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
+  const keys none = raw - raw + lowest;
+  const keys bits = raw == none ? keys(raw - raw) : raw;
+  const keys ordered = keys(bits ^ ((bits >> (8 * sizeof(key) - 1)) & std::numeric_limits<key>::max()));
+  return ordered < infinity ? ordered : none;
+}
+
+template <typename scalar>
+key_t<scalar> ordered_key(scalar value) {
+  using key = key_t<scalar>;
+  return ordered_keys<scalar, key>(simd::bits_to<key>(value));
+}
+
+template <typename keys, typename scalar>
+keys load_keys(const scalar* pixels) {
+  keys out;
+  std::memcpy(&out, pixels, sizeof(out));
+  return out;
+}
+
+template <typename scalar>
+key_t<scalar> highest_key(const scalar* pixels, int count) {
+  using key = key_t<scalar>;
+  using keys = typename vec_of<key>::type;
+  constexpr int lanes = vec_of<key>::lanes;
+  key best = std::numeric_limits<key>::lowest();
+  int i = 0;
+  if (count >= lanes) {
+    keys high = ordered_keys<scalar>(load_keys<keys>(pixels));
+    for (i = lanes; i + lanes <= count; i += lanes) {
+      const keys ordered = ordered_keys<scalar>(load_keys<keys>(pixels + i));
+      high = ordered > high ? ordered : high;
+    }
+    for (int lane = 0; lane < lanes; ++lane) {
+      best = high[lane] > best ? high[lane] : best;
+    }
+  }
+  for (; i < count; ++i) {
+    const key ordered = ordered_key(pixels[i]);
+    best = ordered > best ? ordered : best;
+  }
+  return best;
+}
+
+constexpr int kChunk = 512;
+
+// The highest finite pixel, the first of equals; index -1: there is none. Only the chunk that holds it is searched for its
+// place.
+template <typename scalar, typename acc = acc_t<scalar>>
+Peak<acc> highest_finite(const scalar* pixels, int count) {
+  using key = key_t<scalar>;
+  key best = ordered_key(-std::numeric_limits<scalar>::infinity());
+  int from = -1;
+  for (int64_t start = 0; start < count; start += kChunk) {
+    const scalar* chunk = pixels + start;
+    const int size = static_cast<int>(std::min<int64_t>(kChunk, count - start));
+    const key highest = highest_key(chunk, size);
+    from = highest > best ? static_cast<int>(start) : from;
+    best = highest > best ? highest : best;
+  }
+  if (from < 0) {
+    return {0, -1};
+  }
+  const int size = std::min(kChunk, count - from);
+  int first = size;
+  for (int i = 0; i < size; ++i) {
+    const int here = ordered_key(pixels[from + i]) == best ? i : size;
+    first = here < first ? here : first;
+  }
+  return {simd::load(pixels[from + first]), from + first};
+}
+
+// Sums down the columns, so that no loop over pixels is a reduction; the columns are summed at the end.
+template <typename acc>
+struct Columns {
+  std::vector<acc> sum, y, yy;
+
+  explicit Columns(int width) : sum(width), y(width), yy(width) {}
+};
+
+template <typename scalar, typename acc>
+Moments<acc> sum_region(const SoftArguments<scalar>& args, const scalar* map, Peak<acc> peak, Columns<acc>& columns) {
+  const int peak_x = peak.index % args.width;
+  const int peak_y = peak.index / args.width;
+  const Region region(args.window, peak_x, peak_y, args.width, args.height);
+  const acc temperature = args.temperature;
+  const acc highest = peak.value;
+  acc* __restrict__ sum = columns.sum.data();
+  acc* __restrict__ sum_y = columns.y.data();
+  acc* __restrict__ sum_yy = columns.yy.data();
+  for (int i = 0; i < region.width; ++i) {
+    sum[i] = sum_y[i] = sum_yy[i] = 0;
+  }
+  for (int y = region.top; y < region.top + region.height; ++y) {
+    const scalar* __restrict__ row = map + y * args.width + region.left;
+    const acc dy = acc(y - peak_y);
+    for (int i = 0; i < region.width; ++i) {
+      const acc weight = simd::exp(log_weight<acc>(simd::load(row[i]), highest, temperature));
+      sum[i] += weight;
+      sum_y[i] += weight * dy;
+      sum_yy[i] += weight * dy * dy;
+    }
+  }
+  Moments<acc> moments = {0, 0, 0, 0, 0};
+  for (int i = 0; i < region.width; ++i) {
+    const acc dx = acc(region.left + i - peak_x);
+    moments.sum += sum[i];
+    moments.x += sum[i] * dx;
+    moments.xx += sum[i] * dx * dx;
+    moments.y += sum_y[i];
+    moments.yy += sum_yy[i];
+  }
+  return moments;
+}
+
+template <typename scalar>
+void soft_argmax_kernel(const SoftArguments<scalar>& args, int64_t maps) {
+  using acc = acc_t<scalar>;
+  const int pixels = args.height * args.width;
+  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 15) / pixels);
+  torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
+    const FlushSubnormals flush;
+    Columns<acc> columns(args.width);
+    simd_call([&] {
+      for (int64_t number = begin; number < end; ++number) {
+        const scalar* map = args.maps + number * pixels;
+        const Peak<acc> peak = highest_finite(map, pixels);
+        if (peak.index < 0) {
+          write_soft(args, number, Peak<acc>{0, 0}, Moments<acc>{0, 0, 0, 0, 0});
+        } else {
+          write_soft(args, number, peak, sum_region(args, map, peak, columns));
+        }
+      }
+    });
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(
+    const Tensor& heatmaps, double temperature, int64_t window) {
+  check_soft(heatmaps, temperature, window);
+  SoftTensors tensors(heatmaps);
+  const int64_t maps = tensors.index.numel();
+  if (maps > 0) {
+    PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), kSoft, [&] {
+      soft_argmax_kernel(tensors.arguments<scalar_t>(temperature, window), maps);
+    });
+  }
+  return {tensors.coords, tensors.variance, tensors.stats, tensors.index};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def(
+      "soft_argmax(Tensor heatmaps, float temperature, int window) -> "
+      "(Tensor coords, Tensor variance, Tensor stats, Tensor index)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
+  m.impl("soft_argmax", TORCH_BOX(&soft_argmax_cpu));
+}
+
+}  // namespace pypose_ops

@@ -1,0 +1,123 @@
+"""Differentiable coordinates: the mean of a map's softmax."""
+
+from typing import NamedTuple
+
+import torch
+
+from ._autograd import call, no_double_backward
+
+_ops = torch.ops.pypose_ops
+
+
+class SoftPeaks(NamedTuple):
+    """Mean and variance of every map.
+
+    Attributes:
+        coords (Tensor): ``(B, K, 2)``, ``(x, y)``.
+        variance (Tensor): ``(B, K, 2)``, of x and of y.
+    """
+
+    coords: torch.Tensor
+    variance: torch.Tensor
+
+
+def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, return_variance=False):
+    """The mean of the pixel coordinates under ``softmax(temperature * heatmaps)``, differentiable.
+
+    The exponents are differences to the highest pixel, taken in float32 or better: no map overflows, half precision and
+    large temperatures included. Pixels that are not finite weigh nothing; a map without a finite pixel has coordinates
+    -1, variance 0 and no gradient.
+
+    Args:
+        heatmaps (Tensor): ``(B, K, H, W)``, float16, bfloat16, float32 or float64, of any strides. ``H`` and ``W`` at
+            least 1, at most 2^30 pixels per map.
+        temperature (float): positive; multiplies the map (kornia up to 0.8 does so too, 0.9 divides).
+        window (int, optional): only the ``window`` x ``window`` pixels (odd) around the highest pixel count, those that
+            are in the map; the gradient does not see that the window moves. None: all pixels.
+        normalized (str, optional): coordinates from -1 to 1 over the map: ``"centers"``, pixel centres at
+            ``(2 i + 1) / n - 1`` (DSNT, Nibali et al. 2018), or ``"corners"``, ``2 i / (n - 1) - 1`` (kornia). None: pixels.
+        return_variance (bool): also return the variance, in squared units of the coordinates, differentiable as well.
+
+    Returns:
+        Tensor or SoftPeaks: ``coords (B, K, 2)``, with ``return_variance`` and ``variance (B, K, 2)``; float32 (float64
+        for float64 maps). Twice differentiating is an error.
+
+    Raises:
+        ValueError: unknown ``normalized``; ``window`` is not positive.
+        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+
+    :func:`pypose_ops.reference.soft_argmax` is the definition in plain torch.
+
+    Example:
+        >>> maps = gaussian_heatmaps(torch.tensor([[[12.3, 40.0]]]), 2.0, (64, 48)).requires_grad_()
+        >>> coords = soft_argmax(maps, temperature=20.0, window=9)
+        >>> coords.detach().round(decimals=1)
+        tensor([[[12.3000, 40.0000]]])
+        >>> coords.sum().backward()
+    """
+    if normalized not in (None, "centers", "corners"):
+        raise ValueError(f"soft_argmax: normalized must be None, centers or corners, got {normalized!r}")
+    if window is not None and window <= 0:
+        raise ValueError(f"soft_argmax: window must be None or odd and positive, got {window}")
+    coords, variance, _, _ = call(
+        _ops.soft_argmax.default, (heatmaps,), heatmaps, float(temperature), 0 if window is None else window
+    )
+    if normalized is not None:
+        scale, offset = normalization(coords, heatmaps.shape[-2:], normalized)
+        coords, variance = coords * scale + offset, variance * scale**2 if return_variance else variance
+    return SoftPeaks(coords, variance) if return_variance else coords
+
+
+def normalization(coords, size, normalized):
+    """Scale and offset, (2,) each, from pixels to -1 ... 1."""
+    height, width = size
+    if normalized == "centers":
+        scale = [2 / width, 2 / height]
+        offset = [1 / width - 1, 1 / height - 1]
+    else:
+        scale = [2 / max(1, width - 1), 2 / max(1, height - 1)]
+        offset = [-1.0, -1.0]
+    # Filled on the device: a list would be copied there, which CUDA graphs cannot capture.
+    return tuple(
+        torch.stack([torch.full((), value, dtype=coords.dtype, device=coords.device) for value in pair])
+        for pair in (scale, offset)
+    )
+
+
+@torch.library.register_fake("pypose_ops::soft_argmax")
+def _(heatmaps, temperature, window):
+    torch._check(heatmaps.dim() == 4, lambda: "soft_argmax: heatmaps must be (B, K, H, W)")
+    batch, joints = heatmaps.shape[:2]
+    dtype = torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
+    pairs = [heatmaps.new_empty((batch, joints, 2), dtype=dtype) for _ in range(3)]
+    return *pairs, heatmaps.new_empty((batch, joints), dtype=torch.int64)
+
+
+@torch.library.register_fake("pypose_ops::_soft_argmax_backward")
+def _(grad_coords, grad_variance, heatmaps, coords, variance, stats, index, temperature, window):
+    return heatmaps.new_empty(heatmaps.shape)
+
+
+def _setup_context(ctx, inputs, output):
+    heatmaps, temperature, window = inputs
+    ctx.save_for_backward(heatmaps, *output)
+    ctx.options = (temperature, window)
+
+
+def _backward(ctx, grad_coords, grad_variance, grad_stats, grad_index):
+    heatmaps, coords, variance, stats, index = ctx.saved_tensors
+    grad = _ops._soft_argmax_backward.default(
+        torch.zeros_like(coords) if grad_coords is None else grad_coords,
+        torch.zeros_like(variance) if grad_variance is None else grad_variance,
+        heatmaps,
+        coords,
+        variance,
+        stats,
+        index,
+        *ctx.options,
+    )
+    return grad, None, None
+
+
+torch.library.register_autograd("pypose_ops::soft_argmax", _backward, setup_context=_setup_context)
+no_double_backward("_soft_argmax_backward")

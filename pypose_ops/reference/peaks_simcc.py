@@ -1,0 +1,68 @@
+"""SimCC's vectors in plain torch."""
+
+import torch
+import torch.nn.functional as F
+
+from ..peaks import Peaks
+from ..peaks_simcc import simcc_kernels
+from .peaks import _gaussian_taps, _limited
+
+
+@torch.no_grad()
+def decode_simcc(
+    x,
+    y,
+    *,
+    split_ratio=2.0,
+    refine="none",
+    sigma=6.0,
+    kernel_size=None,
+    parity=None,
+    transform=None,
+    max_offset="auto",
+):
+    """Definition of :func:`pypose_ops.decode_simcc`."""
+    if kernel_size is None:
+        kernel_size = simcc_kernels(sigma)
+    if max_offset == "auto":
+        max_offset = 1.0 if parity is None else None
+    sizes = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    axes = [_decode_axis(rows.to(dtype), size, refine, parity) for rows, size in zip((x, y), sizes, strict=True)]
+    peak, step, scores = (torch.stack(parts, -1) for parts in zip(*axes, strict=True))
+    scores = scores.amin(-1)
+    coords = peak.to(dtype) / split_ratio + _limited(step / split_ratio, max_offset)
+    if transform is not None:
+        transform = transform.to(dtype)
+        coords = coords @ transform[..., :2].mT + transform[..., None, :, 2]
+    return Peaks(torch.where(scores[..., None] > 0, coords, -1.0), scores)
+
+
+def _decode_axis(rows, kernel_size, refine, parity):
+    """The highest bins, the steps from there, and the scores, each (B, K)."""
+    bins = rows.shape[-1]
+    candidates = torch.where(rows.isfinite() & (rows > 0), rows, 0.0)
+    scores = candidates.amax(-1)
+    number = torch.arange(bins, device=rows.device)
+    peak = torch.where(candidates == scores[..., None], number, bins).amin(-1)
+    if refine == "none":
+        return peak, torch.zeros_like(scores), scores
+
+    taps = _gaussian_taps(kernel_size).to(rows)
+    blurred = F.conv1d(rows.flatten(0, 1)[:, None], taps.view(1, 1, -1), padding=kernel_size // 2).view_as(rows)
+    around = (peak[..., None] + torch.arange(-2, 3, device=rows.device)).clamp(0, bins - 1)
+    blurred = blurred.gather(-1, around)
+    blurred = torch.where(blurred.isfinite(), blurred, torch.nan)  # no step then
+    if parity == "mmpose":
+        h = (blurred * (scores[..., None] / blurred.amax(-1, keepdim=True))).clamp(1e-3, 50).log()
+    else:
+        h = blurred.clamp(min=1e-10).log()
+    slope = 0.5 * (h[..., 3] - h[..., 1])
+    curvature = 0.25 * (h[..., 4] - 2 * h[..., 2] + h[..., 0])
+    if parity == "mmpose":
+        curvature = curvature + 1e-9
+        valid = torch.ones_like(curvature, dtype=torch.bool)
+    else:
+        valid = (curvature < 0) & (peak >= 2) & (peak < bins - 2)
+    step = -slope / curvature
+    return peak, torch.where(valid & step.isfinite(), step, 0.0), scores
