@@ -11,6 +11,7 @@ from pathlib import Path
 
 HEADLINE = "64x17x64x48"
 LARGE = "512x17x64x48"
+CROPS = "64x3x256x192"
 TINY = "1x17x64x48"
 BUSY = 0.3  # load per core before the run; two threads that wait for each other time the scheduler instead
 STAT = "of the rounds on the CPU: other work on the machine only adds time, so the default is the least disturbed one"
@@ -62,6 +63,18 @@ TARGETS = (
     Target("separable torch + mse_loss / fused loss", LOSS, HEADLINE, "op", "separable torch", 3, ">=", BOTH),
     Target("fused loss / floor", LOSS, LARGE, "op", "floor", 1.2, "<=", BOTH, devices=("cuda",)),
     Target("part affinity fields, us", "part_affinity_fields", FIELD, "op", None, 3000, "<="),
+    Target("OpenCV loop + normalise / crops", "crop_patches", CROPS, "op", "opencv + normalise", 5, ">="),
+    Target("grid_sample + normalise / crops", "crop_patches", CROPS, "op", "grid_sample + normalise", 6, ">="),
+    Target(
+        "grid_sample + normalise / crops",
+        "crop_patches",
+        CROPS,
+        "op",
+        "grid_sample + normalise",
+        10,
+        ">=",
+        devices=("cuda",),
+    ),
     *(Target(f"numpy / {c}.encode", f"{c}.encode", HEADLINE, "op", "numpy port", 50, ">=") for c in CODECS),
 )
 

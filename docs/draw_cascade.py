@@ -32,11 +32,15 @@ def main():
 
     boxes = torch.cat([center - scale / 2, center + scale / 2], -1)
     chosen = [COCO.joints.index(name) for name in PARTS]
-    whole = torch.tensor([[[512 / 160, 0, 511 / 2 - 512 / 160 * 159 / 2], [0, 512 / 160, 511 / 2 - 512 / 160 * 159 / 2]]])
+    whole = torch.tensor(
+        [[[512 / 160, 0, 511 / 2 - 512 / 160 * 159 / 2], [0, 512 / 160, 511 / 2 - 512 / 160 * 159 / 2]]]
+    )
     body = crop_patches(picture, whole.expand(5, 2, 3), (160, 160), antialias=True, mask=boxes[chosen])
 
     figure = plt.figure(figsize=(9, 6.4))
-    rows = figure.add_gridspec(2, 1, height_ratios=(3.4, 1.8), hspace=0.06, left=0.01, right=0.99, top=0.97, bottom=0.01)
+    rows = figure.add_gridspec(
+        2, 1, height_ratios=(3.4, 1.8), hspace=0.06, left=0.01, right=0.99, top=0.97, bottom=0.01
+    )
     top = rows[0].subgridspec(3, 9, wspace=0.06, hspace=0.25)
     axis = figure.add_subplot(top[:, :3])
     axis.imshow(picture[0].permute(1, 2, 0))

@@ -1,7 +1,7 @@
 """Boxes and affine transforms: plain torch, batched, differentiable.
 
-Points are ``(x, y)`` in pixels with pixel centres at integers, sizes ``(height, width)``. A transform is ``(..., 2, 3)``
-and maps **patch pixels to picture pixels**, as :func:`pypose_ops.crop_patches` wants it.
+Points are ``(x, y)`` in pixels with pixel centres at integers, sizes ``(height, width)``. Transforms ``(..., 2, 3)``
+map **patch pixels to picture pixels**, as :func:`pypose_ops.crop_patches` wants them.
 
 How a box meets the pixels of a patch is a convention, ``align``:
 
@@ -37,7 +37,7 @@ def box_to_center_and_scale(boxes, size, *, padding=1.25, format="xyxy"):
         format (str): ``"xyxy"`` (two corners) or ``"xywh"`` (corner, width, height).
 
     Returns:
-        tuple[Tensor, Tensor]: centres ``(..., 2)`` and scales ``(..., 2)``, the box's width and height in picture pixels.
+        tuple[Tensor, Tensor]: centres and scales, ``(..., 2)`` each; a scale is the width and height in picture pixels.
     """
     height, width = check_size("box_to_center_and_scale", size)
     corner, extent = boxes[..., :2], boxes[..., 2:]
@@ -59,7 +59,7 @@ def box_to_transform(center, scale, rotation, size, *, align="index", flip=False
     Args:
         center (Tensor): ``(..., 2)`` picture pixels, float32 or float64.
         scale (Tensor): ``(..., 2)`` the box's width and height in picture pixels.
-        rotation (float or Tensor): ``(...)`` degrees; the box is turned in the picture from x towards y (clockwise as seen).
+        rotation (float or Tensor): ``(...)`` degrees; the box is turned from x towards y (clockwise as seen).
         size (tuple[int, int]): ``(height, width)`` of the patch.
         align (str): ``"index"``, ``"center"`` or ``"corners"``.
         flip (bool or Tensor): ``(...)`` bool: mirror the patch from left to right.

@@ -63,7 +63,7 @@ def crop_patches(
     every device. At a kink (a transform that hits pixel centres) the slope is the one to the right. Twice
     differentiating is an error.
 
-    On CUDA a list of images travels in the parameters of the kernels, 64 images in each launch.
+    On CUDA a list of images travels in the parameters of the kernels: 32 images in each launch, one in the backward's.
 
     Raises:
         ValueError: size is not two positive integers; an unknown option name; ``antialias`` without bilinear samples;
@@ -140,9 +140,7 @@ def _numbers(op, name, value):
 
 
 @torch.library.register_fake("pypose_ops::crop_patches")
-def _(
-    images, transforms, height, width, image_index, mode, padding, fill, mean, std, antialias, mask, dtype
-):
+def _(images, transforms, height, width, image_index, mode, padding, fill, mean, std, antialias, mask, dtype):
     torch._check(len(images) > 0, lambda: "crop_patches: images must be (B, C, H, W) or a list of (C, H, W)")
     torch._check(transforms.dim() == 3, lambda: "crop_patches: transforms must be (N, 2, 3)")
     channels = images[0].shape[-3] + (mask is not None)
@@ -189,7 +187,7 @@ no_double_backward("_crop_patches_transforms_backward")
 
 
 def box_vote(boxes, weights, size):
-    """Adds each box's weights to all the pixels that it covers: sliding windows vote for joints (DS-CNN, Fan et al. 2015).
+    """Adds each box's weights to all the pixels that it covers: windows vote for joints (DS-CNN, Fan et al. 2015).
 
     ``out[k, y, x]`` is the sum of ``weights[p, k]`` over the boxes p that cover pixel ``(x, y)``. Time is
     O(boxes + pixels), whatever the boxes' sizes: four signed corners, then prefix sums, exactly in 64-bit integers.
@@ -203,9 +201,9 @@ def box_vote(boxes, weights, size):
         size (tuple[int, int]): ``(height, width)`` of the maps.
 
     Returns:
-        Tensor: ``(K, height, width)`` or ``(B, K, height, width)``, of the dtype of ``weights``. Weights below ``2^-60``
-        of the largest one of the same map times the number of boxes count as 0. On CUDA 8 bytes per pixel are needed
-        besides.
+        Tensor: ``(K, height, width)`` or ``(B, K, height, width)``, of the dtype of ``weights``. Weights below
+        ``2^-60`` of the largest one of the same map times the number of boxes count as 0. On CUDA 8 bytes per pixel are
+        needed besides.
 
     Differentiable with respect to ``weights``, any number of times; deterministic.
 

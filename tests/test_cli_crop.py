@@ -33,7 +33,12 @@ def crop(picture, boxes, out, *options):
 
 
 def test_crops_of_the_astronaut(tmp_path, astronaut, capsys):
-    entries = [[180, 30, 270, 150], {"bbox": [180, 30, 90, 120]}, {"box": [180, 30, 270, 150], "rotation": 90}, [-50, 400, 60, 600]]
+    entries = [
+        [180, 30, 270, 150],
+        {"bbox": [180, 30, 90, 120]},
+        {"box": [180, 30, 270, 150], "rotation": 90},
+        [-50, 400, 60, 600],
+    ]
     out = tmp_path / "new" / "out"
     assert crop(astronaut, write(tmp_path / "boxes.json", {"boxes": entries}), out, "--size", "128x96") == 0
     assert "wrote 4 crops" in capsys.readouterr().out

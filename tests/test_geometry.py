@@ -96,7 +96,9 @@ def test_corners_is_udp():
     ],
 )
 def test_the_whole_picture(align, center, scale, rule):
-    transform = box_to_transform(torch.tensor(center).double(), torch.tensor(scale).double(), 0.0, (64, 48), align=align)
+    transform = box_to_transform(
+        torch.tensor(center).double(), torch.tensor(scale).double(), 0.0, (64, 48), align=align
+    )
     points = torch.rand(7, 2).double() * 40
     expected = torch.stack([rule(points[:, 0], 640, 48), rule(points[:, 1], 360, 64)], -1)
     torch.testing.assert_close(transform_points(points, transform), expected)
@@ -117,14 +119,18 @@ def test_flip_is_the_mirrored_patch(align):
     flipped = box_to_transform(center, scale / 4, 25.0, (6, 5), align=align, flip=torch.tensor([True]))
     mirrored = crop_patches(picture, flipped, (6, 5), padding="border").flip(-1)
     torch.testing.assert_close(mirrored, crop_patches(picture, plain, (6, 5), padding="border"), rtol=1e-4, atol=1e-4)
-    mixed = box_to_transform(center.expand(2, 2), scale / 4, 25.0, (6, 5), align=align, flip=torch.tensor([True, False]))
+    mixed = box_to_transform(
+        center.expand(2, 2), scale / 4, 25.0, (6, 5), align=align, flip=torch.tensor([True, False])
+    )
     assert torch.equal(mixed, torch.cat([flipped, plain]))
 
 
 @pytest.mark.parametrize("align", geometry.ALIGNS)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
 def test_round_trips(align, dtype):
-    center, scale = box_to_center_and_scale(torch.rand(200, 4, dtype=dtype) * 900 + torch.tensor([0, 0, 950, 950]), SIZE)
+    center, scale = box_to_center_and_scale(
+        torch.rand(200, 4, dtype=dtype) * 900 + torch.tensor([0, 0, 950, 950]), SIZE
+    )
     transform = box_to_transform(center, scale, torch.rand(200, dtype=dtype) * 360, SIZE, align=align)
     inverse = invert_transform(transform)
     points = torch.rand(200, 9, 2, dtype=dtype) * torch.tensor([192, 256])

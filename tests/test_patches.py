@@ -27,7 +27,9 @@ def people(shared_data):
         picture = cv2.imread(str(folder / person["image"]))
         center, scale = geometry.box_to_center_and_scale(torch.tensor(person["bbox_xywh"]), SIZE, format="xywh")
         shift = torch.tensor([0.0, 0.4, -0.6])[:, None] * scale
-        found.append((picture, geometry.box_to_transform(center + shift, scale, torch.tensor([0.0, 33.0, -140.0]), SIZE)))
+        found.append(
+            (picture, geometry.box_to_transform(center + shift, scale, torch.tensor([0.0, 33.0, -140.0]), SIZE))
+        )
     return found
 
 
@@ -136,7 +138,9 @@ def test_gradients_of_a_list(device):
     index = torch.tensor([2, 0, 2, -1, 0], device=device)
     options = dict(image_index=index, padding="border", std=[0.5, 2.0])
     weights = torch.rand(5, 2, 4, 3, device=device, dtype=torch.float64)
-    actual = torch.autograd.grad((crop_patches(images, transforms, (4, 3), **options) * weights).sum(), [*images, transforms])
+    actual = torch.autograd.grad(
+        (crop_patches(images, transforms, (4, 3), **options) * weights).sum(), [*images, transforms]
+    )
     batch.requires_grad_()
     whole = crop_patches(batch, transforms, (4, 3), **options)
     expected = torch.autograd.grad((whole * weights).sum(), [batch, transforms])

@@ -1,4 +1,4 @@
-#include "patches/crop_patches.h"
+#include "patches/crop_checks.h"
 
 #include <torch/csrc/stable/library.h>
 

@@ -1,5 +1,5 @@
 #include "common/cuda.cuh"
-#include "patches/crop_patches.h"
+#include "patches/crop_checks.h"
 
 namespace pypose_ops {
 namespace {

@@ -1,12 +1,14 @@
 #include <torch/csrc/stable/library.h>
 
-#include "patches/crop_patches.h"
+#include "patches/crop_checks.h"
 #include "patches/crop_rows.h"
 
 namespace pypose_ops {
 namespace {
 
 using namespace patches;
+
+constexpr int64_t kChannelBlock = 8;
 
 template <typename acc>
 struct Job {
@@ -23,12 +25,12 @@ struct Job {
   }
 };
 
-// Images: one task owns one channel of one picture and adds the patches in their order, so no two threads meet and the
+// Images: one task owns some channels of one picture and adds the patches in their order, so no two threads meet and the
 // bits are the same for any number of them.
 
 template <typename acc>
 void scatter_row(
-    acc* plane, const Plane<uint8_t, int64_t>& steps, const RowTaps<acc, int64_t>& taps, const acc* grad, acc scale,
+    acc* plane, const Plane<acc, int64_t>& steps, const RowTaps<acc, int64_t>& taps, const acc* grad, acc scale,
     int64_t width) {
   for (int64_t x = 0; x < width; ++x) {
     const acc g = grad[x] * scale;
@@ -42,22 +44,25 @@ void scatter_row(
   }
 }
 
-// image holds the strides of the dense gradient.
+// Channels [begin, end) of patch n; image holds the shape of the dense gradient, planes its first channel.
 template <typename acc>
 void scatter_patch(
-    const Job<acc>& job, acc* plane, const Image& image, int64_t n, int64_t channel, RowTaps<acc, int64_t>& taps) {
+    const Job<acc>& job, acc* planes, const Image& image, int64_t n, int64_t begin, int64_t end,
+    RowTaps<acc, int64_t>& taps) {
   const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
   const Samples<acc> samples = samples_of(affine, job.options);
   const int count = samples.count();
-  const acc scale = job.levels.scale[job.levels.at(channel)] / static_cast<acc>(count);
   const int32_t width = static_cast<int32_t>(job.shape.width);
-  const auto steps = plane_of<uint8_t, int64_t>(image, 0);
+  const auto steps = plane_of<acc, int64_t>(image, 0);
   for (int64_t y = 0; y < job.shape.height; ++y) {
     for (int i = 0; i < count; ++i) {
       const acc row = static_cast<acc>(y) + samples.down(i);
       const acc along = samples.along(i);
       fill_taps(taps, affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, width, job.options);
-      scatter_row(plane, steps, taps, job.grad_row(n, channel, y), scale, width);
+      for (int64_t c = begin; c < end; ++c) {
+        const acc scale = job.levels.scale[job.levels.at(c)] / static_cast<acc>(count);
+        scatter_row(planes + c * image.stride_c, steps, taps, job.grad_row(n, c, y), scale, width);
+      }
     }
   }
 }
@@ -65,16 +70,19 @@ void scatter_patch(
 template <typename acc>
 void images_backward(const Job<acc>& job, const std::vector<Tensor>& grads) {
   const bool batch = grads[0].dim() == 4;
-  torch::stable::parallel_for(0, job.shape.images * job.shape.channels, 1, [&](int64_t begin, int64_t end) {
+  // Channels that share their taps, where there are tasks enough.
+  const int64_t channels = job.shape.channels;
+  const int64_t block = job.shape.images * channels >= 16 * kChannelBlock ? kChannelBlock : 1;
+  const int64_t blocks = (channels + block - 1) / block;
+  torch::stable::parallel_for(0, job.shape.images * blocks, 1, [&](int64_t first, int64_t last) {
     RowTaps<acc, int64_t> taps(job.shape.width);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t number = task / job.shape.channels, channel = task % job.shape.channels;
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t number = task / blocks, begin = task % blocks * block;
       const Tensor& grad = grads[batch ? 0 : number];
-      const Image image = image_at(grad);
-      acc* plane = grad.mutable_data_ptr<acc>() + (batch ? number * grad.stride(0) : 0) + channel * image.stride_c;
+      acc* planes = grad.mutable_data_ptr<acc>() + (batch ? number * grad.stride(0) : 0);
       for (int64_t n = 0; n < job.shape.patches; ++n) {
         if (image_of(job.index, job.shape, n) == number) {
-          scatter_patch(job, plane, image, n, channel, taps);
+          scatter_patch(job, planes, image_at(grad), n, begin, std::min(begin + block, channels), taps);
         }
       }
     }
@@ -108,25 +116,96 @@ std::vector<Tensor> crop_patches_images_backward_cpu(
 
 // Transforms: one task owns one patch.
 
+// A row's derivatives to the picture coordinates u and v, summed over the channels: per pixel and tap what multiplies the
+// picture's pixel, and what multiplies the fill.
+template <typename acc>
+struct RowSlopes {
+  std::vector<acc> u[4], v[4], fill_u, fill_v, du, dv;
+
+  explicit RowSlopes(int64_t width) : fill_u(width), fill_v(width), du(width), dv(width) {
+    for (int k = 0; k < 4; ++k) {
+      u[k].resize(width);
+      v[k].resize(width);
+    }
+  }
+  void set(int64_t x, const Tap<acc>& tx, const Tap<acc>& ty) {
+    u[0][x] = ty.near * tx.near_slope;
+    u[1][x] = ty.near * tx.far_slope;
+    u[2][x] = ty.far * tx.near_slope;
+    u[3][x] = ty.far * tx.far_slope;
+    v[0][x] = tx.near * ty.near_slope;
+    v[1][x] = tx.far * ty.near_slope;
+    v[2][x] = tx.near * ty.far_slope;
+    v[3][x] = tx.far * ty.far_slope;
+    fill_u[x] = (tx.near_slope + tx.far_slope) * (ty.near + ty.far);
+    fill_v[x] = (ty.near_slope + ty.far_slope) * (tx.near + tx.far);
+    du[x] = dv[x] = 0;
+  }
+};
+
+// A pixel with no say in the sample counts as 0 when it is not finite.
+template <typename acc, typename T>
+POSE_HD acc heard(T pixel, acc weight) {
+  const acc value = static_cast<acc>(pixel_of(pixel));
+  return weight == acc(0) && !(value - value == acc(0)) ? acc(0) : value;
+}
+
+// Adds one channel's share to slopes.du and slopes.dv.
 template <typename T, typename acc>
-void patch_backward(const Job<acc>& job, const Image& image, int64_t n, acc* out) {
+void add_slopes(
+    const Plane<T, int64_t>& plane, RowTaps<acc, int64_t>& taps, RowSlopes<acc>& slopes, const acc* grad, acc scale,
+    acc fill, int32_t count) {
+  const TapPointers<acc, int64_t> pointers(taps);
+  simd_gather_call([&, pointers]() __attribute__((always_inline)) {
+    const auto [offset, w00, w01, w10, w11] = pointers;
+    const T *p00 = plane.data, *p01 = p00 + plane.stride_x, *p10 = p00 + plane.stride_y, *p11 = p10 + plane.stride_x;
+    const acc *u0 = slopes.u[0].data(), *u1 = slopes.u[1].data(), *u2 = slopes.u[2].data(), *u3 = slopes.u[3].data();
+    const acc *v0 = slopes.v[0].data(), *v1 = slopes.v[1].data(), *v2 = slopes.v[2].data(), *v3 = slopes.v[3].data();
+    const acc *fill_u = slopes.fill_u.data(), *fill_v = slopes.fill_v.data(), *g = grad;
+    acc *du = slopes.du.data(), *dv = slopes.dv.data();
+    const acc factor = scale, filled = fill;
+    const int32_t width = count;
+#pragma GCC ivdep
+    for (int32_t x = 0; x < width; ++x) {
+      const int64_t o = offset[x];
+      const acc a = heard(p00[o], w00[x]), b = heard(p01[o], w01[x]);
+      const acc c = heard(p10[o], w10[x]), d = heard(p11[o], w11[x]);
+      const acc weight = g[x] * factor;
+      du[x] += weight * (u0[x] * a + u1[x] * b + u2[x] * c + u3[x] * d - filled * fill_u[x]);
+      dv[x] += weight * (v0[x] * a + v1[x] * b + v2[x] * c + v3[x] * d - filled * fill_v[x]);
+    }
+  });
+}
+
+template <typename T, typename acc>
+void patch_backward(
+    const Job<acc>& job, const Image& image, int64_t n, acc* out, RowTaps<acc, int64_t>& taps, RowSlopes<acc>& slopes) {
   const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
   const Samples<acc> samples = samples_of(affine, job.options);
   const int count = samples.count();
+  const int32_t width = static_cast<int32_t>(job.shape.width);
   double sums[6] = {};
   for (int64_t y = 0; y < job.shape.height; ++y) {
     for (int i = 0; i < count; ++i) {
-      for (int64_t x = 0; x < job.shape.width; ++x) {
-        const Sample<acc> sample = sample_at(affine, samples, i, x, y, image, job.options);
-        acc du = 0, dv = 0;
-        for (int64_t c = 0; c < job.shape.channels; ++c) {
-          const int level = job.levels.at(c);
-          const acc g = job.grad_row(n, c, y)[x] * job.levels.scale[level];
-          const Corners<T, acc> corners(image, c, sample);
-          du += g * corners.slope_u(sample.tap_x, sample.tap_y, job.levels.fill[level]);
-          dv += g * corners.slope_v(sample.tap_x, sample.tap_y, job.levels.fill[level]);
-        }
-        const acc shares[6] = {du * sample.x, du * sample.y, du, dv * sample.x, dv * sample.y, dv};
+      for (int32_t x = 0; x < width; ++x) {
+        const Sample<acc> s = sample_at(affine, samples, i, x, y, image, job.options);
+        taps.offset[x] = s.tap_y.base * image.stride_y + s.tap_x.base * image.stride_x;
+        taps.w00[x] = s.tap_y.near * s.tap_x.near;
+        taps.w01[x] = s.tap_y.near * s.tap_x.far;
+        taps.w10[x] = s.tap_y.far * s.tap_x.near;
+        taps.w11[x] = s.tap_y.far * s.tap_x.far;
+        slopes.set(x, s.tap_x, s.tap_y);
+      }
+      for (int64_t c = 0; c < job.shape.channels; ++c) {
+        const int level = job.levels.at(c);
+        add_slopes(
+            plane_of<T, int64_t>(image, c), taps, slopes, job.grad_row(n, c, y), job.levels.scale[level],
+            job.levels.fill[level], width);
+      }
+      const double row = static_cast<double>(y) + samples.down(i);
+      for (int32_t x = 0; x < width; ++x) {
+        const double column = x + static_cast<double>(samples.along(i)), du = slopes.du[x], dv = slopes.dv[x];
+        const double shares[6] = {du * column, du * row, du, dv * column, dv * row, dv};
         for (int k = 0; k < 6; ++k) {
           sums[k] += shares[k];
         }
@@ -142,12 +221,14 @@ template <typename T, typename acc>
 void transforms_backward(const Job<acc>& job, const std::vector<Tensor>& images, acc* out) {
   const ImageTable table(images);
   torch::stable::parallel_for(0, job.shape.patches, 1, [&](int64_t begin, int64_t end) {
+    RowTaps<acc, int64_t> taps(job.shape.width);
+    RowSlopes<acc> slopes(job.shape.width);
     for (int64_t n = begin; n < end; ++n) {
       const int64_t number = image_of(job.index, job.shape, n);
       if (number < 0) {
         continue;  // zeroed already
       }
-      patch_backward<T>(job, table.at<T>(number), n, out + n * 6);
+      patch_backward<T>(job, table.at<T>(number), n, out + n * 6, taps, slopes);
     }
   });
 }

@@ -1,5 +1,7 @@
+#include <limits>
+
 #include "common/cuda.cuh"
-#include "patches/crop_patches.h"
+#include "patches/crop_checks.h"
 
 namespace pypose_ops {
 namespace {

@@ -101,14 +101,21 @@ void fill_taps(
   });
 }
 
+// A pixel in its arithmetic type.
+template <typename T>
+POSE_HD auto pixel_of(T pixel) {
+  if constexpr (std::is_same_v<T, uint8_t>) {
+    return static_cast<int>(pixel);
+  } else {
+    return simd::load(pixel);
+  }
+}
+
 // A pixel with weight 0 counts as 0, even when it is NaN.
 template <typename T, typename acc>
 POSE_HD acc weighted(acc weight, T pixel) {
-  if constexpr (std::is_same_v<T, uint8_t>) {
-    return weight * static_cast<acc>(static_cast<int>(pixel));
-  } else {
-    return weight != acc(0) ? weight * static_cast<acc>(simd::load(pixel)) : acc(0);
-  }
+  const acc product = weight * static_cast<acc>(pixel_of(pixel));
+  return std::is_same_v<T, uint8_t> || weight != acc(0) ? product : acc(0);
 }
 
 // Adds a row's samples of one channel to sums; the first ones are written.

@@ -6,7 +6,7 @@ BOXES.json is a list, or an object with the list under "boxes"; each entry is
   {"bbox": [x, y, w, h]}       as in COCO's annotation files
 and an object may have "rotation", in degrees from x towards y. Boxes are padded and grown to the shape of the crops.
 
-DIR gets crop-0000.png and so on, contact.png, and crops.json: for every file the box and the affine crop px -> picture px.
+DIR gets crop-0000.png and so on, contact.png, and crops.json: for each its box and the affine crop px -> picture px.
 """
 
 import json
