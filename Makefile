@@ -38,7 +38,7 @@ lint: $(VENV)/pyvenv.cfg
 
 # The CUDA kernels on the CPU, under AddressSanitizer and UBSan.
 sanitize: $(DONE)/test
-	PYTHONSAFEPATH=1 $(BIN)/python tests/simt/sanitized.py -m pytest tests -k simt
+	$(BIN)/python tests/simt/sanitized.py pytest tests -k "simt and sanitize"
 
 wheel: $(DONE)/wheel
 	@mkdir -p dist

@@ -36,13 +36,13 @@ def crowd_maps(device):
     pafs = torch.zeros(BATCH, 2 * LIMBS, SIDE, SIDE)
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     grid = torch.stack((x, y), -1).float()
-    for l, (a, b) in enumerate(limbs):
+    for limb, (a, b) in enumerate(limbs):
         start, delta = poses[:, :, a, None, None], poses[:, :, b, None, None] - poses[:, :, a, None, None]
         length = delta.norm(dim=-1, keepdim=True)
         along = ((grid - start) * delta).sum(-1, keepdim=True) / length.square()
         off = (grid - start - along.clamp(0, 1) * delta).norm(dim=-1, keepdim=True)
         field = torch.where(off < 1, delta / length, 0.0).sum(1)
-        pafs[:, 2 * l : 2 * l + 2] = field.clamp(-1, 1).permute(0, 3, 1, 2)
+        pafs[:, 2 * limb : 2 * limb + 2] = field.clamp(-1, 1).permute(0, 3, 1, 2)
     return heatmaps.to(device), pafs.to(device), limbs
 
 
@@ -54,7 +54,7 @@ def ours(pafs, peaks, limbs, module_score=score_limbs, module_group=group_people
 def trt_pose_parse(heatmaps, pafs, limbs, with_peaks=True):
     """trt_pose's ParseObjects. Its fields hold y before x."""
     plugins = pytest.importorskip("trt_pose.plugins")
-    topology = torch.tensor([[2 * l + 1, 2 * l, a, b] for l, (a, b) in enumerate(limbs)], dtype=torch.int32)
+    topology = torch.tensor([[2 * i + 1, 2 * i, a, b] for i, (a, b) in enumerate(limbs)], dtype=torch.int32)
 
     def find():
         counts, peaks = plugins.find_peaks(heatmaps, 0.1, 5, 32)

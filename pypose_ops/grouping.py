@@ -1,4 +1,4 @@
-"""From joints to people: similarity of poses, suppression of duplicates, part affinity fields, associative embedding."""
+"""From joints to people: similarity of poses, duplicates, part affinity fields, associative embedding."""
 
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ def batched(*tensors):
 def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None):
     """Object keypoint similarity of every predicted with every annotated person, from 0 to 1, as COCO defines it.
 
-    The mean over the annotated joints of ``exp(-d^2 / (2 (2 sigma)^2 (area + eps)))``, with d the distance of the joints.
+    The mean over the annotated joints of ``exp(-d^2 / (2 (2 sigma)^2 (area + eps)))``, d the distance of the joints.
 
     Args:
         pred (Tensor): ``(D, K, 2)`` or ``(B, D, K, 2)``; float32 or float64; ``(x, y)`` in picture pixels.
@@ -273,7 +273,7 @@ def group_people(
     min_limb_score=0.0,
     min_joints=3,
     min_score=0.4,
-    max_people=64,
+    max_people=32,
 ):
     """Puts joints together to people: an assignment per limb, then the limbs in the order of the list.
 
@@ -341,9 +341,11 @@ def gather_people(peaks, index, scores, joints, counts):
         coords = peaks.coords.new_full((*index.shape, 2), -1)
         return People(coords, peaks.scores.new_zeros(index.shape), scores.to(peaks.scores.dtype), joints, counts)
     present = index >= 0
-    place = index.clamp(min=0).transpose(1, 2)
-    coords = peaks.coords.detach().gather(2, place.unsqueeze(-1).expand(*place.shape, 2)).transpose(1, 2)
-    joint_scores = peaks.scores.detach().gather(2, place).transpose(1, 2)
+    joints_each, peak_count = peaks.scores.shape[1:]
+    place = (index.clamp(min=0) + peak_count * torch.arange(joints_each, device=device)).flatten(1)
+    coords = peaks.coords.detach().flatten(1, 2).gather(1, place.unsqueeze(-1).expand(*place.shape, 2))
+    joint_scores = peaks.scores.detach().flatten(1).gather(1, place)
+    coords, joint_scores = coords.view(*index.shape, 2), joint_scores.view(index.shape)
     return People(
         coords.where(present.unsqueeze(-1), -1.0),
         joint_scores.where(present, 0.0),

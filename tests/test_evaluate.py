@@ -101,14 +101,14 @@ def change(files, which, path, value):
 
 
 BAD_JSON = {
-    "unknown id": ("coco", change(coco_files(), 0, (0, "image_id"), 9), "pred.json: result 0 has image_id 9, which is not in"),
+    "unknown id": ("coco", change(coco_files(), 0, (0, "image_id"), 9), "pred.json: result 0 has image_id 9"),
     "no score": ("coco", change(coco_files(), 0, (0, "score"), None), "pred.json: result 0 has no 'score'"),
-    "nan score": ("coco", change(coco_files(), 0, (0, "score"), float("nan")), "pred.json: result 0: score must be 1 finite"),
-    "joints": ("coco", change(coco_files(), 0, (0, "keypoints"), [1.0] * 42), "result 0: keypoints must be 51 finite numbers"),
+    "nan score": ("coco", change(coco_files(), 0, (0, "score"), float("nan")), "result 0: score must be 1 finite"),
+    "joints": ("coco", change(coco_files(), 0, (0, "keypoints"), [1.0] * 42), "keypoints must be 51 finite numbers"),
     "not a list": ("coco", ({}, coco_files()[1]), "pred.json: must be COCO results, a list, got a dict"),
     "record": ("coco", ([3], coco_files()[1]), "pred.json: result 0 must be an object, got 3"),
-    "no area": ("coco", change(coco_files(), 1, ("annotations", 1, "area"), None), "truth.json: annotation 1 has no 'area'"),
-    "image": ("coco", change(coco_files(), 1, ("annotations", 1, "image_id"), 6), "annotation 1 has an unknown image_id 6"),
+    "no area": ("coco", change(coco_files(), 1, ("annotations", 1, "area"), None), "annotation 1 has no 'area'"),
+    "image": ("coco", change(coco_files(), 1, ("annotations", 1, "image_id"), 6), "has an unknown image_id 6"),
     "box": ("coco", change(coco_files(), 1, ("annotations", 0, "bbox"), [1, 2]), "annotation 0: bbox must be 4 finite"),
     "aic twice": ("aic", (aic_files()[0] * 2, aic_files()[1]), "pred.json: picture 1: image_id a comes twice"),
     "aic joints": (

@@ -14,8 +14,8 @@ struct Connection {
   double score;
 };
 
-// Shortest augmenting paths with potentials (Jonker and Volgenant 1987), rows <= columns: the column of every row so that
-// the sum of costs is least. Costs must be finite.
+// Shortest augmenting paths with potentials (Jonker and Volgenant 1987), rows <= columns: the column of every row so
+// that the sum of costs is least. Costs must be finite.
 class LinearAssignment {
  public:
   const std::vector<int>& solve(int rows, int columns, const double* costs) {
@@ -98,8 +98,8 @@ inline void sort_by_score(std::vector<Connection>& connections) {
   });
 }
 
-// One limb's connections out of its table of scores (rows x columns, a row every `stride`), best first. Scores of at most
-// `lowest` (which is not negative), and those that are not finite, connect nothing.
+// One limb's connections out of its table of scores (rows x columns, a row every `stride`), best first. Scores of at
+// most `lowest` (which is not negative), and those that are not finite, connect nothing.
 class Connector {
  public:
   template <typename T>

@@ -1,5 +1,5 @@
-// group_by_tags: associative embedding (Newell, Huang and Deng 2017), on the host, as group_people is. Joint after joint,
-// its peaks are assigned to the people found so far by the distance of their tags.
+// group_by_tags: associative embedding (Newell, Huang and Deng 2017), on the host, as group_people is. Joint after
+// joint, its peaks are assigned to the people found so far by the distance of their tags.
 #include <cmath>
 
 #include <torch/csrc/stable/library.h>
@@ -55,9 +55,10 @@ class TagAssembly {
         const double distance = distance_to(people_[c], joint, candidates_[r]);
         if (distance < kFar) {
           distances_[r * columns + c] = distance;
-          // Whole steps of the tags' distance come first, then the better peak; the distance itself breaks the ties that
-          // are left in HigherHRNet's rule; squared, as sums of distances on a line tie again.
-          costs_[r * columns + c] = std::nearbyint(distance) * 100 - score_of(joint, candidates_[r]) + distance * distance / 1000;
+          // Whole steps of the tags' distance come first, then the better peak; the distance itself breaks the ties
+          // that are left in HigherHRNet's rule; squared, as sums of distances on a line tie again.
+          costs_[r * columns + c] =
+              std::nearbyint(distance) * 100 - score_of(joint, candidates_[r]) + distance * distance / 1000;
         }
       }
     }

@@ -162,7 +162,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> group_people_cpu(
   PYPOSE_OPS_CHECK(
       min_limb_score >= 0, op, ": min_limb_score must not be negative, got ", min_limb_score);
   PYPOSE_OPS_CHECK(!std::isnan(min_score), op, ": min_score must be a number, got ", min_score);
-  const GroupOptions options{check_choice<Assignment>(op, "assignment", assignment, 2), min_limb_score, min_score, min_joints};
+  const GroupOptions options{
+      check_choice<Assignment>(op, "assignment", assignment, 2), min_limb_score, min_score, min_joints};
   const PeopleOut out(peak_scores, peak_scores.size(0), max_people, peak_scores.size(1));
   const Tensor peak = torch::stable::contiguous(peak_scores);
   const Tensor count = torch::stable::contiguous(counts);

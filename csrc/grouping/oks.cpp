@@ -132,7 +132,8 @@ void oks_backward_rows(
 }
 
 template <typename acc>
-void launch_oks(const OksTensors& tensors, const OksShape& shape, const std::vector<double>& sigmas, const Tensor& out) {
+void launch_oks(
+    const OksTensors& tensors, const OksShape& shape, const std::vector<double>& sigmas, const Tensor& out) {
   oks_rows(tensors.view<acc>(), shape, sigmas.data(), out.mutable_data_ptr<acc>());
 }
 

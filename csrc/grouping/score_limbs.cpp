@@ -1,5 +1,5 @@
-// score_limbs on the CPU: one thread takes whole limbs of a picture. For a candidate a, the candidates b are lanes of
-// vectors that walk along their limbs together.
+// score_limbs on the CPU: one thread takes whole tables, of a limb in a picture. Its candidates are lanes of vectors
+// that walk along their limbs together.
 #include "grouping/score_limbs.h"
 
 #include <torch/csrc/stable/library.h>
@@ -11,19 +11,28 @@ using namespace grouping;
 
 constexpr int64_t kGrainLimbs = 4;
 
-// The fields' samples of limbs that start at (ax, ay), a vector of them. Loops where pixels are looked up: what they
-// write is local, so that they become vector code.
+// Columns of the buffer that a table's limbs are spread in: from (ax, ay) to (bx, by), and their scores.
+enum Column { kAx, kAy, kBx, kBy, kScore, kColumns };
+
+// The limbs of one vector: where they start, and Limb's members.
+template <typename acc>
+struct LimbVector {
+  static constexpr int kLanes = vec_of<acc>::lanes;
+  acc ax[kLanes], ay[kLanes], dx[kLanes], dy[kLanes], ux[kLanes], uy[kLanes], samples[kLanes], length[kLanes];
+  acc scored[kLanes];
+};
+
+// The fields along the limbs. Loops where pixels are looked up: what they write is local, so that they become vector
+// code.
 template <Rule kRule, typename T, typename acc>
 POSE_HD void integrate(
-    const acc (&limb)[5][vec_of<acc>::lanes], acc ax, acc ay, const T* field_x, const T* field_y, int32_t most,
-    acc threshold, const LimbShape& shape, acc* sums, acc* counts) {
+    const LimbVector<acc>& limb, const T* field_x, const T* field_y, int32_t most, acc threshold,
+    const LimbShape& shape, acc* sums, acc* counts) {
   constexpr int kLanes = vec_of<acc>::lanes;
   using Vec = typename vec_of<acc>::type;
-  const acc* dx = limb[0];
-  const acc* dy = limb[1];
-  const Vec ux = simd::load_vec(limb[2]);
-  const Vec uy = simd::load_vec(limb[3]);
-  const Vec samples = simd::load_vec(limb[4]);
+  const Vec ux = simd::load_vec(limb.ux);
+  const Vec uy = simd::load_vec(limb.uy);
+  const Vec samples = simd::load_vec(limb.samples);
   const int32_t width = static_cast<int32_t>(shape.width);
   const acc last_x = static_cast<acc>(shape.width - 1);
   const acc last_y = static_cast<acc>(shape.height - 1);
@@ -33,12 +42,18 @@ POSE_HD void integrate(
   for (int32_t l = 0; l < most; ++l) {
     const acc step = static_cast<acc>(l);
     int32_t pixel[kLanes];
-    acc inside[kLanes], vx[kLanes], vy[kLanes];
+    acc moved[kLanes], vx[kLanes], vy[kLanes];
     for (int j = 0; j < kLanes; ++j) {
-      const acc x = ax + step * dx[j];
-      const acc y = ay + step * dy[j];
-      pixel[j] = nearest_pixel(y, last_y) * width + nearest_pixel(x, last_x);
-      inside[j] = kRule == Rule::trt_pose && (outside(x, last_x) | outside(y, last_y)) ? acc(0) : acc(1);
+      const acc x = limb.ax[j] + step * limb.dx[j];
+      const acc y = limb.ay[j] + step * limb.dy[j];
+      const int32_t column = nearest_pixel(x, last_x);
+      const int32_t row = nearest_pixel(y, last_y);
+      pixel[j] = row * width + column;
+      if constexpr (kRule == Rule::trt_pose) {  // how far the map's border is: 0 inside; NaN stays NaN
+        const acc off_x = round_half_up(x) - static_cast<acc>(column);
+        const acc off_y = round_half_up(y) - static_cast<acc>(row);
+        moved[j] = off_x * off_x + off_y * off_y;
+      }
     }
     for (int j = 0; j < kLanes; ++j) {
       vx[j] = simd::load(field_x[pixel[j]]);
@@ -51,7 +66,7 @@ POSE_HD void integrate(
       sum += reached > zero + threshold ? reached : zero;
       counted += reached > zero + threshold ? zero + 1 : zero;
     } else if constexpr (kRule == Rule::trt_pose) {
-      sum += simd::load_vec(inside) > zero ? projection : zero;
+      sum += simd::load_vec(moved) == zero ? projection : zero;
     } else {
       sum += l == 0 || l == most - 1 ? projection / 2 : projection;
     }
@@ -60,63 +75,78 @@ POSE_HD void integrate(
   simd::store_vec(counts, counted);
 }
 
-// scores[j]: the limb from a to the candidate at (bx[j], by[j]), for a vector of them.
+// Scores one vector of limbs of the buffer.
 template <Rule kRule, typename T, typename acc>
 POSE_HD void score_vector(
-    const acc* a, const acc* bx, const acc* by, const T* field_x, const T* field_y, const LimbOptions& options,
-    const LimbShape& shape, acc short_limb, acc* scores) {
+    acc* buffer, int64_t stride, const T* field_x, const T* field_y, const LimbOptions& options,
+    const LimbShape& shape, acc short_limb) {
   constexpr int kLanes = vec_of<acc>::lanes;
-  const acc ax = a[0];
-  const acc ay = a[1];
   const acc fraction = static_cast<acc>(options.fraction);
-  acc limb[5][kLanes], length[kLanes], scored[kLanes], sums[kLanes], counted[kLanes];
-  for (int j = 0; j < kLanes; ++j) {
-    const Limb<acc> found = limb_between(ax, ay, bx[j], by[j], kRule, options.samples);
-    limb[0][j] = found.dx;
-    limb[1][j] = found.dy;
-    limb[2][j] = found.ux;
-    limb[3][j] = found.uy;
-    limb[4][j] = found.samples;
-    length[j] = found.length;
-    scored[j] = found.scored ? acc(1) : acc(0);
-  }
+  LimbVector<acc> limb;
+  acc sums[kLanes], counted[kLanes], scores[kLanes];
   acc most = 0;
   for (int j = 0; j < kLanes; ++j) {
-    most = limb[4][j] > most ? limb[4][j] : most;
+    limb.ax[j] = buffer[kAx * stride + j];
+    limb.ay[j] = buffer[kAy * stride + j];
+    const Limb<acc> found = limb_between(
+        limb.ax[j], limb.ay[j], buffer[kBx * stride + j], buffer[kBy * stride + j], kRule, options.samples);
+    limb.dx[j] = found.dx;
+    limb.dy[j] = found.dy;
+    limb.ux[j] = found.ux;
+    limb.uy[j] = found.uy;
+    limb.samples[j] = found.samples;
+    limb.length[j] = found.length;
+    limb.scored[j] = found.scored ? acc(1) : acc(0);
+  }
+  for (int j = 0; j < kLanes; ++j) {
+    most = limb.samples[j] > most ? limb.samples[j] : most;
   }
   integrate<kRule>(
-      limb, ax, ay, field_x, field_y, static_cast<int32_t>(most), static_cast<acc>(options.threshold), shape, sums,
-      counted);
+      limb, field_x, field_y, static_cast<int32_t>(most), static_cast<acc>(options.threshold), shape, sums, counted);
   for (int j = 0; j < kLanes; ++j) {
     scores[j] = limb_score(
-        sums[j], counted[j], limb[4][j], length[j], scored[j] > acc(0), kRule, fraction, short_limb);
+        sums[j], counted[j], limb.samples[j], limb.length[j], limb.scored[j] > acc(0), kRule, fraction, short_limb);
+  }
+  for (int j = 0; j < kLanes; ++j) {
+    buffer[kScore * stride + j] = scores[j];
   }
 }
 
-// The limbs of one pair of joints in one picture. bx, by and scores have room for whole vectors of peaks.
+// The limbs of one pair of joints in one picture: all of them spread in the buffer, then vector by vector.
 template <Rule kRule, typename T, typename acc>
 void score_table(
-    const acc* a, int rows, const acc* b, int columns, const T* field_x, const T* field_y, const LimbOptions& options,
-    const LimbShape& shape, acc* buffer, acc* table) {
+    const acc* a, int64_t rows, const acc* b, int64_t columns, const T* field_x, const T* field_y,
+    const LimbOptions& options, const LimbShape& shape, std::vector<acc>& buffer, acc* table) {
   constexpr int kLanes = vec_of<acc>::lanes;
-  const int peaks = static_cast<int>(shape.peaks);
-  const int padded = (columns + kLanes - 1) / kLanes * kLanes;
-  acc* bx = buffer;
-  acc* by = buffer + padded;
-  acc* scores = buffer + 2 * padded;
-  for (int j = 0; j < padded; ++j) {
-    bx[j] = b[2 * std::min(j, columns - 1)];
-    by[j] = b[2 * std::min(j, columns - 1) + 1];
+  const int64_t pairs = rows * columns;
+  const int64_t stride = (pairs + kLanes - 1) / kLanes * kLanes;
+  if (static_cast<int64_t>(buffer.size()) < kColumns * stride) {
+    buffer.resize(kColumns * stride);
   }
+  acc* values = buffer.data();
+  const int64_t peaks = shape.peaks;
   const acc short_limb = short_limb_length<acc>(shape);
   simd_call([=, &options, &shape] {
-    for (int row = 0; row < rows; ++row) {
-      for (int first = 0; first < padded; first += kLanes) {
-        score_vector<kRule>(
-            a + 2 * row, bx + first, by + first, field_x, field_y, options, shape, short_limb, scores + first);
+    for (int64_t row = 0; row < rows; ++row) {
+      acc* first = values + row * columns;
+      for (int64_t column = 0; column < columns; ++column) {
+        first[kAx * stride + column] = a[2 * row];
+        first[kAy * stride + column] = a[2 * row + 1];
+        first[kBx * stride + column] = b[2 * column];
+        first[kBy * stride + column] = b[2 * column + 1];
       }
-      for (int column = 0; column < columns; ++column) {
-        table[row * peaks + column] = scores[column];
+    }
+    for (int64_t i = pairs; i < stride; ++i) {  // the rest of the last vector
+      for (int column = 0; column < kScore; ++column) {
+        values[column * stride + i] = values[column * stride];
+      }
+    }
+    for (int64_t i = 0; i < stride; i += kLanes) {
+      score_vector<kRule>(values + i, stride, field_x, field_y, options, shape, short_limb);
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t column = 0; column < columns; ++column) {
+        table[row * peaks + column] = values[kScore * stride + row * columns + column];
       }
     }
   });
@@ -127,14 +157,13 @@ void score(
     const LimbTensors& tensors, const std::vector<int64_t>& limbs, const std::vector<int64_t>& channels,
     const LimbOptions& options, const LimbShape& shape, const Tensor& out) {
   using acc = acc_t<T>;
-  constexpr int kLanes = vec_of<acc>::lanes;
   const T* pafs = tensors.pafs.const_data_ptr<T>();
   const acc* coords = tensors.coords.const_data_ptr<acc>();
   const int64_t* counts = tensors.counts.const_data_ptr<int64_t>();
   acc* scores = out.mutable_data_ptr<acc>();
   const int64_t pixels = shape.height * shape.width;
   torch::stable::parallel_for(0, shape.batch * shape.limbs, kGrainLimbs, [&](int64_t begin, int64_t end) {
-    std::vector<acc> buffer(3 * (shape.peaks + kLanes));
+    std::vector<acc> buffer;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / shape.limbs;
       const int64_t l = i % shape.limbs;
@@ -142,13 +171,13 @@ void score(
       std::fill(table, table + shape.pairs(), -std::numeric_limits<acc>::infinity());
       const int64_t from = b * shape.joints + limbs[2 * l];
       const int64_t to = b * shape.joints + limbs[2 * l + 1];
-      const int rows = static_cast<int>(usable_count(counts[from], shape.peaks));
-      const int columns = static_cast<int>(usable_count(counts[to], shape.peaks));
+      const int64_t rows = usable_count(counts[from], shape.peaks);
+      const int64_t columns = usable_count(counts[to], shape.peaks);
       if (rows > 0 && columns > 0) {
         score_table<kRule>(
             coords + from * shape.peaks * 2, rows, coords + to * shape.peaks * 2, columns,
             pafs + (b * shape.channels + channels[2 * l]) * pixels,
-            pafs + (b * shape.channels + channels[2 * l + 1]) * pixels, options, shape, buffer.data(), table);
+            pafs + (b * shape.channels + channels[2 * l + 1]) * pixels, options, shape, buffer, table);
       }
     }
   });

@@ -15,7 +15,7 @@ struct LimbList {
   int32_t first, count;
 };
 
-// One thread per pair of candidates of a limb of a picture; out (B, L, M, M). Blocks number the chunks of a table first.
+// One thread per pair of candidates of a limb of a picture; out (B, L, M, M). Blocks number a table's chunks first.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) score_limbs_kernel(
     acc_t<T>* __restrict__ out, const T* __restrict__ pafs, const acc_t<T>* __restrict__ coords,

@@ -1,7 +1,8 @@
 // score_limbs: checks, options and the rules of the line integral, shared by the CPU and CUDA kernels.
 //
-// A candidate limb from (ax, ay) to (bx, by) is sampled at n points a + t (b - a); the part affinity field at the nearest
-// pixel is projected on the limb's direction. The rules differ in the points and in what they make of the projections:
+// A candidate limb from (ax, ay) to (bx, by) is sampled at n points a + t (b - a); the part affinity field at the
+// nearest pixel is projected on the limb's direction. The rules differ in the points and in what they make of the
+// projections:
 //   openpose   t = l / n (the end is not sampled), points clamped to the map; the mean of the projections above the
 //              threshold, when they are more than `fraction` of all; very short limbs pass with a fixed score
 //   trt_pose   t = l / (n - 1); points outside of the map add nothing; the mean of all; direction + 1e-5 in the length
@@ -41,7 +42,7 @@ struct LimbShape {
   }
 };
 
-// OpenPose lets two joints that nearly coincide be one limb: shorter than this share of the map's size, they score this.
+// OpenPose lets two joints that nearly coincide be a limb: shorter than this share of the map's size, it scores this.
 constexpr double kShortLimb = 1.0 / 150;
 constexpr double kShortLimbScore = 0.05 + 1e-6;
 constexpr double kTrtPoseEpsilon = 1e-5;
@@ -187,7 +188,8 @@ inline LimbShape check_score_limbs(
 
 inline LimbOptions limb_options(int64_t rule, int64_t samples, double threshold, double fraction) {
   constexpr const char* op = "score_limbs";
-  PYPOSE_OPS_CHECK(samples >= 0 && samples <= kMaxSamples, op, ": samples must be from 0 to ", kMaxSamples, ", got ", samples);
+  PYPOSE_OPS_CHECK(
+      samples >= 0 && samples <= kMaxSamples, op, ": samples must be from 0 to ", kMaxSamples, ", got ", samples);
   PYPOSE_OPS_CHECK(std::isfinite(threshold), op, ": threshold must be finite, got ", threshold);
   PYPOSE_OPS_CHECK(fraction >= 0 && fraction <= 1, op, ": fraction must be from 0 to 1, got ", fraction);
   return {check_choice<Rule>(op, "rule", rule, 3), static_cast<int32_t>(samples), threshold, fraction};

@@ -157,10 +157,13 @@ inline LimbList check_limbs(const char* op, const std::vector<int64_t>& limbs, i
   PYPOSE_OPS_CHECK(joints <= 32767, op, ": keypoints must have at most 32767 joints, got ", joints);
   LimbList list{};
   list.count = static_cast<int32_t>(limbs.size() / 2);
-  for (size_t i = 0; i < limbs.size(); ++i) {
+  for (const int64_t joint : limbs) {
     PYPOSE_OPS_CHECK(
-        limbs[i] >= 0 && limbs[i] < joints, op, ": limbs must be joints from 0 to ", joints - 1, ", got ", limbs[i]);
-    (i % 2 ? list.to : list.from)[i / 2] = static_cast<int16_t>(limbs[i]);
+        joint >= 0 && joint < joints, op, ": limbs must be joints from 0 to ", joints - 1, ", got ", joint);
+  }
+  for (int32_t l = 0; l < list.count; ++l) {
+    list.from[l] = static_cast<int16_t>(limbs[2 * l]);
+    list.to[l] = static_cast<int16_t>(limbs[2 * l + 1]);
   }
   return list;
 }

@@ -6,9 +6,9 @@
          coco   COCO, AP and AR                                 .json of COCO: annotations, results
          aic    AI Challenger, its score                        .json of AI Challenger, both of one form
 
-A .mat of LSP holds joints (3, 14, N) or (14, 3, N), predictions pred (2, 14, N); of MPII pos_gt_src (16, 2, N), jnt_missing
-(16, N), headboxes_src (2, 2, N), predictions pos_pred_src (16, 2, N) or preds (N, 16, 2). Where the ground truth has more
-people than the predictions, --people says which ones they are.
+A .mat of LSP holds joints (3, 14, N) or (14, 3, N), predictions pred (2, 14, N); of MPII pos_gt_src (16, 2, N),
+jnt_missing (16, N), headboxes_src (2, 2, N), predictions pos_pred_src (16, 2, N) or preds (N, 16, 2). Where the ground
+truth has more people than the predictions, --people says which ones they are.
 """
 
 from pathlib import Path

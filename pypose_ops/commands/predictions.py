@@ -1,4 +1,4 @@
-"""Files of predicted and annotated joints. What is wrong with one is an InputError that names the file and the record."""
+"""Files of predicted and annotated joints. What is wrong with one is an InputError: the file and the record."""
 
 import json
 
@@ -59,7 +59,8 @@ def select(path, target_path, pred, target, people):
     if last - first + 1 != len(pred):
         wanted = f"--people {first}:{last}" if people else f"{target_path}"
         raise InputError(
-            f"{path}: {len(pred)} people are predicted, {wanted} has {last - first + 1}: say which they are with --people"
+            f"{path}: {len(pred)} people are predicted, {wanted} has {last - first + 1}: "
+            "say which they are with --people"
         )
     return slice(first - 1, last)
 

@@ -1,10 +1,10 @@
 """The metrics of 2D pose estimation, vectorised over people, on the device of the tensors.
 
-Functions take everything at once and return a dict; the classes of :mod:`pypose_ops.metrics.accumulators` take it batch by
-batch and merge ``torch.distributed`` ranks. Coordinates are ``(x, y)`` in picture pixels.
+Functions take everything at once and return a dict; the classes of :mod:`pypose_ops.metrics.accumulators` take it batch
+by batch and merge ``torch.distributed`` ranks. Coordinates are ``(x, y)`` in picture pixels.
 """
 
-from .accumulators import AUC, EPE, NME, PCK, PCP, AICScore, COCOAP, PCKh
+from .accumulators import AUC, COCOAP, EPE, NME, PCK, PCP, AICScore, PCKh
 from .aic import aic_score
 from .coco import coco_ap
 from .distances import auc, epe, head_size, nme, pck, pckh, pdj, torso_size

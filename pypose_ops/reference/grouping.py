@@ -151,7 +151,7 @@ def group_people(
     min_limb_score=0.0,
     min_joints=3,
     min_score=0.4,
-    max_people=64,
+    max_people=32,
 ):
     """Definition of :func:`pypose_ops.group_people`: Python lists, scipy's assignment."""
     choice("group_people", "assignment", assignment, op._ASSIGNMENTS)
@@ -162,8 +162,8 @@ def group_people(
     pictures = []
     for b in range(len(scores)):
         people = []
-        for l, (first, second) in enumerate(limbs):
-            here = table[b, l, : max(0, counts[b][first]), : max(0, counts[b][second])]
+        for number, (first, second) in enumerate(limbs):
+            here = table[b, number, : max(0, counts[b][first]), : max(0, counts[b][second])]
             for i, j, score in _connections(here, assignment, min_limb_score):
                 _connect(people, first, second, i, j, score)
         pictures.append(_finish(people, scores[b], min_joints, min_score))
