@@ -21,13 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pypose_ops import decode_heatmaps, viz
+from pypose_ops.peaks import REFINES as REFINE
 from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
 
 from . import InputError
 from .files import load_heatmaps, read_picture, write_picture
 from .people import decode_people
-
-REFINE = ("none", "quarter", "dark")
 
 
 def add_arguments(parser):
