@@ -1,15 +1,15 @@
 """From joints to people, in plain torch; assignments by scipy."""
 
 import math
+import sys
 
-import numpy as np
 import torch
 
 from .. import grouping as op
 from .._arguments import choice, expand_visible
 from ..skeletons import COCO
 
-_EPSILON = np.spacing(1)
+_EPSILON = sys.float_info.epsilon  # MATLAB's and COCO's eps
 
 
 def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None):
@@ -172,7 +172,8 @@ def group_people(
 
 def _connections(table, assignment, lowest):
     """(row, column, score), best first."""
-    from scipy.optimize import linear_sum_assignment  # here: it would double the time that importing pypose_ops takes
+    import numpy as np  # here: they would double the time that importing pypose_ops takes
+    from scipy.optimize import linear_sum_assignment
 
     usable = np.isfinite(table) & (table > lowest)
     profit = np.where(usable, table, 0.0)
@@ -250,6 +251,7 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
 
 
 def _assign_by_tags(people, joint, candidates, scores, tags, max_distance):
+    import numpy as np
     from scipy.optimize import linear_sum_assignment
 
     cost = np.full((len(candidates), max(len(candidates), len(people))), 1e7)
