@@ -1,5 +1,37 @@
 """Classic pose systems as thin modules over the operators."""
 
-from .spatial_model import SpatialModel
+import importlib
 
-__all__ = ["SpatialModel"]
+from .spatial_model import SpatialModel
+from .system import Batch, System
+
+__all__ = ["SYSTEMS", "Batch", "SpatialModel", "System", "build", "system_class"]
+
+# name -> module and class; imported when asked for.
+SYSTEMS = {}
+
+
+def system_class(name):
+    """The class of a system by its name in ``SYSTEMS``."""
+    if name not in SYSTEMS:
+        raise ValueError(f"models: unknown system {name!r}; there are {', '.join(SYSTEMS)}")
+    module, cls = SYSTEMS[name].split(":")
+    return getattr(importlib.import_module(f".{module}", __name__), cls)
+
+
+def build(name, joints=14, preset="paper", **options):
+    """A system by name.
+
+    Args:
+        name (str): one of ``SYSTEMS``.
+        joints (int): K.
+        preset (str): ``"paper"``, or ``"compact"`` (at most 3 M parameters, for a CPU).
+        options: arguments of the class, over those of the preset.
+
+    Raises:
+        ValueError: unknown system or preset.
+    """
+    cls = system_class(name)
+    if preset not in cls.presets:
+        raise ValueError(f"models: {name} has no preset {preset!r}; it has {', '.join(cls.presets)}")
+    return cls(joints, **(cls.presets[preset] | options))
