@@ -5,7 +5,7 @@ They are labels: constants to autograd, whatever the keypoints are.
 
 import torch
 
-from ._arguments import check_pairs, check_size, choice, expand_visible
+from ._arguments import check_pairs, check_size, check_tensor, choice, expand_visible
 
 _ops = torch.ops.pypose_ops
 
@@ -60,7 +60,7 @@ def part_affinity_fields(
     """
     op = "part_affinity_fields"
     return _ops.part_affinity_fields.default(
-        keypoints.detach(),
+        check_tensor(op, "keypoints", keypoints).detach(),
         check_pairs(op, "limbs", limbs),
         width,
         None if visible is None else expand_visible(op, visible, keypoints),
@@ -87,7 +87,7 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
     """
     op = "limb_masks"
     return _ops.limb_masks.default(
-        keypoints.detach(),
+        check_tensor(op, "keypoints", keypoints).detach(),
         check_pairs(op, "limbs", limbs),
         width,
         None if visible is None else expand_visible(op, visible, keypoints),
@@ -124,7 +124,7 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
     """
     op = "offset_heatmaps"
     return _ops.offset_heatmaps.default(
-        keypoints.detach(),
+        check_tensor(op, "keypoints", keypoints).detach(),
         radius,
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
@@ -183,7 +183,7 @@ def simcc_labels(
     height, width = check_size(op, size)
     bins_x, bins_y = label_bins(op, width, split_ratio), label_bins(op, height, split_ratio)
     return _ops.simcc_labels.default(
-        keypoints.detach(),
+        check_tensor(op, "keypoints", keypoints).detach(),
         sigma_x,
         sigma_y,
         None if visible is None else expand_visible(op, visible, keypoints),
