@@ -8,7 +8,12 @@ from .system import Batch, System
 __all__ = ["SYSTEMS", "Batch", "SpatialModel", "System", "build", "system_class"]
 
 # name -> module and class; imported when asked for.
-SYSTEMS = {}
+SYSTEMS = {
+    "cpm": "cpm:ConvolutionalPoseMachine",
+    "paf_net": "paf_net:PafNet",
+    "part_heatmap_regression": "part_heatmap_regression:PartHeatmapRegression",
+    "stacked_hourglass": "stacked_hourglass:StackedHourglass",
+}
 
 
 def system_class(name):
