@@ -18,10 +18,10 @@ class ConvolutionalPoseMachine(HeatmapSystem):
 
     Wei, Ramakrishna, Kanade, Sheikh, "Convolutional Pose Machines", CVPR 2016 (arXiv 1602.00134), figure 2 and the
     released prototxt. As there: one net per stage on the maps of the last one, features of the picture that the later
-    stages share, a map of where the person in question is (the centre of the crop, 9x9 mean of a Gaussian of 21 pixels),
-    a background map, Gaussians of 7 input pixels on the grid ``x = 8 g + 3.5``, people summed and clipped, stage 1
-    trained on all people and the later ones on the person in the centre, a loss per stage. ``variant="vgg"`` is the one
-    that begins with VGG-19 up to conv4_2. 14 joints: 31,219,866 parameters; VGG 29,852,058.
+    stages share, a map of where the person in question is (a Gaussian of 21 pixels in the middle of the crop, 9x9
+    means), a background map, Gaussians of 7 input pixels on the grid ``x = 8 g + 3.5``, people summed and clipped,
+    stage 1 trained on all people and the later ones on the person in the middle, a loss per stage. ``variant="vgg"`` is
+    the one that begins with VGG-19 up to conv4_2. 14 joints: 31,219,866 parameters; VGG 29,852,058.
 
     Receptive fields of the first stages: 160, 400 and 640 pixels with ``pool=2`` as in the figure, 167, 407 and 647
     with the released 3x3 pools. Our choices: errors are means, where the paper sums (a constant factor for one size);
@@ -141,7 +141,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
 
 
 def all_people(batch):
-    """The person in question and the others: keypoints ``(B, 1 + P, K, 2)`` and which are labelled ``(B, 1 + P, K)``."""
+    """The person in question and the others: keypoints ``(B, 1 + P, K, 2)``, and whether labelled ``(B, 1 + P, K)``."""
     keypoints, labelled = batch.keypoints[:, None], batch.visible[:, None].bool()
     if batch.others is None:
         return keypoints, labelled

@@ -20,19 +20,19 @@ class PafNet(HeatmapSystem):
     """Fields along the limbs beside the heatmaps, for any number of people.
 
     Cao, Simon, Wei, Sheikh, "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017 (arXiv
-    1611.08050), figure 3. As there and in the released prototxt: VGG-19 up to conv4_2 and two more convolutions; stage 1
-    of three 3x3, later ones of five 7x7 convolutions, each in two branches, fields and heatmaps; later stages read both
-    and the features; a loss for each branch of each stage, all people drawn: heatmaps by the highest value, with a
-    background, fields of unit vectors averaged over people.
+    1611.08050), figure 3. As there and in the released prototxt: VGG-19 up to conv4_2 and two more convolutions;
+    stage 1 of three 3x3, later ones of five 7x7 convolutions, each in two branches, fields and heatmaps; later stages
+    read both and the features; a loss for each branch of each stage, all people drawn: heatmaps by the highest value,
+    with a background, fields of unit vectors averaged over people. 18 joints, 19 limbs: 52,311,446 parameters.
 
-    Our choices: errors are means instead of sums; maps of joints that the person in question has no label of, and fields
-    of limbs with such an end, count 0; a limb is as wide as ``limb_width``; :meth:`poses` is for crops around one person
-    and takes the highest place of each map, :meth:`people` finds everybody.
+    Our choices: errors are means instead of sums; maps of joints that the person in question has no label of, and
+    fields of limbs with such an end, count 0; :meth:`poses` is for crops around one person and takes the highest place
+    of each map, :meth:`people` finds everybody.
 
     Args:
         num_joints (int): K; there are K + 1 maps, the last for the background.
-        limbs (list[tuple[int, int]] or None): L pairs of joints; None: those of LSP for 14 joints, MPII for 16, COCO for
-            17.
+        limbs (list[tuple[int, int]] or None): L pairs of joints; None: those of LSP for 14 joints, of MPII for 16, of
+            COCO for 17.
         stages (int): at least 1.
         width (int): channels of the stages.
         hidden (int): channels before the first maps.
