@@ -19,7 +19,12 @@ __all__ = [
 ]
 
 # name -> module and class; imported when asked for.
-SYSTEMS = {}
+SYSTEMS = {
+    "cpm": "cpm:ConvolutionalPoseMachine",
+    "paf_net": "paf_net:PafNet",
+    "part_heatmap_regression": "part_heatmap_regression:PartHeatmapRegression",
+    "stacked_hourglass": "stacked_hourglass:StackedHourglass",
+}
 
 
 def system_class(name):
