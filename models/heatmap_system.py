@@ -4,6 +4,7 @@ import torch
 
 from pypose_ops import crop_patches
 from pypose_ops.codecs._base import GaussianCodec
+from pypose_ops.peaks import kernel_size_of
 
 from .system import System
 
@@ -18,7 +19,7 @@ class GaussianHeatmap(GaussianCodec):
 
     def __init__(self, input_size, heatmap_size, sigma):
         super().__init__(input_size, heatmap_size, sigma)
-        self.kernel_size = 3 if self.sigma < 1.25 else 7 if self.sigma < 1.75 else 11
+        self.kernel_size = kernel_size_of("GaussianHeatmap", self.refine, self.sigma)
 
 
 class HeatmapSystem(System):
@@ -64,11 +65,11 @@ class HeatmapSystem(System):
             options = {}
             if mirrored is not None:
                 options = {"flipped": mirrored[s], "flip_pairs": flip_pairs, "flip_shift": self.flip_shift}
-            peaks.append(self.decode(images, maps, **options))
+            peaks.append(self.decode(images, maps, stage=s, **options))
         return peaks
 
-    def decode(self, images, maps, **options):
-        """Maps ``(B, K, h, w)`` of these images to :class:`Peaks` in pixels of the images."""
+    def decode(self, images, maps, *, stage=-1, **options):
+        """Maps ``(B, K, h, w)`` of a stage of these images to :class:`pypose_ops.Peaks` in pixels of the images."""
         # Codecs with a background would leave out the last map.
         return GaussianCodec.decode(self.codec(images, maps), maps, **options)
 

@@ -77,6 +77,8 @@ class HourglassStage(nn.Module):
         self.hourglass = Hourglass(depth, width)
         self.features = nn.Sequential(Residual(width, width), ConvBlock(width, width, 1, bias=True))
         self.head = HeatmapHead(width, joints)
+        nn.init.normal_(self.head[-1].weight, std=0.01)
+        nn.init.zeros_(self.head[-1].bias)
 
     def forward(self, state, features=None):
         if features is not None:
