@@ -15,7 +15,7 @@ def call(op, differentiable, *args):
     if _is_compiling() or forward_ad._current_level >= 0:
         return op(*args)
     for tensor in differentiable:
-        if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
+        if getattr(tensor, "requires_grad", False) and torch.is_grad_enabled():
             return op(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return op(*args)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_pairs, check_size, choice, expand_sigma, expand_visible
+from ._arguments import check_pairs, check_size, check_tensor, choice, expand_sigma, expand_visible
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -60,6 +60,7 @@ def part_affinity_fields(
         torch.Size([1, 2, 64, 48])
     """
     op = "part_affinity_fields"
+    check_tensor(op, "keypoints", keypoints)
     return call(
         _ops.part_affinity_fields.default,
         (keypoints,),
@@ -90,7 +91,7 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
     """
     op = "limb_masks"
     return _ops.limb_masks.default(
-        keypoints.detach(),
+        check_tensor(op, "keypoints", keypoints).detach(),
         check_pairs(op, "limbs", limbs),
         width,
         None if visible is None else expand_visible(op, visible, keypoints),
@@ -128,6 +129,7 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
         tensor([1.0000, 0.1250, 0.0000])
     """
     op = "offset_heatmaps"
+    check_tensor(op, "keypoints", keypoints)
     return call(
         _ops.offset_heatmaps.default,
         (keypoints,),
@@ -192,6 +194,7 @@ def simcc_labels(
         (torch.Size([8, 17, 384]), torch.Size([8, 17, 512]))
     """
     op = "simcc_labels"
+    check_tensor(op, "keypoints", keypoints)
     sigma_x = sigma_y = 0.0
     if isinstance(sigma, torch.Tensor):
         sigma = expand_sigma(op, sigma, keypoints)
