@@ -26,6 +26,67 @@ void render_single(T* out, const acc* tx, const acc* ty, int64_t height, int64_t
   });
 }
 
+// Where an axis of a truncated blob can be other than 0; a pixel more on each side leaves the decision to Axis::inside.
+template <typename acc>
+void window_of(const Axis<acc>& axis, int64_t size, int32_t& first, int32_t& end) {
+  const acc last = static_cast<acc>(size);
+  const acc low = ::floor(axis.center - axis.reach);
+  const acc high = ::ceil(axis.center + axis.reach) + acc(1);
+  first = low > 0 ? static_cast<int32_t>(low < last ? low : last) : 0;
+  end = high < last ? static_cast<int32_t>(high > 0 ? high : acc(0)) : static_cast<int32_t>(size);
+}
+
+// Widened to whole vectors where the axis has room for them: what is added is 0.
+POSE_HD void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
+  const int32_t span = (end - first + lanes - 1) / lanes * lanes;
+  if (span <= size) {
+    first = first + span <= size ? first : static_cast<int32_t>(size) - span;
+    end = first + span;
+  }
+}
+
+template <typename acc>
+POSE_HD void fill_window(acc* values, const Axis<acc>& axis, int32_t first, int32_t end) {
+  constexpr int kLanes = vec_of<acc>::lanes;
+  for (; first + kLanes <= end; first += kLanes) {
+    for (int32_t i = 0; i < kLanes; ++i) {
+      values[first + i] = axis.gaussian(first + i);
+    }
+  }
+  for (; first < end; ++first) {
+    values[first] = axis.gaussian(first);
+  }
+}
+
+// A blob that ends after a part of the map: zeros, then the window. False where it is not worth it.
+template <typename T, typename acc = acc_t<T>>
+bool render_window(T* out, const Blob<acc>& blob, acc* tx, acc* ty, const Shape& shape) {
+  int32_t left, right, top, bottom;
+  window_of(blob.x, shape.width, left, right);
+  window_of(blob.y, shape.height, top, bottom);
+  if (2 * static_cast<int64_t>(right - left) * (bottom - top) > shape.pixels()) {
+    return false;
+  }
+  std::memset(static_cast<void*>(out), 0, shape.pixels() * sizeof(T));
+  if (left >= right || top >= bottom) {
+    return true;
+  }
+  widen(left, right, shape.width, simd::lanes_of<T>());
+  const int64_t width = shape.width;
+  const Axis<acc> ax = blob.x, ay = blob.y;
+  simd_call([=] {
+    fill_window(tx, ax, left, right);
+    fill_window(ty, ay, top, bottom);
+    for (int32_t y = top; y < bottom; ++y) {
+      const acc scale = ty[y];
+      store_row(
+          out + y * width + left, right - left, [=](int64_t x) { return simd::load_vec(tx + left + x) * scale; },
+          [=](int64_t x) { return tx[left + x] * scale; });
+    }
+  });
+  return true;
+}
+
 template <typename T, typename acc = acc_t<T>>
 void render_many(T* out, const Tables<acc>& tables, acc* row, const Options& options) {
   const int64_t width = tables.width;
@@ -46,8 +107,16 @@ void render(T* out, const People<acc_t<T>>& people, const Options& options, cons
     const FlushSubnormals flush;
     Tables<acc> tables(shape);
     std::vector<acc> row(shape.width);
+    const bool windows = shape.people == 1 && options.profile == Profile::gaussian &&
+        options.normalize == Normalize::peak && std::isfinite(options.truncate);
     for (int64_t map = begin; map < end; ++map) {
       T* target = out + map * pixels;
+      if (windows) {
+        const Blob<acc> blob = blob_of(people, options, map / shape.joints, 0, map % shape.joints);
+        if (blob.drawn && render_window(target, blob, tables.x.data(), tables.y.data(), shape)) {
+          continue;
+        }
+      }
       tables.fill(people, options, shape, map / shape.joints, map % shape.joints);
       if (tables.blobs.empty()) {
         std::memset(static_cast<void*>(target), 0, pixels * sizeof(T));
