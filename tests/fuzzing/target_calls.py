@@ -111,7 +111,9 @@ def part_affinity_fields(draw):
     arguments, dtype, perturbed = limb_arguments(draw)
     arguments["profile"] = draw.pick(("band", "openpose", "trt_pose", "sleap"))
     arguments["combine"] = draw.pick(("mean", "sum"))
-    return Call("part_affinity_fields", arguments, (), dtype, perturbed)
+    # A band's edge is a step: where rounding moves a pixel over it, the gradient jumps too.
+    grad = ("keypoints",) if arguments["profile"] in ("trt_pose", "sleap") and draw.chance(0.5) else ()
+    return Call("part_affinity_fields", arguments, grad, dtype, perturbed)
 
 
 @operator("limb_masks")
@@ -157,4 +159,9 @@ def simcc_labels(draw):
         "smoothing": draw.pick((0.0, 0.1, 0.5)),
         "dtype": dtype,
     }
-    return Call("simcc_labels", arguments, (), dtype, {"keypoints": max(size)})
+    if draw.chance(0.4):
+        shape = keypoints.shape if draw.chance(0.3) else keypoints.shape[:-1]
+        values = draw.spoil(0.3 + 4 * draw.random.random(tuple(shape)))
+        arguments["sigma"] = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
+    grad = differentiable(draw, arguments)
+    return Call("simcc_labels", arguments, grad, dtype, {"keypoints": max(size), "sigma": 0.0})
