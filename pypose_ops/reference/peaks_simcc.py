@@ -54,7 +54,7 @@ def _decode_axis(rows, kernel_size, refine, parity):
     blurred = blurred.gather(-1, around)
     blurred = torch.where(blurred.isfinite(), blurred, torch.nan)  # no step then
     if parity == "mmpose":
-        h = (blurred * (scores[..., None] / blurred.amax(-1, keepdim=True))).clamp(1e-3, 50).log()
+        h = (blurred * (scores[..., None] / blurred.amax(-1, keepdim=True).clamp(min=0))).clamp(1e-3, 50).log()
     else:
         h = blurred.clamp(min=1e-10).log()
     slope = 0.5 * (h[..., 3] - h[..., 1])

@@ -106,6 +106,10 @@ class Draw:
         where = self.random.random(values.shape) < self.pick((0.05, 0.3, 1.0))
         return np.where(where, np.asarray(kinds)[self.random.integers(len(kinds), size=values.shape)], values)
 
+    def bounded(self, values, limit):
+        """The finite values clipped: where larger ones would only show that sums overflow."""
+        return np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
+
     # Options ----------------------------------------------------------------------------------------------------------
 
     def number(self, low, high, extremes=(1e-3, 1e3)):

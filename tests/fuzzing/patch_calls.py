@@ -93,7 +93,9 @@ def crop_patches(draw):
     if tolerance is None:
         tolerance = torch.float64 if torch.float64 in (dtype, out) else torch.float32
     perturbed = {"transforms": reach, "mask": reach}
-    return Call("crop_patches", arguments, grad, tolerance, perturbed | ({} if dtype == torch.uint8 else {"images": 0.0}))
+    return Call(
+        "crop_patches", arguments, grad, tolerance, perturbed | ({} if dtype == torch.uint8 else {"images": 0.0})
+    )
 
 
 @operator("box_vote")
@@ -107,19 +109,18 @@ def box_vote(draw):
     if draw.chance(0.3):
         corner, other = np.round(corner), np.round(other)
     coordinates = np.concatenate([corner, other], -1)
-    arguments = {
-        "boxes": draw.tensor(coordinates, draw.pick(COORDINATE_DTYPES)),
-        "weights": draw.tensor(draw.values((*batch, boxes, joints)), dtype),
-        "size": size,
-    }
-    grad = ("weights",) if draw.chance(0.5) else ()
-    return Call("box_vote", arguments, grad, dtype, {"weights": 0.0})
+    weights = draw.tensor(draw.values((*batch, boxes, joints)), dtype)
+    arguments = {"boxes": draw.tensor(coordinates, draw.pick(COORDINATE_DTYPES)), "weights": weights, "size": size}
+    grad = ("weights",) if draw.chance(0.5) and weights.isfinite().all() else ()
+    # Documented: what is below 2^-60 of the largest weight times the number of boxes counts as 0.
+    finite = weights[weights.isfinite()].double()
+    lost = float(finite.abs().max()) * boxes * 2.0**-60 if finite.numel() else 0.0
+    return Call("box_vote", arguments, grad, dtype, {"weights": 0.0}, lost=lost)
 
 
 def distribution(draw, shape):
     """Weights of displacements. Not 1e30 beside 1e-3, of which sums over the prior keep no digit."""
-    values = draw.spoil(draw.random.random(shape))
-    return np.where(np.isfinite(values), np.clip(values, -1, 1), values) * draw.pick((1.0, 1.0, 1e-3, 1e3))
+    return draw.bounded(draw.spoil(draw.random.random(shape)), 1) * draw.pick((1.0, 1.0, 1e-3, 1e3))
 
 
 @operator("mrf_message_passing")

@@ -68,10 +68,11 @@ def find_peaks(draw):
         values = draw.spoil(draw.random.random(maps.shape[1]) - 0.3)
         threshold = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
     offset = limit(draw)
+    small = maps.shape[-2] * maps.shape[-1] < 200  # the reference compares with every pixel of the window
     arguments = {
         "heatmaps": maps,
         "threshold": threshold,
-        "radius": draw.pick((1, 1, 2, 3, 64)) if maps.shape[-2] * maps.shape[-1] < 500 and draw.chance(0.1) else draw.integer(1, 2),
+        "radius": draw.pick((3, 7, 64)) if small and draw.chance(0.05) else draw.integer(1, 2),
         "max_peaks": draw.pick((1, 3, 32, 32, 1000)) if draw.chance(0.3) else draw.integer(1, 8),
         "refine": refine,
         "max_offset": 1.0 if offset == "auto" else offset,
@@ -117,5 +118,3 @@ def decode_simcc(draw):
         arguments["kernel_size"] = draw.pick((one, (one, 2 * draw.integer(0, 63) + 1)))
     perturbed = {"x": 0.0, "y": 0.0, "transform": 0.0}
     return Call("decode_simcc", arguments, (), dtype, perturbed)
-
-

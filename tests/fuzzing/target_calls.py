@@ -1,6 +1,5 @@
 """Calls of the operators that draw targets, and of the loss that draws them on the fly."""
 
-import numpy as np
 import torch
 
 from .calls import Call, operator
@@ -78,8 +77,7 @@ def heatmap_mse_loss(draw):
         of = shape[:-2][draw.pick((0, 0, len(shape) - 3)) :]
         values = draw.spoil(draw.random.random(of) - 0.2)
         # Not above half of the largest number: the gradient, of twice the weight, would overflow.
-        values = np.where(np.isfinite(values), np.clip(values, -1e37, 1e37), values)
-        weight = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
+        weight = draw.tensor(draw.bounded(values, 1e37), draw.pick(COORDINATE_DTYPES))
     arguments = {
         "pred": draw.tensor(draw.maps(shape), dtype),
         "keypoints": keypoints,
@@ -87,7 +85,9 @@ def heatmap_mse_loss(draw):
         # The mean of nothing is NaN, as in torch.
         "reduction": draw.pick(("none", "mean", "sum")) if 0 not in shape else draw.pick(("none", "sum")),
     } | drawing(draw, keypoints)
-    grad = differentiable(draw, arguments) + (("pred",) if draw.chance(0.5) else ())
+    # The derivative of NaN is none: what a blob that reaches no pixel gets from a map of NaN is not defined.
+    grad = differentiable(draw, arguments) if arguments["pred"].isfinite().all() else ()
+    grad += ("pred",) if draw.chance(0.5) else ()
     return Call("heatmap_mse_loss", arguments, grad, dtype, rounding(size) | {"pred": 0.0})
 
 
