@@ -270,10 +270,11 @@ POSE_HD Refined<acc> newton_step(
 // Never longer than max_offset, and none at all where it is not finite.
 template <typename acc>
 POSE_HD Step<acc> limited(Step<acc> step, acc max_offset) {
-  const acc length = std::sqrt(step.x * step.x + step.y * step.y);
-  if (!(length < std::numeric_limits<acc>::infinity())) {
+  constexpr acc endless = std::numeric_limits<acc>::infinity();
+  if (!(std::abs(step.x) < endless && std::abs(step.y) < endless)) {
     return {0, 0};
   }
+  const acc length = std::sqrt(step.x * step.x + step.y * step.y);
   const acc scale = length > max_offset ? max_offset / length : acc(1);
   return {step.x * scale, step.y * scale};
 }

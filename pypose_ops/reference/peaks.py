@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from ..peaks import REFINES, Peaks, PeaksWithCovariance, flip_permutation, kernel_size_of
 
 
+_RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
+
+
 @torch.no_grad()
 def decode_heatmaps(
     heatmaps,
@@ -194,7 +197,7 @@ def _dark_step(maps, peak, kernel_size, refine, parity):
         dxy = 0.5 * (h(1, 1) - h(1, 0) - h(0, 1) + 2 * h(0, 0) - h(-1, 0) - h(0, -1) + h(-1, -1))
         border = 1 if parity is None else 0
         if parity is not None:
-            dxx, dyy = dxx + 1.1920929e-07, dyy + 1.1920929e-07
+            dxx, dyy = dxx + _RIDGE, dyy + _RIDGE
     determinant = dxx * dyy - dxy * dxy
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
     covariance = torch.stack([-dyy, dxy, dxy, -dxx], -1).unflatten(-1, (2, 2)) / determinant[..., None, None]

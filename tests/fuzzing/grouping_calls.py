@@ -6,7 +6,7 @@ import torch
 from pypose_ops import PeakSet
 
 from .calls import Call, operator
-from .draws import COORDINATE_DTYPES, MAP_DTYPES
+from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
 def sigmas_of(draw, joints):
@@ -125,7 +125,9 @@ def group_people(draw):
     assignment = draw.pick(("optimal", "greedy"))
     if assignment == "greedy" and draw.chance(0.3):  # ties, whose order only "greedy" fixes
         table = np.round(4 * table) / 4
-    table = np.where(draw.random.random(table.shape) < 0.1, -np.inf, draw.spoil(table))
+    # Beside 1e30 nothing is left of a sum of scores: which assignment is the best is then a matter of rounding.
+    table = draw.spoil(table, kinds=NOT_FINITE if assignment == "optimal" else None)
+    table = np.where(draw.random.random(table.shape) < 0.1, -np.inf, table)
     dtype = draw.pick(COORDINATE_DTYPES)
     arguments = {
         "peaks": peaks,

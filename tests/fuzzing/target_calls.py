@@ -47,6 +47,10 @@ def differentiable(draw, arguments):
             names.append("keypoints")
         if isinstance(arguments["sigma"], torch.Tensor):
             names.append("sigma")
+    return some(draw, *names)
+
+
+def some(draw, *names):
     return tuple(n for n in names if draw.chance(0.5))
 
 
@@ -111,7 +115,7 @@ def part_affinity_fields(draw):
     arguments, dtype, perturbed = limb_arguments(draw)
     arguments["profile"] = draw.pick(("band", "openpose", "trt_pose", "sleap"))
     arguments["combine"] = draw.pick(("mean", "sum"))
-    return Call("part_affinity_fields", arguments, (), dtype, perturbed)
+    return Call("part_affinity_fields", arguments, some(draw, "keypoints"), dtype, perturbed)
 
 
 @operator("limb_masks")
@@ -133,7 +137,7 @@ def offset_heatmaps(draw):
         "combine": draw.pick(("nearest", "last")),
         "dtype": dtype,
     }
-    return Call("offset_heatmaps", arguments, (), dtype, {"keypoints": max(size)})
+    return Call("offset_heatmaps", arguments, some(draw, "keypoints"), dtype, {"keypoints": max(size)})
 
 
 @operator("simcc_labels")
@@ -157,4 +161,5 @@ def simcc_labels(draw):
         "smoothing": draw.pick((0.0, 0.1, 0.5)),
         "dtype": dtype,
     }
-    return Call("simcc_labels", arguments, (), dtype, {"keypoints": max(size)})
+    names = ("keypoints",) if arguments["profile"] == "gaussian" and arguments["center"] == "exact" else ()
+    return Call("simcc_labels", arguments, some(draw, *names), dtype, {"keypoints": max(size)})
