@@ -64,6 +64,8 @@ def expand_visible(op, visible, keypoints):
     shape = keypoints.shape[:-1]
     if not _broadcasts(visible.shape, shape):
         raise ValueError(f"{op}: visible must broadcast to {tuple(shape)}, got shape {tuple(visible.shape)}")
+    if visible.is_complex():
+        raise TypeError(f"{op}: visible must be bool or real numbers, got {visible.dtype}")
     if visible.dtype != torch.bool:
         visible = visible >= 0.5
     return visible.expand(shape)

@@ -110,9 +110,7 @@ def gaussian_heatmaps(
 
 
 @torch.library.register_fake("pypose_ops::gaussian_heatmaps")
-def _(
-    keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, dtype
-):
+def _(keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "gaussian_heatmaps: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], keypoints.shape[-2], height, width), dtype=dtype)
 

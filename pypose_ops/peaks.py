@@ -171,6 +171,8 @@ def decode_heatmaps(
         raise ValueError(f"{op}: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
     if max_offset == "auto":
         max_offset = None if parity is not None else radius if refine == "offset" else 1.0
+    elif max_offset is not None:
+        max_offset = check_number(op, "max_offset", max_offset)
     heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
     if return_covariance and refine not in ("dark", "dark_udp"):
         raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
@@ -179,7 +181,14 @@ def decode_heatmaps(
             raise ValueError(f"{op}: radius is required with refine 'offset'")
         return Peaks(
             *_decode_offsets(
-                heatmaps, kernel_size, check_number(op, "radius", radius), flipped, flip_index, flip_shift, transform, max_offset
+                heatmaps,
+                kernel_size,
+                check_number(op, "radius", radius),
+                flipped,
+                flip_index,
+                flip_shift,
+                transform,
+                max_offset,
             )
         )
     if radius is not None:
@@ -230,9 +239,7 @@ def _check_parity(op, refine, parity):
 
 
 @torch.library.register_fake("pypose_ops::decode_heatmaps")
-def _(
-    heatmaps, refine, parity, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance
-):
+def _(heatmaps, refine, parity, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance):
     batch, joints, dtype = _check_shapes(heatmaps, flipped, transform)
     return (
         heatmaps.new_empty((batch, joints, 2), dtype=dtype),

@@ -73,7 +73,15 @@ def decode_simcc(
     x, y, transform = detached(x), detached(y), detached(transform)
     return Peaks(
         *_ops.decode_simcc.default(
-            x, y, check_number("decode_simcc", "split_ratio", split_ratio), refine == "dark", parity is not None, kernel_x, kernel_y, max_offset, transform
+            x,
+            y,
+            check_number("decode_simcc", "split_ratio", split_ratio),
+            refine == "dark",
+            parity is not None,
+            kernel_x,
+            kernel_y,
+            max_offset,
+            transform,
         )
     )
 
@@ -82,8 +90,8 @@ def simcc_kernels(sigma):
     """The blurs for x and y."""
     sizes = []
     for value in _pair(sigma):
-        if not value > 0:
-            raise ValueError(f"decode_simcc: sigma must be positive, got {sigma}")
+        if not 0 < check_number("decode_simcc", "sigma", value) < 1e6:
+            raise ValueError(f"decode_simcc: sigma must be positive and below 1e6, got {sigma}")
         size = int((20 * value - 7) // 3)
         sizes.append(max(1, size - (size % 2 == 0)))
     return sizes

@@ -278,8 +278,10 @@ POSE_HD Derivatives<acc> udp_derivatives(const acc (&h)[kSpan][kSpan], int x, in
   const int t = y > 0 ? 1 : 2;
   const int b = y < height - 1 ? 3 : 2;
   const acc twice = 2 * h[2][2];
+  // Not read, but the patch's outer columns are in these alone: NaN in them means no step, as for DARK.
+  const acc spoilt = (h[2][0] - h[2][0]) + (h[2][4] - h[2][4]);
   return {
-      acc(0.5) * (h[2][r] - h[2][l]), acc(0.5) * (h[b][2] - h[t][2]), h[2][r] - twice + h[2][l],
+      acc(0.5) * (h[2][r] - h[2][l]) + spoilt, acc(0.5) * (h[b][2] - h[t][2]), h[2][r] - twice + h[2][l],
       h[b][2] - twice + h[t][2],
       acc(0.5) * (h[b][r] - h[2][r] - h[b][2] + twice - h[2][l] - h[t][2] + h[t][l])};
 }
@@ -320,10 +322,11 @@ POSE_HD Refined<acc> newton_step(
 // Never longer than max_offset, and none at all where it is not finite.
 template <typename acc>
 POSE_HD Step<acc> limited(Step<acc> step, acc max_offset) {
-  const acc length = std::sqrt(step.x * step.x + step.y * step.y);
-  if (!(length < std::numeric_limits<acc>::infinity())) {
+  constexpr acc endless = std::numeric_limits<acc>::infinity();
+  if (!(std::abs(step.x) < endless && std::abs(step.y) < endless)) {
     return {0, 0};
   }
+  const acc length = std::sqrt(step.x * step.x + step.y * step.y);
   const acc scale = length > max_offset ? max_offset / length : acc(1);
   return {step.x * scale, step.y * scale};
 }

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from ..peaks import REFINES, Peaks, PeaksWithCovariance, flip_permutation, kernel_size_of
 
 
+_RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
+
+
 @torch.no_grad()
 def decode_heatmaps(
     heatmaps,
@@ -184,7 +187,7 @@ def _dark_step(maps, peak, kernel_size, refine, parity):
             return blurred(dx, dy).clamp(min=1e-10).log()
 
     border = 2 if refine == "dark" else 0
-    ridge = 0.0 if refine == "dark" else 1.1920929e-07
+    ridge = 0.0 if refine == "dark" else _RIDGE
     step, covariance, is_maximum = _newton_step(h, refine, ridge)
     inside = (x >= border) & (x < width - border) & (y >= border) & (y < height - border)
     valid = inside & ~_spoilt(maps, peak, kernel_size)

@@ -71,7 +71,7 @@ def _logs_of_mmpose(rows, around, kernel_size, scores):
     blurred = F.conv1d(rows.flatten(0, 1)[:, None], taps.view(1, 1, -1), padding=kernel_size // 2).view_as(rows)
     blurred = blurred.gather(-1, around)
     blurred = torch.where(blurred.isfinite(), blurred, torch.nan)  # no step then
-    return (blurred * (scores[..., None] / blurred.amax(-1, keepdim=True))).clamp(1e-3, 50).log()
+    return (blurred * (scores[..., None] / blurred.amax(-1, keepdim=True).clamp(min=0))).clamp(1e-3, 50).log()
 
 
 def _logs_inside(rows, around, kernel_size, room):
