@@ -319,6 +319,18 @@ def test_maps_are_those_of_an_installed_mmpose(codec, function, sigma):
         np.testing.assert_array_equal(weights[b].numpy(), weight[0])
 
 
+def test_combined_maps_are_those_of_an_installed_mmpose():
+    generate = mmpose_module("offset_heatmap").generate_offset_heatmap
+    codec = codecs.UDPHeatmap(INPUT, GRID, "combined", parity="mmpose")
+    keypoints, visible = keypoints_of()
+    maps, weights = codec.encode(keypoints, visible)
+    points = heatmap_points(codec, keypoints)
+    for b in range(3):
+        expected, weight = generate(GRID, points[b : b + 1], visible[b : b + 1].numpy(), 0.0546875)
+        np.testing.assert_allclose(maps[b].numpy(), expected, atol=1e-5)
+        np.testing.assert_array_equal(weights[b].numpy(), weight[0])
+
+
 # The default is right -------------------------------------------------------------------------------------------------
 
 
