@@ -353,6 +353,38 @@ def test_weights_and_strange_keypoints(kernels, device):
     assert codec.encode(keypoints, visible)[1].tolist() == [[0, 0, 0, 0, 0, 1]]
 
 
+SIMCC = {
+    "simcc": codecs.SimCCLabel(INPUT),
+    "simcc, exact": codecs.SimCCLabel(INPUT, center="exact"),
+    "simcc, one hot": codecs.SimCCLabel(INPUT, "standard"),
+    "integral": codecs.IntegralRegressionLabel(INPUT, GRID, 2.0),
+    "regression": codecs.RegressionLabel(INPUT),
+}
+
+
+@pytest.mark.parametrize("name", [*EXACT, *ROUNDED, *SIMCC])
+def test_joints_that_are_missing_or_far_away_draw_nothing(kernels, device, name):
+    """Nobody to be seen, not finite, 1e30 away; an ordinary joint beside them is drawn as if it were alone."""
+    codec = (EXACT | ROUNDED | SIMCC)[name]
+    strange = [[NAN, 1.0], [50.0, NAN], [math.inf, 1.0], [1.0, -math.inf], [1e30, 1.0], [-1e30, 1e30], [3e38, -3e38]]
+    keypoints = torch.tensor([[*strange, [100.0, 100.0]]], device=device)
+    targets, weights = codec.encode(keypoints)
+    alone, _ = codec.encode(keypoints[:, 7:])
+    assert weights.tolist() == [[0] * 7 + [1]]
+    nobody, none = codec.encode(keypoints, torch.zeros(1, 8, device=device))
+    assert not none.any()
+    for target, single, empty in zip(
+        *(v if isinstance(v, tuple) else (v,) for v in (targets, alone, nobody)), strict=True
+    ):
+        if target.shape[-1] == 2:
+            continue  # coordinates are what they are
+        channels = single.shape[1] - (1 if "cpm" in name else 0)
+        joints = target[:, : 8 * channels]
+        assert target.isfinite().all() and not joints[:, : 7 * channels].any()
+        torch.testing.assert_close(joints[:, 7 * channels :], single[:, :channels], rtol=0, atol=0)
+        assert not empty[:, : 8 * channels].any()
+
+
 @pytest.mark.parametrize("people", (False, True))
 @pytest.mark.parametrize("name", ("msra", "msra unbiased", "hourglass", "udp"))
 def test_the_fused_loss_is_that_of_encoded_maps(kernels, device, name, people):
@@ -426,3 +458,8 @@ def test_integral_maps_add_up_to_one():
 def test_bad_calls(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_split_ratio_without_bins_is_refused(kernels, device):
+    with pytest.raises(RuntimeError, match="split_ratio must leave bins in both axes, got 1 and 0"):
+        codecs.SimCCLabel((100, 10), simcc_split_ratio=0.01).encode(torch.ones(1, 1, 2, device=device))
