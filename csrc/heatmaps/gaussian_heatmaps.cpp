@@ -14,15 +14,50 @@ namespace {
 
 using namespace heatmaps;
 
+// Rows of kVectors vectors that stay in registers; the last one overlaps with its neighbour where the width asks for it.
+template <int kVectors, typename T, typename acc = acc_t<T>>
+POSE_HD void render_rows(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
+  constexpr int kLanes = simd::lanes_of<T>();
+  typename vec_of<acc>::type columns[kVectors];
+  int64_t at[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    at[i] = i + 1 < kVectors ? i * kLanes : width - kLanes;
+    columns[i] = simd::load_vec(tx + at[i]);
+  }
+  for (int64_t y = 0; y < height; ++y) {
+    const acc scale = ty[y];
+    for (int i = 0; i < kVectors; ++i) {
+      simd::store_vec(out + y * width + at[i], columns[i] * scale);
+    }
+  }
+}
+
 template <typename T, typename acc = acc_t<T>>
 void render_single(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
+  constexpr int kLanes = simd::lanes_of<T>();
+  const int64_t vectors = width < kLanes ? 0 : (width + kLanes - 1) / kLanes;
   simd_call([=] {
-    for (int64_t y = 0; y < height; ++y) {
-      T* row = out + y * width;
-      const acc scale = ty[y];
-      store_row(row, width, [=](int64_t x) { return simd::load_vec(tx + x) * scale; }, [=](int64_t x) {
-        return tx[x] * scale;
-      });
+    switch (vectors) {
+      case 1:
+        return render_rows<1>(out, tx, ty, height, width);
+      case 2:
+        return render_rows<2>(out, tx, ty, height, width);
+      case 3:
+        return render_rows<3>(out, tx, ty, height, width);
+      case 4:
+        return render_rows<4>(out, tx, ty, height, width);
+      case 5:
+        return render_rows<5>(out, tx, ty, height, width);
+      case 6:
+        return render_rows<6>(out, tx, ty, height, width);
+      default:
+        for (int64_t y = 0; y < height; ++y) {
+          T* row = out + y * width;
+          const acc scale = ty[y];
+          store_row(row, width, [=](int64_t x) { return simd::load_vec(tx + x) * scale; }, [=](int64_t x) {
+            return tx[x] * scale;
+          });
+        }
     }
   });
 }
