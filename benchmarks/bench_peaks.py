@@ -45,7 +45,7 @@ ROWS = {
     "kornia soft-argmax": (kornia_soft_argmax, None, SMALL),
     "mmpose argmax (numpy port)": (numpy_port(mmpose_port.decode_argmax), OPS["none"], None),
     "mmpose quarter (numpy port)": (numpy_port(mmpose_port.decode_quarter), None, SMALL),
-    "mmpose dark (numpy port)": (numpy_port(mmpose_port.decode_dark), OPS["dark"], SMALL),
+    "mmpose dark (numpy port)": (numpy_port(mmpose_port.decode_dark), partial(OPS["dark"], parity="mmpose"), SMALL),
 }
 CASES = [
     pytest.param(row, shape, id=f"{named(shape)}-{row}")

@@ -75,6 +75,7 @@ TARGETS = (
         ">=",
         devices=("cuda",),
     ),
+    *(Target(f"MMPose / {c}.encode", f"{c}.encode", HEADLINE, "op", "mmpose", 50, ">=") for c in CODECS[:3]),
     *(Target(f"numpy / {c}.encode", f"{c}.encode", HEADLINE, "op", "numpy port", 50, ">=") for c in CODECS),
 )
 
