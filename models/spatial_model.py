@@ -92,7 +92,7 @@ class SpatialModel(nn.Module):
         return self.log_weight.exp()
 
     def forward(self, heatmaps):
-        """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``."""
+        """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``; pixels not finite count as the floor."""
         messages = mrf_message_passing(
             heatmaps,
             self.prior,
@@ -102,7 +102,8 @@ class SpatialModel(nn.Module):
             floor=self.floor,
             method=self.method,
         )
-        evidence = heatmaps[:, : self.num_joints].to(messages.dtype).clamp(min=self.floor).log()
+        own = heatmaps[:, : self.num_joints].to(messages.dtype)
+        evidence = torch.where(own.isfinite() & (own > self.floor), own, self.floor).log()
         return evidence + self.weight * messages
 
     def information(self):

@@ -163,6 +163,22 @@ def test_sources_only():
     assert model(torch.rand(1, 3, 9, 8)).shape == (1, 2, 9, 8)
 
 
+def test_pixels_that_are_not_finite(device):
+    model = model_of(people(50)).to(device)
+    maps = torch.rand(1, 2, *SIZE, device=device)
+    empty, broken = maps.clone(), maps.clone()
+    for i, value in enumerate((float("nan"), float("inf"), float("-inf"))):
+        empty[0, i % 2, 3, i], broken[0, i % 2, 3, i] = 0.0, value
+    assert torch.equal(model(broken), model(empty)) and model(empty).isfinite().all()
+
+
+def test_half_precision(device):
+    model = model_of(people(50)).to(device)
+    maps = torch.rand(1, 2, *SIZE, device=device).half()
+    assert model(maps).dtype == torch.float32
+    torch.testing.assert_close(model(maps), model(maps.float()))
+
+
 def test_prune_and_draw():
     poses = people(300)
     visible = torch.ones(300, 2, dtype=torch.bool)
