@@ -236,14 +236,15 @@ def share(hits, count):
 def sweep(train, test, generator, *, sizes=SIZES, smooths=SMOOTH, floors=FLOORS, graphs=GRAPHS, weights=WEIGHTS):
     """Share of right joints before, and for each of the settings after: ``(float, list[tuple[Settings, float]])``."""
     maps, truth, count = rendered(test, generator)
-    rows = []
+    energy, rows = torch.empty_like(maps), []
     for size, smooth in itertools.product(sizes, smooths):
         model = full_model(train, size, smooth)
         for graph, floor in itertools.product(graphs, floors):
             evidence = maps.clamp(min=floor).log()
             messages = restricted(model, train.names, graph, floor)(maps) - evidence
             for weight in weights:
-                hits = right(torch.add(evidence, messages, alpha=weight), truth, RIGHT * LONGER)
+                torch.add(evidence, messages, alpha=weight, out=energy)
+                hits = right(energy, truth, RIGHT * LONGER)
                 rows.append((Settings(size, smooth, floor, graph, weight), share(hits, count)))
     return share(right(maps, truth, RIGHT * LONGER), count), rows
 
