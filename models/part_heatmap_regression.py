@@ -54,8 +54,8 @@ class PartHeatmapRegression(HeatmapSystem):
             "levels": 3,
             "blocks": 1,
             "radius": 6.0,
-            "sigma": 3.0,
-            "input_size": (128, 128),
+            "sigma": 4.0,
+            "input_size": (96, 96),
         },
     }
 
