@@ -289,7 +289,8 @@ def test_mmpose_decoding_and_flip_test():
     coords, scores = decode_heatmaps(maps, refine="quarter", flipped=flipped, flip_pairs=pairs, flip_shift=True)
     got = system.poses(images, flip_pairs=pairs)[-1]
     torch.testing.assert_close(got.scores, scores)
-    torch.testing.assert_close(got.coords, coords * 8)
+    assert (scores > 0).any()
+    torch.testing.assert_close(got.coords[scores > 0], 8 * coords[scores > 0])
 
 
 def test_mmpose_systems_train():
