@@ -66,11 +66,14 @@ def load_checkpoint(path, into=None, **options):
     Raises:
         InputError: no such file, none of the above, damaged, or it does not fit; one line that names the missing, the
             unexpected and the misshapen tensors.
+        TypeError: options together with ``into``.
 
     Example:
         >>> system = models.load_checkpoint("cpm_mpii_368x368.pth")  # doctest: +SKIP
         >>> poses = system.poses(images)[-1]  # doctest: +SKIP
     """
+    if into is not None and options:
+        raise TypeError(f"load_checkpoint: options are of a system that is built, got {', '.join(options)} and into")
     tensors = canonical(read_tensors(path))
     kind = kind_of(tensors)
     if into is not None:

@@ -187,11 +187,16 @@ def test_flip_test_is_the_same_in_the_mirror(compact):
         torch.testing.assert_close(coords[found], back[found], rtol=0, atol=0.05)
 
 
-def true_maps(system, batch):
-    """What forward would have to give for a loss of 0, and the outputs' codec."""
-    shape = [m.shape for m in system.heatmaps(batch.images)]
-    codec = system.codec(batch.images, torch.empty(shape[-1]))
-    return codec, len(shape)
+@pytest.mark.parametrize("align", ["center", "index"])
+def test_scales_look_at_the_same_places(align):
+    """With a net whose maps are the picture itself, smaller."""
+    system = build("cpm" if align == "center" else "stacked_hourglass", 3, "compact")
+    keypoints = torch.tensor([[[40.0, 50.0], [64.5, 71.0], [90.0, 77.25]]])
+    images = gaussian_heatmaps(keypoints, 8.0, (128, 128))
+    system.heatmaps = lambda images: [nn.functional.avg_pool2d(images, 8 if align == "center" else 4)]
+    (plain,), (scaled,) = system.poses(images), system.poses(images, scales=(0.8, 1.0, 1.3))
+    allowed = 1.0 if align == "center" else 2.5
+    assert (plain.coords - keypoints).abs().max() < allowed and (scaled.coords - keypoints).abs().max() < allowed
 
 
 def test_decoding_undoes_drawing(compact):
