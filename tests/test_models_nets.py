@@ -181,13 +181,13 @@ def test_flip_test_is_the_same_in_the_mirror(compact, monkeypatch):
     monkeypatch.setattr(compact, "refine", "dark")  # the mixed derivative of dark_udp has a side
     images, pairs = images_of(compact), skeletons.LSP.flip_pairs
     here, there = compact.poses(images, flip_pairs=pairs), compact.poses(images.flip(-1), flip_pairs=pairs)
-    # Sigmoids of an untrained detector are 1 in many places.
-    first = 1 if type(compact).__name__ == "PartHeatmapRegression" else 0
+    # Sigmoids of an untrained detector are 1 in many places; its last layer repeats every pixel 4 x 4 times.
+    first, allowed = (1, 4.0) if type(compact).__name__ == "PartHeatmapRegression" else (0, 0.05)
     for (coords, scores), (mirrored, others) in zip(here[first:], there[first:], strict=True):
         torch.testing.assert_close(scores, others[:, list(skeletons.LSP.flip_index)], rtol=1e-3, atol=1e-5)
         found = scores > 0
         back = flip_keypoints(mirrored, images.shape[-1], pairs)
-        torch.testing.assert_close(coords[found], back[found], rtol=0, atol=0.05)
+        torch.testing.assert_close(coords[found], back[found], rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("align", ["center", "index"])
