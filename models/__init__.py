@@ -2,10 +2,11 @@
 
 import importlib
 
+from .checkpoint import load_checkpoint
 from .spatial_model import SpatialModel
 from .system import Batch, System
 
-__all__ = ["SYSTEMS", "Batch", "SpatialModel", "System", "build", "system_class"]
+__all__ = ["SYSTEMS", "Batch", "SpatialModel", "System", "build", "load_checkpoint", "system_class"]
 
 # name -> module and class; imported when asked for.
 SYSTEMS = {

@@ -4,21 +4,22 @@ import torch
 
 from pypose_ops import crop_patches
 from pypose_ops.codecs._base import GaussianCodec
+from pypose_ops.peaks import kernel_size_of
 
 from .system import System
 
 
 class GaussianHeatmap(GaussianCodec):
-    """Exact blobs on a grid whose borders are those of the input (``align="center"``), decoded by DARK.
+    """Exact blobs on a grid whose borders are those of the input (``align="center"``), decoded by UDP's DARK.
 
     The mirror image of such a map is the map of the mirror image, so a flip test needs no shift.
     """
 
-    align, refine = "center", "dark"
+    align, refine = "center", "dark_udp"
 
     def __init__(self, input_size, heatmap_size, sigma):
         super().__init__(input_size, heatmap_size, sigma)
-        self.kernel_size = 3 if self.sigma < 1.25 else 7 if self.sigma < 1.75 else 11
+        self.kernel_size = kernel_size_of("GaussianHeatmap", self.refine, self.sigma)
 
 
 class HeatmapSystem(System):
@@ -29,10 +30,12 @@ class HeatmapSystem(System):
     Attributes:
         sigma (float): of the targets, in heatmap pixels.
         flip_shift (bool): mirrored maps are off by a pixel: grids with ``align="index"``.
+        refine (str or None): of :func:`pypose_ops.decode_heatmaps`; None: the codec's.
     """
 
     sigma = 1.0
     flip_shift = False
+    refine = None
 
     def codec(self, images, maps):
         """The codec between the pixels of these images and these maps."""
@@ -64,11 +67,13 @@ class HeatmapSystem(System):
             options = {}
             if mirrored is not None:
                 options = {"flipped": mirrored[s], "flip_pairs": flip_pairs, "flip_shift": self.flip_shift}
-            peaks.append(self.decode(images, maps, **options))
+            peaks.append(self.decode(images, maps, stage=s, **options))
         return peaks
 
-    def decode(self, images, maps, **options):
-        """Maps ``(B, K, h, w)`` of these images to :class:`Peaks` in pixels of the images."""
+    def decode(self, images, maps, *, stage=-1, **options):
+        """Maps ``(B, K, h, w)`` of a stage of these images to :class:`pypose_ops.Peaks` in pixels of the images."""
+        if self.refine is not None:
+            options = {"refine": self.refine} | options
         # Codecs with a background would leave out the last map.
         return GaussianCodec.decode(self.codec(images, maps), maps, **options)
 

@@ -36,7 +36,7 @@ class StackedHourglass(HeatmapSystem):
     flip_shift = True
     presets = {
         "paper": {},
-        "compact": {"stacks": 2, "width": 64, "depth": 3, "sigma": 1.5, "input_size": (128, 128)},
+        "compact": {"stacks": 2, "width": 64, "depth": 3, "sigma": 2.0, "input_size": (128, 128)},
     }
 
     def __init__(self, num_joints, *, stacks=8, width=256, depth=4, sigma=1.75, input_size=(256, 256)):
@@ -77,6 +77,8 @@ class HourglassStage(nn.Module):
         self.hourglass = Hourglass(depth, width)
         self.features = nn.Sequential(Residual(width, width), ConvBlock(width, width, 1, bias=True))
         self.head = HeatmapHead(width, joints)
+        nn.init.normal_(self.head[-1].weight, std=0.01)
+        nn.init.zeros_(self.head[-1].bias)
 
     def forward(self, state, features=None):
         if features is not None:
