@@ -17,16 +17,17 @@ class CnnMrf(HeatmapSystem):
 
     Tompson, Jain, LeCun, Bregler, "Joint Training of a Convolutional Network and a Graphical Model for Human Pose
     Estimation", NIPS 2014 (arXiv 1406.2984): figures 2 and 3 (detector), equation 2 and section 3.2 (spatial model).
-    Faithful: banks of 5x5, 5x5, 5x5 convolutions with two pools on the picture and on its half, added; 9x9 and two 1x1
-    convolutions, a receptive field of 64 and 128 pixels; maps of a quarter of the size, 90 x 60 for 360 x 240; a fully
-    connected graph, priors that hold every displacement in the map and start at the histograms of the training set,
-    SoftPlus and floor; the torso as a source of messages that is not an output; training in three phases: detector,
-    spatial model on the heatmaps of the fixed detector, both.
+    Faithful: banks of 5x5, 5x5, 5x5 and 9x9 convolutions with two pools, on the picture and on its half, with receptive
+    fields of 64 and 128 pixels, whose outputs are added; two 1x1 convolutions; maps of a quarter of the size, 90 x 60
+    for 360 x 240; a fully connected graph, priors that hold every displacement in the map and start at the histograms
+    of the training set, SoftPlus and floor; the torso as a source of messages that is not an output; training in three
+    phases: detector, spatial model on the heatmaps of the fixed detector, both.
 
-    Our choices: zero padding where the paper's 9x9 convolution shrinks the map; the channels of the first two
-    convolutions; the width of the targets; local contrast normalisation over a square window; the spatial model's
-    evidence and trained weight (see :class:`SpatialModel`), which is normalised over the pixels to become heatmaps; in
-    the second phase pictures are augmented instead of stored heatmaps.
+    Our choices: a 9x9 convolution in each bank, summed before the ReLU, which is one over the features of all banks
+    side by side; zero padding where the paper's shrinks the map; the channels of the first two convolutions; the width
+    of the targets; local contrast normalisation over a square window; the spatial model's evidence and trained weight
+    (see :class:`SpatialModel`), which is normalised over the pixels to become heatmaps; in the second phase pictures
+    are augmented instead of stored heatmaps.
 
     The torso is in the middle of the crop, as a crop around a person has it, unless ``torso_joints`` are given: then it
     is the mean of these joints in training, and in tests what ``torso`` says, as in the paper.
@@ -47,6 +48,8 @@ class CnnMrf(HeatmapSystem):
         torso_sigma (float): of the torso's map, in heatmap pixels.
         everybody (bool): the detector is trained to find all the people of a picture, so that it is the spatial model
             that chooses.
+        weights (tuple[float, float]): of the losses of detector and spatial model, which are of very different sizes
+            with ``"cross_entropy"``.
         spatial_loss (str): ``"mse"`` as in the paper, of maps with a peak of 1; or ``"cross_entropy"`` over the pixels.
         spatial (dict): arguments of :class:`SpatialModel`: ``bias``, ``floor``, ``beta``, ``weight``, ``method``.
 
@@ -60,12 +63,13 @@ class CnnMrf(HeatmapSystem):
         "paper": {},
         "compact": {
             "input_size": (96, 96),
-            "channels": (16, 24, 48),
-            "wide": (64, 64),
+            "channels": (16, 24, 32),
+            "wide": (48, 64),
             "norm": True,
             "contrast": None,
             "sigma": 1.0,
             "spatial_loss": "cross_entropy",
+            "weights": (100.0, 1.0),
         },
     }
 
@@ -85,6 +89,7 @@ class CnnMrf(HeatmapSystem):
         torso_joints=(),
         torso_sigma=1.5,
         everybody=False,
+        weights=(1.0, 1.0),
         spatial_loss="mse",
         spatial=None,
     ):
@@ -96,7 +101,7 @@ class CnnMrf(HeatmapSystem):
             )
         if spatial_loss not in ("mse", "cross_entropy"):
             raise ValueError(f"CnnMrf: spatial_loss must be one of mse, cross_entropy, got {spatial_loss!r}")
-        self.sigma, self.everybody, self.spatial_loss = sigma, everybody, spatial_loss
+        self.sigma, self.everybody, self.spatial_loss, self.weights = sigma, everybody, spatial_loss, tuple(weights)
         self.torso, self.torso_joints, self.torso_sigma = torso, tuple(torso_joints), torso_sigma
         self.map_size = tuple(side // 4 for side in self.input_size)
         self.edges = [(v, j) for j in range(num_joints) for v in range(num_joints + torso) if v != j]
@@ -104,8 +109,8 @@ class CnnMrf(HeatmapSystem):
         priors = [2 * side - 1 for side in self.map_size]
         uniform = torch.full((len(self.edges), *priors), 1.0 / (priors[0] * priors[1]))
         self.cascade = Cascade(
-            MultiResolution(banks, channels, norm=norm, contrast=contrast),
-            DetectorHead(channels[-1], wide, num_joints, norm=norm, dropout=dropout),
+            MultiResolution(banks, (*channels, wide[0]), norm=norm, contrast=contrast),
+            DetectorHead(wide, num_joints, norm=norm, dropout=dropout),
             SpatialStage(SpatialModel(uniform, self.edges, num_joints, **self.spatial_options)),
         )
 
@@ -154,9 +159,7 @@ class CnnMrf(HeatmapSystem):
             part.requires_grad_(True)
         self.frozen = phase == "spatial"
         if phase == "spatial":
-            batches = list(batches)
-            if batches:
-                self.measure_priors(batches)
+            self.measure_priors(batches)
 
     def _trained(self, phase):
         detector = [self.cascade.features, self.cascade.first]
@@ -179,7 +182,7 @@ class CnnMrf(HeatmapSystem):
         for batch in batches:
             keypoints, visible = batch.keypoints, batch.visible
             if self.torso:
-                height, width = batch.images.shape[-2:]
+                height, width = self.input_size
                 middle = keypoints.new_tensor([(width - 1) / 2, (height - 1) / 2]).expand(len(keypoints), 2)
                 torso = self.torso_of(keypoints, visible)
                 torso = middle if torso is None else torso.where(torso.isfinite(), middle)
@@ -187,6 +190,8 @@ class CnnMrf(HeatmapSystem):
                 visible = torch.cat((visible, visible.any(1, keepdim=True)), 1)
             poses.append(self.at(batch.images).to_heatmap(keypoints).float().cpu())
             known.append(visible.cpu())
+        if not poses:
+            return
         fresh = SpatialModel.from_displacements(
             torch.cat(poses), torch.cat(known), self.edges, self.map_size, self.num_joints, **self.spatial_options
         )
@@ -201,10 +206,10 @@ class CnnMrf(HeatmapSystem):
             seen = features(batch.images, self.torso_maps(batch.images, torso))
             maps = self.cascade.first(seen)
         if phase != "spatial":
-            found["detector"] = self._detector_loss(codec, maps, batch)
+            found["detector"] = self.weights[0] * self._detector_loss(codec, maps, batch)
         if phase != "detector":
             energies = self.cascade.refine[0](maps, seen)
-            found["spatial"] = self._spatial_loss(codec, energies, batch)
+            found["spatial"] = self.weights[1] * self._spatial_loss(codec, energies, batch)
         return found
 
     def _detector_loss(self, codec, maps, batch):
@@ -238,14 +243,14 @@ class CnnMrf(HeatmapSystem):
 
 
 class MultiResolution(nn.Module):
-    """Banks of convolutions on the picture, its half, ...; their maps, enlarged to the first one's size, are added.
+    """Banks of convolutions on the picture, its half, ...; what they give, enlarged to the first one's size, is added.
 
     ``(B, 3, H, W)`` and what else a stage needs (the torso's maps) -> ``(B, C, H / 4, W / 4)`` and the same.
     """
 
     def __init__(self, banks, channels, *, norm, contrast):
         super().__init__()
-        first, second, last = channels
+        first, second, third, last = channels
         self.contrast = contrast
         self.banks = nn.ModuleList(
             nn.Sequential(
@@ -253,10 +258,12 @@ class MultiResolution(nn.Module):
                 nn.MaxPool2d(2),
                 ConvBlock(first, second, 5, norm=norm),
                 nn.MaxPool2d(2),
-                ConvBlock(second, last, 5, norm=norm),
+                ConvBlock(second, third, 5, norm=norm),
+                nn.Conv2d(third, last, 9, padding=4, bias=not (norm or n)),  # one bias for the sum
             )
-            for _ in range(banks)
+            for n in range(banks)
         )
+        self.after = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if norm else nn.ReLU()
 
     def forward(self, images, torso=None):
         total = None
@@ -264,19 +271,16 @@ class MultiResolution(nn.Module):
             images = F.avg_pool2d(images, 2) if n else images
             maps = bank(images if self.contrast is None else local_contrast(images, self.contrast))
             total = maps if total is None else total + F.interpolate(maps, scale_factor=float(2**n))
-        return total, torso
+        return self.after(total), torso
 
 
 class DetectorHead(nn.Sequential):
-    """9x9, 1x1 and 1x1 convolutions: the maps of :class:`MultiResolution` -> heatmaps ``(B, K, h, w)``."""
+    """Two 1x1 convolutions: the maps of :class:`MultiResolution` -> heatmaps ``(B, K, h, w)``."""
 
-    def __init__(self, channels, wide, num_joints, *, norm, dropout):
+    def __init__(self, wide, num_joints, *, norm, dropout):
         first, second = wide
         super().__init__(
-            ConvBlock(channels, first, 9, norm=norm),
-            nn.Dropout2d(dropout),
-            ConvBlock(first, second, 1, norm=norm),
-            nn.Conv2d(second, num_joints, 1),
+            nn.Dropout2d(dropout), ConvBlock(first, second, 1, norm=norm), nn.Conv2d(second, num_joints, 1)
         )
 
     def forward(self, seen):

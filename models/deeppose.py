@@ -10,7 +10,7 @@ from .backbones import backbone as make_backbone
 from .backbones import output_shape
 from .cascade import Cascade
 from .system import System
-from .torso import median_diameter, torso_diameters, torso_joints
+from .torso import torso_diameters, torso_joints
 
 
 class DeepPose(System):
@@ -133,25 +133,24 @@ class DeepPose(System):
         self.net(phase).requires_grad_(True)
         if stage == 0:
             return
-        batches = list(batches)
-        typical = median_diameter(batches, self.torso)
-        if typical is not None:
-            self.diameter.copy_(typical)
         training = self.training
         self.eval()
-        found, ratios = [], []
-        for batch in batches:
-            pose = Cascade(self.cascade.features, self.cascade.first, *self.cascade.refine[: stage - 1])(batch.images)[
-                -1
-            ]
-            true = torso_diameters(batch.keypoints, batch.visible, self.torso, self.diameter)
-            off = (pose - batch.keypoints) / true[:, None, None]
-            found.append(torch.where(batch.visible[..., None], off, float("nan")))
-            guess = self.cascade.refine[stage - 1].diameters(pose, batch.images)
-            ratios.append((guess / true).log())
+        cascade = Cascade(self.cascade.features, self.cascade.first, *self.cascade.refine[: stage - 1])
+        offs, guesses, trues = [], [], []
+        for batch in batches:  # one pass: there may be many pictures
+            pose = cascade(batch.images)[-1]
+            offs.append(torch.where(batch.visible[..., None], pose - batch.keypoints, float("nan")))
+            guesses.append(self.cascade.refine[stage - 1].diameters(pose, batch.images))
+            trues.append(torso_diameters(batch.keypoints, batch.visible, self.torso, float("nan")))
         self.train(training)
-        if found:
-            self.fit(stage, torch.cat(found), torch.cat(ratios))
+        if not offs:
+            return
+        true = torch.cat(trues)
+        if true.isfinite().any():
+            self.diameter.copy_(true[true.isfinite()].median())
+        # Whose torso is not labelled has the median diam.
+        true = torch.where(true.isfinite(), true, self.diameter)
+        self.fit(stage, torch.cat(offs) / true[:, None, None], (torch.cat(guesses) / true).log())
 
     def fit(self, stage, displacements, log_ratios):
         """Sets the Gaussians that simulate the predictions before a stage.
