@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from pypose_ops.commands import InputError
@@ -44,6 +44,7 @@ def load_checkpoint(path, into=None, **options):
 
     Without ``into``:
 
+    - what training here wrote, see :mod:`.weights`: its system;
     - MMPose's CPM, HourglassNet and DeepPose (ResNet), of MMPose 1.x or 0.x: the system, of the module
       :mod:`.mmpose`, with as many joints, stages and layers as the file has;
     - torchvision's ResNets and VGGs, with batch normalisation or without: a :class:`.backbones.ResNet` or
@@ -66,15 +67,22 @@ def load_checkpoint(path, into=None, **options):
     Raises:
         InputError: no such file, none of the above, damaged, or it does not fit; one line that names the missing, the
             unexpected and the misshapen tensors.
+        TypeError: options together with ``into``.
 
     Example:
         >>> system = models.load_checkpoint("cpm_mpii_368x368.pth")  # doctest: +SKIP
         >>> poses = system.poses(images)[-1]  # doctest: +SKIP
     """
+    if into is not None and options:
+        raise TypeError(f"load_checkpoint: options are of a system that is built, got {', '.join(options)} and into")
     tensors = canonical(read_tensors(path))
     kind = kind_of(tensors)
     if into is not None:
         return fill(path, into, tensors, kind)
+    if is_own(path):
+        from .weights import load_weights
+
+        return load_weights(path)[0]
     if kind is None:
         raise InputError(
             f"{path}: expected a checkpoint of MMPose's CPM, HourglassNet or DeepPose, or a ResNet or VGG of "
@@ -87,6 +95,14 @@ def load_checkpoint(path, into=None, **options):
         raise InputError(f"{path}: {kind}, but its tensors do not describe one ({error})") from None
     put(path, module, without_classifier(tensors) if kind in _BACKBONES else tensors, kind)
     return module.eval()
+
+
+def is_own(path):
+    """Whether training here wrote the file."""
+    if Path(path).suffix != ".safetensors":
+        return False
+    with safe_open(str(path), framework="pt") as file:
+        return (file.metadata() or {}).get("format", "").startswith("pypose_ops.models")
 
 
 def read_tensors(path):

@@ -95,7 +95,7 @@ def zoom(maps, scale):
     return crop_patches(maps, transforms, (height, width), antialias=scale < 1)
 
 
-def stage_losses(codec, stages, keypoints, visible, names=None):
+def stage_losses(codec, stages, keypoints, visible):
     """``{"stage1": ...}``: the mean squared error of each stage against the codec's maps of the person.
 
     The maps of joints that are not ``visible`` count 0. Stages share their targets: one call for all of them.

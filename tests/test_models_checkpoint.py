@@ -10,6 +10,7 @@ import torch
 from pypose_ops.models import Batch, build, load_checkpoint, mmpose
 from pypose_ops.models.backbones import VGG, ResNet
 from pypose_ops.models.mmpose import MMPoseCPM, MMPoseDeepPose, MMPoseHourglass
+from pypose_ops.models.weights import save_weights
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -348,6 +349,14 @@ def test_own_weights(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(system.state_dict().values(), other.state_dict().values(), strict=True)
     )
+
+
+def test_what_training_wrote(tmp_path):
+    system = build("stacked_hourglass", 14, "compact", stacks=1)
+    info = {"system": "stacked_hourglass", "preset": "compact", "skeleton": "lsp", "options": {"stacks": 1}}
+    save_weights(tmp_path / "own.safetensors", system, info)
+    other = load_checkpoint(tmp_path / "own.safetensors")
+    assert type(other) is type(system) and layout(other) == layout(system)
 
 
 def refusal(path, **options):
