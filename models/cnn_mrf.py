@@ -8,6 +8,7 @@ from pypose_ops import gaussian_heatmaps
 
 from .cascade import Cascade
 from .heatmap_system import HeatmapSystem
+from .joint_graphs import full_edges
 from .layers import ConvBlock
 from .spatial_model import SpatialModel
 
@@ -104,7 +105,7 @@ class CnnMrf(HeatmapSystem):
         self.sigma, self.everybody, self.spatial_loss, self.weights = sigma, everybody, spatial_loss, tuple(weights)
         self.torso, self.torso_joints, self.torso_sigma = torso, tuple(torso_joints), torso_sigma
         self.map_size = tuple(side // 4 for side in self.input_size)
-        self.edges = [(v, j) for j in range(num_joints) for v in range(num_joints + torso) if v != j]
+        self.edges = full_edges(num_joints, [num_joints] if torso else [])
         self.spatial_options = spatial or {}
         priors = [2 * side - 1 for side in self.map_size]
         uniform = torch.full((len(self.edges), *priors), 1.0 / (priors[0] * priors[1]))
