@@ -17,11 +17,11 @@ class DeepPose(System):
     """A cascade of regressors: a pose from the whole picture, then a displacement per joint from a crop around it.
 
     Toshev, Szegedy, "DeepPose: Human Pose Estimation via Deep Neural Networks", CVPR 2014 (arXiv 1312.4659), figure 2
-    and section 3. Faithful: the net of figure 2 with its own weights in each stage, 58,396,060 parameters a stage for
-    14 joints (the table of the figure, biases included; the text's "about 40 M" does not fit it); normalised poses and
-    the squared error (equations 1 to 4); boxes of ``sigma diam(y)`` around each joint of the last estimate, diam the
-    distance of opposing torso joints (equations 5 to 7); stages trained one after the other; predictions of the last
-    stage simulated by one Gaussian per joint, fitted to its displacements over the training set (equation 8).
+    and section 3. Faithful: the layers of figure 2 with weights of their own in each stage, 58,396,060 parameters a
+    stage for 14 joints (biases and the output layer included; the text's "about 40 M" does not fit the table);
+    normalised poses and the squared error; boxes of ``sigma diam(y)`` around each joint of the last estimate, diam the
+    distance of opposing torso joints; stages trained one after the other; predictions of the last stage simulated by
+    one Gaussian per joint, fitted to its displacements over the training set.
 
     Our choices: one net per stage for all joints, of whose 2 K outputs a joint's crop reads its own pair (the paper
     does not say which); b0 is the whole crop; the mean over the labelled joints instead of their sum; displacements are
@@ -278,7 +278,8 @@ class PoseFromPicture(nn.Module):
     def box(self, images):
         """Centre and scale of the whole picture, ``(2,)`` each: b0."""
         height, width = images.shape[-2:]
-        return images.new_tensor([(width - 1) / 2, (height - 1) / 2]), images.new_tensor([float(width), float(height)])
+        box = torch.tensor([[(width - 1) / 2, (height - 1) / 2], [width, height]], device=images.device)
+        return box.unbind()
 
     def normalised(self, images):
         """``(B, K, 2)`` in [-1/2, 1/2] inside of the picture."""
@@ -334,7 +335,7 @@ def cut(images, center, scale, size):
     """Boxes ``(B, M, 2)`` of pictures ``(B, 3, H, W)`` as patches ``(B M, 3, h, w)``, zeros outside of the picture."""
     transforms = geometry.box_to_transform(center, scale, 0.0, size, align="center").flatten(0, 1)
     index = torch.arange(len(images), device=images.device).repeat_interleave(center.shape[1])
-    return crop_patches(images, transforms.to(images.dtype), size, image_index=index, antialias=True)
+    return crop_patches(images, transforms, size, image_index=index, antialias=True)
 
 
 def gather_joints(keypoints, joints):

@@ -18,18 +18,19 @@ class DualSource(System):
     """Windows that say which joint they show and where, from the part patch and the body patch, and vote.
 
     Fan, Zheng, Lin, Wang, "Combining Local Appearance and Holistic View: Dual-Source Deep Neural Networks for Human
-    Pose Estimation", CVPR 2015 (arXiv 1504.07159), figures 2 to 4 and sections 3 and 4. Faithful: two AlexNets, one for
-    the part patch, one for the body patch, whose fourth channel marks the part; features joined before the last fully
-    connected layer; a softmax over K + 1 labels ("joint detection") and the place of the labelled joint in coordinates
-    of the window ("joint localisation"); a window's label is the joint next to its centre, if that is within
-    ``near d(I)``, d(I) the distance of opposing torso joints; windows of ``1.0 d(I)`` to ``1.5 d(I)``; in tests
-    sliding windows of several sizes, whose likelihoods are averaged over the windows that cover a pixel
-    (:func:`pypose_ops.box_vote`), and joints at the weighted mean of what the windows over the best pixel say.
+    Pose Estimation", CVPR 2015 (arXiv 1504.07159), sections 3 and 4. Faithful: two AlexNets, one for the part patch, one
+    for the body patch, whose fourth channel marks the part; features joined before the last fully connected layers; a
+    softmax over K + 1 labels ("joint detection") and the place of the labelled joint in coordinates of the window
+    ("joint localisation"); a window's label is the joint next to its centre, if that is within ``near d(I)``, d(I) the
+    distance of opposing torso joints; in tests sliding windows of several sizes, whose likelihoods are averaged over
+    the windows that cover a pixel (:func:`pypose_ops.box_vote`), and joints at the weighted mean of what the windows
+    over the best pixel say.
 
-    Our choices, the paper's numbers not being known to us: ``near``, ``weights``, ``context``, ``keep``, the grid, and
-    windows drawn around joints and anywhere in training where the paper has object proposals. In tests d(I) is the
-    median of the training set, measured by ``begin_phase``. Coordinates are relative to the window's centre instead of
-    its corner, in its sides. Both AlexNets are those of DeepPose (ungrouped).
+    Our choices: all constants, as no code was published: ``near``, ``scales``, ``grid``, ``train_scales``, ``weights``,
+    ``context``, ``keep``; one fully connected layer per source and one behind both; windows drawn around joints and
+    anywhere in training where the paper has object proposals; in tests d(I) is the median of the training set,
+    measured by ``begin_phase``; places are relative to the window's centre instead of its corner, in its sides; both
+    AlexNets are those of DeepPose (ungrouped).
 
     Args:
         num_joints (int): K.
@@ -243,7 +244,7 @@ class DualSource(System):
         places = places if self.joint_coords else places[:, :, None].expand(-1, -1, self.num_joints, -1)
         center, scale = centers_and_scales(windows)
         places = geometry.denormalize_from_box(places, center[:, :, None], scale[:, :, None])
-        return logits.softmax(-1)[..., 1:], places
+        return logits.float().softmax(-1)[..., 1:], places
 
 
 class SourceNet(nn.Module):
