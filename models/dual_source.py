@@ -18,7 +18,7 @@ class DualSource(System):
     """Windows that say which joint they show and where, from the part patch and the body patch, and vote.
 
     Fan, Zheng, Lin, Wang, "Combining Local Appearance and Holistic View: Dual-Source Deep Neural Networks for Human
-    Pose Estimation", CVPR 2015 (arXiv 1504.07159), sections 3 and 4. Faithful: two AlexNets, one for the part patch, one
+    Pose Estimation", CVPR 2015 (arXiv 1504.07159), section 3. Faithful: two AlexNets, one for the part patch, one
     for the body patch, whose fourth channel marks the part; features joined before the last fully connected layers; a
     softmax over K + 1 labels ("joint detection") and the place of the labelled joint in coordinates of the window
     ("joint localisation"); a window's label is the joint next to its centre, if that is within ``near d(I)``, d(I) the
