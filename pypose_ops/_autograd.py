@@ -13,7 +13,7 @@ def call(op, differentiable, *args):
     if (
         torch.compiler.is_compiling()
         or forward_ad._current_level >= 0
-        or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in differentiable))
+        or (torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in differentiable))
     ):
         return op(*args)
     with torch._C._AutoDispatchBelowAutograd():

@@ -1,10 +1,11 @@
 """From joints to people: similarity of poses, duplicates, part affinity fields, associative embedding."""
 
+import operator
 from typing import NamedTuple
 
 import torch
 
-from ._arguments import choice, expand_visible
+from ._arguments import check_tensor, choice, expand_visible
 from ._autograd import call, no_double_backward
 from .skeletons import COCO
 
@@ -47,12 +48,12 @@ def box_areas(op, area, boxes, like):
     """Areas as given, or those of the boxes; both in the dtype of the keypoints."""
     if area is None and boxes is None:
         raise ValueError(f"{op}: area or boxes must be given")
-    boxes = None if boxes is None else boxes.detach().to(like.dtype)
+    boxes = None if boxes is None else check_tensor(op, "boxes", boxes).detach().to(like.dtype)
     if area is None:
         if boxes.dim() == 0 or boxes.shape[-1] != 4:
             raise ValueError(f"{op}: boxes must be (..., 4), got shape {tuple(boxes.shape)}")
         return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1), boxes
-    return area.detach().to(like.dtype), boxes
+    return check_tensor(op, "area", area).detach().to(like.dtype), boxes
 
 
 def batched(*tensors):
@@ -89,8 +90,8 @@ def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None
         >>> oks(people, people, torch.full((3,), 5000.0)).diagonal()
         tensor([1., 1., 1.])
     """
-    single = pred.dim() == 3
-    target = target.detach().to(pred.dtype)
+    single = check_tensor("oks", "pred", pred).dim() == 3
+    target = check_tensor("oks", "target", target).detach().to(pred.dtype)
     area, boxes = box_areas("oks", area, boxes, pred)
     if visible is not None:
         visible = expand_visible("oks", visible, target)
@@ -161,9 +162,9 @@ def oks_nms(
         >>> oks_nms(twice, torch.tensor([0.5, 0.9]), torch.tensor([5000.0, 5000.0])).mask
         tensor([False,  True])
     """
-    single = keypoints.dim() == 3
+    single = check_tensor("oks_nms", "keypoints", keypoints).dim() == 3
     keypoints = keypoints.detach()
-    scores = scores.detach().to(keypoints.dtype)
+    scores = check_tensor("oks_nms", "scores", scores).detach().to(keypoints.dtype)
     area, _ = box_areas("oks_nms", area, boxes, keypoints)
     if visible is not None:
         visible = expand_visible("oks_nms", visible, keypoints)
@@ -191,13 +192,18 @@ def flat_limbs(op, name, limbs, count=None):
     """Pairs of integers as one flat list."""
     limbs = limbs.tolist() if hasattr(limbs, "tolist") else limbs
     try:
-        flat = [int(k) for pair in limbs for k in pair]
+        flat = [operator.index(k) for pair in limbs for k in pair]
         pairs = all(len(pair) == 2 for pair in limbs)
     except TypeError:
         raise ValueError(f"{op}: {name} must be pairs of integers, got {limbs!r}") from None
     if not pairs or (count is not None and len(flat) != 2 * count):
         raise ValueError(f"{op}: {name} must be {'pairs' if count is None else f'{count} pairs'}, got {limbs!r}")
     return flat
+
+
+def check_peaks(op, peaks):
+    for name in ("coords", "scores", "counts"):
+        check_tensor(op, f"peaks.{name}", getattr(peaks, name, None))
 
 
 def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95):
@@ -233,6 +239,8 @@ def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=Non
         1.0
     """
     limbs = flat_limbs("score_limbs", "limbs", limbs)
+    check_tensor("score_limbs", "pafs", pafs)
+    check_peaks("score_limbs", peaks)
     if channels is None:
         channels = list(range(len(limbs)))
     else:
@@ -303,6 +311,8 @@ def group_people(
         >>> people.coords[0, : people.counts[0]]  # doctest: +SKIP
     """
     limbs = flat_limbs("group_people", "limbs", limbs)
+    check_peaks("group_people", peaks)
+    check_tensor("group_people", "limb_scores", limb_scores)
     scores, counts, limb_scores = _on_host(peaks, limb_scores.detach())
     index = call(
         _ops.group_people.default,
@@ -405,7 +415,7 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
         peaks (PeakSet): of :func:`pypose_ops.find_peaks`; there: 30 peaks, a radius of 2.
         tags (Tensor): ``(B, K, H, W)``, or ``(B, K, T, H, W)`` for tags of T numbers, the maps that ``peaks`` are
             pixels of; read at the nearest pixel.
-        min_score (float): peaks must score more.
+        min_score (float): peaks must score more; what is not finite is no peak.
         max_distance (float): of tags, Euclidean; at most 10,000.
         joint_order (sequence of int, optional): the joints in the order in which they are grouped, the reliable ones
             first; joints that are not named are left out. Default: as they come.
@@ -418,6 +428,8 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
         >>> order = [0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16]  # COCO: trunk before limbs
         >>> people = group_by_tags(find_peaks(heatmaps), tags, joint_order=order)  # doctest: +SKIP
     """
+    check_peaks("group_by_tags", peaks)
+    check_tensor("group_by_tags", "tags", tags)
     values = peak_tags(peaks, tags)
     values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
     order = list(range(values.shape[1])) if joint_order is None else [int(k) for k in joint_order]

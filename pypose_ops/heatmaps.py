@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import choice, check_size, expand_sigma, expand_visible
+from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -70,10 +70,11 @@ def gaussian_heatmaps(
         torch.Size([1, 2, 64, 48])
     """
     height, width = check_size("gaussian_heatmaps", size)
+    check_tensor("gaussian_heatmaps", "keypoints", keypoints)
     if isinstance(sigma, torch.Tensor):
         sigma, sigma_value = expand_sigma("gaussian_heatmaps", sigma, keypoints), 0.0
     else:
-        sigma, sigma_value = None, float(sigma)
+        sigma, sigma_value = None, check_number("gaussian_heatmaps", "sigma", sigma)
     if visible is not None:
         visible = expand_visible("gaussian_heatmaps", visible, keypoints)
     if profile == "disc":

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_size, choice
+from ._arguments import check_size, check_tensor, choice
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -79,10 +79,11 @@ def crop_patches(
     op = "crop_patches"
     height, width = check_size(op, size)
     images = _images(images)
+    check_tensor(op, "transforms", transforms)
     mode, padding, fill = _options(mode, padding, fill, antialias)
     if dtype is None:
         dtype = images[0].dtype if images and images[0].is_floating_point() else torch.float32
-    if image_index is not None and not image_index.is_floating_point():
+    if image_index is not None and not check_tensor(op, "image_index", image_index).is_floating_point():
         image_index = image_index.to(torch.int64)
     if mode == 1:
         transforms = transforms.detach()

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from ._arguments import check_number, check_tensor
+
 _decode_heatmaps = torch.ops.pypose_ops.decode_heatmaps.default
 _decode_offsets = torch.ops.pypose_ops._decode_offsets.default
 
@@ -173,7 +175,7 @@ def decode_heatmaps(
             raise ValueError(f"{op}: radius is required with refine 'offset'")
         return Peaks(
             *_decode_offsets(
-                heatmaps, kernel_size, float(radius), flipped, flip_index, flip_shift, transform, max_offset
+                heatmaps, kernel_size, check_number(op, "radius", radius), flipped, flip_index, flip_shift, transform, max_offset
             )
         )
     if radius is not None:
@@ -260,7 +262,7 @@ def flip_permutation(op, flip_pairs, heatmaps, channels=1):
     """``flip_pairs``, checked, as the list of the joints that take each joint's place in a mirrored image."""
     if flip_pairs is None:
         raise ValueError(f"{op}: flip_pairs is required when flipped is given; it may be empty")
-    if heatmaps.dim() != 4:
+    if check_tensor(op, "heatmaps", heatmaps).dim() != 4:
         raise ValueError(f"{op}: heatmaps must be (B, K, H, W), got shape {tuple(heatmaps.shape)}")
     try:
         pairs = tuple(tuple(operator.index(joint) for joint in pair) for pair in flip_pairs)

@@ -2,6 +2,7 @@
 
 import torch
 
+from ._arguments import check_number
 from .peaks import Peaks, detached
 
 _ops = torch.ops.pypose_ops
@@ -71,7 +72,7 @@ def decode_simcc(
     x, y, transform = detached(x), detached(y), detached(transform)
     return Peaks(
         *_ops.decode_simcc.default(
-            x, y, float(split_ratio), refine == "dark", parity is not None, kernel_x, kernel_y, max_offset, transform
+            x, y, check_number("decode_simcc", "split_ratio", split_ratio), refine == "dark", parity is not None, kernel_x, kernel_y, max_offset, transform
         )
     )
 

@@ -58,5 +58,16 @@ inline void check_radius(const char* op, double radius) {
       radius);
 }
 
+inline Shape check_offset_backward(
+    const char* op, const Tensor& grad, const Tensor& keypoints, const std::optional<Tensor>& visible) {
+  check_dim(op, "grad", grad, 4, "(B, 3 K, H, W)");
+  check_floating(op, "grad", grad);
+  check_same_device(op, "grad", grad, "keypoints", keypoints);
+  const Shape shape = check_people(op, keypoints, std::nullopt, visible, grad.size(2), grad.size(3));
+  check_size(op, "grad", grad, 0, shape.batch);
+  check_size(op, "grad", grad, 1, 3 * shape.joints);
+  return shape;
+}
+
 }  // namespace heatmaps
 }  // namespace pypose_ops

@@ -243,7 +243,8 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
     for b in range(len(scores)):
         people = []  # [joint -> peak, tags]
         for k in range(joints) if joint_order is None else joint_order:
-            here = [m for m in range(max(0, min(counts[b][k], scores.shape[2]))) if scores[b, k, m] > min_score]
+            places = range(max(0, min(counts[b][k], scores.shape[2])))
+            here = [m for m in places if scores[b, k, m] > min_score and math.isfinite(scores[b, k, m])]
             _assign_by_tags(people, k, here, scores[b, k], values[b, k], max_distance)
         done = [(p, sum(scores[b, k, m] for k, m in p.items()) / joints) for p, _ in people]
         pictures.append(sorted(done, key=lambda person: -person[1]))
