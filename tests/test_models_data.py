@@ -394,7 +394,7 @@ def no_folder(folder):
 
 
 def joints_out_of_the_picture(folder):
-    return "lsp", lsp_folder(folder, size=(20, 22)), r"im0001.jpg: right_shoulder is at \(32, 16\).*far out.*22x20 px"
+    return "lsp", lsp_folder(folder, size=(20, 22)), r"im0001.jpg: left_shoulder is at \(36, 18\).*far out.*22x20 px"
 
 
 def joint_not_finite(folder):
