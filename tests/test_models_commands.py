@@ -15,7 +15,7 @@ from pypose_ops import Peaks
 
 
 class Bright(System):
-    """Finds bright dots: joint k is where red is 18 (k + 1); the first stage is 10 px off."""
+    """Finds dots: joint k is where red is k + 1 fourteenths of green; the first stage is 10 px off."""
 
     presets = {"paper": {}, "compact": {}}
     mean, std = (0.0, 0.0, 0.0), (18.0, 18.0, 18.0)
@@ -26,7 +26,8 @@ class Bright(System):
 
     def poses(self, images, *, flip_pairs=None, scales=(1.0,)):
         number = torch.arange(1, self.num_joints + 1, device=images.device).view(1, -1, 1, 1)
-        like = (images[:, :1] - number).abs() < 0.3
+        red, green = images[:, :1], images[:, 1:2]
+        like = green * (((14 * red / green.clamp(min=0.1)) - number).abs() < 0.3)
         rows = torch.arange(images.shape[2]).view(1, 1, -1, 1) * like
         columns = torch.arange(images.shape[3]).view(1, 1, 1, -1) * like
         count = like.sum((2, 3))
@@ -55,7 +56,7 @@ def dots(size=(80, 120), at=(0, 0), scale=1.0):
     pixels, points = np.zeros((*size, 3), np.uint8), np.zeros((14, 2))
     for k in range(14):
         x, y = at[0] + int(scale * (8 + 24 * (k % 5))), at[1] + int(scale * (10 + 26 * (k // 5)))
-        pixels[y - 2 : y + 3, x - 2 : x + 3], points[k] = 18 * (k + 1), (x, y)
+        pixels[y - 2 : y + 3, x - 2 : x + 3], points[k] = (18 * (k + 1), 252, 0), (x, y)
     return pixels, points
 
 

@@ -33,20 +33,13 @@ def data(tmp_path_factory):
 
 
 def options(data, out, *more, epochs=4, batch=8):
-    return [
-        "train", "tiny", "--data", data, "--out", str(out), "--epochs", str(epochs), "--batch", str(batch), "--lr", "0.01",
-        "--device", "cpu", "--held-out", "4", *more,
-    ]  # fmt: skip
+    sizes = ["--epochs", str(epochs), "--batch", str(batch), "--lr", "0.01", "--held-out", "4"]
+    return ["train", "tiny", "--data", data, "--out", str(out), "--device", "cpu", *sizes, *more]
 
 
-def program(*arguments, **more):
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **more,
-    )
+def program(*arguments):
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")
