@@ -258,4 +258,8 @@ def train_phase(system, skeleton, recipe, number, train, held_out, out, *, check
     if number == len(system.phases) - 1 and best:
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
         phase.load_state_dict(state)
-    return trainer.is_global_zero, phase.bad
+    bad = [phase.bad]
+    if trainer.world_size > 1:
+        bad = [set()] * trainer.world_size
+        torch.distributed.all_gather_object(bad, phase.bad)
+    return trainer.is_global_zero, set().union(*bad)

@@ -19,10 +19,10 @@ class Tiny(System):
     phases = ("coarse", "fine")
     presets = {"paper": {"width": 8}, "compact": {}}
 
-    def __init__(self, num_joints, *, width=4, input_size=(32, 32)):
+    def __init__(self, num_joints, *, width=4, dropout=0.1, input_size=(32, 32)):
         super().__init__(num_joints, input_size)
         self.coarse = nn.Sequential(nn.Conv2d(3, width, 7, 4, 3), nn.ReLU(), nn.Conv2d(width, num_joints, 5, 1, 2))
-        self.fine = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(num_joints, num_joints, 3, 1, 1))
+        self.fine = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(num_joints, num_joints, 3, 1, 1))
         self.measured = 1.0
 
     def begin_phase(self, phase, batches):

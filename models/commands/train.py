@@ -13,6 +13,8 @@ cut off goes on with the losses that it would have had.
 
 import dataclasses
 import json
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from pypose_ops.skeletons import SKELETONS
 from .. import SYSTEMS, build
 from ..crops import Augmentation
 from ..data import hold_out, joined, open_dataset
-from ..weights import load_weights, save_weights
+from ..weights import load_tensors, load_weights, save_weights
 
 
 def add_arguments(parser):
@@ -52,13 +54,21 @@ def add_arguments(parser):
     parser.add_argument("--devices", type=int, default=1, help="on each machine (default: %(default)s)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
     parser.add_argument("--profile", action="store_true", help="write where the time goes to DIR")
-    parser.add_argument("--progress", action="store_true", help="a progress bar, besides the line per epoch")
+    parser.add_argument("--progress", action="store_true", help="a progress bar, also where there is no terminal")
+
+
+def say(*text, **options):
+    """Prints, on the first of several devices."""
+    if os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0":
+        print(*text, **options)
 
 
 def recipe_of(args):
     """The Recipe that the options say."""
-    from ..training import Recipe  # here: Lightning takes seconds to import
-
+    try:
+        from ..training import Recipe  # here: Lightning takes seconds to import
+    except ModuleNotFoundError as error:
+        raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
     positive = {"--epochs": args.epochs, "--batch": args.batch, "--lr": args.lr, "--devices": args.devices}
     for name, value in positive.items():
         if not value > 0:
@@ -125,7 +135,7 @@ def open_data(args):
         skeleton = datasets[0].skeleton
         notes = {"without labelled joints, left out": datasets[-1].skipped}
         notes["labels far out of their pictures, not counted"] = datasets[-1].dropped_joints
-        print(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
+        say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
     first, held_out = hold_out(datasets[0], args.held_out, args.seed)
     return joined([first, *datasets[1:]]), held_out
 
@@ -170,12 +180,12 @@ def run(args):
         raise InputError(f"{args.out}: the run has ended, there is nothing to resume")
     start = weights_of_phase(args.out, first - 1, system.phases) if first else args.weights
     if start:
-        system.load_state_dict(load_weights(start, args.system)[0].state_dict())
+        load_tensors(start, system, load_weights(start, args.system)[0].state_dict())
     from ..loading import People
 
     people, validation = People(train), People(held_out) if len(held_out) else None
     parameters = sum(p.numel() for p in system.parameters())
-    print(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
+    say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
     bad, begun = set(), time.monotonic()
     for number in range(first, len(system.phases)):
         last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
@@ -183,7 +193,7 @@ def run(args):
             system, train.skeleton, recipe, number, people, validation, args.out,
             checkpoint=check_checkpoint(last) if args.resume and number == first and last.exists() else None,
             workers=args.workers, device=args.device, devices=args.devices, nodes=args.nodes,
-            profile=args.profile, progress=args.progress,
+            profile=args.profile, progress=args.progress or sys.stdout.isatty(),
         )  # fmt: skip
         bad |= unread
         if is_first:
