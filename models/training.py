@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
@@ -25,6 +31,7 @@ QUIET = (
     ".*find_unused_parameters=True was specified.*",
     ".*smaller than the logging interval.*",
     ".*treespec, LeafSpec.*",
+    ".*have no `val_dataloader`.*",
 )
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -40,6 +47,7 @@ class Recipe:
         weight_decay (float): of AdamW.
         clip (float): largest norm of the gradient; 0: not clipped.
         precision (str): as Lightning has it: "32-true", "bf16-mixed", "16-mixed".
+        ema (float): decay of an exponential average of the weights, which is what is validated and kept; 0: none.
         patience (int): epochs without a better PCK after which the last phase stops; 0: it does not.
         seed (int): of everything that is random.
         augmentation (Augmentation): of the crops.
@@ -51,6 +59,7 @@ class Recipe:
     weight_decay: float = 1e-4
     clip: float = 0.0
     precision: str = "32-true"
+    ema: float = 0.0
     patience: int = 0
     seed: int = 0
     phase_epochs: tuple = ()
@@ -168,6 +177,8 @@ def make_trainer(
     callbacks = [checkpoints, EpochLine(), LearningRateMonitor("epoch")]
     if best and recipe.patience:
         callbacks.append(EarlyStopping("val_pck", mode="max", patience=recipe.patience))
+    if recipe.ema:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     several = devices != 1 or nodes != 1
     loggers = [
         CSVLogger(out, name=f"logs/{number}-{phase}", flush_logs_every_n_steps=1),

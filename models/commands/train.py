@@ -23,7 +23,7 @@ from pypose_ops.skeletons import SKELETONS
 
 from .. import SYSTEMS, build
 from ..crops import Augmentation
-from ..data import hold_out, joined, open_dataset
+from ..data import PictureError, hold_out, joined, open_dataset
 from ..weights import load_tensors, load_weights, save_weights
 
 
@@ -41,6 +41,7 @@ def add_arguments(parser):
     parser.add_argument("--weight-decay", type=float, default=1e-4, help="default: %(default)s")
     parser.add_argument("--clip", type=float, default=0.0, help="largest norm of the gradient; default: no limit")
     parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: %(default)s)")
+    parser.add_argument("--ema", type=float, default=0.0, help="decay of an average of the weights; 0: no average")
     parser.add_argument("--patience", type=int, default=0, help="stop after so many epochs without a better PCK")
     parser.add_argument("--held-out", type=int, default=200, help="pictures for validation (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -73,6 +74,8 @@ def recipe_of(args):
     for name, value in positive.items():
         if not value > 0:
             raise InputError(f"{name} must be positive, got {value}")
+    if not 0 <= args.ema < 1:
+        raise InputError(f"--ema must be from 0 to 1, got {args.ema}")
     try:
         phases = tuple(int(n) for n in args.phase_epochs.split(",")) if args.phase_epochs else ()
     except ValueError:
@@ -184,6 +187,8 @@ def run(args):
     from ..loading import People
 
     people, validation = People(train), People(held_out) if len(held_out) else None
+    if people.complete and all(isinstance(p, PictureError) for p in people.cache.values()):
+        raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
     parameters = sum(p.numel() for p in system.parameters())
     say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
     bad, begun = set(), time.monotonic()
