@@ -2,6 +2,7 @@
 
 import importlib
 
+from .checkpoint import load_checkpoint
 from .joint_graphs import full_edges, limb_edges, tree_edges
 from .spatial_model import SpatialModel
 from .system import Batch, System
@@ -14,6 +15,7 @@ __all__ = [
     "build",
     "full_edges",
     "limb_edges",
+    "load_checkpoint",
     "system_class",
     "tree_edges",
 ]
