@@ -22,6 +22,9 @@ __all__ = [
 
 # name -> module and class; imported when asked for.
 SYSTEMS = {
+    "cnn_mrf": "cnn_mrf:CnnMrf",
+    "deeppose": "deeppose:DeepPose",
+    "dual_source": "dual_source:DualSource",
     "cpm": "cpm:ConvolutionalPoseMachine",
     "paf_net": "paf_net:PafNet",
     "part_heatmap_regression": "part_heatmap_regression:PartHeatmapRegression",
