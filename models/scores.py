@@ -30,7 +30,7 @@ def predict_people(system, skeleton, people, *, batch=32, device="cpu", flip=Fal
         tuple: joints ``(S, N, K, 2)`` in picture pixels, scores ``(S, N, K)``, which people they are ``(N,)``, and the
         pictures that could not be read. On the CPU.
     """
-    system.to(device).eval()
+    system.to(device, memory_format=torch.channels_last).eval()
     crops, pairs = Crops(system, skeleton), list(skeleton.flip_pairs) if flip else None
     coords, scores, index, bad = [], [], [], set()
     for loaded in eval_loader(people, batch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from data_files import lsp_folder, write_json
-from pypose_ops.models import build
+from pypose_ops.models import SYSTEMS, build
 from pypose_ops.models.weights import load_weights, save_weights
 from tiny_system import register
 
@@ -52,8 +52,8 @@ def whole(data, tmp_path_factory):
     return out
 
 
-def losses(folder):
-    names = ("loss", "val_loss", "val_pck", "val_pck_1", "val_pck_2")
+def losses(folder, names=("loss", "val_loss", "val_pck", "val_pck_1", "val_pck_2")):
+    """By phase and epoch."""
     return {key: [values[n] for n in names] for key, values in read_logs(folder).items()}
 
 
@@ -80,6 +80,18 @@ def test_a_run_leaves(whole):
     # The first phase does not touch the second stage, and the other way round.
     first, last = weights(whole, "phase-0-coarse.safetensors"), weights(whole)
     assert all(torch.equal(first[n], last[n]) == n.startswith("coarse") for n in first)
+
+
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "tiny"])
+def test_every_system(data, tmp_path, capsys, system):
+    """One epoch of every phase, on a few people; then its weights are read and used."""
+    phases = len(build(system, 14, "compact").phases)
+    more = ["--epochs", str(phases), "--held-out", "3", "--batch", "4", "--device", "cpu"]
+    assert main(["train", system, "--data", data, "--out", str(tmp_path / "run"), *more]) == 0
+    assert len(losses(tmp_path / "run", ("loss", "val_loss", "val_pck"))) == phases
+    more = ["--split", "all", "--per-stage", "--flip", "--json", str(tmp_path / "e.json")]
+    assert main(["evaluate", "--weights", str(tmp_path / "run" / "weights.safetensors"), "--data", data, *more]) == 0
+    assert json.loads((tmp_path / "e.json").read_text())["people"] == 20
 
 
 def test_seed(data, whole, tmp_path):
@@ -174,6 +186,7 @@ def refused(capsys, arguments):
     [
         (["--epochs", "0"], "--epochs must be positive, got 0"),
         (["--batch", "-1"], "--batch must be positive, got -1"),
+        (["--epochs", "1"], "--epochs must be 2 or more, one for each of coarse, fine; got 1"),
         (["--phase-epochs", "3"], "--phase-epochs must be 2 numbers, for coarse, fine"),
         (["--phase-epochs", "a"], "--phase-epochs must be numbers"),
         (["--precision", "8"], "--precision must be"),

@@ -173,6 +173,9 @@ def run(args):
     system, info = system_of(args, train.skeleton)
     if recipe.phase_epochs and len(recipe.phase_epochs) != len(system.phases):
         raise InputError(f"--phase-epochs must be {len(system.phases)} numbers, for {', '.join(system.phases)}")
+    if not recipe.phase_epochs and recipe.epochs < len(system.phases):
+        wanted = f"{len(system.phases)} or more, one for each of {', '.join(system.phases)}"
+        raise InputError(f"--epochs must be {wanted}; got {recipe.epochs}")
     if pl.utilities.rank_zero_only.rank == 0:
         start_run(args, recipe, info)
     first = 0
