@@ -105,15 +105,14 @@ class Phase(pl.LightningModule):
         seed = (self.recipe.seed * 1009 + self.number) * 100_003 + self.current_epoch
         torch.manual_seed(seed * 64 + self.global_rank)
         generator = torch.Generator().manual_seed(seed)
-        self.draws = torch.rand(self.people, DRAWS, generator=generator)
+        self.draws = torch.rand(self.people, DRAWS, generator=generator).to(self.device)
 
     def training_step(self, loaded, _):
         self.bad.update(loaded.bad)
         if len(loaded) == 0:
             return 0.0 * sum(p.sum() for p in self.system.parameters() if p.requires_grad)
         with self.trainer.profiler.profile("crops"):
-            draws = self.draws[loaded.index.cpu()].to(self.device, non_blocking=True)
-            batch, _ = self.crops(loaded, draws)
+            batch, _ = self.crops(loaded, self.draws[loaded.index])
         with self.trainer.profiler.profile("forward and loss"):
             terms = self.system.losses(batch, self.name)
             loss = sum(terms.values())
@@ -139,8 +138,7 @@ class Phase(pl.LightningModule):
 
     def on_validation_epoch_end(self):
         values = {f"val_pck_{stage + 1}": pck.compute()["mean"].float() for stage, pck in sorted(self.pck.items())}
-        if values:
-            self.log_dict(values | {"val_pck": list(values.values())[-1]})
+        self.log_dict(values | {"val_pck": list(values.values() or [torch.tensor(float("nan"))])[-1]})
         self.pck = {}
 
 
@@ -246,7 +244,7 @@ def train_phase(system, skeleton, recipe, number, train, held_out, out, *, check
         options: of :func:`make_trainer`.
 
     Returns:
-        tuple[bool, set[str]]: is this the first rank; the pictures that could not be read.
+        set[str]: the pictures that could not be read, of all ranks.
     """
     pl.seed_everything(recipe.seed + number, verbose=False)
     trainer = make_trainer(out, number, system, recipe, validated=held_out is not None, **options)
@@ -273,4 +271,4 @@ def train_phase(system, skeleton, recipe, number, train, held_out, out, *, check
     if trainer.world_size > 1:
         bad = [set()] * trainer.world_size
         torch.distributed.all_gather_object(bad, phase.bad)
-    return trainer.is_global_zero, set().union(*bad)
+    return set().union(*bad)

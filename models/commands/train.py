@@ -58,9 +58,15 @@ def add_arguments(parser):
     parser.add_argument("--progress", action="store_true", help="a progress bar, also where there is no terminal")
 
 
+def is_first():
+    """Is this the first of several processes?"""
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
 def say(*text, **options):
-    """Prints, on the first of several devices."""
-    if os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0":
+    """Prints, in the first process."""
+    if is_first():
         print(*text, **options)
 
 
@@ -176,7 +182,7 @@ def run(args):
     if not recipe.phase_epochs and recipe.epochs < len(system.phases):
         wanted = f"{len(system.phases)} or more, one for each of {', '.join(system.phases)}"
         raise InputError(f"--epochs must be {wanted}; got {recipe.epochs}")
-    if pl.utilities.rank_zero_only.rank == 0:
+    if is_first():
         start_run(args, recipe, info)
     first = 0
     if args.resume:
@@ -197,16 +203,16 @@ def run(args):
     bad, begun = set(), time.monotonic()
     for number in range(first, len(system.phases)):
         last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
-        is_first, unread = train_phase(
+        unread = train_phase(
             system, train.skeleton, recipe, number, people, validation, args.out,
             checkpoint=check_checkpoint(last) if args.resume and number == first and last.exists() else None,
             workers=args.workers, device=args.device, devices=args.devices, nodes=args.nodes,
             profile=args.profile, progress=args.progress or sys.stdout.isatty(),
         )  # fmt: skip
         bad |= unread
-        if is_first:
+        if is_first():
             save_weights(weights_of_phase(args.out, number, system.phases), system, info)
-    if is_first:
+    if is_first():
         finish(args, system, train.skeleton, validation, bad, time.monotonic() - begun)
 
 
