@@ -3,7 +3,22 @@
 Peers for speed, and a second opinion on values. OpenCV does the blur, as there.
 """
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+
+
+def peer_module(name):
+    """One file of an installed MMPose's codecs, without importing the package, which needs MMCV; or None."""
+    package = importlib.util.find_spec("mmpose")
+    if package is None:
+        return None
+    path = Path(package.submodule_search_locations[0], "codecs", "utils", f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"peer_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def encode_msra(keypoints, sigma, size):

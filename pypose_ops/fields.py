@@ -236,8 +236,8 @@ def check_two(op, name, value):
 
 def label_bins(op, pixels, split_ratio):
     """How many bins an axis has."""
-    if not 0 < split_ratio < float("inf"):
-        raise ValueError(f"{op}: split_ratio must be positive and finite, got {split_ratio}")
+    if not (isinstance(split_ratio, (int, float)) and 0 < split_ratio < float("inf")):
+        raise ValueError(f"{op}: split_ratio must be a number, positive and finite, got {split_ratio!r}")
     if isinstance(split_ratio, int):
         return pixels * split_ratio
     bins = pixels * split_ratio
