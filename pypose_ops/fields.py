@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_pairs, check_size, check_tensor, choice, expand_sigma, expand_visible
+from ._arguments import check_number, check_pairs, check_size, check_tensor, choice, expand_sigma, expand_visible
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -236,6 +236,7 @@ def check_two(op, name, value):
 
 def label_bins(op, pixels, split_ratio):
     """How many bins an axis has."""
+    check_number(op, "split_ratio", split_ratio)
     if not 0 < split_ratio < float("inf"):
         raise ValueError(f"{op}: split_ratio must be positive and finite, got {split_ratio}")
     if isinstance(split_ratio, int):

@@ -48,6 +48,8 @@ def box_areas(op, area, boxes, like):
     """Areas as given, or those of the boxes; both in the dtype of the keypoints."""
     if area is None and boxes is None:
         raise ValueError(f"{op}: area or boxes must be given")
+    if not like.is_floating_point():
+        raise TypeError(f"{op}: keypoints must be float32 or float64, got {like.dtype}")
     boxes = None if boxes is None else check_tensor(op, "boxes", boxes).detach().to(like.dtype)
     if area is None:
         if boxes.dim() == 0 or boxes.shape[-1] != 4:

@@ -80,6 +80,8 @@ def crop_patches(
     height, width = check_size(op, size)
     images = _images(images)
     check_tensor(op, "transforms", transforms)
+    if mask is not None:
+        check_tensor(op, "mask", mask)
     mode, padding, fill = _options(mode, padding, fill, antialias)
     if dtype is None:
         dtype = images[0].dtype if images and images[0].is_floating_point() else torch.float32
@@ -223,6 +225,8 @@ def box_vote(boxes, weights, size):
                  [0.5000, 0.5000, 0.0000]]])
     """
     height, width = check_size("box_vote", size)
+    check_tensor("box_vote", "boxes", boxes)
+    check_tensor("box_vote", "weights", weights)
     return call(_ops.box_vote.default, (weights,), boxes, weights, height, width)
 
 

@@ -169,6 +169,10 @@ def decode_heatmaps(
         max_offset = None if parity is not None else radius if refine == "offset" else 1.0
     elif max_offset is not None:
         max_offset = check_number(op, "max_offset", max_offset)
+    check_tensor(op, "heatmaps", heatmaps)
+    for name, tensor in (("flipped", flipped), ("transform", transform)):
+        if tensor is not None:
+            check_tensor(op, name, tensor)
     heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
     if return_covariance and refine not in ("dark", "dark_udp"):
         raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_number
+from ._arguments import check_number, check_tensor
 from .peaks import Peaks, detached
 
 _ops = torch.ops.pypose_ops
@@ -69,6 +69,8 @@ def decode_simcc(
     kernel_x, kernel_y = simcc_kernels(sigma) if kernel_size is None else _pair(kernel_size)
     if max_offset == "auto":
         max_offset = 1.0 if parity is None else None
+    check_tensor("decode_simcc", "x", x)
+    check_tensor("decode_simcc", "y", y)
     x, y, transform = detached(x), detached(y), detached(transform)
     return Peaks(
         *_ops.decode_simcc.default(

@@ -19,13 +19,13 @@ def people_of(draw, shape, joints):
     chosen = draw.random.integers(3, size=shape)
     centers = np.take_along_axis(places, chosen[..., None, None], -3)
     spread = draw.pick((0.0, 1.0, 5.0, 20.0))
-    return draw.spoil(centers + spread * draw.random.normal(size=(*shape, joints, 2)))
+    return draw.bounded(draw.spoil(centers + spread * draw.random.normal(size=(*shape, joints, 2))), 1e9)
 
 
 def sizes_of(draw, shape):
     """area, boxes or both."""
     dtype = draw.pick(COORDINATE_DTYPES)
-    area = draw.tensor(draw.spoil(draw.random.random(shape) * draw.pick((10.0, 1e4))), dtype)
+    area = draw.tensor(draw.bounded(draw.spoil(draw.random.random(shape) * draw.pick((10.0, 1e4))), 1e18), dtype)
     corner = draw.random.random((*shape, 2)) * 100
     boxes = draw.tensor(
         draw.spoil(np.concatenate([corner, corner + draw.random.random((*shape, 2)) * 60 - 5], -1)), dtype

@@ -45,8 +45,8 @@ def decode_heatmaps(draw):
     joints = draw.count(4)
     parity = draw.pick((None, *_PARITIES_OF.get(refine, (None,))))
     maps = maps_of(draw, dtype, 3 * joints if refine == "offset" else joints)
-    # There the logarithms are clamped, H of the clamped ones is singular but for 1e-7, and a step is taken all the same:
-    # of noise it says nothing in float32, and has seven digits in float64.
+    # There logarithms are clamped, H may be singular but for 1e-7, and a step is taken all the same: of noise that says
+    # nothing in float32, and has seven digits in float64.
     singular = refine == "dark_udp" and parity is not None
     if singular and dtype != torch.float64:
         maps = draw.tensor(draw.peaks(tuple(maps.shape)), dtype)

@@ -3,7 +3,7 @@
 import torch
 
 from .calls import Call, operator
-from .draws import COORDINATE_DTYPES, MAP_DTYPES
+from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
 def keypoints_of(draw, size, people=True):
@@ -79,11 +79,10 @@ def heatmap_mse_loss(draw):
     weight = None
     if draw.chance(0.5):
         of = shape[:-2][draw.pick((0, 0, len(shape) - 3)) :]
-        values = draw.spoil(draw.random.random(of) - 0.2)
-        # Not above half of the largest number: the gradient, of twice the weight, would overflow.
-        weight = draw.tensor(draw.bounded(values, 1e37), draw.pick(COORDINATE_DTYPES))
+        values = draw.spoil(draw.random.random(of) - 0.2, kinds=(*NOT_FINITE, 0.0, -0.0, 1e-6, 65504.0))
+        weight = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
     arguments = {
-        "pred": draw.tensor(draw.maps(shape), dtype),
+        "pred": draw.tensor(draw.bounded(draw.maps(shape), 1e12), dtype),
         "keypoints": keypoints,
         "weight": weight,
         # The mean of nothing is NaN, as in torch.
