@@ -60,8 +60,9 @@ def crop_patches(
         Tensor: ``(N, C, height, width)``, with a mask ``(N, C + 1, height, width)``; contiguous.
 
     Differentiable with respect to floating ``images`` and, for bilinear patches, ``transforms``; deterministically, on
-    every device. At a kink (a transform that hits pixel centres) the slope is the one to the right. Twice
-    differentiating is an error.
+    every device. At a kink (a transform that hits pixel centres) the slope is the one to the right; in
+    mirrored copies, and at the last pixel under "border" and "reflect", the one to the left. Twice differentiating is an
+    error.
 
     On CUDA a list of images travels in the parameters of the kernels: 32 images in each launch, one in the backward's.
 
