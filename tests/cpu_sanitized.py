@@ -15,8 +15,9 @@ TESTS = pathlib.Path(__file__).resolve().parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS / "simt"))
 
-from build import run, tool  # noqa: E402
 from sanitized import environment  # noqa: E402
+
+from build import run, tool  # noqa: E402
 
 
 def build():

@@ -1,4 +1,4 @@
-"""The fuzzer: its first calls on the CPU and on simt, that it knows every operator, and that it notices what is wrong."""
+"""The fuzzer: its first calls on the CPU and on simt, that it knows every operator and notices what is wrong."""
 
 import os
 import re
