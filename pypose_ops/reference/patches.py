@@ -109,7 +109,8 @@ def _taps(u, size, mode, padding):
         u = torch.where(u > size - 1, period - u, u)
     closed = padding in ("border", "reflect")
     if closed:
-        u = u.clamp(0, size - 1) if size > 1 else u.clamp(0, 0).detach()
+        # Of a single pixel the slope is 0, also at 0 itself.
+        u = u.clamp(0, size - 1) if size > 1 else u.clamp(0, 0).detach() + 0 * u.nan_to_num(0.0, 0.0, 0.0)
     u = torch.where(u.isnan(), -2.0, u)  # outside
     if mode == "nearest":
         u = torch.floor(u + 0.5)
