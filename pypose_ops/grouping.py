@@ -224,6 +224,8 @@ def check_peaks(op, peaks):
     coords, scores, counts = (
         check_tensor(op, f"peaks.{name}", getattr(peaks, name, None)) for name in ("coords", "scores", "counts")
     )
+    if not coords.is_floating_point():
+        raise TypeError(f"{op}: peaks.coords must be float32 or float64, got {coords.dtype}")
     if coords.dim() != 4 or coords.shape[-1] != 2:
         raise ValueError(f"{op}: peaks.coords must be (B, K, M, 2), got shape {tuple(coords.shape)}")
     if scores.shape != coords.shape[:-1]:
@@ -462,7 +464,8 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
         >>> people = group_by_tags(find_peaks(heatmaps), tags, joint_order=order)  # doctest: +SKIP
     """
     check_peaks("group_by_tags", peaks)
-    check_tensor("group_by_tags", "tags", tags)
+    if check_tensor("group_by_tags", "tags", tags).is_complex():
+        raise TypeError(f"group_by_tags: tags must be real, got {tags.dtype}")
     values = peak_tags(peaks, tags)
     values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
     order = list(range(values.shape[1])) if joint_order is None else _joint_order(joint_order)

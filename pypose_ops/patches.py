@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_size, check_tensor, choice
+from ._arguments import check_dtype, check_size, check_tensor, choice
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -61,8 +61,8 @@ def crop_patches(
 
     Differentiable with respect to floating ``images`` and, for bilinear patches, ``transforms``; deterministically, on
     every device. At a kink (a transform that hits pixel centres) the slope is the one to the right; in
-    mirrored copies, and at the last pixel under "border" and "reflect", the one to the left. Twice differentiating is an
-    error.
+    mirrored copies, and at the last pixel of ``"border"`` and ``"reflect"``, the one to the left. Twice
+    differentiating is an error.
 
     On CUDA a list of images travels in the parameters of the kernels: 32 images in each launch, one in the backward's.
 
@@ -86,6 +86,7 @@ def crop_patches(
     mode, padding, fill = _options(mode, padding, fill, antialias)
     if dtype is None:
         dtype = images[0].dtype if images and images[0].is_floating_point() else torch.float32
+    check_dtype(op, dtype)
     if image_index is not None and not check_tensor(op, "image_index", image_index).is_floating_point():
         image_index = image_index.to(torch.int64)
     if mode == 1:

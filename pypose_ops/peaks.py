@@ -214,7 +214,7 @@ def kernel_size_of(op, refine, sigma):
         return 7 if refine == "centroid" else 11
     if refine == "centroid":
         raise ValueError(f"{op}: sigma is for blurs, got refine 'centroid'")
-    if not 0 < sigma < math.inf:
+    if not 0 < check_number(op, "sigma", sigma) < math.inf:
         raise ValueError(f"{op}: sigma must be positive and finite, got {sigma}")
     if sigma <= 1:
         return 3

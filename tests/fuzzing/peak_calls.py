@@ -107,16 +107,20 @@ def soft_argmax(draw):
 def decode_simcc(draw):
     dtype = draw.pick(MAP_DTYPES)
     batch, joints = draw.count(3), draw.count(4)
-    x, y = (draw.tensor(draw.maps((batch, joints, 1, draw.size(40)[1]))[:, :, 0], dtype) for _ in range(2))
+    parity = draw.pick((None, None, "mmpose"))
+    # A step where the logarithm is straight but for 1e-9: as in decode_heatmaps.
+    singular = parity is not None
+    values = draw.peaks if singular and dtype != torch.float64 else draw.maps
+    x, y = (draw.tensor(values((batch, joints, 1, draw.size(40)[1]))[:, :, 0], dtype) for _ in range(2))
     sigmas = (0.5, 2, 6.0, (4.9, 5.66))
     arguments = {
         "x": x,
         "y": y,
         "split_ratio": draw.pick((1, 2.0, 2.0, 3, 1.3)),
         "refine": draw.pick(("none", "dark", "dark")),
-        "parity": draw.pick((None, None, "mmpose")),
-        "transform": draw.transform(batch),
-        "max_offset": limit(draw),
+        "parity": parity,
+        "transform": None if singular else draw.transform(batch),
+        "max_offset": draw.uniform(0, 3) if singular else limit(draw),
     }
     if draw.chance(0.5):
         arguments["sigma"] = draw.pick(sigmas)
@@ -124,4 +128,4 @@ def decode_simcc(draw):
         one = 2 * draw.integer(0, 20) + 1
         arguments["kernel_size"] = draw.pick((one, (one, 2 * draw.integer(0, 63) + 1)))
     perturbed = {"x": 0.0, "y": 0.0, "transform": 0.0}
-    return Call("decode_simcc", arguments, (), dtype, perturbed)
+    return Call("decode_simcc", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)
