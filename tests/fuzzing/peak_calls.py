@@ -48,8 +48,12 @@ def decode_heatmaps(draw):
     # There logarithms are clamped, H may be singular but for 1e-7, and a step is taken all the same: of noise that says
     # nothing in float32, and has seven digits in float64.
     singular = refine == "dark_udp" and parity is not None
-    if singular and dtype != torch.float64:
-        maps = draw.tensor(draw.peaks(tuple(maps.shape)), dtype)
+    clear = singular and dtype != torch.float64
+    if clear:  # a peak within a map that is wider than the blur
+        size = (12 + draw.integer(0, 8), 12 + draw.integer(0, 8))
+        maps = draw.tensor(draw.peaks((*maps.shape[:2], *size)), dtype)
+    elif refine == "offset":  # blurred with its mirror, two pixels are equal but for rounding
+        maps = draw.tensor(draw.maps((*maps.shape[:2], draw.integer(3, 20), draw.integer(3, 20))), dtype)
     arguments = {
         "heatmaps": maps,
         "refine": refine,
@@ -59,7 +63,10 @@ def decode_heatmaps(draw):
         "return_covariance": refine in ("dark", "dark_udp") and draw.chance(0.3),
     }
     arguments |= kernel(draw, refine) | flips(draw, maps, joints)
+    if clear:
+        arguments |= {"kernel_size": draw.pick((3, 5, 7, 9)), "sigma": None}
     if refine == "offset":
+        arguments |= {"kernel_size": draw.integer(0, min(maps.shape[-2:]) // 4) * 2 + 1, "sigma": None}
         arguments["radius"] = draw.number(0.5, 6)
     perturbed = {"heatmaps": 0.0, "flipped": 0.0, "transform": 0.0}
     return Call("decode_heatmaps", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)
