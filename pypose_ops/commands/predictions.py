@@ -5,7 +5,11 @@ import json
 import numpy as np
 import torch
 
+from pypose_ops.skeletons import AIC, COCO
+
 from . import InputError
+
+BOX_SHARE = 0.53  # of a box, what a person covers on average: xtcocotools
 
 
 def load_mat(path):
@@ -21,6 +25,11 @@ def load_mat(path):
         raise InputError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
     except Exception as error:  # scipy raises many kinds for damaged files
         raise InputError(f"{path}: not a .mat file, or damaged ({type(error).__name__})") from None
+
+
+def holds(path, name):
+    """Whether a .mat file has an array of this name."""
+    return name in load_mat(path)
 
 
 def load_json(path, kind, what):
@@ -82,21 +91,6 @@ def read_lsp(path, target_path, people):
     return pred, target[select(path, target_path, pred, target, people), :, :2]
 
 
-def read_mpii(path, target_path, people):
-    """Predictions and ground truth (N, 16, 2), visibility (N, 16), head boxes (N, 4)."""
-    truth, found = load_mat(target_path), load_mat(path)
-    target = take(truth, target_path, "pos_gt_src", (2, 0, 1), (None, 16, 2))
-    missing = take(truth, target_path, "jnt_missing", (1, 0), (len(target), 16))
-    boxes = take(truth, target_path, "headboxes_src", (2, 0, 1), (len(target), 2, 2)).flatten(1)
-    if "preds" in found:
-        pred, name = take(found, path, "preds", (0, 1, 2), (None, 16, 2)), "preds"
-    else:
-        pred, name = take(found, path, "pos_pred_src", (2, 0, 1), (None, 16, 2)), "pos_pred_src"
-    check_finite(path, name, pred, 1)
-    part = select(path, target_path, pred, target, people)
-    return pred, target[part], missing[part] < 0.5, boxes[part]
-
-
 def record(path, what, number, entry, fields):
     """The fields of one record of a json list."""
     if not isinstance(entry, dict):
@@ -121,24 +115,46 @@ def stacked(rows, *shape):
     return torch.from_numpy(np.array(rows, np.float64).reshape(-1, *shape))
 
 
-def read_coco(path, target_path, skeleton):
-    """The arguments of metrics.coco_ap, from COCO's annotations and results."""
+def coco_skeleton(path, annotations):
+    """COCO's, or AI Challenger's in COCO's form: by the number of joints of the first person."""
+    joints = 3 * len(COCO)
+    if annotations:
+        (keypoints,) = record(path, "annotation", 0, annotations[0], ("keypoints",))
+        joints = len(keypoints) if isinstance(keypoints, list) else 0
+    for skeleton in (COCO, AIC):
+        if joints == 3 * len(skeleton):
+            return skeleton
+    return COCO  # whose error says what is wrong
+
+
+def coco_truth(path, annotations, known, skeleton):
+    """Lists of keypoints, pictures, areas, boxes, crowds; and whether the areas are estimated."""
     joints = len(skeleton)
+    # MMPose's files of AI Challenger have no areas; its evaluation takes about what a person covers of the box.
+    estimated = bool(annotations) and not any(isinstance(a, dict) and "area" in a for a in annotations)
+    fields = ("image_id", "keypoints", "bbox") + (() if estimated else ("area",))
+    target, pictures, areas, boxes, crowd = [], [], [], [], []
+    for i, annotation in enumerate(annotations):
+        image_id, keypoints, box, *area = record(path, "annotation", i, annotation, fields)
+        if image_id not in known:
+            raise InputError(f"{path}: annotation {i} has an unknown image_id {image_id}")
+        target.append(numbers(path, "annotation", i, "keypoints", keypoints, 3 * joints))
+        x, y, width, height = numbers(path, "annotation", i, "bbox", box, 4)
+        boxes.append((x, y, x + width, y + height))
+        areas.append(BOX_SHARE * width * height if estimated else numbers(path, "annotation", i, "area", area, 1)[0])
+        pictures.append(image_id)
+        crowd.append(bool(annotation.get("iscrowd", 0)))
+    return target, pictures, areas, boxes, crowd, estimated
+
+
+def read_coco(path, target_path):
+    """The arguments of metrics.coco_ap, the skeleton, and whether the areas are estimated."""
     truth = load_json(target_path, dict, "COCO annotations, an object")
     (images, annotations) = record(target_path, "the", "file", truth, ("images", "annotations"))
     known = {record(target_path, "image", i, image, ("id",))[0] for i, image in enumerate(images)}
-    fields = ("image_id", "keypoints", "area", "bbox", "iscrowd")
-    target, pictures, areas, boxes, crowd = [], [], [], [], []
-    for i, annotation in enumerate(annotations):
-        image_id, keypoints, area, box, is_crowd = record(target_path, "annotation", i, annotation, fields)
-        if image_id not in known:
-            raise InputError(f"{target_path}: annotation {i} has an unknown image_id {image_id}")
-        target.append(numbers(target_path, "annotation", i, "keypoints", keypoints, 3 * joints))
-        x, y, width, height = numbers(target_path, "annotation", i, "bbox", box, 4)
-        boxes.append((x, y, x + width, y + height))
-        areas.append(numbers(target_path, "annotation", i, "area", [area], 1)[0])
-        pictures.append(image_id)
-        crowd.append(bool(is_crowd))
+    skeleton = coco_skeleton(target_path, annotations)
+    joints = len(skeleton)
+    target, pictures, areas, boxes, crowd, estimated = coco_truth(target_path, annotations, known, skeleton)
     pred, scores, pred_pictures = [], [], []
     for i, result in enumerate(load_json(path, list, "COCO results, a list")):
         image_id, keypoints, score = record(path, "result", i, result, ("image_id", "keypoints", "score"))
@@ -149,7 +165,7 @@ def read_coco(path, target_path, skeleton):
         pred_pictures.append(image_id)
     number = {image_id: i for i, image_id in enumerate(sorted(known, key=lambda k: (str(type(k)), k)))}
     points = stacked(target, joints, 3)
-    return dict(
+    people = dict(
         pred=stacked(pred, joints, 3)[..., :2],
         scores=stacked(scores),
         pred_picture=torch.tensor([number[k] for k in pred_pictures], dtype=torch.int64),
@@ -160,6 +176,7 @@ def read_coco(path, target_path, skeleton):
         boxes=stacked(boxes, 4),
         crowd=torch.tensor(crowd, dtype=torch.bool),
     )
+    return people, skeleton, estimated
 
 
 def aic_people(path, fields, joints):
