@@ -182,6 +182,12 @@ def coco_inputs(device):
     return pred, norm, picture, target, visible, norm**2, picture
 
 
+def aic_inputs(device):
+    pred, target, visible, norm = (v[:, :14] if v.dim() > 1 else v for v in metric_inputs(device))
+    picture = torch.arange(N, device=device) * 2 // 5
+    return pred, picture, target, visible, norm**2, picture
+
+
 METRICS = {
     "pck": (metrics.pck, metric_inputs),
     "pcp": (lambda *a: metrics.pcp(*a[:3]), metric_inputs),
@@ -189,6 +195,7 @@ METRICS = {
     "auc": (metrics.auc, metric_inputs),
     "nme": (metrics.nme, metric_inputs),
     "coco_ap": (metrics.coco_ap, coco_inputs),
+    "aic_score": (metrics.aic_score, aic_inputs),
 }
 
 
@@ -198,7 +205,7 @@ def test_metrics(measure, device, row):
     inputs = make(device)
 
     def plausible(result):
-        value = result.get("AP", result.get("mean")).flatten()[-1].item()
+        value = result.get("AP", result.get("score", result.get("mean"))).flatten()[-1].item()
         assert math.isfinite(value) and value > 0
 
     measure(Rotating(call, lambda: inputs, device, 0), "metrics", (N, 17), "forward", row, device, 0, plausible)
