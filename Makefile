@@ -65,6 +65,9 @@ $(DONE)/demo: $(DONE)/wheel
 	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo]"
 	@touch $@
 
+# MMEngine without its requirements: opencv-python would take the place of opencv-python-headless. What its registry needs is
+# in the extra.
 $(DONE)/test: $(DONE)/wheel
 	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo,test,peers]"
+	$(BIN)/pip install --no-deps "mmengine>=0.10"
 	@touch $@

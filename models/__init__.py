@@ -2,13 +2,29 @@
 
 import importlib
 
+from .joint_graphs import full_edges, limb_edges, tree_edges
 from .spatial_model import SpatialModel
 from .system import Batch, System
 
-__all__ = ["SYSTEMS", "Batch", "SpatialModel", "System", "build", "system_class"]
+__all__ = [
+    "SYSTEMS",
+    "Batch",
+    "SpatialModel",
+    "System",
+    "build",
+    "full_edges",
+    "limb_edges",
+    "system_class",
+    "tree_edges",
+]
 
 # name -> module and class; imported when asked for.
-SYSTEMS = {}
+SYSTEMS = {
+    "cpm": "cpm:ConvolutionalPoseMachine",
+    "paf_net": "paf_net:PafNet",
+    "part_heatmap_regression": "part_heatmap_regression:PartHeatmapRegression",
+    "stacked_hourglass": "stacked_hourglass:StackedHourglass",
+}
 
 
 def system_class(name):

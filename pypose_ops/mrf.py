@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import choice
+from ._arguments import check_number, check_tensor, choice
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -58,22 +58,29 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
         >>> mrf_message_passing(unary, prior, torch.full((2,), 1e-3), [(0, 1), (1, 0)]).shape
         torch.Size([1, 2, 16, 12])
     """
-    flat = flat_edges("mrf_message_passing", edges)
-    index = [] if prior_index is None else _integers("mrf_message_passing", "prior_index", prior_index)
-    targets = unary.shape[1] if num_targets is None else num_targets
+    op = "mrf_message_passing"
+    check_tensor(op, "unary", unary)
+    flat = flat_edges(op, edges)
+    index = [] if prior_index is None else _integers(op, "prior_index", prior_index)
+    floor = check_number(op, "floor", floor)
+    targets = num_targets
+    if targets is None:
+        targets = unary.shape[1] if unary.dim() > 1 else 0  # what is no map is the operator's to refuse
     # Transforms of nothing are an error in torch.
-    if _METHODS[choice("mrf_message_passing", "method", method, _METHODS)] == "fft" and unary.shape[0] > 0:
-        return _fft_messages(unary, prior, bias, flat, index, targets, float(floor))
-    return call(
-        _ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, float(floor)
-    )
+    if _METHODS[choice(op, "method", method, _METHODS)] == "fft" and unary.shape[:1].numel() > 0:
+        return _fft_messages(unary, prior, bias, flat, index, targets, floor)
+    return call(_ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, floor)
 
 
 def flat_edges(op, edges):
     """``[source, target, source, target, ...]`` of a list, tuple, array or tensor of pairs."""
     if hasattr(edges, "tolist"):
         edges = edges.tolist()
-    if any(len(pair) != 2 for pair in edges):
+    try:
+        pairs = all(len(pair) == 2 for pair in edges)
+    except TypeError:
+        pairs = False
+    if not pairs:
         raise ValueError(f"{op}: edges must be pairs (source, target), got {edges!r}")
     return _integers(op, "edges", [end for pair in edges for end in pair])
 
@@ -81,19 +88,21 @@ def flat_edges(op, edges):
 def _integers(op, name, values):
     if hasattr(values, "tolist"):
         values = values.tolist()
-    if any(not isinstance(v, int) for v in values):
+    if not isinstance(values, list | tuple) or any(not isinstance(v, int) for v in values):
         raise ValueError(f"{op}: {name} must be integers, got {values!r}")
     return list(values)
 
 
 def _fft_messages(unary, prior, bias, edges, index, targets, floor):
     """The same numbers by transforms of (2 H, 2 W) and more; checked by the operator on an empty batch."""
+    check_tensor("mrf_message_passing", "prior", prior)
+    check_tensor("mrf_message_passing", "bias", bias)
     _ops.mrf_message_passing.default(unary[:0].detach(), prior.detach(), bias.detach(), edges, index, targets, floor)
     acc = torch.float64 if unary.dtype == torch.float64 else torch.float32
     height, width = unary.shape[-2:]
     u = unary.to(acc)
     u = torch.where(u.isfinite() & (u > floor), u, floor)
-    prior, bias = (torch.where(t.isfinite() & (t > 0), t, 0.0).to(acc) for t in (prior, bias))
+    prior, bias = (torch.where(t.isfinite() & (t >= 0), t, 0.0).to(acc) for t in (prior, bias))
     reach = [min(k // 2, n - 1) for k, n in zip(prior.shape[-2:], (height, width), strict=True)]
     prior = prior[
         :,

@@ -114,7 +114,7 @@ void backward(
     const PerMap<acc>& weights, const Options& options, const LossShape& shape) {
   const Shape& target = shape.target;
   const int64_t pixels = target.pixels();
-  const int64_t grain = std::max<int64_t>(1, kGrainPixels / (pixels * shape.stages));
+  const int64_t grain = std::max<int64_t>(1, kGrainPixels / (pixels * std::max<int64_t>(1, shape.stages)));
   torch::stable::parallel_for(0, target.maps(), grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
     Scratch<acc> scratch(shape);
@@ -124,7 +124,7 @@ void backward(
       const bool known = has_target(people, options, shape, b, k);
       for (int64_t s = 0; s < shape.stages; ++s) {
         const acc weight = known ? weight_of(weights, s, b, k) : acc(0);
-        scratch.scales[s] = weight > 0 ? acc(2) * weight * grad.at(s, b, k) / static_cast<acc>(pixels) : acc(0);
+        scratch.scales[s] = weight > 0 ? weight * (grad.at(s, b, k) * (acc(2) / static_cast<acc>(pixels))) : acc(0);
         if (scratch.scales[s] == acc(0) && out.pred) {
           std::memset(static_cast<void*>(out.pred + shape.index(s, b, k) * pixels), 0, pixels * sizeof(T));
         }

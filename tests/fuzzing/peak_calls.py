@@ -1,0 +1,127 @@
+"""Calls of the operators that read coordinates out of maps and vectors."""
+
+import torch
+
+from pypose_ops.peaks import _PARITIES_OF, REFINES
+
+from .calls import Call, operator
+from .draws import COORDINATE_DTYPES, MAP_DTYPES
+
+
+def maps_of(draw, dtype, channels=None):
+    shape = (draw.count(3), draw.count(4) if channels is None else channels, *draw.size())
+    return draw.tensor(draw.maps(shape), dtype)
+
+
+def limit(draw):
+    return draw.pick(("auto", "auto", None, draw.uniform(0, 3), 0.0))
+
+
+def kernel(draw, refine):
+    """kernel_size, sigma, or neither."""
+    if draw.chance(0.4):
+        return {"kernel_size": 2 * draw.integer(0, 15 if refine == "offset" else 31 if draw.chance(0.1) else 8) + 1}
+    if refine != "centroid" and draw.chance(0.3):
+        sigmas = (0.5, 1, 1.5, 2.2, 3) if refine == "offset" else (0.5, 1, 1.5, 2.2, 3, 4.7, 100.0)
+        return {"sigma": draw.pick(sigmas)}
+    return {}
+
+
+def flips(draw, maps, joints):
+    if draw.chance(0.6):
+        return {}
+    order = [int(k) for k in draw.random.permutation(joints)]
+    pairs = list(zip(order[::2], order[1::2], strict=False))[: draw.integer(0, 2)]
+    flipped = draw.tensor(draw.maps(tuple(maps.shape)), maps.dtype)
+    if draw.chance(0.5):  # what a net would say
+        flipped = maps.flip(-1)
+    return {"flipped": flipped, "flip_pairs": pairs, "flip_shift": draw.chance(0.5)}
+
+
+@operator("decode_heatmaps", whole=2)
+def decode_heatmaps(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    refine = draw.pick((*REFINES, "offset"))
+    joints = draw.count(4)
+    parity = draw.pick((None, *_PARITIES_OF.get(refine, (None,))))
+    maps = maps_of(draw, dtype, 3 * joints if refine == "offset" else joints)
+    # There the logarithms are clamped, H of the clamped ones is singular but for 1e-7, and a step is taken all the same:
+    # of noise it says nothing in float32, and has seven digits in float64.
+    singular = refine == "dark_udp" and parity is not None
+    if singular and dtype != torch.float64:
+        maps = draw.tensor(draw.peaks(tuple(maps.shape)), dtype)
+    arguments = {
+        "heatmaps": maps,
+        "refine": refine,
+        "parity": parity,
+        "transform": None if singular else draw.transform(maps.shape[0]),
+        "max_offset": draw.uniform(0, 3) if singular else limit(draw),
+        "return_covariance": refine in ("dark", "dark_udp") and draw.chance(0.3),
+    }
+    arguments |= kernel(draw, refine) | flips(draw, maps, joints)
+    if refine == "offset":
+        arguments["radius"] = draw.number(0.5, 6)
+    perturbed = {"heatmaps": 0.0, "flipped": 0.0, "transform": 0.0}
+    return Call("decode_heatmaps", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)
+
+
+@operator("find_peaks", whole=2)
+def find_peaks(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    maps = maps_of(draw, dtype)
+    refine = draw.pick(REFINES)
+    threshold = draw.pick((0.1, 0.0, -1.0, 0.5, -float("inf"), 2.0))
+    if draw.chance(0.3):
+        values = draw.spoil(draw.random.random(maps.shape[1]) - 0.3)
+        threshold = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
+    offset = limit(draw)
+    small = maps.shape[-2] * maps.shape[-1] < 200  # the reference compares with every pixel of the window
+    arguments = {
+        "heatmaps": maps,
+        "threshold": threshold,
+        "radius": draw.pick((3, 7, 64)) if small and draw.chance(0.05) else draw.integer(1, 2),
+        "max_peaks": draw.pick((1, 3, 32, 32, 1000)) if draw.chance(0.3) else draw.integer(1, 8),
+        "refine": refine,
+        "max_offset": 1.0 if offset == "auto" else offset,
+        "transform": draw.transform(maps.shape[0]),
+    } | kernel(draw, refine)
+    return Call("find_peaks", arguments, (), dtype, {"heatmaps": 0.0, "transform": 0.0})
+
+
+@operator("soft_argmax")
+def soft_argmax(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    maps = maps_of(draw, dtype)
+    arguments = {
+        "heatmaps": maps,
+        "temperature": draw.number(0.1, 50),
+        "window": draw.pick((None, None, 1, 3, 7, 65)),
+        "normalized": draw.pick((None, None, "centers", "corners")),
+        "return_variance": draw.chance(0.4),
+    }
+    grad = ("heatmaps",) if draw.chance(0.5) else ()
+    return Call("soft_argmax", arguments, grad, dtype, {"heatmaps": 0.0})
+
+
+@operator("decode_simcc", whole=2)
+def decode_simcc(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    batch, joints = draw.count(3), draw.count(4)
+    x, y = (draw.tensor(draw.maps((batch, joints, 1, draw.size(40)[1]))[:, :, 0], dtype) for _ in range(2))
+    sigmas = (0.5, 2, 6.0, (4.9, 5.66))
+    arguments = {
+        "x": x,
+        "y": y,
+        "split_ratio": draw.pick((1, 2.0, 2.0, 3, 1.3)),
+        "refine": draw.pick(("none", "dark", "dark")),
+        "parity": draw.pick((None, None, "mmpose")),
+        "transform": draw.transform(batch),
+        "max_offset": limit(draw),
+    }
+    if draw.chance(0.5):
+        arguments["sigma"] = draw.pick(sigmas)
+    else:
+        one = 2 * draw.integer(0, 20) + 1
+        arguments["kernel_size"] = draw.pick((one, (one, 2 * draw.integer(0, 63) + 1)))
+    perturbed = {"x": 0.0, "y": 0.0, "transform": 0.0}
+    return Call("decode_simcc", arguments, (), dtype, perturbed)
