@@ -5,6 +5,7 @@
 
 import pytest
 import torch
+from contract_tools import only_on
 
 from pypose_ops import decode_heatmaps, find_peaks, geometry, soft_argmax
 from pypose_ops.skeletons import COCO
@@ -77,11 +78,10 @@ def test_one_call_is_every_step():
     same((coords[found], scores), (expected[found], expected_scores))
 
 
+@only_on("cpu", "cuda")
 @torch.no_grad()
 @pytest.mark.parametrize("backend", ("aot_eager", "inductor"))
-def test_compile_for_any_batch(kernels, device, net, backend):
-    if kernels == "simt":
-        pytest.skip("the graph is the same on the kernels of simt")
+def test_compile_for_any_batch(device, net, backend):
     torch._dynamo.reset()
     net = net.to(device)
     compiled = torch.compile(net, fullgraph=True, dynamic=True, backend=backend)
@@ -94,10 +94,9 @@ def test_compile_for_any_batch(kernels, device, net, backend):
         graphs = counted
 
 
+@only_on("cpu", "cuda")
 @torch.no_grad()
-def test_export_for_any_batch(kernels, device, net):
-    if kernels == "simt":
-        pytest.skip("the graph is the same on the kernels of simt")
+def test_export_for_any_batch(device, net):
     net, batch = net.to(device), torch.export.Dim("batch", min=1, max=64)
     exported = torch.export.export(net, inputs(2, device), dynamic_shapes=({0: batch}, {0: batch}))
     names = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
@@ -128,10 +127,9 @@ def test_aot_inductor_for_any_batch(tmp_path, net):
         same(loaded(*arguments), net(*arguments))
 
 
+@only_on("cuda")
 @torch.no_grad()
-def test_capture_as_a_cuda_graph(kernels, device, net):
-    if kernels != "cuda":
-        pytest.skip("CUDA graphs are captured on a GPU")
+def test_capture_as_a_cuda_graph(device, net):
     net = net.to(device)
     static = inputs(4, device)
     stream = torch.cuda.Stream()
