@@ -30,6 +30,7 @@ def numpy_port(decode):
 
 OPS = {refine: partial(decode_heatmaps, refine=refine) for refine in ("none", "quarter", "dark", "dark_udp")}
 REFERENCES = {refine: partial(reference.decode_heatmaps, refine=refine) for refine in OPS}
+MMPOSE = {refine: partial(decode_heatmaps, refine=refine, parity="mmpose") for refine in ("dark", "dark_udp")}
 SMALL = [SHAPES[0], HEADLINE]
 
 # row -> (callable, what its coordinates are checked against, the shapes it runs at; None for all)
@@ -46,8 +47,8 @@ ROWS = {
     "kornia soft-argmax": (kornia_soft_argmax, None, SMALL),
     "mmpose argmax (numpy port)": (numpy_port(mmpose_port.decode_argmax), OPS["none"], None),
     "mmpose quarter (numpy port)": (numpy_port(mmpose_port.decode_quarter), None, SMALL),
-    "mmpose dark (numpy port)": (numpy_port(mmpose_port.decode_dark), OPS["dark"], SMALL),
-    "mmpose dark_udp (numpy port)": (numpy_port(mmpose_port.decode_dark_udp), OPS["dark_udp"], SMALL),
+    "mmpose dark (numpy port)": (numpy_port(mmpose_port.decode_dark), MMPOSE["dark"], SMALL),
+    "mmpose dark_udp (numpy port)": (numpy_port(mmpose_port.decode_dark_udp), MMPOSE["dark_udp"], SMALL),
 }
 CASES = [
     pytest.param(row, shape, id=f"{named(shape)}-{row}")
