@@ -6,9 +6,7 @@ import json
 import numpy as np
 import pytest
 import scipy.io
-from peaks_stand_in import local_maxima
 
-import pypose_ops
 from pypose_ops.cli import main
 
 
@@ -124,7 +122,7 @@ BAD_JSON = {
     "image": ("coco", change(coco_files(), 1, ("annotations", 1, "image_id"), 6), "has an unknown image_id 6"),
     "box": ("coco", change(coco_files(), 1, ("annotations", 0, "bbox"), [1, 2]), "annotation 0: bbox must be 4 finite"),
     "list for an id": ("coco", change(coco_files(), 0, (0, "image_id"), [7]), "result 0: image_id must be a number or"),
-    "category": ("coco", change(coco_files(), 0, (0, "category_id"), 5), "pred.json: result 0 has category_id 5, nobody"),
+    "category": ("coco", change(coco_files(), 0, (0, "category_id"), 5), "result 0 has category_id 5, nobody"),
     "image twice": ("coco", change(coco_files(), 1, ("images", 1, "id"), 7), "truth.json: image 1: id 7 comes twice"),
     "id twice": ("coco", change(coco_files(), 1, ("annotations", 1, "id"), 1), "annotation 1: id 1 comes twice"),
     "not lists": ("coco", change(coco_files(), 1, ("annotations",), {}), "truth.json: annotations must be a list"),
@@ -184,10 +182,8 @@ def test_bad_mat_files(tmp_path, capsys):
     assert "text.json: not json" in capsys.readouterr().err
 
 
-def test_decode_people_from_a_file(shared_data, tmp_path, capsys, monkeypatch):
+def test_decode_people_from_a_file(shared_data, tmp_path, capsys):
     """The picture with four annotated people."""
-    if not hasattr(pypose_ops, "find_peaks"):
-        monkeypatch.setattr(pypose_ops, "find_peaks", local_maxima, raising=False)
     file = np.load(shared_data / "heatmaps" / "openpose_thin_coco_images.npz", allow_pickle=False)
     maps = {name: file[f"{name}_2"] for name in ("heat", "paf", "hm2img")}
     np.savez(tmp_path / "maps.npz", **maps, **{k: file[k] for k in ("limbs", "paf_channels", "joint_names")})

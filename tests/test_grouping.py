@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from peaks_stand_in import PeakSet, local_maxima
 
 from pypose_ops import (
     find_peaks,
@@ -16,6 +15,7 @@ from pypose_ops import (
     oks_nms,
     score_limbs,
 )
+from pypose_ops.peaks_local import PeakSet
 from pypose_ops.skeletons import COCO
 
 NAN = math.nan
@@ -241,7 +241,7 @@ def openpose_people(file, i, scale=4, **options):
         torch.nn.functional.interpolate(torch.from_numpy(maps).float()[None], scale_factor=scale, mode="bicubic")
         for maps in (file[f"heat_{i}"], file[f"paf_{i}"])
     )
-    peaks = local_maxima(maps[:, :18])
+    peaks = find_peaks(maps[:, :18])
     people = group_people(peaks, score_limbs(pafs, peaks, limbs, channels=channels, fraction=0.8), limbs, **options)
     transform = torch.from_numpy(file[f"hm2img_{i}"])
     coords = ((people.coords[0, : people.counts[0]] + 0.5) / scale - 0.5) @ transform[:, :2].T + transform[:, 2]
