@@ -25,7 +25,7 @@ STYLES = dict(zip(CURVES, ("o-", "s--", "^:"), strict=True))
 
 
 def seconds(call, budget):
-    """Least processor time of as many calls as fit into ``budget`` seconds, at least three, after one that is dropped."""
+    """Least processor time of calls that fit into ``budget`` seconds, at least three, after one that is dropped."""
     call()
     times = []
     while sum(times) < budget or len(times) < 3:

@@ -371,7 +371,7 @@ def arguments():
 
 
 def run(folder, people, seed):
-    """The choice on synthetic crops, per set: ``{name: (train, test, before, rows)}``."""
+    """The choice on synthetic crops, set by set: name, people of the priors and of the choice, before, rows."""
     generator = torch.Generator().manual_seed(seed)
     mpii = read_mpii(folder)
     flic = read_flic(folder, mpii, generator)
@@ -381,17 +381,15 @@ def run(folder, people, seed):
         "FLIC priors, chosen on FLIC people": flic,
         "FLIC priors, chosen on MPII people": (flic[0].of(shared), mpii[1].of(shared)),
     }
-    out = {}
     for name, (train, test) in sets.items():
         test = test[torch.randperm(len(test), generator=generator)[:people]]
-        out[name] = (train, test, *sweep(train, test, generator))
-    return out
+        yield name, train, test, *sweep(train, test, generator)
 
 
 def main():
     args = arguments()
     results = {}
-    for name, (train, test, before, rows) in run(args.data, args.people, args.seed).items():
+    for name, train, test, before, rows in run(args.data, args.people, args.seed):
         chosen, after = best(rows)
         print(f"\n## {name}\n\n{len(train)} people for the priors, {len(test)} for the choice")
         print(sweep_tables(rows, before))
