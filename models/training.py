@@ -17,8 +17,10 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pypose_ops import geometry, metrics
+from pypose_ops.commands import InputError
 
 from .crops import DRAWS, Augmentation, Crops
 from .loading import eval_loader, train_loader
@@ -247,7 +249,10 @@ def train_phase(system, skeleton, recipe, number, train, held_out, out, *, check
         set[str]: the pictures that could not be read, of all ranks.
     """
     pl.seed_everything(recipe.seed + number, verbose=False)
-    trainer = make_trainer(out, number, system, recipe, validated=held_out is not None, **options)
+    try:
+        trainer = make_trainer(out, number, system, recipe, validated=held_out is not None, **options)
+    except (MisconfigurationException, ValueError) as error:
+        raise InputError(f"--device, --devices: {str(error).splitlines()[0]}") from None
     phase = Phase(system, skeleton, recipe, number, len(train))
     on_gpu = trainer.strategy.root_device.type != "cpu"
     loading = {"rank": trainer.global_rank, "world": trainer.world_size, "workers": workers, "pin": on_gpu}
