@@ -34,6 +34,7 @@ QUIET = (
     ".*smaller than the logging interval.*",
     ".*treespec, LeafSpec.*",
     ".*have no `val_dataloader`.*",
+    ".*in eval mode at the start of training.*",  # what a phase keeps still
 )
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -256,7 +257,7 @@ def train_phase(system, skeleton, recipe, number, train, held_out, out, *, check
     phase = Phase(system, skeleton, recipe, number, len(train))
     on_gpu = trainer.strategy.root_device.type != "cpu"
     loading = {"rank": trainer.global_rank, "world": trainer.world_size, "workers": workers, "pin": on_gpu}
-    system.to(trainer.strategy.root_device, memory_format=torch.channels_last)
+    system.train().to(trainer.strategy.root_device, memory_format=torch.channels_last)
     system.begin_phase(phase.name, Upright(phase.crops, train, recipe.batch, trainer.strategy.root_device))
     with warnings.catch_warnings():
         for text in QUIET:
