@@ -34,6 +34,8 @@ def check_size(op, size):
     """``(height, width)`` as two positive integers (or symbolic ones)."""
     try:
         height, width = size
+        if type(height) is int and type(width) is int and height > 0 and width > 0:
+            return height, width
         height, width = (n if isinstance(n, torch.SymInt) else operator.index(n) for n in (height, width))
     except (TypeError, ValueError):
         raise ValueError(f"{op}: size must be two integers (height, width), got {size!r}") from None
@@ -62,6 +64,8 @@ def expand_visible(op, visible, keypoints):
     shape = keypoints.shape[:-1]
     if not _broadcasts(visible.shape, shape):
         raise ValueError(f"{op}: visible must broadcast to {tuple(shape)}, got shape {tuple(visible.shape)}")
+    if visible.is_complex():
+        raise TypeError(f"{op}: visible must be bool or real numbers, got {visible.dtype}")
     if visible.dtype != torch.bool:
         visible = visible >= 0.5
     return visible.expand(shape)

@@ -238,7 +238,12 @@ def label_bins(op, pixels, split_ratio):
     """How many bins an axis has."""
     if not 0 < split_ratio < float("inf"):
         raise ValueError(f"{op}: split_ratio must be positive and finite, got {split_ratio}")
-    return pixels * split_ratio if isinstance(split_ratio, int) else round(pixels * split_ratio)
+    if isinstance(split_ratio, int):
+        return pixels * split_ratio
+    bins = pixels * split_ratio
+    if not bins < 2**62:
+        raise ValueError(f"{op}: size times split_ratio must leave fewer than 2^62 bins, got {split_ratio}")
+    return round(bins)
 
 
 @torch.library.register_fake("pypose_ops::part_affinity_fields")

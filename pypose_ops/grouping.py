@@ -56,6 +56,13 @@ def box_areas(op, area, boxes, like):
     return check_tensor(op, "area", area).detach().to(like.dtype), boxes
 
 
+def _sigmas(op, sigmas):
+    try:
+        return [float(sigma) for sigma in sigmas]
+    except (TypeError, ValueError):
+        raise ValueError(f"{op}: sigmas must be numbers, got {sigmas!r}") from None
+
+
 def batched(*tensors):
     return tuple(None if t is None else t.unsqueeze(0) for t in tensors)
 
@@ -74,8 +81,8 @@ def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None
         visible (Tensor, optional): broadcastable to ``target.shape[:-1]``: joints that count; bool, or a number from
             0.5 on.
         boxes (Tensor, optional): ``(G, 4)`` or ``(B, G, 4)``, ``x1, y1, x2, y2``. With them, somebody without a joint
-            that counts is compared by the box doubled to every side, as in pycocotools (d is the distance to it);
-            without, that similarity is 0.
+            that counts is compared by the box doubled to every side, as in pycocotools (d is the distance to it;
+            a box with NaN is similar to nothing); without, that similarity is 0.
 
     Returns:
         Tensor: ``(D, G)`` or ``(B, D, G)``, of the dtype of ``pred``. A predicted joint that is not finite is similar
@@ -97,7 +104,7 @@ def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None
         visible = expand_visible("oks", visible, target)
     if single:
         pred, target, area, visible, boxes = batched(pred, target, area, visible, boxes)
-    result = call(_ops.oks.default, (pred,), pred, target, area, visible, boxes, list(sigmas))
+    result = call(_ops.oks.default, (pred,), pred, target, area, visible, boxes, _sigmas("oks", sigmas))
     return result[0] if single else result
 
 
@@ -173,7 +180,16 @@ def oks_nms(
     if max_people is None:
         max_people = keypoints.shape[1] if keypoints.dim() > 1 else 0
     mask, scores = call(
-        _ops.oks_nms.default, (), keypoints, scores, area, visible, list(sigmas), threshold, soft, max_people
+        _ops.oks_nms.default,
+        (),
+        keypoints,
+        scores,
+        area,
+        visible,
+        _sigmas("oks_nms", sigmas),
+        threshold,
+        soft,
+        max_people,
     )
     return Kept(mask[0], scores[0]) if single else Kept(mask, scores)
 
@@ -202,8 +218,16 @@ def flat_limbs(op, name, limbs, count=None):
 
 
 def check_peaks(op, peaks):
-    for name in ("coords", "scores", "counts"):
-        check_tensor(op, f"peaks.{name}", getattr(peaks, name, None))
+    """A PeakSet, or anything that has its three tensors."""
+    coords, scores, counts = (
+        check_tensor(op, f"peaks.{name}", getattr(peaks, name, None)) for name in ("coords", "scores", "counts")
+    )
+    if coords.dim() != 4 or coords.shape[-1] != 2:
+        raise ValueError(f"{op}: peaks.coords must be (B, K, M, 2), got shape {tuple(coords.shape)}")
+    if scores.shape != coords.shape[:-1]:
+        raise ValueError(f"{op}: peaks.scores must be {tuple(coords.shape[:-1])}, got shape {tuple(scores.shape)}")
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+        raise TypeError(f"{op}: peaks.counts must be integers, got {counts.dtype}")
 
 
 def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95):
@@ -248,7 +272,7 @@ def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=Non
     rule = choice("score_limbs", "rule", rule, _RULES)
     if samples is None:
         samples = 0
-    elif samples < 1:
+    elif not isinstance(samples, int) or samples < 1:
         raise ValueError(f"score_limbs: samples must be positive or None, got {samples}")
     return call(
         _ops.score_limbs.default,
@@ -403,6 +427,13 @@ def peak_tags(peaks, tags):
     return tags.detach().flatten(3).gather(3, index).transpose(2, 3)
 
 
+def _joint_order(joints):
+    try:
+        return [operator.index(k) for k in joints]
+    except TypeError:
+        raise ValueError(f"group_by_tags: joint_order must be joints, got {joints!r}") from None
+
+
 def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=None, max_people=30):
     """Groups joints to people by their tags: associative embedding (Newell, Huang and Deng, NIPS 2017).
 
@@ -432,7 +463,7 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
     check_tensor("group_by_tags", "tags", tags)
     values = peak_tags(peaks, tags)
     values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
-    order = list(range(values.shape[1])) if joint_order is None else [int(k) for k in joint_order]
+    order = list(range(values.shape[1])) if joint_order is None else _joint_order(joint_order)
     scores, counts, values = _on_host(peaks, values)
     index = call(_ops.group_by_tags.default, (), scores, counts, values, order, min_score, max_distance, max_people)
     return gather_people(peaks, *index)

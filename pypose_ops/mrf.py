@@ -69,9 +69,7 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
     # Transforms of nothing are an error in torch.
     if _METHODS[choice(op, "method", method, _METHODS)] == "fft" and unary.shape[:1].numel() > 0:
         return _fft_messages(unary, prior, bias, flat, index, targets, floor)
-    return call(
-        _ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, floor
-    )
+    return call(_ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, floor)
 
 
 def flat_edges(op, edges):

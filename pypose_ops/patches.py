@@ -135,7 +135,11 @@ def _numbers(op, name, value):
     try:
         if isinstance(value, torch.Tensor):
             raise TypeError  # its numbers may be on another device
-        return [float(v) for v in value] if isinstance(value, list | tuple) else [float(value)]
+        if not isinstance(value, list | tuple):
+            return [float(value)]
+        if len(value) == 0:
+            raise ValueError
+        return [float(v) for v in value]
     except (TypeError, ValueError):
         raise TypeError(f"{op}: {name} must be a number or a list of numbers, got {value!r}") from None
 
@@ -206,7 +210,7 @@ def box_vote(boxes, weights, size):
         ``2^-60`` of the largest one of the same map times the number of boxes count as 0. On CUDA 8 bytes per pixel are
         needed besides.
 
-    Differentiable with respect to ``weights``, any number of times; deterministic.
+    Differentiable with respect to ``weights`` (finite ones), any number of times; deterministic.
 
     Raises:
         ValueError: size is not two positive integers.

@@ -72,7 +72,11 @@ def find_peaks(
         >>> peaks.coords[0, 0].tolist(), peaks.counts.item()
         ([[30.0, 20.0], [12.0, 40.0], [-1.0, -1.0]], 2)
     """
-    thresholds, threshold = (threshold, 0.0) if isinstance(threshold, torch.Tensor) else (None, check_number("find_peaks", "threshold", threshold))
+    thresholds, threshold = (
+        (threshold, 0.0)
+        if isinstance(threshold, torch.Tensor)
+        else (None, check_number("find_peaks", "threshold", threshold))
+    )
     if kernel_size is None:
         kernel_size = kernel_size_of("find_peaks", refine, sigma)
     elif sigma is not None:

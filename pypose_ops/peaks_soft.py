@@ -61,7 +61,11 @@ def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, retu
     if window is not None and (not isinstance(window, int | torch.SymInt) or window <= 0):
         raise ValueError(f"soft_argmax: window must be None or odd and positive, got {window}")
     coords, variance, _, _ = call(
-        _ops.soft_argmax.default, (heatmaps,), heatmaps, check_number("soft_argmax", "temperature", temperature), 0 if window is None else window
+        _ops.soft_argmax.default,
+        (heatmaps,),
+        heatmaps,
+        check_number("soft_argmax", "temperature", temperature),
+        0 if window is None else window,
     )
     if normalized is not None:
         scale, offset = normalization(coords, heatmaps.shape[-2:], normalized)

@@ -97,10 +97,10 @@ def resnet_keys(depth=50, prefix=""):
     return keys
 
 
-def vgg_keys(norm=False):
-    """The names and shapes of torchvision's VGG-16, classifier included."""
-    keys, inputs, n = {}, 3, 0
-    for count, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
+def vgg_keys(norm=False, depth=16):
+    """The names and shapes of torchvision's VGG, classifier included."""
+    keys, inputs, n, long = {}, 3, 0, 3 if depth == 16 else 4
+    for count, width in ((2, 64), (2, 128), (long, 256), (long, 512), (long, 512)):
         for _ in range(count):
             keys |= {f"features.{n}.weight": (width, inputs, 3, 3), f"features.{n}.bias": (width,)}
             keys |= bn(f"features.{n + 1}", width) if norm else {}
@@ -339,6 +339,16 @@ def test_torchvision_backbone_into_a_system(tmp_path):
         load_checkpoint(tmp_path / "resnet18.pth", into=build("stacked_hourglass", 14, "compact"))
     with pytest.raises(InputError, match=r"conv1.weight \(64, 3, 7, 7\) instead of \(16, 3, 7, 7\)"):
         load_checkpoint(tmp_path / "resnet18.pth", into=build("part_heatmap_regression", 14, "compact"))
+
+
+def test_torchvision_vgg_begins_a_system(tmp_path):
+    tensors = filled(vgg_keys(depth=19))
+    torch.save(tensors, tmp_path / "vgg19.pth")
+    system = build("paf_net", 14, stages=1, width=8, hidden=8)
+    load_checkpoint(tmp_path / "vgg19.pth", into=system)
+    assert torch.equal(system.cascade.features.vgg.features[21].weight, tensors["features.21.weight"])  # conv4_2
+    text = refusal(tmp_path / "vgg19.pth", into=build("part_heatmap_regression", 14, detector="vgg", width=0.1))
+    assert "do not fit torchvision's VGG" in text
 
 
 def test_own_weights(tmp_path):

@@ -5,6 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/empty.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -72,7 +73,7 @@ Tensor gaussian_heatmaps_cpu(
   const Shape shape = check_people(op, keypoints, sigma, visible, height, width);
   const Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
   check_map_type(op, dtype);
-  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, height, width}, dtype);
+  Tensor out = empty_beside(keypoints, {shape.batch, shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }

@@ -39,10 +39,10 @@ void draw(T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, ac
       }
       for (const Point<acc>& point : points) {
         const acc center = point.x;
-        const acc down = (point.y - static_cast<acc>(y)) / radius;
+        const acc down = point.y - static_cast<acc>(y);
         for (int32_t x = 0; x < width; ++x) {
           OffsetPixel<acc> pixel{inside[x], offset_x[x], offset_y[x], distance[x]};
-          add_offset(pixel, (center - static_cast<acc>(x)) / radius, down, winner);
+          add_offset(pixel, center - static_cast<acc>(x), down, radius, winner);
           inside[x] = pixel.inside;
           offset_x[x] = pixel.x;
           offset_y[x] = pixel.y;

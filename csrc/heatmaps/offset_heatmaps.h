@@ -15,7 +15,7 @@ constexpr double kFarthestOffset = 1e6;
 template <typename acc>
 struct OffsetPixel {
   acc inside, x, y;
-  acc distance;  // of the person it belongs to, squared, in radii
+  acc distance;  // of the person it belongs to, squared, in pixels
 };
 
 template <typename acc>
@@ -23,14 +23,21 @@ POSE_HD OffsetPixel<acc> empty_pixel() {
   return {0, 0, 0, std::numeric_limits<acc>::infinity()};
 }
 
-// One person after the other; x and y are the offset to the keypoint in units of the radius.
+// Squared, in pixels: exact for keypoints on and halfway between pixels, so that people as far as one another tie however
+// a compiler fuses the sum. In radii they would not.
 template <typename acc>
-POSE_HD void add_offset(OffsetPixel<acc>& pixel, acc x, acc y, Winner winner) {
-  const acc distance = x * x + y * y;
+POSE_HD acc square_distance(acc x, acc y) {
+  return x * x + y * y;
+}
+
+// One person after the other; x and y are the offset to the keypoint in pixels.
+template <typename acc>
+POSE_HD void add_offset(OffsetPixel<acc>& pixel, acc x, acc y, acc radius, Winner winner) {
+  const acc distance = square_distance(x, y);
   const bool wins = winner == Winner::last || distance < pixel.distance;
-  pixel.inside = distance <= acc(1) ? acc(1) : pixel.inside;
-  pixel.x = wins ? x : pixel.x;
-  pixel.y = wins ? y : pixel.y;
+  pixel.inside = distance <= radius * radius ? acc(1) : pixel.inside;
+  pixel.x = wins ? x / radius : pixel.x;
+  pixel.y = wins ? y / radius : pixel.y;
   pixel.distance = wins ? distance : pixel.distance;
 }
 

@@ -25,18 +25,16 @@ struct OffsetColumns {
 
 template <typename acc>
 POSE_HD void find_owners(
-    int32_t* owner, acc* distance, const std::vector<Point<acc>>& points, acc radius, Winner winner, int32_t y,
-    int32_t width) {
+    int32_t* owner, acc* distance, const std::vector<Point<acc>>& points, Winner winner, int32_t y, int32_t width) {
   for (int32_t x = 0; x < width; ++x) {
     owner[x] = static_cast<int32_t>(points.size()) - 1;
     distance[x] = std::numeric_limits<acc>::infinity();
   }
   for (size_t i = 0; winner == Winner::nearest && i < points.size(); ++i) {
     const acc center = points[i].x;
-    const acc down = (points[i].y - static_cast<acc>(y)) / radius;
+    const acc down = points[i].y - static_cast<acc>(y);
     for (int32_t x = 0; x < width; ++x) {
-      const acc across = (center - static_cast<acc>(x)) / radius;
-      const acc own = across * across + down * down;
+      const acc own = square_distance(center - static_cast<acc>(x), down);
       owner[x] = own < distance[x] ? static_cast<int32_t>(i) : owner[x];
       distance[x] = own < distance[x] ? own : distance[x];
     }
@@ -62,7 +60,7 @@ void map_backward(
   acc* distance = columns.distance.data();
   for (int32_t y = 0; y < shape.height; ++y) {
     simd_call([&] {
-      find_owners(owner, distance, points, radius, winner, y, static_cast<int32_t>(width));
+      find_owners(owner, distance, points, winner, y, static_cast<int32_t>(width));
       for (size_t i = 0; i < points.size(); ++i) {
         const T* row = grad + shape.pixels() + y * width;
         add_owned(sums + 2 * i * width, row, owner, static_cast<int32_t>(i), width);

@@ -10,7 +10,7 @@ using namespace heatmaps;
 // Whether the pixel holds the offset of person p, at `distance` from it, and not another's.
 template <typename acc>
 __device__ bool owns(
-    const People<acc>& people, const Shape& shape, acc radius, Winner winner, int64_t b, int64_t p, int64_t k,
+    const People<acc>& people, const Shape& shape, Winner winner, int64_t b, int64_t p, int64_t k,
     acc distance, int32_t x, int32_t y) {
   for (int64_t other = 0; other < shape.people; ++other) {
     const Point<acc> point = point_of(people, b, other, k);
@@ -23,9 +23,7 @@ __device__ bool owns(
       }
       continue;
     }
-    const acc across = (point.x - static_cast<acc>(x)) / radius;
-    const acc down = (point.y - static_cast<acc>(y)) / radius;
-    const acc rival = across * across + down * down;
+    const acc rival = square_distance(point.x - static_cast<acc>(x), point.y - static_cast<acc>(y));
     if (other < p ? rival <= distance : rival < distance) {  // of equals the first
       return false;
     }
@@ -49,9 +47,8 @@ __global__ void __launch_bounds__(kThreads) offset_gradients_kernel(
     for (int64_t i = threadIdx.x; i < shape.pixels(); i += kThreads) {
       const int32_t x = static_cast<int32_t>(i % shape.width);
       const int32_t y = static_cast<int32_t>(i / shape.width);
-      const acc across = (point.x - static_cast<acc>(x)) / radius;
-      const acc down = (point.y - static_cast<acc>(y)) / radius;
-      if (shape.people == 1 || owns(people, shape, radius, winner, b, p, k, across * across + down * down, x, y)) {
+      const acc own = square_distance(point.x - static_cast<acc>(x), point.y - static_cast<acc>(y));
+      if (shape.people == 1 || owns(people, shape, winner, b, p, k, own, x, y)) {
         sums[0] += static_cast<acc>(maps[i]);
         sums[1] += static_cast<acc>(maps[shape.pixels() + i]);
       }

@@ -26,9 +26,9 @@ def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None
         low = torch.where(nobody[..., None], 2 * first - second, low)
         high = torch.where(nobody[..., None], 2 * second - first, high)
         counted = counted | nobody
-    offset = pred[..., :, None, :, :] - torch.clamp(
-        pred.detach()[..., :, None, :, :], low[..., None, :, :, :], high[..., None, :, :, :]
-    )
+    point, low, high = pred[..., :, None, :, :], low[..., None, :, :, :], high[..., None, :, :, :]
+    nearest = torch.where(point < low, low, torch.where(point > high, high, point.detach()))
+    offset = torch.where(low.isnan() | high.isnan(), torch.nan, point - nearest)
     value = _similarity(offset, area.nan_to_num(0.0).clamp(min=0)[..., None, :, None], sigmas)
     counted = counted[..., None, :, :]
     return value.where(counted, 0.0).sum(-1) / counted.sum(-1).clamp(min=1)

@@ -19,8 +19,8 @@ class Call:
         dtype: of the arithmetic's input, which sets the tolerance.
         perturbed: names of the arguments that carry rounding errors, and how large these are beside the values'
             own: coordinates are rounded on the scale of the map that they are compared with.
+        lost: absolute error that the documentation allows the results.
         valid: whether the documentation allows it; otherwise it may be refused, by name.
-        compared: whether the reference says which result it is: not where several are equally good.
     """
 
     name: str
@@ -28,8 +28,8 @@ class Call:
     grad: tuple = ()
     dtype: torch.dtype = torch.float32
     perturbed: dict = field(default_factory=dict)
+    lost: float = 0.0
     valid: bool = True
-    compared: bool = True
     broken: str = ""
 
     @property

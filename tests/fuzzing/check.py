@@ -36,9 +36,7 @@ def evaluate(function, arguments, grad, weights=None, layout="plain"):
         return result, []
     if weights is None:
         generator = torch.Generator().manual_seed(1)
-        weights = [
-            torch.randn(o.shape, generator=generator).bfloat16() if o.requires_grad else None for o in result
-        ]
+        weights = [torch.randn(o.shape, generator=generator).bfloat16() if o.requires_grad else None for o in result]
     outputs = [(o, w) for o, w in zip(result, weights, strict=True) if o.requires_grad and w is not None]
     gradients = [torch.zeros_like(v) for v in leaves.values()]
     if outputs:
@@ -77,8 +75,6 @@ class Check:
         if not same_bits(tree_map_only(torch.Tensor, bits, call.arguments), before):
             return "an input tensor was changed"
         tensors = [t.cpu() for t in tensors]
-        if not call.compared:
-            return None
         truth = upcast(call.arguments)
         expected = outcome(call.reference, truth, call.grad, weights)
         if expected.error is not None:
@@ -123,5 +119,3 @@ def check(seed, number, device="cpu", scale=1):
     call = drawn(seed, number, scale)
     layout = GRADIENT_LAYOUTS[number % len(GRADIENT_LAYOUTS)]
     return call, Check(call, device, layout).failure()
-
-

@@ -1,10 +1,10 @@
 """When two results are the same: against the reference in float64, in the working dtype, and on nearby inputs.
 
-A result is right when it is within the contract's tolerance of the reference in float64. Where it is not, the inputs may
-be ill-conditioned: a near-tie, a pixel on the edge of a box, a difference of large numbers. Then, and only then, the
-reference is asked again, in the working dtype and in float64 on inputs moved by a few units in the last place, and the
-result must be one that the reference gives for such inputs, up to the spread between them. A wrong kernel is not excused:
-its result differs from all of those wherever the reference is well-conditioned.
+A result is right when it is within the contract's tolerance of the reference in float64. Where it is not, the inputs
+may be ill-conditioned: a near-tie, a pixel on the edge of a box, a difference of large numbers. Then, and only then,
+the reference is asked again, in the working dtype and in float64 on inputs moved by a few units in the last place, and
+the result must be one that the reference gives for such inputs, up to the spread between them. A wrong kernel is not
+excused: its result differs from all of those wherever the reference is well-conditioned.
 """
 
 import math
@@ -24,14 +24,16 @@ def is_floating(value):
 
 def upcast(arguments):
     """The same numbers in float64, contiguous; the dtype of the output too."""
-    up = {n: tree_map(lambda v: v.double().contiguous() if is_floating(v) else v, value) for n, value in arguments.items()}
+    up = {
+        n: tree_map(lambda v: v.double().contiguous() if is_floating(v) else v, value) for n, value in arguments.items()
+    }
     if up.get("dtype") is not None and up["dtype"] != torch.uint8:
         up["dtype"] = torch.float64
     return up
 
 
 def moved(tensor, step, scale, salt):
-    """A float64 tensor moved by up to ``step`` of its values plus ``scale``; equal values stay equal, so ties stay ties."""
+    """A float64 tensor moved by up to ``step`` of its values plus ``scale``; equal values stay equal: ties stay ties."""
     bits = tensor.contiguous().view(torch.int64)
     hashed = bits * 6364136223846793005 + (2 * salt + 1) * 1442695040888963407 % 2**62
     hashed = (hashed ^ (hashed >> 29)) * 2862933555777941757
@@ -55,11 +57,11 @@ def tolerance(call, output):
     rtol, atol = TOLERANCES[call.dtype]
     if output.is_floating_point() and output.dtype in TOLERANCES and output.dtype != torch.float64:
         rtol, atol = max(rtol, TOLERANCES[output.dtype][0]), max(atol, TOLERANCES[output.dtype][1])
-    return rtol, atol
+    return rtol, atol + call.lost
 
 
 def close(actual, expected, rtol, atol, spread=0.0):
-    """Element by element; NaN equals NaN. What is infinite, or too large for the dtype, may be NaN: infinity minus itself."""
+    """Element by element; NaN equals NaN. What is infinite, or too large for the dtype, may be NaN: inf minus inf."""
     within = (actual - expected).abs() <= atol + rtol * expected.abs() + spread
     overflowed = expected.isinf() & ~actual.isfinite()
     return within | (actual == expected) | (actual.isnan() & expected.isnan()) | overflowed
@@ -96,9 +98,7 @@ class Comparison:
         for number, (a, t) in enumerate(zip(self.actual, self.truth, strict=True)):
             if a.shape != t.shape:
                 return f"output {number} has shape {tuple(a.shape)}, the reference {tuple(t.shape)}"
-        if all(
-            close(a, t, *limit).all() for a, t, limit in zip(self.actual, self.truth, self.limits, strict=True)
-        ):
+        if all(close(a, t, *limit).all() for a, t, limit in zip(self.actual, self.truth, self.limits, strict=True)):
             return None
         others = [
             [self.rounded(o, torch.empty(0, dtype=d)) for o, d in zip(other, self.dtypes, strict=True)]
@@ -117,7 +117,7 @@ class Comparison:
             good = close(a, stack[0], *limit, spread=spread.nan_to_num(0.0, 0.0, 0.0))
             for r in stack[1:]:
                 good |= close(a, r, *limit)
-            # A number is right where the reference is NaN only if it is one for nearby inputs; NaN is never right elsewhere.
+            # NaN is right nowhere but where the reference is NaN.
             good &= ~(a.isnan() & ~stack[0].isnan())
             if not good.all():
                 return number, (~good).nonzero()[0]
@@ -134,10 +134,12 @@ class Comparison:
                 if a.numel() == 0:
                     continue
                 apart = torch.stack([(r[number] - result[number]).abs() for r in results])
-                # The second smallest distance: that to the next results of the same decisions (the first is its own, 0).
+                # How far the next results with the same decisions are; the smallest distance is its own, 0.
                 spread = 2 * apart.nan_to_num(0.0, 0.0, 0.0).sort(0).values[min(3, len(results) - 1)]
                 spread = torch.where(spread.isfinite(), spread, 0.0)
-                here &= close(a, result[number], *limit, spread=self.bounded(spread, number)).reshape(groups, -1).all(-1)
+                here &= (
+                    close(a, result[number], *limit, spread=self.bounded(spread, number)).reshape(groups, -1).all(-1)
+                )
             fine |= here
         if fine.all():
             return None

@@ -75,15 +75,17 @@ class Draw:
 
     def maps(self, shape):
         """Like values, or smooth peaks as a network gives them, (..., H, W)."""
-        if not self.chance(0.4):
-            return self.values(shape)
+        return self.spoil(self.peaks(shape)) if self.chance(0.4) else self.values(shape)
+
+    def peaks(self, shape):
+        """Maps (..., H, W) with one smooth peak each."""
         height, width = shape[-2:]
         center = self.random.random((*shape[:-2], 2)) * [width + 1, height + 1] - 1
         sigma = self.uniform(0.7, 3)
         x = np.exp(-0.5 * ((np.arange(width) - center[..., :1]) / sigma) ** 2)
         y = np.exp(-0.5 * ((np.arange(height) - center[..., 1:]) / sigma) ** 2)
         noise = 0.05 * self.random.random(shape) if self.chance(0.5) else 0.0
-        return self.spoil(x[..., None, :] * y[..., :, None] + noise)
+        return x[..., None, :] * y[..., :, None] + noise
 
     def points(self, shape, size, reach=2.0):
         """Coordinates (*shape, 2) in and around a map: anywhere, on pixels, between them, or all in one place."""
@@ -98,13 +100,17 @@ class Draw:
             out = np.broadcast_to(out.reshape(-1, 2)[0], out.shape).copy()
         return self.spoil(out, (1e6, -1e6, 1e5, -0.5, 1e9))
 
-    def spoil(self, values, extra=()):
+    def spoil(self, values, extra=(), kinds=None):
         """Some of the values replaced by NaN, infinity, huge or tiny ones, in strange calls."""
         if not self.strange or not self.chance(0.6):
             return values
-        kinds = self.pick((NOT_FINITE, EXTREME + extra, NOT_FINITE + EXTREME + extra))
+        kinds = kinds or self.pick((NOT_FINITE, EXTREME + extra, NOT_FINITE + EXTREME + extra))
         where = self.random.random(values.shape) < self.pick((0.05, 0.3, 1.0))
         return np.where(where, np.asarray(kinds)[self.random.integers(len(kinds), size=values.shape)], values)
+
+    def bounded(self, values, limit):
+        """The finite values clipped: where larger ones would only show that sums overflow."""
+        return np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
 
     # Options ----------------------------------------------------------------------------------------------------------
 
@@ -132,7 +138,8 @@ class Draw:
         if self.chance(0.6):
             return None
         shape = self.pick(((2, 3), (batch, 2, 3)))
-        return self.tensor(self.spoil(self.random.normal(size=shape) * [3, 3, 50]), self.pick(COORDINATE_DTYPES))
+        values = self.spoil(self.random.normal(size=shape) * [3, 3, 50], kinds=(math.nan, *EXTREME))
+        return self.tensor(self.bounded(values, 1e10), self.pick(COORDINATE_DTYPES))
 
     def limbs(self, joints, most=4, distinct=False):
         """Pairs of joints; of different ones where that is asked for."""

@@ -6,7 +6,7 @@ import torch
 from pypose_ops import PeakSet
 
 from .calls import Call, operator
-from .draws import COORDINATE_DTYPES, MAP_DTYPES
+from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
 def sigmas_of(draw, joints):
@@ -27,7 +27,9 @@ def sizes_of(draw, shape):
     dtype = draw.pick(COORDINATE_DTYPES)
     area = draw.tensor(draw.spoil(draw.random.random(shape) * draw.pick((10.0, 1e4))), dtype)
     corner = draw.random.random((*shape, 2)) * 100
-    boxes = draw.tensor(draw.spoil(np.concatenate([corner, corner + draw.random.random((*shape, 2)) * 60 - 5], -1)), dtype)
+    boxes = draw.tensor(
+        draw.spoil(np.concatenate([corner, corner + draw.random.random((*shape, 2)) * 60 - 5], -1)), dtype
+    )
     return draw.pick(({"area": area}, {"boxes": boxes}, {"area": area, "boxes": boxes}))
 
 
@@ -66,14 +68,29 @@ def oks_nms(draw):
 
 
 def peaks_of(draw, size, dtype, most=5):
-    """A PeakSet as find_peaks gives it: joints that are filled, or one with numbers of its own."""
+    """A PeakSet as find_peaks gives it, in strange calls with numbers that find_peaks never gives."""
     batch, joints, places = draw.count(3), draw.integer(2, 5), draw.count(most)
     counts = draw.random.integers(0, places + 1, size=(batch, joints))
     if draw.strange and draw.chance(0.3):
         counts = draw.random.integers(-3, places + 9, size=(batch, joints))
-    coords = draw.tensor(draw.points((batch, joints, places), size), dtype)
+    # Not on and between pixels: a dozen samples of a limb would be near-ties, each of which may round either way.
+    coords = draw.random.random((batch, joints, places, 2)) * [size[1] + 3, size[0] + 3] - 2
+    coords = draw.tensor(draw.bounded(draw.spoil(coords), 1e6), dtype)
     scores = draw.tensor(draw.spoil(draw.random.random((batch, joints, places))), dtype)
     return PeakSet(coords, scores, torch.as_tensor(counts))
+
+
+def apart(draw, peaks, size):
+    """The same with peaks in different pixels: those in one pixel have one tag, and may change places."""
+    batch, joints, places = peaks.scores.shape
+    pixels = np.argsort(draw.random.random((batch, joints, size[0] * size[1])), -1)[..., :places]
+    coords = np.stack([pixels % size[1], pixels // size[1]], -1) + draw.random.uniform(-0.45, 0.45, (*pixels.shape, 2))
+    scores = draw.random.random(peaks.scores.shape)
+    if draw.strange:
+        scores = np.where(draw.random.random(scores.shape) < 0.2, np.inf, scores)
+        scores = np.where(draw.random.random(scores.shape) < 0.2, np.nan, scores)
+    dtype = peaks.scores.dtype
+    return PeakSet(draw.tensor(coords, dtype), draw.tensor(scores, dtype), peaks.counts)
 
 
 @operator("score_limbs")
@@ -86,7 +103,7 @@ def score_limbs(draw):
     channels = max(2 * len(limbs), 1) + draw.integer(0, 2)
     rule = draw.pick(("openpose", "trt_pose", "trapezoid"))
     arguments = {
-        "pafs": draw.tensor(draw.values((batch, channels, *size)), dtype),
+        "pafs": draw.tensor(draw.bounded(draw.values((batch, channels, *size)), 1e30), dtype),
         "peaks": peaks,
         "limbs": limbs,
         "rule": rule,
@@ -108,7 +125,9 @@ def group_people(draw):
     assignment = draw.pick(("optimal", "greedy"))
     if assignment == "greedy" and draw.chance(0.3):  # ties, whose order only "greedy" fixes
         table = np.round(4 * table) / 4
-    table = np.where(draw.random.random(table.shape) < 0.1, -np.inf, draw.spoil(table))
+    # Beside 1e30 nothing is left of a sum of scores: which assignment is the best is then a matter of rounding.
+    table = draw.spoil(table, kinds=NOT_FINITE if assignment == "optimal" else None)
+    table = np.where(draw.random.random(table.shape) < 0.1, -np.inf, table)
     dtype = draw.pick(COORDINATE_DTYPES)
     arguments = {
         "peaks": peaks,
@@ -126,7 +145,7 @@ def group_people(draw):
 @operator("group_by_tags", whole="all")
 def group_by_tags(draw):
     size = (30, 40)
-    peaks = peaks_of(draw, size, draw.pick(COORDINATE_DTYPES))
+    peaks = apart(draw, peaks_of(draw, size, draw.pick(COORDINATE_DTYPES)), size)
     batch, joints, _ = peaks.scores.shape
     shape = (batch, joints, *draw.pick(((), (1,), (3,))), *size)
     dtype = draw.pick(MAP_DTYPES)

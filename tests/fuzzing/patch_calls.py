@@ -7,7 +7,7 @@ from .calls import Call, operator
 from .draws import COORDINATE_DTYPES, MAP_DTYPES
 
 
-def affine(draw, count, size, image):
+def affine(draw, count, size, image, spoilt=True):
     """Maps (N, 2, 3) from patches to places in and around an image."""
     kind = draw.pick(("turn", "turn", "shift", "any"))
     if kind == "any":
@@ -22,7 +22,7 @@ def affine(draw, count, size, image):
             center = np.round(2 * center) / 2
         offset = center - linear @ np.asarray([(size[1] - 1) / 2, (size[0] - 1) / 2])
         out = np.concatenate([linear, offset[..., None]], -1)
-    return draw.spoil(out)
+    return draw.bounded(draw.spoil(out), 1e30) if spoilt else out
 
 
 def pictures(draw, dtype, channels):
@@ -62,12 +62,14 @@ def crop_patches(draw):
         if count != 1 or draw.chance(0.3):
             values = draw.random.integers(-1 if draw.chance(0.2) else 0, count + 1, size=patches)
             index = draw.tensor(values, draw.pick((torch.int64, torch.int32)))
+    # Infinity times a weight that rounding makes 0 or not: of such images no near-ties.
+    finite = all(not image.isinf().any() for image in (images if isinstance(images, list) else [images]))
     mode = draw.pick(("bilinear", "bilinear", "nearest"))
     padding = draw.pick(("zeros", "constant", "border", "reflect"))
     out = draw.pick((None, None, torch.uint8, *MAP_DTYPES))
     arguments = {
         "images": images,
-        "transforms": draw.tensor(affine(draw, patches, size, image), draw.pick(COORDINATE_DTYPES)),
+        "transforms": draw.tensor(affine(draw, patches, size, image, finite), draw.pick(COORDINATE_DTYPES)),
         "size": size,
         "image_index": index,
         "mode": mode,
@@ -93,7 +95,9 @@ def crop_patches(draw):
     if tolerance is None:
         tolerance = torch.float64 if torch.float64 in (dtype, out) else torch.float32
     perturbed = {"transforms": reach, "mask": reach}
-    return Call("crop_patches", arguments, grad, tolerance, perturbed | ({} if dtype == torch.uint8 else {"images": 0.0}))
+    return Call(
+        "crop_patches", arguments, grad, tolerance, perturbed | ({} if dtype == torch.uint8 else {"images": 0.0})
+    )
 
 
 @operator("box_vote")
@@ -107,19 +111,18 @@ def box_vote(draw):
     if draw.chance(0.3):
         corner, other = np.round(corner), np.round(other)
     coordinates = np.concatenate([corner, other], -1)
-    arguments = {
-        "boxes": draw.tensor(coordinates, draw.pick(COORDINATE_DTYPES)),
-        "weights": draw.tensor(draw.values((*batch, boxes, joints)), dtype),
-        "size": size,
-    }
-    grad = ("weights",) if draw.chance(0.5) else ()
-    return Call("box_vote", arguments, grad, dtype, {"weights": 0.0})
+    weights = draw.tensor(draw.values((*batch, boxes, joints)), dtype)
+    arguments = {"boxes": draw.tensor(coordinates, draw.pick(COORDINATE_DTYPES)), "weights": weights, "size": size}
+    grad = ("weights",) if draw.chance(0.5) and weights.isfinite().all() else ()
+    # Documented: what is below 2^-60 of the largest weight times the number of boxes counts as 0.
+    finite = weights[weights.isfinite()].double()
+    lost = float(finite.abs().max()) * boxes * 2.0**-60 if finite.numel() else 0.0
+    return Call("box_vote", arguments, grad, dtype, {"weights": 0.0}, lost=lost)
 
 
 def distribution(draw, shape):
     """Weights of displacements. Not 1e30 beside 1e-3, of which sums over the prior keep no digit."""
-    values = draw.spoil(draw.random.random(shape))
-    return np.where(np.isfinite(values), np.clip(values, -1, 1), values) * draw.pick((1.0, 1.0, 1e-3, 1e3))
+    return draw.bounded(draw.spoil(draw.random.random(shape)), 1) * draw.pick((1.0, 1.0, 1e-3, 1e3))
 
 
 @operator("mrf_message_passing")
@@ -138,7 +141,7 @@ def mrf_message_passing(draw):
     kernel = tuple(2 * draw.integer(0, n // 2 + 2) + 1 for n in size)
     bias = (len(edges),) if draw.chance(0.7) else (len(edges), *size)
     arguments = {
-        "unary": draw.tensor(draw.maps((batch, joints, *size)), dtype),
+        "unary": draw.tensor(draw.bounded(draw.maps((batch, joints, *size)), 1e30), dtype),
         "prior": draw.tensor(distribution(draw, (priors, *kernel)), draw.pick(COORDINATE_DTYPES)),
         "bias": draw.tensor(1e-3 + distribution(draw, bias), draw.pick(COORDINATE_DTYPES)),
         "edges": edges,

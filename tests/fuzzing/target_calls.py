@@ -1,6 +1,5 @@
 """Calls of the operators that draw targets, and of the loss that draws them on the fly."""
 
-import numpy as np
 import torch
 
 from .calls import Call, operator
@@ -48,6 +47,10 @@ def differentiable(draw, arguments):
             names.append("keypoints")
         if isinstance(arguments["sigma"], torch.Tensor):
             names.append("sigma")
+    return some(draw, *names)
+
+
+def some(draw, *names):
     return tuple(n for n in names if draw.chance(0.5))
 
 
@@ -78,8 +81,7 @@ def heatmap_mse_loss(draw):
         of = shape[:-2][draw.pick((0, 0, len(shape) - 3)) :]
         values = draw.spoil(draw.random.random(of) - 0.2)
         # Not above half of the largest number: the gradient, of twice the weight, would overflow.
-        values = np.where(np.isfinite(values), np.clip(values, -1e37, 1e37), values)
-        weight = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
+        weight = draw.tensor(draw.bounded(values, 1e37), draw.pick(COORDINATE_DTYPES))
     arguments = {
         "pred": draw.tensor(draw.maps(shape), dtype),
         "keypoints": keypoints,
@@ -87,7 +89,9 @@ def heatmap_mse_loss(draw):
         # The mean of nothing is NaN, as in torch.
         "reduction": draw.pick(("none", "mean", "sum")) if 0 not in shape else draw.pick(("none", "sum")),
     } | drawing(draw, keypoints)
-    grad = differentiable(draw, arguments) + (("pred",) if draw.chance(0.5) else ())
+    # The derivative of NaN is none: what a blob that reaches no pixel gets from a map of NaN is not defined.
+    grad = differentiable(draw, arguments) if arguments["pred"].isfinite().all() else ()
+    grad += ("pred",) if draw.chance(0.5) else ()
     return Call("heatmap_mse_loss", arguments, grad, dtype, rounding(size) | {"pred": 0.0})
 
 
@@ -111,7 +115,7 @@ def part_affinity_fields(draw):
     arguments, dtype, perturbed = limb_arguments(draw)
     arguments["profile"] = draw.pick(("band", "openpose", "trt_pose", "sleap"))
     arguments["combine"] = draw.pick(("mean", "sum"))
-    return Call("part_affinity_fields", arguments, (), dtype, perturbed)
+    return Call("part_affinity_fields", arguments, some(draw, "keypoints"), dtype, perturbed)
 
 
 @operator("limb_masks")
@@ -133,7 +137,7 @@ def offset_heatmaps(draw):
         "combine": draw.pick(("nearest", "last")),
         "dtype": dtype,
     }
-    return Call("offset_heatmaps", arguments, (), dtype, {"keypoints": max(size)})
+    return Call("offset_heatmaps", arguments, some(draw, "keypoints"), dtype, {"keypoints": max(size)})
 
 
 @operator("simcc_labels")
@@ -157,4 +161,5 @@ def simcc_labels(draw):
         "smoothing": draw.pick((0.0, 0.1, 0.5)),
         "dtype": dtype,
     }
-    return Call("simcc_labels", arguments, (), dtype, {"keypoints": max(size)})
+    names = ("keypoints",) if arguments["profile"] == "gaussian" and arguments["center"] == "exact" else ()
+    return Call("simcc_labels", arguments, some(draw, *names), dtype, {"keypoints": max(size)})
