@@ -17,8 +17,10 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pypose_ops import geometry, metrics
+from pypose_ops.commands import InputError
 
 from .crops import DRAWS, Augmentation, Crops
 from .loading import eval_loader, train_loader
@@ -32,6 +34,7 @@ QUIET = (
     ".*smaller than the logging interval.*",
     ".*treespec, LeafSpec.*",
     ".*have no `val_dataloader`.*",
+    ".*in eval mode at the start of training.*",  # what a phase keeps still
 )
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -247,11 +250,14 @@ def train_phase(system, skeleton, recipe, number, train, held_out, out, *, check
         set[str]: the pictures that could not be read, of all ranks.
     """
     pl.seed_everything(recipe.seed + number, verbose=False)
-    trainer = make_trainer(out, number, system, recipe, validated=held_out is not None, **options)
+    try:
+        trainer = make_trainer(out, number, system, recipe, validated=held_out is not None, **options)
+    except (MisconfigurationException, ValueError) as error:
+        raise InputError(f"--device, --devices: {str(error).splitlines()[0]}") from None
     phase = Phase(system, skeleton, recipe, number, len(train))
     on_gpu = trainer.strategy.root_device.type != "cpu"
     loading = {"rank": trainer.global_rank, "world": trainer.world_size, "workers": workers, "pin": on_gpu}
-    system.to(trainer.strategy.root_device, memory_format=torch.channels_last)
+    system.train().to(trainer.strategy.root_device, memory_format=torch.channels_last)
     system.begin_phase(phase.name, Upright(phase.crops, train, recipe.batch, trainer.strategy.root_device))
     with warnings.catch_warnings():
         for text in QUIET:

@@ -125,13 +125,23 @@ def test_mpii_cpm_json_other_people(tmp_path, count):
         assert person[:3].tolist() == [[2, 3, 2], [4, 5, 1], [0, 0, 0]]
 
 
+def test_mpii_cpm_json_splits(tmp_path):
+    picture(tmp_path / "a.jpg")
+    people = [cpm_person(isValidation=v, scale_provided=s) for v, s in ((0.0, 1.0), (1.0, 2.0), (0.0, 3.0))]
+    path = write_json(tmp_path / "mpii.json", people)
+    scales = {
+        split: [s.scale for s in open_dataset(f"mpii:{path}", split).samples] for split in ("train", "test", "all")
+    }
+    assert scales == {"train": [1, 3], "test": [2], "all": [1, 2, 3]}
+
+
 def test_mpii_cpm_json_real(shared_data, tmp_path):
     """All 25,204 people; their pictures are not here, so this is the reader alone."""
     from pypose_ops.models.data.mpii import read_mpii
 
     path = shared_data / "mpii_joints.json.gz"
-    everybody, test = read_mpii(path, "all"), read_mpii(path, "test")
-    assert len(everybody) + everybody.skipped == 25204 and len(test) + test.skipped == 2958
+    everybody = read_mpii(path, "all")
+    assert len(everybody) + everybody.skipped == 25204
     samples = everybody.samples
     assert sum((s.visible == 0).sum() for s in samples) + 16 * everybody.skipped == 27001
     records = json.loads(gzip.decompress(path.read_bytes()))

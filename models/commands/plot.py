@@ -55,6 +55,7 @@ def run(args):
     for file, (label, lines) in wanted.items():
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         for name in lines:
             axes.plot(*series(epochs, name), marker=".", label=LABELS.get(name, name.replace("val_pck_", "stage ")))
         if lines:

@@ -76,10 +76,14 @@ def recipe_of(args):
         from ..training import Recipe  # here: Lightning takes seconds to import
     except ModuleNotFoundError as error:
         raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
-    positive = {"--epochs": args.epochs, "--batch": args.batch, "--lr": args.lr, "--devices": args.devices}
-    for name, value in positive.items():
-        if not value > 0:
-            raise InputError(f"{name} must be positive, got {value}")
+    for name in ("epochs", "batch", "lr", "devices", "nodes"):
+        if not getattr(args, name) > 0:
+            raise InputError(f"--{name} must be positive, got {getattr(args, name)}")
+    for name, value in vars(args).items():
+        if (
+            name.startswith("augment_") or name in ("weight_decay", "clip", "patience", "held_out", "seed")
+        ) and value < 0:
+            raise InputError(f"--{name.replace('_', '-')} must not be negative, got {value}")
     if not 0 <= args.ema < 1:
         raise InputError(f"--ema must be from 0 to 1, got {args.ema}")
     try:
