@@ -1,15 +1,16 @@
 """Message passing over the active share and the number of joints.  python benchmarks/mrf_curves.py --out FILE.png
 
 Draws the time of a forward pass of one image, 64 x 64, all joints connected, priors of every displacement, floor 1e-2,
-against that of the same sums by torch.fft; prints the figures as tables. Takes half a minute on two cores.
+against that of the same sums by torch.fft; prints the figures as tables. One thread, and its processor time, the least
+of several calls: a busy machine moves the figures little. Takes a minute.
 """
 
 import argparse
-import statistics
 import time
 
 import torch
 from bench_mrf import FLOOR, ROWS, full, inputs
+from bench_tools import device_name
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -24,14 +25,14 @@ STYLES = dict(zip(CURVES, ("o-", "s--", "^:"), strict=True))
 
 
 def seconds(call, budget):
-    """Median time of as many calls as fit into ``budget`` seconds, at least three, after one that does not count."""
+    """Least processor time of calls that fit into ``budget`` seconds, at least three, after one that is dropped."""
     call()
     times = []
     while sum(times) < budget or len(times) < 3:
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        times.append(time.process_time() - start)
+    return min(times)
 
 
 def measured(joints, share, budget):
@@ -77,9 +78,10 @@ def main():
     parser.add_argument("--out", help="a PNG")
     parser.add_argument("--budget", type=float, default=0.3, help="seconds per point (default: %(default)s)")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     by_share = [measured(SHARE_JOINTS, share, args.budget) for share in SHARES]
     by_joints = [measured(joints, JOINTS_SHARE, args.budget) for joints in JOINTS]
-    print(f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}; ms per image, forward")
+    print(f"One thread of {device_name(torch.device('cpu'))}, torch {torch.__version__}; ms per image, forward")
     table(f"{SHARE_JOINTS} joints, active pixels", [f"{share:.0%}" for share in SHARES], by_share)
     table(f"{JOINTS_SHARE:.0%} active pixels, joints", [str(joints) for joints in JOINTS], by_joints)
     if args.out:

@@ -31,6 +31,7 @@ RIGHT = 0.1  # of it
 BODY = COCO.joints[5:]  # shoulders to ankles: the joints that MPII and COCO share
 FLIC_BODY = tuple(name for name in COCO.joints if name in FLIC.joints)
 BIAS = 1e-4
+HEATMAPS = "heatmaps/movenet_thunder_topdown.npz"
 
 SIZES = ("box", "height")
 SMOOTH = (2, 8, 18, 32, 72)  # a standard deviation of 1, 2, 3, 4 and 6 px
@@ -60,12 +61,13 @@ class People:
     centre: torch.Tensor  # (N, 2) of the box around all annotated joints
     extent: torch.Tensor  # (N,) its longer side
     height: torch.Tensor  # (N,) of the whole, upright person
+    real: torch.Tensor  # (N,) bool: in one of the pictures of the real heatmaps
 
     def __len__(self):
         return len(self.xy)
 
     def __getitem__(self, index):
-        fields = (self.xy, self.visible, self.centre, self.extent, self.height)
+        fields = (self.xy, self.visible, self.centre, self.extent, self.height, self.real)
         return People(self.names, *(field[index] for field in fields))
 
     def of(self, names):
@@ -83,6 +85,8 @@ def read_mpii(folder, names=BODY, least=6):
     """Training and validation people of MPII, those with ``least`` of the named joints."""
     with gzip.open(folder / "mpii_joints.json.gz") as file:
         rows = json.load(file)
+    with np.load(folder / HEATMAPS, allow_pickle=False) as file:
+        pictures = {Path(name).name for name in file["image"].tolist()}
     joints = torch.tensor([row["joint_self"] for row in rows])
     annotated = (joints[..., :2] != 0).any(-1)
     low = torch.where(annotated[..., None], joints[..., :2], math.inf).amin(1)
@@ -95,6 +99,7 @@ def read_mpii(folder, names=BODY, least=6):
         (low + high) / 2,
         (high - low).amax(1),
         200 * torch.tensor([row["scale_provided"] for row in rows]),
+        torch.tensor([row["img_paths"] in pictures for row in rows]),
     )
     usable = (people.visible.sum(1) >= least) & (people.extent > 0)
     held_out = torch.tensor([row["isValidation"] for row in rows]) > 0
@@ -119,8 +124,8 @@ def read_flic(folder, crops, generator):
         (middle, length), (its, its_length) = torso(whole.xy, whole.names), torso(xy[rows], FLIC.joints)
         placed = (xy[rows] - its[:, None]) * (length / its_length)[:, None, None] + middle[:, None]
         placed = placed[:, chosen]
-        fields = (placed, placed.isfinite().all(-1), whole.centre, whole.extent, whole.height)
-        parts.append(People(FLIC_BODY, *fields)[its_length > 0])
+        box = (whole.centre, whole.extent, whole.height, torch.zeros_like(whole.real))
+        parts.append(People(FLIC_BODY, placed, placed.isfinite().all(-1), *box)[its_length > 0])
     return tuple(parts)
 
 
@@ -147,7 +152,8 @@ def rendered(people, generator, strength=None):
         strength (float, optional): this factor, the same for all crops.
 
     Returns:
-        tuple: maps (N, J, 64, 64), true joints (N, J, 2) in map pixels, (N, J) which of them count.
+        tuple: maps (N, J, 64, 64), true joints (N, J, 2) in map pixels, (N, J) which of them count: those that are
+        annotated, in the map, and not of a person of the real heatmaps.
     """
     count, joints = people.visible.shape
 
@@ -180,7 +186,7 @@ def rendered(people, generator, strength=None):
     anywhere = uniform(0, SIDE - 1, count, joints, 2)
     maps = maps.maximum(blobs(anywhere, None, strength * uniform(0, 0.15, count, joints)))
     inside = ((xy >= -0.5) & (xy < SIDE - 0.5)).all(-1)
-    return maps, xy, people.visible & inside
+    return maps, xy, people.visible & inside & ~people.real[:, None]
 
 
 def opposite(name):
@@ -270,7 +276,7 @@ def against_strength(train, test, settings, seed, strengths=(0.0, 0.25, 0.5, 0.7
 
 def read_real(folder, names):
     """Real heatmaps of MoveNet: maps, truth in map pixels, which joints are annotated, tolerance (N, 1), data set."""
-    with np.load(folder / "heatmaps" / "movenet_thunder_topdown.npz", allow_pickle=False) as file:
+    with np.load(folder / HEATMAPS, allow_pickle=False) as file:
         arrays = {key: file[key] for key in ("heatmaps", "joint_names", "gt_kps", "hm2img", "bbox_xywh", "dataset")}
     chosen = [arrays["joint_names"].tolist().index(name) for name in names]
     maps = torch.from_numpy(arrays["heatmaps"].astype(np.float32))[:, chosen]
@@ -365,7 +371,7 @@ def arguments():
 
 
 def run(folder, people, seed):
-    """The choice on synthetic crops, per set: ``{name: (train, test, before, rows)}``."""
+    """The choice on synthetic crops, set by set: name, people of the priors and of the choice, before, rows."""
     generator = torch.Generator().manual_seed(seed)
     mpii = read_mpii(folder)
     flic = read_flic(folder, mpii, generator)
@@ -375,17 +381,15 @@ def run(folder, people, seed):
         "FLIC priors, chosen on FLIC people": flic,
         "FLIC priors, chosen on MPII people": (flic[0].of(shared), mpii[1].of(shared)),
     }
-    out = {}
     for name, (train, test) in sets.items():
         test = test[torch.randperm(len(test), generator=generator)[:people]]
-        out[name] = (train, test, *sweep(train, test, generator))
-    return out
+        yield name, train, test, *sweep(train, test, generator)
 
 
 def main():
     args = arguments()
     results = {}
-    for name, (train, test, before, rows) in run(args.data, args.people, args.seed).items():
+    for name, train, test, before, rows in run(args.data, args.people, args.seed):
         chosen, after = best(rows)
         print(f"\n## {name}\n\n{len(train)} people for the priors, {len(test)} for the choice")
         print(sweep_tables(rows, before))

@@ -19,12 +19,13 @@ sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 
 import mrf_distractors as experiment  # noqa: E402
 
+NATS = 6
 SHOWN = ("left_shoulder", "left_elbow", "left_wrist", "left_hip", "left_knee", "left_ankle")
 
 
 def panel(figure, grid, number, values, truth, found, title, **limits):
     axis = figure.add_subplot(*grid, number)
-    axis.imshow(values.numpy(), cmap="magma", **limits)
+    axis.imshow(values.numpy(), cmap="magma", interpolation="nearest", **limits)
     axis.plot(*truth.tolist(), "o", markersize=11, markerfacecolor="none", color="#7bdc5a", markeredgewidth=1.5)
     axis.plot(*found, "x", markersize=8, color="#1fa2ff", markeredgewidth=2)
     axis.set_title(title, fontsize=8)
@@ -36,15 +37,16 @@ def highest(values):
     return x, y
 
 
-def before_after(pairs, path):
-    """Columns of (title, map, energy, truth): the heatmap above, the log-energy's best 12 nats below."""
-    figure = Figure(figsize=(1.75 * len(pairs), 4), dpi=100)
+def before_after(pairs, path, columns=6):
+    """(title, map, energy, truth): the heatmaps above, below each the best NATS of its log-energy."""
+    blocks = -(-len(pairs) // columns)
+    figure = Figure(figsize=(1.6 * columns, 3.5 * blocks), dpi=80)
     canvas = FigureCanvasAgg(figure)
     for n, (title, heat, energy, truth) in enumerate(pairs):
-        panel(figure, (2, len(pairs)), n + 1, heat, truth, highest(heat), title, vmin=0)
-        top = energy.max().item()
-        cell = n + 1 + len(pairs)
-        panel(figure, (2, len(pairs)), cell, energy, truth, highest(energy), "after", vmin=top - 12, vmax=top)
+        cell = 2 * columns * (n // columns) + n % columns + 1
+        panel(figure, (2 * blocks, columns), cell, heat, truth, highest(heat), title, vmin=0)
+        limits = dict(vmin=energy.max().item() - NATS, vmax=energy.max().item())
+        panel(figure, (2 * blocks, columns), cell + columns, energy, truth, highest(energy), "after", **limits)
     figure.tight_layout()
     canvas.print_png(path)
 
@@ -66,16 +68,16 @@ def synthetic(train, test, settings):
     return [(label(train.names[j]), maps[person, j], energy[person, j], truth[person, j]) for j in joints]
 
 
-def real(train, settings, folder, most=7):
-    """Joints whose argmax came right, then those for which it came wrong."""
+def real(train, settings, folder, columns=6, each=2):
+    """Joints that the messages put right, then those that they put wrong; at most ``each`` of a person."""
     maps, truth, count, tolerance, dataset = experiment.read_real(folder, train.names)
     energy = experiment.model_of(train, settings)(maps)
     before, after = (experiment.right(values, truth, tolerance) & count for values in (maps, energy))
     shown = []
-    for kind, changed in (("right", after & ~before), ("wrong", before & ~after)):
-        places = changed.nonzero().tolist()
-        print(f"{kind} now: {[(dataset[n], n, train.names[j]) for n, j in places]}")
-        shown += [(f"{label(train.names[j])}\n{kind} now ({dataset[n]})", n, j) for n, j in places[:most]]
+    for kind, changed in (("put right", after & ~before), ("put wrong", before & ~after)):
+        print(f"{kind}: {int(changed.sum())}")
+        some = torch.where(changed.cumsum(1) <= each, changed, False).nonzero().tolist()[:columns]
+        shown += [(f"{label(train.names[j])}, {dataset[n]}\n{kind}", n, j) for n, j in some]
     return [(title, maps[n, j], energy[n, j], truth[n, j]) for title, n, j in shown]
 
 
@@ -91,7 +93,8 @@ def main():
     before_after(synthetic(train, test, settings), DOCS / "mrf_synthetic.png")
     before_after(real(train, settings, args.data), DOCS / "mrf_real_maps.png")
     names = [label(name).replace("left", "l.").replace("right", "r.") for name in train.names]
-    experiment.model_of(train, settings).draw(names, columns=8).save(DOCS / "mrf_priors.png", optimize=True)
+    picture = experiment.model_of(train, settings).draw(names, columns=8)
+    picture.quantize(128).save(DOCS / "mrf_priors.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
         torch.Size([1, 2, 16, 12])
     """
     op = "mrf_message_passing"
-    check_tensor(op, "unary", unary)
+    for name, tensor in (("unary", unary), ("prior", prior), ("bias", bias)):
+        check_tensor(op, name, tensor)
     flat = flat_edges(op, edges)
     index = [] if prior_index is None else _integers(op, "prior_index", prior_index)
     floor = check_number(op, "floor", floor)
@@ -95,8 +96,6 @@ def _integers(op, name, values):
 
 def _fft_messages(unary, prior, bias, edges, index, targets, floor):
     """The same numbers by transforms of (2 H, 2 W) and more; checked by the operator on an empty batch."""
-    check_tensor("mrf_message_passing", "prior", prior)
-    check_tensor("mrf_message_passing", "bias", bias)
     _ops.mrf_message_passing.default(unary[:0].detach(), prior.detach(), bias.detach(), edges, index, targets, floor)
     acc = torch.float64 if unary.dtype == torch.float64 else torch.float32
     height, width = unary.shape[-2:]

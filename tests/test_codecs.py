@@ -319,6 +319,18 @@ def test_maps_are_those_of_an_installed_mmpose(codec, function, sigma):
         np.testing.assert_array_equal(weights[b].numpy(), weight[0])
 
 
+def test_combined_maps_are_those_of_an_installed_mmpose():
+    generate = mmpose_module("offset_heatmap").generate_offset_heatmap
+    codec = codecs.UDPHeatmap(INPUT, GRID, "combined", parity="mmpose")
+    keypoints, visible = keypoints_of()
+    maps, weights = codec.encode(keypoints, visible)
+    points = heatmap_points(codec, keypoints)
+    for b in range(3):
+        expected, weight = generate(GRID, points[b : b + 1], visible[b : b + 1].numpy(), 0.0546875)
+        np.testing.assert_allclose(maps[b].numpy(), expected, atol=1e-5)
+        np.testing.assert_array_equal(weights[b].numpy(), weight[0])
+
+
 # The default is right -------------------------------------------------------------------------------------------------
 
 
@@ -339,6 +351,38 @@ def test_weights_and_strange_keypoints(kernels, device):
         assert maps.isfinite().all() and not maps[0, :4].any() and maps[0, 4].any()
     visible = torch.tensor([[1, 1, 1, 1, 0, 2]], device=device)
     assert codec.encode(keypoints, visible)[1].tolist() == [[0, 0, 0, 0, 0, 1]]
+
+
+SIMCC = {
+    "simcc": codecs.SimCCLabel(INPUT),
+    "simcc, exact": codecs.SimCCLabel(INPUT, center="exact"),
+    "simcc, one hot": codecs.SimCCLabel(INPUT, "standard"),
+    "integral": codecs.IntegralRegressionLabel(INPUT, GRID, 2.0),
+    "regression": codecs.RegressionLabel(INPUT),
+}
+
+
+@pytest.mark.parametrize("name", [*EXACT, *ROUNDED, *SIMCC])
+def test_joints_that_are_missing_or_far_away_draw_nothing(kernels, device, name):
+    """Nobody to be seen, not finite, 1e30 away; an ordinary joint beside them is drawn as if it were alone."""
+    codec = (EXACT | ROUNDED | SIMCC)[name]
+    strange = [[NAN, 1.0], [50.0, NAN], [math.inf, 1.0], [1.0, -math.inf], [1e30, 1.0], [-1e30, 1e30], [3e38, -3e38]]
+    keypoints = torch.tensor([[*strange, [100.0, 100.0]]], device=device)
+    targets, weights = codec.encode(keypoints)
+    alone, _ = codec.encode(keypoints[:, 7:])
+    assert weights.tolist() == [[0] * 7 + [1]]
+    nobody, none = codec.encode(keypoints, torch.zeros(1, 8, device=device))
+    assert not none.any()
+    for target, single, empty in zip(
+        *(v if isinstance(v, tuple) else (v,) for v in (targets, alone, nobody)), strict=True
+    ):
+        if target.shape[-1] == 2:
+            continue  # coordinates are what they are
+        channels = single.shape[1] - (1 if "cpm" in name else 0)
+        joints = target[:, : 8 * channels]
+        assert target.isfinite().all() and not joints[:, : 7 * channels].any()
+        torch.testing.assert_close(joints[:, 7 * channels :], single[:, :channels], rtol=0, atol=0)
+        assert not empty[:, : 8 * channels].any()
 
 
 @pytest.mark.parametrize("people", (False, True))
@@ -414,3 +458,8 @@ def test_integral_maps_add_up_to_one():
 def test_bad_calls(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_split_ratio_without_bins_is_refused(kernels, device):
+    with pytest.raises(RuntimeError, match="split_ratio must leave bins in both axes, got 1 and 0"):
+        codecs.SimCCLabel((100, 10), simcc_split_ratio=0.01).encode(torch.ones(1, 1, 2, device=device))

@@ -24,7 +24,8 @@ def upright(count):
     xy, visible = xy + 100 * torch.rand(count, 1, 2), torch.rand(count, 12) < 0.95
     low, high = xy.amin(1), xy.amax(1)
     extent = (high - low).amax(1)
-    return experiment.People(experiment.BODY, xy, visible, (low + high) / 2, extent, 1.1 * extent)
+    real = torch.zeros(count, dtype=torch.bool)
+    return experiment.People(experiment.BODY, xy, visible, (low + high) / 2, extent, 1.1 * extent, real)
 
 
 def test_crops_are_as_described():
@@ -38,6 +39,9 @@ def test_crops_are_as_described():
     assert 0.05 < (heights < 0.06).float().mean() < 0.25
     again = experiment.rendered(people, torch.Generator().manual_seed(0), strength=0.0)
     assert torch.equal(maps, again[0])
+    people.real[0] = True
+    assert torch.equal(experiment.rendered(people, torch.Generator().manual_seed(0), strength=0.0)[2][1:], count[1:])
+    assert not experiment.rendered(people, torch.Generator().manual_seed(0), strength=0.0)[2][0].any()
     hard = experiment.rendered(people, torch.Generator().manual_seed(0), strength=1.0)
     assert experiment.share(experiment.right(hard[0], hard[1], 5.0), hard[2]) < 0.8
 
@@ -77,6 +81,7 @@ def test_real_people(shared_data):
     """MPII's joints help on real heatmaps of other people, and the page tells what is computed."""
     train, held_out = read_mpii(shared_data)
     assert len(train) > 20000 and len(held_out) > 2000
+    assert not train.real.any() and held_out.real.sum() == 5
     rows = experiment.on_real_maps(experiment.model_of(train, CHOSEN), shared_data, train.names)
     assert [row[:2] for row in rows] == [("coco", 135), ("mpii", 56), ("aic", 83), ("all", 274)]
     assert rows[-1][3] > rows[-1][2] and all(after >= before for *_, before, after in rows)

@@ -1,8 +1,8 @@
 // find_peaks on the CPU: one thread takes whole maps, one after the other.
 //
-// Most of a map is below the threshold: rows without a pixel above it are passed over, a group of rows at a time. In the
-// others a maximum over the window finds the candidates, pixels with no higher one in reach. Once there are many peaks the
-// threshold rises to the last of the best.
+// Most of a map is below the threshold: rows without a pixel above it are passed over, a group of rows at a time. In
+// the others a maximum over the window finds the candidates, pixels with no higher one in reach. Once there are many
+// peaks the threshold rises to the last of the best.
 #include "peaks/find_peaks.h"
 
 #include <algorithm>
@@ -26,9 +26,9 @@ constexpr int kSpare = 64;   // peaks kept beyond twice those wanted before the 
 
 // What the search through the maps of one thread needs, kept from map to map.
 //
-// A group of rows is copied with `radius` rows on both sides, in the arithmetic type, what is not finite and what is outside
-// of the map as the lowest. Rows are `stride` apart, `radius` lowest columns between them, so that no window is clipped and
-// loops run over all rows of the group at once.
+// A group of rows is copied with `radius` rows on both sides, in the arithmetic type, what is not finite and what is
+// outside of the map as the lowest. Rows are `stride` apart, `radius` lowest columns between them, so that no window is
+// clipped and loops run over all rows of the group at once.
 template <typename acc>
 struct Workspace {
   static constexpr acc lowest = -std::numeric_limits<acc>::infinity();
@@ -98,8 +98,8 @@ struct Above {
   }
 };
 
-// A candidate is a pixel above the threshold with no higher one in reach; alone, it has no equal one either. Flags are as
-// wide as the pixels: a loop over narrower ones is cut into narrower vectors.
+// A candidate is a pixel above the threshold with no higher one in reach; alone, it has no equal one either. Flags are
+// as wide as the pixels: a loop over narrower ones is cut into narrower vectors.
 constexpr int kTied = 1;
 constexpr int kAlone = 2;
 

@@ -118,7 +118,7 @@ def show(options):
     call = drawn(options.seed, options.call, options.scale)
     torch.set_printoptions(precision=9, linewidth=160, threshold=2000)
     print(
-        f"{call.name}, gradients of {', '.join(call.grad) or 'nothing'}{', broken: ' + call.broken if call.broken else ''}"
+        f"{call.name}, gradients of {', '.join(call.grad) or 'nothing'}" + (f", {call.broken}" if call.broken else "")
     )
     for name, value in call.arguments.items():
         layout = ""

@@ -19,13 +19,13 @@ def people_of(draw, shape, joints):
     chosen = draw.random.integers(3, size=shape)
     centers = np.take_along_axis(places, chosen[..., None, None], -3)
     spread = draw.pick((0.0, 1.0, 5.0, 20.0))
-    return draw.spoil(centers + spread * draw.random.normal(size=(*shape, joints, 2)))
+    return draw.bounded(draw.spoil(centers + spread * draw.random.normal(size=(*shape, joints, 2))), 1e9)
 
 
 def sizes_of(draw, shape):
     """area, boxes or both."""
     dtype = draw.pick(COORDINATE_DTYPES)
-    area = draw.tensor(draw.spoil(draw.random.random(shape) * draw.pick((10.0, 1e4))), dtype)
+    area = draw.tensor(draw.bounded(draw.spoil(draw.random.random(shape) * draw.pick((10.0, 1e4))), 1e18), dtype)
     corner = draw.random.random((*shape, 2)) * 100
     boxes = draw.tensor(
         draw.spoil(np.concatenate([corner, corner + draw.random.random((*shape, 2)) * 60 - 5], -1)), dtype
@@ -55,6 +55,7 @@ def oks_nms(draw):
     shape = (*draw.pick(((), (draw.count(3),))), draw.count(8))
     dtype = draw.pick(COORDINATE_DTYPES)
     scores = draw.values(shape)
+    scores = np.where(np.abs(scores) < 1e-30, 0.0, scores)  # the kernels may round these, made lower still, to 0
     arguments = {
         "keypoints": draw.tensor(people_of(draw, shape, joints), dtype),
         "scores": draw.tensor(scores, dtype),
@@ -152,7 +153,7 @@ def group_by_tags(draw):
     order = [int(k) for k in draw.random.permutation(joints)]
     arguments = {
         "peaks": peaks,
-        "tags": draw.tensor(draw.spoil(4 * draw.random.random(shape)), dtype),
+        "tags": draw.tensor(draw.spoil(4 * draw.random.random(shape), kinds=NOT_FINITE), dtype),
         "min_score": draw.pick((0.1, 0.0, 0.5)),
         "max_distance": draw.pick((1.0, 0.2, 3.0)),
         "joint_order": draw.pick((None, order, order[:2])),

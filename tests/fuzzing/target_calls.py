@@ -3,7 +3,7 @@
 import torch
 
 from .calls import Call, operator
-from .draws import COORDINATE_DTYPES, MAP_DTYPES
+from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
 def keypoints_of(draw, size, people=True):
@@ -76,19 +76,21 @@ def heatmap_mse_loss(draw):
     shape = (keypoints.shape[0], keypoints.shape[-2], *size)
     if draw.chance(0.3):
         shape = (draw.count(2), *shape)
+    options = drawing(draw, keypoints)
+    # Of one that adds up to 1 the gradient is a difference, of what may be a thousand times larger.
+    limit = 1.0 if options["normalize"] == "sum" else 1e12
     weight = None
     if draw.chance(0.5):
         of = shape[:-2][draw.pick((0, 0, len(shape) - 3)) :]
-        values = draw.spoil(draw.random.random(of) - 0.2)
-        # Not above half of the largest number: the gradient, of twice the weight, would overflow.
-        weight = draw.tensor(draw.bounded(values, 1e37), draw.pick(COORDINATE_DTYPES))
+        values = draw.spoil(draw.random.random(of) - 0.2, kinds=(*NOT_FINITE, 0.0, -0.0, 1e-6, 65504.0))
+        weight = draw.tensor(draw.bounded(values, limit), draw.pick(COORDINATE_DTYPES))
     arguments = {
-        "pred": draw.tensor(draw.maps(shape), dtype),
+        "pred": draw.tensor(draw.bounded(draw.maps(shape), limit), dtype),
         "keypoints": keypoints,
         "weight": weight,
         # The mean of nothing is NaN, as in torch.
         "reduction": draw.pick(("none", "mean", "sum")) if 0 not in shape else draw.pick(("none", "sum")),
-    } | drawing(draw, keypoints)
+    } | options
     # The derivative of NaN is none: what a blob that reaches no pixel gets from a map of NaN is not defined.
     grad = differentiable(draw, arguments) if arguments["pred"].isfinite().all() else ()
     grad += ("pred",) if draw.chance(0.5) else ()
@@ -161,5 +163,9 @@ def simcc_labels(draw):
         "smoothing": draw.pick((0.0, 0.1, 0.5)),
         "dtype": dtype,
     }
-    names = ("keypoints",) if arguments["profile"] == "gaussian" and arguments["center"] == "exact" else ()
-    return Call("simcc_labels", arguments, some(draw, *names), dtype, {"keypoints": max(size)})
+    if draw.chance(0.4):
+        shape = keypoints.shape if draw.chance(0.3) else keypoints.shape[:-1]
+        values = draw.spoil(0.3 + 4 * draw.random.random(tuple(shape)))
+        arguments["sigma"] = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
+    grad = differentiable(draw, arguments)
+    return Call("simcc_labels", arguments, grad, dtype, {"keypoints": max(size), "sigma": 0.0})
