@@ -63,6 +63,8 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
         check_tensor(op, name, tensor)
     flat = flat_edges(op, edges)
     index = [] if prior_index is None else _integers(op, "prior_index", prior_index)
+    if prior_index is not None and flat and not index:  # empty is None to the operator
+        raise ValueError(f"{op}: prior_index must have one number per edge, got none for {len(flat) // 2} edges")
     floor = check_number(op, "floor", floor)
     targets = num_targets
     if targets is None:
