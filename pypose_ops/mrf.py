@@ -43,7 +43,7 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
 
     Returns:
         Tensor: ``(B, J, H, W)`` log-energies, contiguous, float32 (float64 for a float64 unary). A message that is 0
-        counts as 1e-30.
+        counts as 1e-30, one of 2^127 or more as 2^128; what is below some 1e-16 of a prior's sum is lost.
 
     Differentiable with respect to ``unary`` (pixels above the floor), ``prior`` and ``bias``, once, deterministically;
     the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
