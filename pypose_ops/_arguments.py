@@ -41,6 +41,8 @@ def check_size(op, size):
     """``(height, width)`` as two positive integers (or symbolic ones)."""
     try:
         height, width = size
+        if type(height) is int and type(width) is int and height > 0 and width > 0:
+            return height, width
         height, width = (n if isinstance(n, torch.SymInt) else operator.index(n) for n in (height, width))
     except (TypeError, ValueError):
         raise ValueError(f"{op}: size must be two integers (height, width), got {size!r}") from None

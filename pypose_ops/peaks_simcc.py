@@ -25,10 +25,11 @@ def decode_simcc(
     The highest is the highest finite bin, the first of several equal ones. The score is the lower of the two bins'. A joint
     with an axis without a positive finite bin decodes to coordinates -1, also with ``transform``, and score 0.
 
-    ``refine="dark"`` blurs each vector, with zeros around it, and takes one Newton step on its logarithm, from differences
-    two bins wide (SimCC-DARK). There is no step where these would leave the vector, where the logarithm does not curve
-    down, or where a bin that is not finite is among those blurred; the step over both axes is never longer than
-    ``max_offset``. Only the five blurred bins that the step needs are computed.
+    ``refine="dark"`` blurs each vector and takes one Newton step on its logarithm, from differences two bins wide
+    (SimCC-DARK). Near the ends the differences are those around the nearest bin that has two to each side, and the blur
+    narrows to what the vector holds. There is no step where the logarithm does not curve down, or where a bin that is
+    not finite is among those blurred; the step over both axes is never longer than ``max_offset``. Only the five
+    blurred bins that the step needs are computed.
 
     Args:
         x, y (Tensor): ``(B, K, W * split_ratio)`` and ``(B, K, H * split_ratio)``, the scores of the bins, float16, bfloat16,
@@ -38,10 +39,10 @@ def decode_simcc(
         sigma (float or (float, float)): that the labels were drawn with, in bins, for x and y: the blur has
             ``(20 sigma - 7) // 3`` bins, one less where that is even, as in MMPose.
         kernel_size (int or (int, int), optional): the blur's bins instead, odd, 1 to 127.
-        parity (str, optional): ``"mmpose"``: the step is taken everywhere and has no limit (unless ``max_offset`` says so);
-            the blurred vector is scaled back to the height of the peak and clamped to [0.001, 50]; at the ends the
-            outermost logarithms are repeated; 1e-9 is added to the second difference. (MMPose scales by the whole
-            vector's maximum, here it is that of the five bins.)
+        parity (str, optional): ``"mmpose"``: the step has no limit (unless ``max_offset`` says so); the blur has
+            zeros around the vector; the blurred vector is scaled back to the height of the peak and clamped to
+            [0.001, 50]; at the ends the outermost logarithms are repeated; 1e-9 is added to the second difference.
+            (MMPose scales by the whole vector's maximum, here it is that of the five bins.)
         transform (Tensor, optional): ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64: affine, applied to the coordinates.
         max_offset (float, optional): the longest step, in pixels; None for no limit. Default: 1, none with ``parity``.
 

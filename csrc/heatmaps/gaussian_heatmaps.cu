@@ -1,4 +1,5 @@
 #include "common/cuda.cuh"
+#include "common/empty.h"
 #include "heatmaps/gaussian_heatmaps.h"
 #include "heatmaps/gaussian_render.cuh"
 
@@ -59,7 +60,7 @@ Tensor gaussian_heatmaps_cuda(
   const Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, height, width}, dtype);
+  Tensor out = empty_beside(keypoints, {shape.batch, shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }

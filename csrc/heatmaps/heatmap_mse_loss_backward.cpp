@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/pages.h"
 #include "heatmaps/gaussian_moments.h"
 #include "heatmaps/gaussian_tables.h"
 #include "heatmaps/heatmap_mse_loss.h"
@@ -156,6 +157,9 @@ void launch_backward(
       grad_pred.numel() ? grad_pred.mutable_data_ptr<T>() : nullptr,
       grad_keypoints.numel() ? grad_keypoints.mutable_data_ptr<acc>() : nullptr,
       grad_sigma.numel() ? grad_sigma.mutable_data_ptr<acc>() : nullptr};
+  if (out.pred) {
+    advise_huge_pages(out.pred, grad_pred.numel() * static_cast<int64_t>(sizeof(T)));
+  }
   if (out.pred || out.keypoints) {
     backward(
         out, per_map<acc>(grad), pred.const_data_ptr<T>(), people.view<acc>(), per_map<acc>(weight), options, shape);

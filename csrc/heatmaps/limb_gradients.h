@@ -20,33 +20,36 @@ POSE_HD void limb_moments(
   const acc weight = limb_weight<profile>(limb, width, x, y);
   moments[0] = weight * grad_x;
   moments[1] = weight * grad_y;
-  for (int i = 2; i < kLimbMoments; ++i) {
-    moments[i] = 0;
-  }
-  if constexpr (profile == LimbProfile::trt_pose || profile == LimbProfile::sleap) {
+  if constexpr (profile == LimbProfile::band || profile == LimbProfile::openpose) {
+    moments[2] = moments[3] = moments[4] = moments[5] = 0;
+  } else {
     const acc dx = static_cast<acc>(x) - limb.x;
     const acc dy = static_cast<acc>(y) - limb.y;
     acc along = dx * limb.along_x + dy * limb.along_y;
-    bool shortened = false;
     if constexpr (profile == LimbProfile::sleap) {
-      shortened = limb.length < acc(1);
-      along = shortened ? along * limb.length * limb.length : along;
+      along = limb.length < acc(1) ? along * limb.length * limb.length : along;
     }
-    shortened = shortened && along > 0 && along < limb.length;
     const acc nearest = along > 0 ? (along < limb.length ? along : limb.length) : acc(0);
     const acc t = nearest / limb.length;
     const acc rx = dx - nearest * limb.along_x;
     const acc ry = dy - nearest * limb.along_y;
-    acc slope = acc(2) * weight / (width * width) * (grad_x * limb.along_x + grad_y * limb.along_y);
+    const acc slope = acc(2) * weight / (width * width) * (grad_x * limb.along_x + grad_y * limb.along_y);
     if constexpr (profile == LimbProfile::sleap) {
-      slope *= rx * rx + ry * ry;
+      // Of a limb that sleap counts as one pixel long, r is not perpendicular to it: t counts too.
+      const acc inside = along > 0 ? (along < limb.length ? acc(1) : acc(0)) : acc(0);
+      const acc shortened = limb.length < acc(1) ? inside : acc(0);
+      const acc lever = shortened * (rx * limb.along_x + ry * limb.along_y) * limb.length;
+      const acc steep = slope * (rx * rx + ry * ry);
+      moments[2] = steep * (rx * (acc(1) - t) - lever * (limb.length * limb.along_x + dx));
+      moments[3] = steep * (ry * (acc(1) - t) - lever * (limb.length * limb.along_y + dy));
+      moments[4] = steep * (rx * t + lever * dx);
+      moments[5] = steep * (ry * t + lever * dy);
+    } else {
+      moments[2] = slope * (rx * (acc(1) - t));
+      moments[3] = slope * (ry * (acc(1) - t));
+      moments[4] = slope * (rx * t);
+      moments[5] = slope * (ry * t);
     }
-    // Of a limb that sleap counts as one pixel long, r is not perpendicular to it: t counts too.
-    const acc lever = shortened ? (rx * limb.along_x + ry * limb.along_y) * limb.length : acc(0);
-    moments[2] = slope * (rx * (acc(1) - t) - lever * (limb.length * limb.along_x + dx));
-    moments[3] = slope * (ry * (acc(1) - t) - lever * (limb.length * limb.along_y + dy));
-    moments[4] = slope * (rx * t + lever * dx);
-    moments[5] = slope * (ry * t + lever * dy);
   }
 }
 

@@ -43,10 +43,11 @@ struct Label {
     const acc u = offset(i);
     const acc exponent = acc(-0.5) * u * u;
 #ifdef __CUDA_ARCH__
-    return ::exp(exponent) * factor;
+    const acc value = ::exp(exponent);
 #else
-    return simd::exp(exponent) * factor;
+    const acc value = simd::exp(exponent);
 #endif
+    return value > 0 ? value * factor : acc(0);  // the density of a subnormal sigma is infinite
   }
   POSE_HD acc one_hot(int32_t i) const {
     return static_cast<acc>(i) == center ? hit : miss;

@@ -8,6 +8,7 @@
 
 #include "common/cuda.cuh"
 #include "mrf/mrf_message_passing.h"
+#include "mrf/upload.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -52,23 +53,6 @@ struct EdgeTable {
   const int32_t* edge;
 };
 
-constexpr int kUpload = 960;  // a kernel's parameters hold 4 KiB
-struct Upload {
-  int32_t values[kUpload];
-};
-
-// Numbers of the host, passed by value: no copy from host memory, so calls can be captured.
-__global__ void __launch_bounds__(kThreads)
-    upload_kernel(int32_t* __restrict__ out, const Upload upload, int32_t count) {
-  for (int i = threadIdx.x; i < count; i += kThreads) {
-    out[i] = upload.values[i];
-  }
-}
-
-inline Tensor new_ints(const Tensor& like, int64_t count) {
-  return torch::stable::new_empty(like, {count}, ScalarType::Int);
-}
-
 // The table's memory; keep it while kernels read it.
 inline Tensor upload_edges(
     EdgeTable& table, const Tensor& like, const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index,
@@ -80,20 +64,8 @@ inline Tensor upload_edges(
       values.push_back(column < 2 ? edges[2 * e + column] : column == 2 ? prior_of(prior_index, e) : e);
     }
   }
-  const int64_t count = static_cast<int64_t>(values.size());
-  Tensor memory = new_ints(like, count);
-  int32_t* data = memory.mutable_data_ptr<int32_t>();
-  for (int64_t first = 0; first < count; first += kUpload) {
-    Upload upload;
-    const int64_t n = std::min<int64_t>(kUpload, count - first);
-    for (int64_t i = 0; i < n; ++i) {
-      upload.values[i] = static_cast<int32_t>(values[first + i]);
-    }
-    for (int64_t i = n; i < kUpload; ++i) {
-      upload.values[i] = 0;
-    }
-    launch(upload_kernel, dim3(1), dim3(kThreads), 0, stream, data + first, upload, n);
-  }
+  Tensor memory = upload_ints(like, values, stream);
+  const int32_t* data = static_cast<const int32_t*>(memory.const_data_ptr());
   const int64_t edge_count = static_cast<int64_t>(grouped.order.size());
   table.begin = data;
   table.source = data + groups + 1;
@@ -101,11 +73,6 @@ inline Tensor upload_edges(
   table.prior = table.target + edge_count;
   table.edge = table.prior + edge_count;
   return memory;
-}
-
-inline dim3 grid_of(const char* op, int64_t blocks) {
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": the maps are too large, got ", blocks, " blocks");
-  return dim3(static_cast<unsigned>(blocks));
 }
 
 // One block per tile of a map (B, V), one thread per quad: masks (B, V, tiles, kMaskWords).

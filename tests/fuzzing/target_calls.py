@@ -164,5 +164,9 @@ def simcc_labels(draw):
         "smoothing": draw.pick((0.0, 0.1, 0.5)),
         "dtype": dtype,
     }
-    names = ("keypoints",) if arguments["profile"] == "gaussian" and arguments["center"] == "exact" else ()
-    return Call("simcc_labels", arguments, some(draw, *names), dtype, {"keypoints": max(size)})
+    if draw.chance(0.4):
+        shape = keypoints.shape if draw.chance(0.3) else keypoints.shape[:-1]
+        values = draw.spoil(0.3 + 4 * draw.random.random(tuple(shape)))
+        arguments["sigma"] = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
+    grad = differentiable(draw, arguments)
+    return Call("simcc_labels", arguments, grad, dtype, {"keypoints": max(size), "sigma": 0.0})
