@@ -144,6 +144,13 @@ def people_rows():
         4 * (8 * 17 * 64 * 64 * 2 + len(edges) * 127 * 127), 2 * 8 * len(edges) * active * 64 * 64,
         message_inputs, lambda u, p, b: pypose_ops.mrf_message_passing(u, p, b, edges),
     )  # fmt: skip
+    tree = [(i, i + 1) for i in range(K - 1)]
+    springs = torch.tensor([[2.0, 3.0, 0.05, 0.05]]).expand(K - 1, 4)
+    for op, per_step in (("max_product", 12), ("sum_product", 2 * EXP * 16)):
+        yield Row(
+            op, f"{B} x {K}, {H} x {W}, a chain", 8 * MAP, 2 * 2 * per_step * MAP,
+            lambda d: (maps(d), springs.to(d)), lambda u, s, op=op: getattr(pypose_ops, op)(u, tree, s),
+        )  # fmt: skip
     yield Row(
         "oks", "16 x 100 x 30 people", 4 * 16 * (130 * 34 + 3000), (EXP + 8) * 16 * 3000 * 17,
         lambda d: (keypoints(d, 16, 100, 17), keypoints(d, 16, 30, 17), torch.full((16, 30), 500.0, device=d)),
