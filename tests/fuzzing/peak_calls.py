@@ -5,7 +5,7 @@ import torch
 from pypose_ops.peaks import _PARITIES_OF, REFINES
 
 from .calls import Call, operator
-from .draws import COORDINATE_DTYPES, MAP_DTYPES
+from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
 def maps_of(draw, dtype, channels=None):
@@ -52,8 +52,9 @@ def decode_heatmaps(draw):
     if clear:  # a peak within a map that is wider than the blur
         size = (12 + draw.integer(0, 8), 12 + draw.integer(0, 8))
         maps = draw.tensor(draw.peaks((*maps.shape[:2], *size)), dtype)
-    elif refine == "offset":  # blurred with its mirror, two pixels are equal but for rounding
-        maps = draw.tensor(draw.maps((*maps.shape[:2], draw.integer(3, 20), draw.integer(3, 20))), dtype)
+    elif refine == "offset":  # blurred, few values or a mirror nearby leave pixels equal but for rounding
+        size = (draw.integer(3, 20), draw.integer(3, 20))
+        maps = draw.tensor(draw.spoil(draw.random.random((*maps.shape[:2], *size)), kinds=NOT_FINITE), dtype)
     arguments = {
         "heatmaps": maps,
         "refine": refine,
@@ -107,7 +108,9 @@ def soft_argmax(draw):
         "return_variance": draw.chance(0.4),
     }
     grad = ("heatmaps",) if draw.chance(0.5) else ()
-    return Call("soft_argmax", arguments, grad, dtype, {"heatmaps": 0.0})
+    # The temperature is a factor of the gradient, and so of its rounding.
+    lost = arguments["temperature"] * (1e-12 if dtype == torch.float64 else 1e-6) if grad else 0.0
+    return Call("soft_argmax", arguments, grad, dtype, {"heatmaps": 0.0}, lost=lost)
 
 
 @operator("decode_simcc", whole=2)

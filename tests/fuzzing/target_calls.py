@@ -6,12 +6,12 @@ from .calls import Call, operator
 from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
-def keypoints_of(draw, size, people=True):
+def keypoints_of(draw, size, people=True, farthest=float("inf")):
     """Keypoints (B, K, 2) or (B, P, K, 2)."""
     shape = (draw.count(3), draw.count(4))
     if people and draw.chance(0.5):
         shape = (shape[0], draw.count(4), shape[1])
-    return draw.tensor(draw.points(shape, size), draw.pick(COORDINATE_DTYPES))
+    return draw.tensor(draw.bounded(draw.points(shape, size), farthest), draw.pick(COORDINATE_DTYPES))
 
 
 def sigma_of(draw, keypoints):
@@ -129,7 +129,8 @@ def limb_masks(draw):
 @operator("offset_heatmaps")
 def offset_heatmaps(draw):
     size = draw.size()
-    keypoints = keypoints_of(draw, size)
+    # Some way from 1e6, where a keypoint that is moved a little is left out.
+    keypoints = keypoints_of(draw, size, farthest=5e5)
     dtype = draw.pick(MAP_DTYPES)
     arguments = {
         "keypoints": keypoints,
