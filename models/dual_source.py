@@ -69,7 +69,7 @@ class DualSource(System):
             "hidden": (128, 128),
             "dropout": 0.0,
             "scales": (1.0, 1.4),
-            "grid": (12, 12),
+            "windows": 32,
         },
     }
 

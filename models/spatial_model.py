@@ -43,7 +43,7 @@ class SpatialModel(nn.Module):
         if not torch.is_tensor(bias):
             bias = torch.full((len(self.edges),), float(bias))
         for name, values in (("prior", prior), ("bias", bias)):
-            if not ((values > 0) & values.isfinite()).all():
+            if not values.is_meta and not ((values > 0) & values.isfinite()).all():
                 raise ValueError(f"SpatialModel: {name} must be positive and finite, got {values.min().item():g}")
         if not (floor > 0 and beta > 0 and weight > 0):
             raise ValueError("SpatialModel: floor, beta and weight must be positive")
