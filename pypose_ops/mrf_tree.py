@@ -94,7 +94,8 @@ def sum_product(unary, edges, deformation, *, root=0):
         (float64 for a float64 unary). What is impossible is -inf; an image without a possible pose is -inf throughout.
 
     Differentiable, once, with respect to ``unary`` and ``deformation``. The gradient of ``log_partition`` by ``unary``
-    are the marginals, so ``log_partition`` minus the score of a labelled pose is the loss of a conditional random field.
+    are the marginals, so ``log_partition`` minus the score of a labelled pose is the loss of a conditional random
+    field.
 
     Raises:
         As :func:`max_product`.
@@ -153,6 +154,7 @@ def _(grad, grad_partition, unary, log_marginals, messages, deformation, edges, 
 def _setup_max(ctx, inputs, output):
     unary, edges, deformation, root = inputs
     maps, coords, _, steps = output
+    ctx.set_materialize_grads(False)  # the steps' would be as large as they are
     ctx.save_for_backward(unary, deformation, maps, coords, steps)
     ctx.options = (edges, root)
 
@@ -170,6 +172,7 @@ def _max_backward(ctx, grad, grad_coords, grad_scores, grad_steps):
 def _setup_sum(ctx, inputs, output):
     unary, edges, deformation, root = inputs
     maps, _, messages = output
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(unary, deformation, maps, messages)
     ctx.options = (edges, root)
 

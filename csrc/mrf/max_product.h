@@ -133,20 +133,6 @@ POSE_HD void decode(
   }
 }
 
-// The sums of gradient times stretch and times squared stretch.
-struct StretchSums {
-  double first, second;
-
-  template <typename acc>
-  POSE_HD void add(acc grad, acc stretch) {
-    if (grad != 0) {
-      const double d = static_cast<double>(stretch);
-      first += static_cast<double>(grad) * d;
-      second += static_cast<double>(grad) * d * d;
-    }
-  }
-};
-
 struct MaxProductTensors {
   Tensor max_marginals, coords, scores, steps;
 };

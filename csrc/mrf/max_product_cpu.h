@@ -55,8 +55,10 @@ POSE_HD void best_of_columns(
       value[n] = term > value[n] ? term : value[n];
     }
   }
-  std::memcpy(out, value, sizeof(value));
-  std::memcpy(best, source, sizeof(source));
+  for (int n = 0; n < kVecs; ++n) {
+    std::memcpy(out + n * lanes, &value[n], sizeof(Vec));
+    std::memcpy(best + n * lanes, &source[n], sizeof(Vec));
+  }
 }
 
 // In every column out(t) = the highest of in(s) - cost(s, t), best(t) = that s or -1.

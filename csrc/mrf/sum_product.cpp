@@ -68,6 +68,7 @@ void launch_sum_product(
   run_tree<Workspace<acc>, acc>(
       schedule, shape, out.messages.mutable_data_ptr<acc>(), false,
       [&](int64_t b, int64_t i, acc* messages, Workspace<acc>& w) {
+        const FlushSubnormals flush;
         fill_source(w.source.data(), beliefs + b * shape.joints * pixels, messages, t, i, pixels);
         w.passes.fill_tables(springs, t, i);
         w.passes.pass_x(w.source.data());

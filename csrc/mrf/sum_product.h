@@ -12,10 +12,6 @@
 namespace pypose_ops {
 namespace tree {
 
-// Terms smaller than exp of this, relative to the largest, are below the rounding of the sum however many there are.
-template <typename acc>
-constexpr acc kNegligible = sizeof(acc) == 8 ? acc(-60) : acc(-32);
-
 struct SumProductTensors {
   Tensor log_marginals, log_partition, messages;
 };

@@ -14,9 +14,11 @@ template <typename acc>
 struct Workspace {
   std::vector<acc> source, incoming;  // (H, W)
   Passes<acc> passes;
-  Padded<acc> at_targets, at_rows;          // gradients: of the message, of what the pass along x left, (H, W)
-  Padded<acc> across_rows, across_sources;  // of that and of the source, (W, H)
-  Padded<acc> sums;                         // (2, columns)
+  // Gradients: of the message, of what the pass along x left, (H, W); of that and of the source, (W, H).
+  Padded<acc> at_targets, at_rows, divided;
+  Padded<acc> across_rows, across_sources, across_divided;
+  Padded<acc> sums;  // (2, columns)
+  std::vector<acc> reversed[3];
 
   explicit Workspace(const Shape& s)
       : source(s.pixels()),
@@ -24,51 +26,107 @@ struct Workspace {
         passes(s),
         at_targets(s.height, s.width),
         at_rows(s.height, s.width),
+        divided(s.height, s.width),
         across_rows(s.width, s.height),
         across_sources(s.width, s.height),
+        across_divided(s.width, s.height),
         sums(2, std::max(s.height, s.width)) {}
+
+  // The weight of (s, t) at element t + n - 1 - s.
+  void reverse(const SpringTable<acc>& table) {
+    reversed[0].assign(table.weight.rbegin(), table.weight.rend());
+    reversed[1].assign(table.first.rbegin(), table.first.rend());
+    reversed[2].assign(table.second.rbegin(), table.second.rend());
+  }
 };
 
-// grad_in(s) = sum over t of grad_out(t) exp(in(s) + log_weight(s, t) - out(t)) in every column; partial receives the
-// sums of gradient times stretch and times squared stretch.
+// What the targets of a column give, relative to their sums: grad_out(t) / sum(t) with sum as in sum_product_cpu.h, so that
+// the source s receives  exp(in(s) - peak) times the sum over t of weight(s - t) of it. Rows where a sum is not safe give
+// nothing here; their numbers are added to `unsafe`.
+template <typename acc>
+void divide_gradients(
+    Padded<acc>& out, std::vector<int64_t>& unsafe, const Padded<acc>& grad_out, const Padded<acc>& message,
+    const std::vector<acc>& peaks, acc largest) {
+  const acc* peak = peaks.data();
+  const acc safe = std::log(kSafeSum<acc>);
+  for (int64_t t = 0; t < out.rows; ++t) {
+    const acc* grad = grad_out.row(t);
+    const acc* from = message.row(t);
+    acc* to = out.row(t);
+    acc lowest = 0;
+    const int64_t columns = out.columns;
+    simd_call([&, grad, from, to, peak, columns] {
+      acc least = 0;
+      for (int64_t x = 0; x < columns; ++x) {
+        const acc logarithm = is_possible(peak[x]) ? from[x] - peak[x] - largest : acc(0);
+        least = logarithm < least ? logarithm : least;
+        to[x] = is_possible(peak[x]) ? grad[x] * simd::exp(-logarithm) : acc(0);
+      }
+      lowest = least;
+    });
+    if (!(lowest >= safe)) {
+      unsafe.push_back(t);
+      std::fill(to, to + columns, acc(0));
+    }
+  }
+}
+
+// total, first, second += what row t gives to row s, term by term: the gradient, times the stretch, times its square.
+template <typename acc>
+void share_terms(
+    acc* const (&sums)[3], const Padded<acc>& grad_out, const Padded<acc>& in, const Padded<acc>& message,
+    const CostTable<acc>& table, int64_t s, int64_t t) {
+  const acc weight = table.log_weight[table.at(s, t)];
+  const acc stretch = table.stretch[table.at(s, t)];
+  const acc* from = in.row(s);
+  const acc* to = message.row(t);
+  const acc* grad = grad_out.row(t);
+  const int64_t columns = in.columns;
+  simd_call([&, from, to, grad, columns] {
+    for (int64_t x = 0; x < columns; ++x) {
+      const acc part = grad[x] * simd::exp(from[x] + weight - offset_of(to[x]));
+      const acc pulled = part * stretch;
+      sums[0][x] += part;
+      sums[1][x] += pulled;
+      sums[2][x] += pulled * stretch;
+    }
+  });
+}
+
+// grad_in(s) = sum over t of grad_out(t) exp(in(s) - cost(s, t) - message(t)) in every column; partial receives the sums of
+// gradient times stretch and times squared stretch. exponentials are those of `in`, divided is memory.
 template <typename acc>
 void share_down(
-    Padded<acc>& grad_in, const Padded<acc>& grad_out, const Padded<acc>& in, const Padded<acc>& out,
-    const CostTable<acc>& table, Padded<acc>& sums, double* partial) {
-  const int64_t rows = in.rows;
-  const int64_t columns = in.columns;
-  std::vector<acc> highest, lowest;
-  row_limits<true>(highest, in);
-  row_limits<false>(lowest, out);
-  acc* first = sums.row(0);
-  acc* second = sums.row(1);
-  for (int64_t s = 0; s < rows; ++s) {
-    acc* total = grad_in.row(s);
-    const acc* from = in.row(s);
-    simd_call([&, total, from, first, second, columns] {
-      for (int64_t x = 0; x < columns; ++x) {
-        total[x] = first[x] = second[x] = 0;
-      }
-      for (int64_t t = 0; t < rows; ++t) {
-        const acc weight = table.log_weight[table.at(s, t)];
-        if (!(highest[s] + weight - lowest[t] >= kNegligible<acc>)) {
-          continue;
-        }
-        const acc stretch = table.stretch[table.at(s, t)];
-        const acc* message = out.row(t);
-        const acc* grad = grad_out.row(t);
+    Padded<acc>& grad_in, const Padded<acc>& grad_out, const Padded<acc>& in, const Padded<acc>& message,
+    const SpringTable<acc>& table, Workspace<acc>& w, Padded<acc>& exponentials, Padded<acc>& divided,
+    double* partial) {
+  const int64_t n = in.rows;
+  std::vector<int64_t> unsafe;
+  take_exponentials(exponentials, w.passes.scratch.peaks, in);
+  divide_gradients(divided, unsafe, grad_out, message, w.passes.scratch.peaks, table.largest);
+  for (int64_t s = 0; s < n; ++s) {
+    acc* const sums[3] = {grad_in.row(s), w.sums.row(0), w.sums.row(1)};
+    const int64_t base = n - 1 - s;
+    const int64_t first = std::max<int64_t>(0, s + n - 1 - table.high);
+    const int64_t last = std::min<int64_t>(n, s + n - 1 - table.low + 1);
+    weigh_rows<3, acc>(
+        sums, divided, {w.reversed[0].data() + base, w.reversed[1].data() + base, w.reversed[2].data() + base}, first,
+        last);
+    const acc* exponential = exponentials.row(s);
+    const int64_t columns = in.columns;
+    simd_call([&, exponential, columns] {
+      for (acc* sum : sums) {
         for (int64_t x = 0; x < columns; ++x) {
-          const acc part = grad[x] * simd::exp(from[x] + weight - offset_of(message[x]));
-          const acc pulled = part * stretch;
-          total[x] += part;
-          first[x] += pulled;
-          second[x] += pulled * stretch;
+          sum[x] = exponential[x] > 0 ? sum[x] * exponential[x] : acc(0);
         }
       }
     });
+    for (const int64_t t : unsafe) {
+      share_terms(sums, grad_out, in, message, table.cost, s, t);
+    }
     for (int64_t x = 0; x < columns; ++x) {
-      partial[0] += static_cast<double>(first[x]);
-      partial[1] += static_cast<double>(second[x]);
+      partial[0] += static_cast<double>(sums[1][x]);
+      partial[1] += static_cast<double>(sums[2][x]);
     }
   }
 }
@@ -104,9 +162,15 @@ void pass_back(acc* out, Workspace<acc>& w, const acc* message, const Shape& s, 
   passes.pass_x(w.source.data());
   copy_rows(passes.out, message);
   copy_rows(w.at_targets, w.incoming.data());
-  share_down(w.at_rows, w.at_targets, passes.along_x, passes.out, passes.table_y, w.sums, partial + 2);
+  w.reverse(passes.table_y);
+  share_down(
+      w.at_rows, w.at_targets, passes.along_x, passes.out, passes.table_y, w, passes.exponentials, w.divided,
+      partial + 2);
   transpose(w.across_rows, w.at_rows.data.data(), w.at_rows.stride);
-  share_down(w.across_sources, w.across_rows, passes.across, passes.across_out, passes.table_x, w.sums, partial);
+  w.reverse(passes.table_x);
+  share_down(
+      w.across_sources, w.across_rows, passes.across, passes.across_out, passes.table_x, w, passes.across_exponentials,
+      w.across_divided, partial);
   for (int64_t y = 0; y < s.height; ++y) {
     for (int64_t x = 0; x < s.width; ++x) {
       out[y * s.width + x] = w.across_sources.row(x)[y];
@@ -134,6 +198,7 @@ void launch_backward(
   run_tree<Workspace<acc>, acc>(
       schedule, shape, nullptr, true,
       [&](int64_t b, int64_t i, acc* maps, Workspace<acc>& w) {
+        const FlushSubnormals flush;
         const int64_t message = b * shape.messages() + i;
         const acc* all = kept + b * shape.messages() * pixels;
         fill_incoming(w.incoming.data(), out + b * shape.joints * pixels, maps, t, i, pixels);

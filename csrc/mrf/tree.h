@@ -263,12 +263,26 @@ POSE_HD acc offset_of(acc logarithm) {
   return is_possible(logarithm) ? logarithm : acc(0);
 }
 
-// The stretch, small enough to be squared: where it is larger, no gradient arrives.
+// The stretch, small enough that sums of its square do not overflow.
 template <typename acc>
 POSE_HD acc bounded_stretch(const Spring<acc>& spring, int s, int t) {
   const acc d = spring.stretch(s, t);
-  return d > acc(1e18) ? acc(1e18) : d < acc(-1e18) ? acc(-1e18) : d;
+  return d > acc(1e9) ? acc(1e9) : d < acc(-1e9) ? acc(-1e9) : d;
 }
+
+// The sums of gradient times stretch and times squared stretch.
+struct StretchSums {
+  double first, second;
+
+  template <typename acc>
+  POSE_HD void add(acc grad, acc stretch) {
+    if (grad != 0) {
+      const double d = static_cast<double>(stretch);
+      first += static_cast<double>(grad) * d;
+      second += static_cast<double>(grad) * d * d;
+    }
+  }
+};
 
 }  // namespace tree
 }  // namespace pypose_ops
