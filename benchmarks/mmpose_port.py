@@ -163,3 +163,27 @@ def decode_dark(maps, kernel_size=11):
         if np.linalg.det(hessian) != 0:
             coordinates[b, k] -= np.linalg.inv(hessian) @ np.array([dx, dy])
     return coordinates, scores
+
+
+def decode_dark_udp(maps, kernel_size=11):
+    """Blur every map, take logarithms, then one Newton step around each argmax with the narrower differences of UDP."""
+    import cv2
+
+    coordinates, scores = decode_argmax(maps)
+    height, width = maps.shape[-2:]
+    border = (kernel_size - 1) // 2
+    for b, k in np.ndindex(*scores.shape):
+        padded = np.zeros((height + 2 * border, width + 2 * border), np.float32)
+        padded[border : border + height, border : border + width] = maps[b, k]
+        blurred = cv2.GaussianBlur(padded, (kernel_size, kernel_size), 0)
+        blurred = blurred[border : border + height, border : border + width]
+        h = np.log(np.clip(blurred * (maps[b, k].max() / blurred.max()), 1e-3, 50))
+        h = np.pad(h, 1, mode="edge")
+        x, y = coordinates[b, k].astype(np.int64) + 1
+        dx, dy = 0.5 * (h[y, x + 1] - h[y, x - 1]), 0.5 * (h[y + 1, x] - h[y - 1, x])
+        dxx = h[y, x + 1] - 2 * h[y, x] + h[y, x - 1]
+        dyy = h[y + 1, x] - 2 * h[y, x] + h[y - 1, x]
+        dxy = h[y + 1, x + 1] - h[y, x + 1] - h[y + 1, x] + 2 * h[y, x] - h[y, x - 1] - h[y - 1, x] + h[y - 1, x - 1]
+        hessian = np.array([[dxx, 0.5 * dxy], [0.5 * dxy, dyy]]) + np.finfo(np.float32).eps * np.eye(2)
+        coordinates[b, k] -= np.linalg.solve(hessian, [dx, dy])
+    return coordinates, scores

@@ -31,6 +31,7 @@ RIGHT = 0.1  # of it
 BODY = COCO.joints[5:]  # shoulders to ankles: the joints that MPII and COCO share
 FLIC_BODY = tuple(name for name in COCO.joints if name in FLIC.joints)
 BIAS = 1e-4
+HEATMAPS = "heatmaps/movenet_thunder_topdown.npz"
 
 SIZES = ("box", "height")
 SMOOTH = (2, 8, 18, 32, 72)  # a standard deviation of 1, 2, 3, 4 and 6 px
@@ -60,13 +61,19 @@ class People:
     centre: torch.Tensor  # (N, 2) of the box around all annotated joints
     extent: torch.Tensor  # (N,) its longer side
     height: torch.Tensor  # (N,) of the whole, upright person
+    real: torch.Tensor  # (N,) bool: in one of the pictures of the real heatmaps
 
     def __len__(self):
         return len(self.xy)
 
     def __getitem__(self, index):
-        fields = (self.xy, self.visible, self.centre, self.extent, self.height)
+        fields = (self.xy, self.visible, self.centre, self.extent, self.height, self.real)
         return People(self.names, *(field[index] for field in fields))
+
+    def of(self, names):
+        """The same people with only these joints."""
+        chosen = [self.names.index(name) for name in names]
+        return replace(self, names=tuple(names), xy=self.xy[:, chosen], visible=self.visible[:, chosen])
 
     def in_map(self, longer):
         """(N, J, 2) map pixels if ``longer``, (N,) picture pixels, is the longer side of the person's box."""
@@ -78,6 +85,8 @@ def read_mpii(folder, names=BODY, least=6):
     """Training and validation people of MPII, those with ``least`` of the named joints."""
     with gzip.open(folder / "mpii_joints.json.gz") as file:
         rows = json.load(file)
+    with np.load(folder / HEATMAPS, allow_pickle=False) as file:
+        pictures = {Path(name).name for name in file["image"].tolist()}
     joints = torch.tensor([row["joint_self"] for row in rows])
     annotated = (joints[..., :2] != 0).any(-1)
     low = torch.where(annotated[..., None], joints[..., :2], math.inf).amin(1)
@@ -90,6 +99,7 @@ def read_mpii(folder, names=BODY, least=6):
         (low + high) / 2,
         (high - low).amax(1),
         200 * torch.tensor([row["scale_provided"] for row in rows]),
+        torch.tensor([row["img_paths"] in pictures for row in rows]),
     )
     usable = (people.visible.sum(1) >= least) & (people.extent > 0)
     held_out = torch.tensor([row["isValidation"] for row in rows]) > 0
@@ -114,8 +124,8 @@ def read_flic(folder, crops, generator):
         (middle, length), (its, its_length) = torso(whole.xy, whole.names), torso(xy[rows], FLIC.joints)
         placed = (xy[rows] - its[:, None]) * (length / its_length)[:, None, None] + middle[:, None]
         placed = placed[:, chosen]
-        fields = (placed, placed.isfinite().all(-1), whole.centre, whole.extent, whole.height)
-        parts.append(People(FLIC_BODY, *fields)[its_length > 0])
+        box = (whole.centre, whole.extent, whole.height, torch.zeros_like(whole.real))
+        parts.append(People(FLIC_BODY, placed, placed.isfinite().all(-1), *box)[its_length > 0])
     return tuple(parts)
 
 
@@ -131,17 +141,19 @@ def torso(xy, names):
 def rendered(people, generator, strength=None):
     """Heatmaps of people as a detector sees them, each with a second person in the crop.
 
-    A confident joint is a narrow peak, an unsure one a broad one: a standard deviation from 1.2 px at height 0.9 to 3 px
-    at 0, as in the heatmaps of scikit-image's astronaut. Every joint has a height between 0.1 and 0.9, one in seven is
-    missed (below 0.05). What distracts: another person of the same set, 0.6 to 1.6 times as large and 12 to 36 px away,
-    with heights of the same kind; for every second joint a peak at the other side's joint, at up to 0.5; in every map
-    one anywhere, at up to 0.15. All three are weaker in some crops than in others: by a factor between 0 and 1.
+    A confident joint is a narrow peak, an unsure one a broad one: a standard deviation from 1.2 px at height 0.9 to
+    3 px at 0, as in the heatmaps of scikit-image's astronaut. Every joint has a height between 0.1 and 0.9, one in
+    seven is missed (below 0.05). What distracts: another person of the same set, 0.6 to 1.6 times as large and 12 to
+    36 px away, with heights of the same kind; for every second joint a peak at the other side's joint, at up to 0.5;
+    in every map one anywhere, at up to 0.15. All three are weaker in some crops than in others: by a factor between
+    0 and 1.
 
     Args:
         strength (float, optional): this factor, the same for all crops.
 
     Returns:
-        tuple: maps (N, J, 64, 64), true joints (N, J, 2) in map pixels, (N, J) which of them count.
+        tuple: maps (N, J, 64, 64), true joints (N, J, 2) in map pixels, (N, J) which of them count: those that are
+        annotated, in the map, and not of a person of the real heatmaps.
     """
     count, joints = people.visible.shape
 
@@ -174,7 +186,7 @@ def rendered(people, generator, strength=None):
     anywhere = uniform(0, SIDE - 1, count, joints, 2)
     maps = maps.maximum(blobs(anywhere, None, strength * uniform(0, 0.15, count, joints)))
     inside = ((xy >= -0.5) & (xy < SIDE - 0.5)).all(-1)
-    return maps, xy, people.visible & inside
+    return maps, xy, people.visible & inside & ~people.real[:, None]
 
 
 def opposite(name):
@@ -230,14 +242,15 @@ def share(hits, count):
 def sweep(train, test, generator, *, sizes=SIZES, smooths=SMOOTH, floors=FLOORS, graphs=GRAPHS, weights=WEIGHTS):
     """Share of right joints before, and for each of the settings after: ``(float, list[tuple[Settings, float]])``."""
     maps, truth, count = rendered(test, generator)
-    rows = []
+    energy, rows = torch.empty_like(maps), []
     for size, smooth in itertools.product(sizes, smooths):
         model = full_model(train, size, smooth)
         for graph, floor in itertools.product(graphs, floors):
             evidence = maps.clamp(min=floor).log()
             messages = restricted(model, train.names, graph, floor)(maps) - evidence
             for weight in weights:
-                hits = right(evidence + weight * messages, truth, RIGHT * LONGER)
+                torch.add(evidence, messages, alpha=weight, out=energy)
+                hits = right(energy, truth, RIGHT * LONGER)
                 rows.append((Settings(size, smooth, floor, graph, weight), share(hits, count)))
     return share(right(maps, truth, RIGHT * LONGER), count), rows
 
@@ -263,7 +276,7 @@ def against_strength(train, test, settings, seed, strengths=(0.0, 0.25, 0.5, 0.7
 
 def read_real(folder, names):
     """Real heatmaps of MoveNet: maps, truth in map pixels, which joints are annotated, tolerance (N, 1), data set."""
-    with np.load(folder / "heatmaps" / "movenet_thunder_topdown.npz", allow_pickle=False) as file:
+    with np.load(folder / HEATMAPS, allow_pickle=False) as file:
         arrays = {key: file[key] for key in ("heatmaps", "joint_names", "gt_kps", "hm2img", "bbox_xywh", "dataset")}
     chosen = [arrays["joint_names"].tolist().index(name) for name in names]
     maps = torch.from_numpy(arrays["heatmaps"].astype(np.float32))[:, chosen]
@@ -326,10 +339,30 @@ def real_table(rows):
     return table(["data set", "joints", "before", "after"], cells)
 
 
+def real_trials(train, rows, folder):
+    """Real heatmaps with what was chosen, with the best of the other graphs, and without weighing the messages."""
+    chosen, _ = best(rows)
+    graphs = dict.fromkeys(settings.graph for settings, _ in rows)
+    trials = {"chosen": chosen} | {f"best {g}": best(rows, graph=g)[0] for g in graphs if g != chosen.graph}
+    trials["best full, weight 1"] = replace(best(rows, graph="full")[0], weight=1.0)
+    return [(label, s, on_real_maps(model_of(train, s), folder, train.names)) for label, s in trials.items()]
+
+
+def trials_table(trials):
+    cells = [
+        [label, s.size, s.graph, f"{math.sqrt(s.smooth / 2):.0f} px", s.floor, s.weight, *real[-1][2:]]
+        for label, s, real in trials
+    ]
+    return table(["", "size by", "graph", "smoothing", "floor", "weight", "before", "after"], cells)
+
+
+def default_data():
+    return Path(os.environ.get("PYPOSE_OPS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = os.environ.get("PYPOSE_OPS_DATA", Path(__file__).parents[2] / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=Path(default), help="folder of the data (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=default_data(), help="folder of the data (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for results.json")
     parser.add_argument("--people", type=int, default=500, help="validation people per set (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -338,33 +371,38 @@ def arguments():
 
 
 def run(folder, people, seed):
-    """The choice on synthetic crops, per prior set: ``{name: (train, test, before, rows)}``."""
+    """The choice on synthetic crops, set by set: name, people of the priors and of the choice, before, rows."""
     generator = torch.Generator().manual_seed(seed)
     mpii = read_mpii(folder)
     flic = read_flic(folder, mpii, generator)
-    out = {}
-    for name, (train, test) in {"MPII": mpii, "FLIC": flic}.items():
+    shared = [name for name in FLIC_BODY if name in BODY]
+    sets = {
+        "MPII priors, chosen on MPII people": mpii,
+        "FLIC priors, chosen on FLIC people": flic,
+        "FLIC priors, chosen on MPII people": (flic[0].of(shared), mpii[1].of(shared)),
+    }
+    for name, (train, test) in sets.items():
         test = test[torch.randperm(len(test), generator=generator)[:people]]
-        out[name] = (train, test, *sweep(train, test, generator))
-    return out
+        yield name, train, test, *sweep(train, test, generator)
 
 
 def main():
     args = arguments()
     results = {}
-    for name, (train, test, before, rows) in run(args.data, args.people, args.seed).items():
+    for name, train, test, before, rows in run(args.data, args.people, args.seed):
         chosen, after = best(rows)
-        print(f"\n## {name}: {len(train)} people for the priors, {len(test)} for the choice\n")
+        print(f"\n## {name}\n\n{len(train)} people for the priors, {len(test)} for the choice")
         print(sweep_tables(rows, before))
         harder = against_strength(train, test, chosen, args.seed + 1)
         print(table(["strength", "before", "after"], [[s, percent(b), percent(a)] for s, b, a in harder]))
-        results[name] = dict(settings=asdict(chosen), before=before, after=after, strength=harder)
+        kept = [[*asdict(settings).values(), after] for settings, after in rows]
+        results[name] = dict(settings=asdict(chosen), before=before, after=after, strength=harder, sweep=kept)
         if not args.choose_only:
-            trials = {"chosen": chosen, "chosen, weight 1": replace(chosen, weight=1.0)}
-            for trial, settings in trials.items():
-                real = on_real_maps(model_of(train, settings), args.data, train.names)
-                print(f"{trial}, on real heatmaps\n\n{real_table(real)}")
-                results[name][trial] = real
+            trials = real_trials(train, rows, args.data)
+            print("on real heatmaps\n")
+            print(real_table(trials[0][2]))
+            print(trials_table(trials))
+            results[name]["real"] = [(label, asdict(settings), real) for label, settings, real in trials]
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -14,8 +14,12 @@ set(PYPOSE_OPS_STEMS
   heatmaps/part_affinity_fields_backward
   heatmaps/simcc_labels
   heatmaps/simcc_labels_backward
+  mrf/max_product
+  mrf/max_product_backward
   mrf/mrf_message_passing
   mrf/mrf_message_passing_backward
+  mrf/sum_product
+  mrf/sum_product_backward
   patches/box_vote
   patches/crop_patches
   patches/crop_patches_backward

@@ -2,6 +2,7 @@
 
 import importlib
 
+from .checkpoint import load_checkpoint
 from .joint_graphs import full_edges, limb_edges, tree_edges
 from .spatial_model import SpatialModel
 from .system import Batch, System
@@ -14,12 +15,16 @@ __all__ = [
     "build",
     "full_edges",
     "limb_edges",
+    "load_checkpoint",
     "system_class",
     "tree_edges",
 ]
 
 # name -> module and class; imported when asked for.
 SYSTEMS = {
+    "cnn_mrf": "cnn_mrf:CnnMrf",
+    "deeppose": "deeppose:DeepPose",
+    "dual_source": "dual_source:DualSource",
     "cpm": "cpm:ConvolutionalPoseMachine",
     "paf_net": "paf_net:PafNet",
     "part_heatmap_regression": "part_heatmap_regression:PartHeatmapRegression",

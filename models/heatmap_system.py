@@ -10,12 +10,12 @@ from .system import System
 
 
 class GaussianHeatmap(GaussianCodec):
-    """Exact blobs on a grid whose borders are those of the input (``align="center"``), decoded by DARK.
+    """Exact blobs on a grid whose borders are those of the input (``align="center"``), decoded by UDP's DARK.
 
     The mirror image of such a map is the map of the mirror image, so a flip test needs no shift.
     """
 
-    align, refine = "center", "dark"
+    align, refine = "center", "dark_udp"
 
     def __init__(self, input_size, heatmap_size, sigma):
         super().__init__(input_size, heatmap_size, sigma)
@@ -30,10 +30,12 @@ class HeatmapSystem(System):
     Attributes:
         sigma (float): of the targets, in heatmap pixels.
         flip_shift (bool): mirrored maps are off by a pixel: grids with ``align="index"``.
+        refine (str or None): of :func:`pypose_ops.decode_heatmaps`; None: the codec's.
     """
 
     sigma = 1.0
     flip_shift = False
+    refine = None
 
     def codec(self, images, maps):
         """The codec between the pixels of these images and these maps."""
@@ -70,6 +72,8 @@ class HeatmapSystem(System):
 
     def decode(self, images, maps, *, stage=-1, **options):
         """Maps ``(B, K, h, w)`` of a stage of these images to :class:`pypose_ops.Peaks` in pixels of the images."""
+        if self.refine is not None:
+            options = {"refine": self.refine} | options
         # Codecs with a background would leave out the last map.
         return GaussianCodec.decode(self.codec(images, maps), maps, **options)
 
@@ -91,7 +95,7 @@ def zoom(maps, scale):
     return crop_patches(maps, transforms, (height, width), antialias=scale < 1)
 
 
-def stage_losses(codec, stages, keypoints, visible, names=None):
+def stage_losses(codec, stages, keypoints, visible):
     """``{"stage1": ...}``: the mean squared error of each stage against the codec's maps of the person.
 
     The maps of joints that are not ``visible`` count 0. Stages share their targets: one call for all of them.

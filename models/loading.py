@@ -144,7 +144,8 @@ def train_loader(people, batch, *, seed=0, rank=0, world=1, workers=None, pin=Fa
     ``world`` ranks with ``batch`` people each see, step by step, the same people as one with ``batch * world``.
     """
     sampler = DistributedSampler(people, world, rank, shuffle=True, seed=seed)
-    return _loader(people, batch, sampler, workers, pin)
+    # The last, smaller batch is left out: normalisation over one person is none.
+    return _loader(people, batch, sampler, workers, pin, drop_last=len(sampler) >= batch)
 
 
 def eval_loader(people, batch, *, rank=0, world=1, workers=None, pin=False):
@@ -152,7 +153,7 @@ def eval_loader(people, batch, *, rank=0, world=1, workers=None, pin=False):
     return _loader(people, batch, range(rank, len(people), world), workers, pin)
 
 
-def _loader(people, batch, sampler, workers, pin):
+def _loader(people, batch, sampler, workers, pin, drop_last=False):
     if workers is None:
         workers = 0 if people.complete else min(4, torch.get_num_threads())
     return DataLoader(
@@ -161,6 +162,7 @@ def _loader(people, batch, sampler, workers, pin):
         sampler=sampler,
         num_workers=workers,
         collate_fn=people.collate,
+        drop_last=drop_last,
         pin_memory=pin,
         persistent_workers=workers > 0,
     )

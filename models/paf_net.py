@@ -47,12 +47,13 @@ class PafNet(HeatmapSystem):
     x and y of the first limb, of the second, ...
     """
 
+    refine = "dark_udp"
     presets = {
         "paper": {},
         "compact": {
             "stages": 3,
             "width": 48,
-            "hidden": 128,
+            "hidden": 48,
             "backbone_width": 0.25,
             "convs": 3,
             "kernel_size": 5,

@@ -1,5 +1,7 @@
 """Part detection, then regression of the heatmaps (Bulat and Tzimiropoulos, ECCV 2016)."""
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -54,8 +56,8 @@ class PartHeatmapRegression(HeatmapSystem):
             "levels": 3,
             "blocks": 1,
             "radius": 6.0,
-            "sigma": 3.0,
-            "input_size": (128, 128),
+            "sigma": 4.0,
+            "input_size": (96, 96),
         },
     }
 
@@ -135,9 +137,9 @@ class PartHeatmapRegression(HeatmapSystem):
 
     def decode(self, images, maps, *, stage=-1, **options):
         if stage == 0:
-            # The top of a disc is flat: its middle is that of the values around the highest.
-            window = min(31, 2 * int(self.radius) + 1)
-            options = {"refine": "centroid", "kernel_size": window, "max_offset": self.radius} | options
+            # The top of a disc is flat, and the highest value may be at its edge: the middle is that of all of it.
+            window = min(63, 4 * math.ceil(self.radius) + 1)
+            options = {"refine": "centroid", "kernel_size": window, "max_offset": self.radius + 1} | options
         return super().decode(images, maps, stage=stage, **options)
 
 

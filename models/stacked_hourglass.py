@@ -36,7 +36,7 @@ class StackedHourglass(HeatmapSystem):
     flip_shift = True
     presets = {
         "paper": {},
-        "compact": {"stacks": 2, "width": 64, "depth": 3, "sigma": 1.5, "input_size": (128, 128)},
+        "compact": {"stacks": 2, "width": 64, "depth": 3, "sigma": 2.0, "input_size": (128, 128)},
     }
 
     def __init__(self, num_joints, *, stacks=8, width=256, depth=4, sigma=1.75, input_size=(256, 256)):

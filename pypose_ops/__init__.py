@@ -21,6 +21,7 @@ from .grouping import Kept, People, group_by_tags, group_people, oks, oks_nms, s
 from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
+from .mrf_tree import Marginals, max_product, sum_product
 from .patches import box_vote, crop_patches
 from .peaks import Peaks, PeaksWithCovariance, decode_heatmaps
 from .peaks_local import PeakSet, find_peaks
@@ -31,6 +32,7 @@ __version__ = _C.build_info()["version"]
 
 __all__ = [
     "Kept",
+    "Marginals",
     "PeakSet",
     "Peaks",
     "PeaksWithCovariance",
@@ -48,6 +50,7 @@ __all__ = [
     "group_people",
     "heatmap_mse_loss",
     "limb_masks",
+    "max_product",
     "mrf_message_passing",
     "offset_heatmaps",
     "oks",
@@ -57,4 +60,5 @@ __all__ = [
     "score_limbs",
     "simcc_labels",
     "soft_argmax",
+    "sum_product",
 ]

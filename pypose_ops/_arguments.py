@@ -30,6 +30,13 @@ def check_number(op, name, value):
         raise TypeError(f"{op}: {name} must be a number, got {value!r}") from None
 
 
+def check_dtype(op, dtype):
+    """A dtype: torch would take an integer for one of its own numbers."""
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{op}: dtype must be a torch.dtype, got {dtype!r}")
+    return dtype
+
+
 def check_size(op, size):
     """``(height, width)`` as two positive integers (or symbolic ones)."""
     try:

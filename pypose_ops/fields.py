@@ -2,7 +2,16 @@
 
 import torch
 
-from ._arguments import check_pairs, check_size, check_tensor, choice, expand_sigma, expand_visible
+from ._arguments import (
+    check_dtype,
+    check_number,
+    check_pairs,
+    check_size,
+    check_tensor,
+    choice,
+    expand_sigma,
+    expand_visible,
+)
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -71,7 +80,7 @@ def part_affinity_fields(
         *check_size(op, size),
         choice(op, "profile", profile, _LIMB_PROFILES),
         choice(op, "combine", combine, _LIMB_COMBINES),
-        dtype,
+        check_dtype(op, dtype),
     )
 
 
@@ -96,7 +105,7 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
         width,
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
-        dtype,
+        check_dtype(op, dtype),
     )
 
 
@@ -138,7 +147,7 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
         choice(op, "combine", combine, _WINNERS),
-        dtype,
+        check_dtype(op, dtype),
     )
 
 
@@ -221,7 +230,7 @@ def simcc_labels(
         choice(op, "center", center, _CENTERS),
         choice(op, "normalize", normalize, _LABEL_NORMALIZES),
         smoothing,
-        dtype,
+        check_dtype(op, dtype),
     )
 
 
@@ -236,8 +245,9 @@ def check_two(op, name, value):
 
 def label_bins(op, pixels, split_ratio):
     """How many bins an axis has."""
-    if not (isinstance(split_ratio, (int, float)) and 0 < split_ratio < float("inf")):
-        raise ValueError(f"{op}: split_ratio must be a number, positive and finite, got {split_ratio!r}")
+    check_number(op, "split_ratio", split_ratio)
+    if not 0 < split_ratio < float("inf"):
+        raise ValueError(f"{op}: split_ratio must be positive and finite, got {split_ratio}")
     if isinstance(split_ratio, int):
         return pixels * split_ratio
     bins = pixels * split_ratio

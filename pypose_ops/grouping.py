@@ -48,6 +48,8 @@ def box_areas(op, area, boxes, like):
     """Areas as given, or those of the boxes; both in the dtype of the keypoints."""
     if area is None and boxes is None:
         raise ValueError(f"{op}: area or boxes must be given")
+    if not like.is_floating_point():
+        raise TypeError(f"{op}: keypoints must be float32 or float64, got {like.dtype}")
     boxes = None if boxes is None else check_tensor(op, "boxes", boxes).detach().to(like.dtype)
     if area is None:
         if boxes.dim() == 0 or boxes.shape[-1] != 4:
@@ -222,12 +224,20 @@ def check_peaks(op, peaks):
     coords, scores, counts = (
         check_tensor(op, f"peaks.{name}", getattr(peaks, name, None)) for name in ("coords", "scores", "counts")
     )
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+        raise TypeError(f"{op}: peaks.counts must be integers, got {counts.dtype}")
+    return coords, scores
+
+
+def check_whole_peaks(op, peaks):
+    """The same, of which the coordinates are gathered here."""
+    coords, scores = check_peaks(op, peaks)
+    if not coords.is_floating_point():
+        raise TypeError(f"{op}: peaks.coords must be float32 or float64, got {coords.dtype}")
     if coords.dim() != 4 or coords.shape[-1] != 2:
         raise ValueError(f"{op}: peaks.coords must be (B, K, M, 2), got shape {tuple(coords.shape)}")
     if scores.shape != coords.shape[:-1]:
         raise ValueError(f"{op}: peaks.scores must be {tuple(coords.shape[:-1])}, got shape {tuple(scores.shape)}")
-    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
-        raise TypeError(f"{op}: peaks.counts must be integers, got {counts.dtype}")
 
 
 def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95):
@@ -335,7 +345,7 @@ def group_people(
         >>> people.coords[0, : people.counts[0]]  # doctest: +SKIP
     """
     limbs = flat_limbs("group_people", "limbs", limbs)
-    check_peaks("group_people", peaks)
+    check_whole_peaks("group_people", peaks)
     check_tensor("group_people", "limb_scores", limb_scores)
     scores, counts, limb_scores = _on_host(peaks, limb_scores.detach())
     index = call(
@@ -459,8 +469,9 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
         >>> order = [0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16]  # COCO: trunk before limbs
         >>> people = group_by_tags(find_peaks(heatmaps), tags, joint_order=order)  # doctest: +SKIP
     """
-    check_peaks("group_by_tags", peaks)
-    check_tensor("group_by_tags", "tags", tags)
+    check_whole_peaks("group_by_tags", peaks)
+    if check_tensor("group_by_tags", "tags", tags).is_complex():
+        raise TypeError(f"group_by_tags: tags must be real, got {tags.dtype}")
     values = peak_tags(peaks, tags)
     values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
     order = list(range(values.shape[1])) if joint_order is None else _joint_order(joint_order)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
+from ._arguments import check_dtype, check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -72,6 +72,7 @@ def gaussian_heatmaps(
     """
     height, width = check_size("gaussian_heatmaps", size)
     check_tensor("gaussian_heatmaps", "keypoints", keypoints)
+    check_dtype("gaussian_heatmaps", dtype)
     if isinstance(sigma, torch.Tensor):
         sigma, sigma_value = expand_sigma("gaussian_heatmaps", sigma, keypoints), 0.0
     else:

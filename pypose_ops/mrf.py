@@ -43,7 +43,7 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
 
     Returns:
         Tensor: ``(B, J, H, W)`` log-energies, contiguous, float32 (float64 for a float64 unary). A message that is 0
-        counts as 1e-30.
+        counts as 1e-30, one of 2^127 or more as 2^128; what is below some 1e-16 of a prior's sum is lost.
 
     Differentiable with respect to ``unary`` (pixels above the floor), ``prior`` and ``bias``, once, deterministically;
     the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
@@ -59,9 +59,12 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
         torch.Size([1, 2, 16, 12])
     """
     op = "mrf_message_passing"
-    check_tensor(op, "unary", unary)
+    for name, tensor in (("unary", unary), ("prior", prior), ("bias", bias)):
+        check_tensor(op, name, tensor)
     flat = flat_edges(op, edges)
     index = [] if prior_index is None else _integers(op, "prior_index", prior_index)
+    if prior_index is not None and flat and not index:  # empty is None to the operator
+        raise ValueError(f"{op}: prior_index must have one number per edge, got none for {len(flat) // 2} edges")
     floor = check_number(op, "floor", floor)
     targets = num_targets
     if targets is None:
@@ -95,8 +98,6 @@ def _integers(op, name, values):
 
 def _fft_messages(unary, prior, bias, edges, index, targets, floor):
     """The same numbers by transforms of (2 H, 2 W) and more; checked by the operator on an empty batch."""
-    check_tensor("mrf_message_passing", "prior", prior)
-    check_tensor("mrf_message_passing", "bias", bias)
     _ops.mrf_message_passing.default(unary[:0].detach(), prior.detach(), bias.detach(), edges, index, targets, floor)
     acc = torch.float64 if unary.dtype == torch.float64 else torch.float32
     height, width = unary.shape[-2:]

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_size, check_tensor, choice
+from ._arguments import check_dtype, check_size, check_tensor, choice
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -60,7 +60,8 @@ def crop_patches(
         Tensor: ``(N, C, height, width)``, with a mask ``(N, C + 1, height, width)``; contiguous.
 
     Differentiable with respect to floating ``images`` and, for bilinear patches, ``transforms``; deterministically, on
-    every device. At a kink (a transform that hits pixel centres) the slope is the one to the right. Twice
+    every device. At a kink (a transform that hits pixel centres) the slope is the one to the right; in
+    mirrored copies, and at the last pixel of ``"border"`` and ``"reflect"``, the one to the left. Twice
     differentiating is an error.
 
     On CUDA a list of images travels in the parameters of the kernels: 32 images in each launch, one in the backward's.
@@ -80,9 +81,12 @@ def crop_patches(
     height, width = check_size(op, size)
     images = _images(images)
     check_tensor(op, "transforms", transforms)
+    if mask is not None:
+        check_tensor(op, "mask", mask)
     mode, padding, fill = _options(mode, padding, fill, antialias)
     if dtype is None:
         dtype = images[0].dtype if images and images[0].is_floating_point() else torch.float32
+    check_dtype(op, dtype)
     if image_index is not None and not check_tensor(op, "image_index", image_index).is_floating_point():
         image_index = image_index.to(torch.int64)
     if mode == 1:
@@ -223,6 +227,8 @@ def box_vote(boxes, weights, size):
                  [0.5000, 0.5000, 0.0000]]])
     """
     height, width = check_size("box_vote", size)
+    check_tensor("box_vote", "boxes", boxes)
+    check_tensor("box_vote", "weights", weights)
     return call(_ops.box_vote.default, (weights,), boxes, weights, height, width)
 
 

@@ -173,6 +173,10 @@ def decode_heatmaps(
         max_offset = None if parity is not None else radius if refine == "offset" else 1.0
     elif max_offset is not None:
         max_offset = check_number(op, "max_offset", max_offset)
+    check_tensor(op, "heatmaps", heatmaps)
+    for name, tensor in (("flipped", flipped), ("transform", transform)):
+        if tensor is not None:
+            check_tensor(op, name, tensor)
     heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
     if return_covariance and refine not in ("dark", "dark_udp"):
         raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
@@ -214,7 +218,7 @@ def kernel_size_of(op, refine, sigma):
         return 7 if refine == "centroid" else 11
     if refine == "centroid":
         raise ValueError(f"{op}: sigma is for blurs, got refine 'centroid'")
-    if not 0 < sigma < math.inf:
+    if not 0 < check_number(op, "sigma", sigma) < math.inf:
         raise ValueError(f"{op}: sigma must be positive and finite, got {sigma}")
     if sigma <= 1:
         return 3

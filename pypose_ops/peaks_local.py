@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ._arguments import check_number, choice
+from ._arguments import check_number, check_tensor, choice
 from .peaks import REFINES, detached, kernel_size_of
 
 _ops = torch.ops.pypose_ops
@@ -81,6 +81,7 @@ def find_peaks(
         kernel_size = kernel_size_of("find_peaks", refine, sigma)
     elif sigma is not None:
         raise ValueError(f"find_peaks: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
+    check_tensor("find_peaks", "heatmaps", heatmaps)
     heatmaps, thresholds, transform = detached(heatmaps), detached(thresholds), detached(transform)
     return PeakSet(
         *_ops.find_peaks.default(

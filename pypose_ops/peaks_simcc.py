@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_number
+from ._arguments import check_number, check_tensor
 from .peaks import Peaks, detached
 
 _ops = torch.ops.pypose_ops
@@ -67,9 +67,11 @@ def decode_simcc(
         raise ValueError(f"decode_simcc: refine must be one of none, dark, got {refine!r}")
     if parity not in (None, "mmpose"):
         raise ValueError(f"decode_simcc: parity must be None or mmpose, got {parity!r}")
-    kernel_x, kernel_y = simcc_kernels(sigma) if kernel_size is None else _pair(kernel_size)
+    kernel_x, kernel_y = simcc_kernels(sigma) if kernel_size is None else _pair("kernel_size", kernel_size)
     if max_offset == "auto":
         max_offset = 1.0 if parity is None else None
+    check_tensor("decode_simcc", "x", x)
+    check_tensor("decode_simcc", "y", y)
     x, y, transform = detached(x), detached(y), detached(transform)
     return Peaks(
         *_ops.decode_simcc.default(
@@ -89,7 +91,7 @@ def decode_simcc(
 def simcc_kernels(sigma):
     """The blurs for x and y."""
     sizes = []
-    for value in _pair(sigma):
+    for value in _pair("sigma", sigma):
         if not 0 < check_number("decode_simcc", "sigma", value) < 1e6:
             raise ValueError(f"decode_simcc: sigma must be positive and below 1e6, got {sigma}")
         size = int((20 * value - 7) // 3)
@@ -97,8 +99,11 @@ def simcc_kernels(sigma):
     return sizes
 
 
-def _pair(value):
-    return value if isinstance(value, (tuple, list)) else (value, value)
+def _pair(name, value):
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"decode_simcc: {name} must be one number or two (x, y), got {value!r}")
+    return pair
 
 
 @torch.library.register_fake("pypose_ops::decode_simcc")

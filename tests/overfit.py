@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -40,11 +41,12 @@ def lsp_people(folder, system, count=16, *, padding=1.25):
     return Batch(images, keypoints, torch.ones(count, 14, dtype=torch.bool), joints[..., 2] > 0.5)
 
 
-def overfit(system, batch, steps, *, lr=2e-3, phase=None, target=None, every=10):
-    """Trains one phase with Adam on the whole batch in every step, the last third with a falling rate.
+def overfit(system, batch, steps, *, lr=2e-3, size=None, phase=None, target=None, every=10):
+    """Trains one phase with Adam, the last third with a falling rate.
 
     Args:
         steps (int): at most.
+        size (int or None): people in each step, in random order; None: all.
         target (float or None): stop when the last stage's PCK@0.2 has come to this, looked at ``every`` steps.
 
     Returns:
@@ -55,15 +57,24 @@ def overfit(system, batch, steps, *, lr=2e-3, phase=None, target=None, every=10)
     trained = [p for p in system.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(trained, lr)
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: min(1.0, 3.2 * (1 - n / steps)))
+    people = len(batch.images)
+    parts = []
     for step in range(1, steps + 1):
+        parts = parts or list(torch.randperm(people).split(size or people))
         system.train()
         optimiser.zero_grad()
-        sum(system.losses(batch, phase).values()).backward()
+        sum(system.losses(chosen(batch, parts.pop()) if size else batch, phase).values()).backward()
         optimiser.step()
         falling.step()
         if target is not None and step % every == 0 and results(system, batch)[-1][0] >= target:
             return step
     return steps
+
+
+def chosen(batch, index):
+    """The people of a batch with these numbers."""
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return Batch(**{name: None if value is None else value[index] for name, value in values.items()})
 
 
 def results(system, batch, **options):

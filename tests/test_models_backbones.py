@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from pypose_ops.models import backbones
 
 

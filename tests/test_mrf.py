@@ -1,6 +1,10 @@
 """mrf_message_passing: hand-computed cases, properties, real maps."""
 
 import math
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +107,77 @@ def test_real_maps_in_single_precision(device, dtype, shared_data):
     out = mrf_message_passing(*(t.to(device) for t in (unary.to(dtype), prior, bias)), edges)
     assert out.dtype == torch.float32 and out.isfinite().all()
     assert (out.cpu() - exact.cpu()).abs().max() < 1e-4
+
+
+def test_lines_too_long_for_shared_memory(device):
+    """Full displacement over 1,600 and 3,200 columns; a few pixels are active."""
+    for width in (1600, 3200):
+        unary = torch.zeros(1, 1, 2, width)
+        unary[0, 0, 1, ::400] = torch.rand(width // 400) + 0.5
+        data = [unary, torch.rand(1, 3, 2 * width - 1), torch.tensor([0.1])]
+        weight = torch.randn(1, 1, 2, width)
+        results = []
+        for call, to, dtype in (
+            (mrf_message_passing, device, torch.float32),
+            (reference.mrf_message_passing, "cpu", torch.float64),
+        ):
+            leaves = [t.to(to, dtype).requires_grad_() for t in data]
+            out = call(*leaves, [(0, 0)])
+            grads = torch.autograd.grad(out, leaves, weight.to(out))
+            results.append([t.cpu().double() for t in (out, *grads)])
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", (0.05, 1.0))
+@pytest.mark.parametrize("kernel", (95, 7))
+def test_never_slower_than_grouped_convolution(share, kernel):
+    """1.5 times its time at most, also when every pixel is active; processor time, best of three."""
+    unary = torch.where(torch.rand(2, 4, 48, 48) < share, torch.rand(2, 4, 48, 48) + 0.1, 0.0)
+    edges = [(v, j) for v in range(4) for j in range(4)]
+    prior, bias = torch.rand(16, kernel, kernel), torch.full((16,), 1e-3)
+
+    def seconds(call):
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            call(unary, prior, bias, edges)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    torch.set_num_threads(1)
+    assert seconds(mrf_message_passing) < 1.5 * seconds(reference.mrf_message_passing)
+
+
+PEAK = """
+import re, torch, pypose_ops
+
+def memory(name):
+    return 1024 * int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+def peak(call):
+    call()  # thread pools, and what the allocator keeps
+    before = memory("VmRSS")
+    open("/proc/self/clear_refs", "w").write("5")
+    result = call()
+    return memory("VmHWM") - before, result
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+unary = torch.where(torch.rand(16, 17, 64, 64) < 0.05, torch.rand(16, 17, 64, 64) + 0.1, 0.0)
+edges = [(v, j) for v in range(17) for j in range(17)]
+prior, bias = torch.rand(289, 127, 127), torch.full((289,), 1e-3)
+extra, out = peak(lambda: pypose_ops.mrf_message_passing(unary, prior, bias, edges))
+flat = [end for edge in edges for end in edge]
+weight = torch.rand_like(out)
+backward = torch.ops.pypose_ops._mrf_message_passing_backward.default
+more, grads = peak(lambda: backward(weight, unary, prior, bias, flat, [], 1e-2, True, True, True))
+print(extra / out.nbytes, more / sum(g.nbytes for g in grads))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read as on Linux")
+def test_memory_is_a_few_outputs():
+    """Peak of a call, its output included: three outputs at most, so two extra; one message per edge would be 17."""
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    forward, backward = map(float, run.stdout.split())
+    assert forward <= 3 and backward <= 3

@@ -10,7 +10,7 @@ using namespace heatmaps;
 
 // One block draws one chunk of one map.
 template <typename T, int kVec>
-__global__ void __launch_bounds__(kThreads) gaussian_heatmaps_kernel(
+__global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, sizeof(acc_t<T>) == 4 ? 3 : 2) gaussian_heatmaps_kernel(
     T* __restrict__ out, const People<acc_t<T>> people, const Options options, const Shape shape,
     const Layout layout) {
   using acc = acc_t<T>;

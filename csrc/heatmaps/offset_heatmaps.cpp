@@ -50,6 +50,10 @@ void draw(T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, ac
           distance[x] = pixel.distance;
         }
       }
+      for (int32_t x = 0; x < width; ++x) {
+        offset_x[x] /= radius;
+        offset_y[x] /= radius;
+      }
       T* target = out + y * shape.width;
       store_row(target, width, inside);
       store_row(target + shape.pixels(), width, offset_x);

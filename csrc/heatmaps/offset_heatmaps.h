@@ -14,7 +14,8 @@ constexpr double kFarthestOffset = 1e6;
 
 template <typename acc>
 struct OffsetPixel {
-  acc inside, x, y;
+  acc inside;
+  acc x, y;      // offset in pixels; the maps hold it in radii
   acc distance;  // of the person it belongs to, squared, in pixels
 };
 
@@ -36,8 +37,8 @@ POSE_HD void add_offset(OffsetPixel<acc>& pixel, acc x, acc y, acc radius, Winne
   const acc distance = square_distance(x, y);
   const bool wins = winner == Winner::last || distance < pixel.distance;
   pixel.inside = distance <= radius * radius ? acc(1) : pixel.inside;
-  pixel.x = wins ? x / radius : pixel.x;
-  pixel.y = wins ? y / radius : pixel.y;
+  pixel.x = wins ? x : pixel.x;
+  pixel.y = wins ? y : pixel.y;
   pixel.distance = wins ? distance : pixel.distance;
 }
 

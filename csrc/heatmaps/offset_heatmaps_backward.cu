@@ -33,7 +33,7 @@ __device__ bool owns(
 
 // One block owns one keypoint (b, p, k) and gathers its gradient from the pixels that hold its offset.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) offset_gradients_kernel(
+__global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4) offset_gradients_kernel(
     const T* __restrict__ grad, acc_t<T>* __restrict__ grad_keypoints, const People<acc_t<T>> people,
     const acc_t<T> radius, const Winner winner, const Shape shape) {
   using acc = acc_t<T>;

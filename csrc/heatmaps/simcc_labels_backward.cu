@@ -37,13 +37,15 @@ __global__ void __launch_bounds__(kThreads) label_gradients_kernel(
   }
   block_sum(sums);
   if (threadIdx.x < 2) {
-    const int axis = threadIdx.x;
+    // Selected, not indexed: an index known only at run time would put the arrays into local memory.
+    const bool is_x = threadIdx.x == 0;
+    const Label<acc> label = is_x ? labels[0] : labels[1];
     acc point = 0, sigma = 0;
-    if (labels[axis].drawn) {
-      label_gradients(labels[axis], options, sums[2 * axis], sums[2 * axis + 1], point, sigma);
+    if (label.drawn) {
+      label_gradients(label, options, is_x ? sums[0] : sums[2], is_x ? sums[1] : sums[3], point, sigma);
     }
-    grad_keypoints[2 * keypoint + axis] = point;
-    grad_sigma[2 * keypoint + axis] = sigma;
+    grad_keypoints[2 * keypoint + threadIdx.x] = point;
+    grad_sigma[2 * keypoint + threadIdx.x] = sigma;
   }
 }
 

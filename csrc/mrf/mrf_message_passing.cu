@@ -69,7 +69,7 @@ void launch_messages(
   uint32_t* mask_data = static_cast<uint32_t*>(masks.mutable_data_ptr());
   launch_masks(op, mask_data, unary.const_data_ptr<T>(), shape, tiles, floor, stream);
   if (shape.priors > 0) {
-    launch_base(op, base.mutable_data_ptr<acc>(), prior.const_data_ptr<acc>(), shape, floor, stream);
+    launch_base(op, base, prior.const_data_ptr<acc>(), shape, floor, stream);
   }
   launch(
       mrf_message_passing_kernel<T>, grid_of(op, shape.batch * shape.targets * tiles.count), dim3(kThreads), 0, stream,

@@ -4,6 +4,7 @@
 
 #include "mrf/mrf_message_passing.h"
 #include "mrf/mrf_sparse.h"
+#include "mrf/mrf_sparse_backward.h"
 
 namespace pypose_ops {
 namespace {
@@ -15,7 +16,7 @@ using namespace mrf;
 //   grad prior(d)   = floor * sum of q over the pixels whose displacement d stays in the map
 //                     + sum over images and active y of active(y) q(y + d)
 //   grad unary(y)   = sum over edges and x of prior(x - y) q(x),  at active y only
-constexpr int64_t kMostLanes = 5 * vec_of<float>::lanes;  // side by side
+constexpr int64_t kMostLanes = 4 * vec_of<float>::lanes + kStrip;  // side by side
 
 template <typename acc>
 struct Workspace {
@@ -27,6 +28,7 @@ struct Workspace {
   Buffer<acc> grad_prior;  // (rows + 1, grad_stride), column 0 at grad_lead
   int64_t grad_lead, grad_stride;
   std::vector<double> scratch;
+  std::vector<acc> sums;
 
   explicit Workspace(const Frame& frame)
       : f(frame),
@@ -74,117 +76,17 @@ void fill_slope(Workspace<acc>& w, const acc* grad, const PairList<acc>& list) {
   });
 }
 
-// grad_prior(d) += sum over active y of active(y) q(y + d): displacement rows i and i + 1 meet a pair on the same row of
-// q. The pixels of a strip see it at the displacements of width + kStrip - 1 columns, in vectors of which 5 are handled
-// together: all of them up to a width of 64.
-template <typename acc>
-void add_prior_gradient(Workspace<acc>& w, const PairList<acc>& list) {
-  constexpr int lanes = vec_of<acc>::lanes;
-  constexpr int kVecs = 5;
-  const Frame f = w.f;
-  const acc* slope = w.slope.data() + f.origin();
-  acc* grad = w.grad_prior.data() + w.grad_lead;
-  const int64_t grad_stride = w.grad_stride;
-  simd_call([=] {
-    for (int64_t i = 0; i < f.rows; i += 2) {
-      const int64_t low = std::max<int64_t>(-1, f.reach_y - i - 1);
-      const int64_t high = std::min<int64_t>(f.height - 1, f.height - 2 - i + f.reach_y);
-      for (int64_t strip = 0; low <= high && strip < f.strips; ++strip) {
-        const Pair<acc>* begin = list.begin_row(strip, low);
-        const Pair<acc>* end = list.end_row(strip, high);
-        const int64_t first = std::max<int64_t>(f.reach_x - strip * kStrip - (kStrip - 1), 1 - lanes * kVecs);
-        const int64_t last = std::min<int64_t>(f.columns, f.reach_x - strip * kStrip + f.width);
-        for (int64_t k = first; begin < end && k < last; k += kVecs * lanes) {
-          Sums<acc, kVecs> sums{};
-          accumulate<kVecs, false>(sums, slope + (1 + i - f.reach_y) * f.stride + k - f.reach_x, begin, end);
-          for (int n = 0; n < kVecs; ++n) {
-            acc* to = grad + i * grad_stride + k + n * lanes;
-            Vec<acc> v;
-            std::memcpy(&v, to, sizeof(v));
-            v += sums.first[n];
-            std::memcpy(to, &v, sizeof(v));
-            std::memcpy(&v, to + grad_stride, sizeof(v));
-            v += sums.second[n];
-            std::memcpy(to + grad_stride, &v, sizeof(v));
-          }
-        }
-      }
-    }
-  });
-}
-
-template <typename acc>
-POSE_HD acc sum_of(const Vec<acc>& v) {
-  acc sum = 0;
-  for (int i = 0; i < vec_of<acc>::lanes; ++i) {
-    sum += v[i];
+// The gradients of prior and unary from slope; null where not wanted.
+template <int kVecs, typename acc>
+void add_gradients(acc* grad_prior, acc* grad_unary, Workspace<acc>& w, const PairColumns<acc>& columns) {
+  const Frame& f = w.f;
+  const GradientFrame<acc> from{
+      w.prior.data() + f.origin(), w.slope.data() + f.origin(), grad_prior, w.grad_stride};
+  if (Frame::has_wide_registers()) {
+    correlate<kVecs>(grad_unary, w.sums, from, f, columns);
+  } else {
+    correlate<1>(grad_unary, w.sums, from, f, columns);
   }
-  return sum;
-}
-
-// grad(y) += sum over x of prior(x - y) q(x) for the active pixels of kPairs pairs on row y, which read q together.
-// Row i of the prior meets row y + i - reach of q from pixel y, and the next row from pixel y + 1; around the prior and
-// around q there are zeros.
-template <int kPairs, typename acc>
-POSE_HD void add_pairs(acc* grad, const Frame& f, const acc* prior, const acc* slope, const Pair<acc>* pair, int64_t y) {
-  constexpr int lanes = vec_of<acc>::lanes;
-  constexpr int kVecs = 2;
-  int64_t x[kPairs];
-  for (int p = 0; p < kPairs; ++p) {
-    x[p] = pair[p].at - y * f.stride;
-  }
-  const int64_t low = std::max<int64_t>(0, f.reach_y - y - 1);
-  const int64_t high = std::min<int64_t>(f.rows - 1, f.height - 1 - y + f.reach_y);
-  const int64_t left = std::max<int64_t>(0, x[0] - f.reach_x) / lanes * lanes;
-  const int64_t right = std::min<int64_t>(f.width, x[kPairs - 1] + f.reach_x + 1);
-  Sums<acc, kVecs> sums[kPairs] = {};
-  for (int64_t i = low; i <= high; ++i) {
-    const acc* q = slope + (y + i - f.reach_y) * f.stride;
-    const acc* weights = prior + i * f.stride + f.reach_x;
-    for (int64_t column = left; column < right; column += kVecs * lanes) {
-      for (int n = 0; n < kVecs; ++n) {
-        Vec<acc> upper, lower;
-        std::memcpy(&upper, q + column + n * lanes, sizeof(upper));
-        std::memcpy(&lower, q + f.stride + column + n * lanes, sizeof(lower));
-        for (int p = 0; p < kPairs; ++p) {
-          Vec<acc> weight;
-          std::memcpy(&weight, weights + column + n * lanes - x[p], sizeof(weight));
-          sums[p].first[n] += weight * upper;
-          sums[p].second[n] += weight * lower;
-        }
-      }
-    }
-  }
-  for (int p = 0; p < kPairs; ++p) {
-    if (pair[p].upper > 0) {
-      grad[y * f.width + x[p]] += sum_of<acc>(sums[p].first[0] + sums[p].first[1]);
-    }
-    if (pair[p].lower > 0) {
-      grad[(y + 1) * f.width + x[p]] += sum_of<acc>(sums[p].second[0] + sums[p].second[1]);
-    }
-  }
-}
-
-// Pairs on even rows hold each pixel once.
-template <typename acc>
-void add_unary_gradient(acc* grad, const Workspace<acc>& w, const PairList<acc>& list) {
-  const Frame f = w.f;
-  const acc* prior = w.prior.data() + f.origin();
-  const acc* slope = w.slope.data() + f.origin();
-  simd_call([=] {
-    for (int64_t strip = 0; strip < f.strips; ++strip) {
-      for (int64_t y = 0; y < f.height; y += 2) {
-        const Pair<acc>* pair = list.begin_row(strip, y);
-        const Pair<acc>* end = list.end_row(strip, y);
-        for (; pair + 2 <= end; pair += 2) {
-          add_pairs<2>(grad, f, prior, slope, pair, y);
-        }
-        if (pair < end) {
-          add_pairs<1>(grad, f, prior, slope, pair, y);
-        }
-      }
-    }
-  });
 }
 
 template <typename acc>
@@ -197,16 +99,22 @@ struct Gradients {
 template <typename acc>
 void write_prior_gradient(acc* out, const acc* prior, Workspace<acc>& w, const Shape& shape, acc floor) {
   const Frame& f = w.f;
-  std::fill(out, out + shape.kernel_height * shape.kernel_width, acc(0));
+  if (f.rows < shape.kernel_height || f.columns < shape.kernel_width) {
+    std::fill(out, out + shape.kernel_height * shape.kernel_width, acc(0));
+  }
   const int64_t skip = (shape.kernel_height / 2 - f.reach_y) * shape.kernel_width + shape.kernel_width / 2 - f.reach_x;
   box_sums(
       w.total.data(), f.height, f.width, f.width, f.rows, f.columns, f.height, f.width, f.height - 1 - f.reach_y,
       f.width - 1 - f.reach_x, w.scratch, [&](int64_t i, const double* sums) {
         const int64_t at = skip + i * shape.kernel_width;
         const acc* sparse = w.grad_prior.data() + w.grad_lead + i * w.grad_stride;
-        for (int64_t k = 0; k < f.columns; ++k) {
-          out[at + k] = is_usable(prior[at + k]) ? floor * static_cast<acc>(sums[k]) + sparse[k] : acc(0);
-        }
+        const int64_t columns = f.columns;
+        simd_call([=] {
+          for (int64_t k = 0; k < columns; ++k) {
+            const acc sum = floor * static_cast<acc>(sums[k]) + sparse[k];
+            out[at + k] = is_usable(prior[at + k]) ? sum : acc(0);
+          }
+        });
       });
 }
 
@@ -233,6 +141,10 @@ void source_backward(
     acc floor, const Shape& shape, Workspace<acc>& w) {
   const int64_t kernel = shape.kernel_height * shape.kernel_width;
   const int64_t bias_size = shape.bias_maps ? shape.pixels() : 1;
+  std::vector<PairColumns<acc>> columns;
+  for (int64_t b = 0; b < shape.batch && groups.begin[source] < groups.begin[source + 1]; ++b) {
+    columns.emplace_back(PairList<acc>(active, w.f, shape, b, source), w.f);
+  }
   for (int64_t i = groups.begin[source]; i < groups.begin[source + 1]; ++i) {
     const int64_t edge = groups.order[i];
     const acc* kernel_data = prior + prior_of(prior_index, edge) * kernel;
@@ -244,12 +156,9 @@ void source_backward(
     for (int64_t b = 0; b < shape.batch; ++b) {
       const PairList<acc> list(active, w.f, shape, b, source);
       fill_slope<kVecs>(w, grad + (b * shape.targets + edges[2 * edge + 1]) * shape.pixels(), list);
-      if (grads.prior) {
-        add_prior_gradient(w, list);
-      }
-      if (grads.unary) {
-        add_unary_gradient(grads.unary + (b * shape.sources + source) * shape.pixels(), w, list);
-      }
+      add_gradients<kVecs>(
+          grads.prior ? w.grad_prior.data() + w.grad_lead : nullptr,
+          grads.unary ? grads.unary + (b * shape.sources + source) * shape.pixels() : nullptr, w, columns[b]);
     }
     if (grads.prior) {
       write_prior_gradient(grads.prior + edge * kernel, kernel_data, w, shape, floor);
@@ -324,8 +233,12 @@ std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cpu(
   constexpr const char* op = "_mrf_message_passing_backward";
   const Shape shape = check_backward(op, grad, unary, prior, bias, edges, prior_index, floor);
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
-  const GradientTensors out =
-      new_gradients(unary, prior, bias, acc_type, want_unary, want_prior, want_bias);
+  // Without shared priors every element of their gradient is written.
+  const bool written = want_prior && prior_index.empty() && grad.numel() > 0;
+  GradientTensors out = new_gradients(unary, prior, bias, acc_type, want_unary, want_prior && !written, want_bias);
+  if (written) {
+    out.prior = torch::stable::new_empty(unary, {prior.size(0), prior.size(1), prior.size(2)}, acc_type);
+  }
   if (grad.numel() == 0 || shape.edges == 0) {
     return {out.unary, out.prior, out.bias};
   }

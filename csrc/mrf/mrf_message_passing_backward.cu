@@ -229,6 +229,7 @@ template <typename T>
 struct Backward {
   using acc = acc_t<T>;
   const char* op;
+  Tensor memory;  // where to allocate
   const T* unary;
   const acc* grad;
   const acc* prior;
@@ -281,7 +282,7 @@ struct Backward {
     const BoxShape box{narrow(rows),         narrow(columns),
                        narrow(shape.height), narrow(shape.width),
                        narrow(shape.height - 1 - shape.reach_y), narrow(shape.width - 1 - shape.reach_x)};
-    launch_box_sums<acc, false>(op, boxes, rows * columns, columns, source, box, chunk.count, floor, stream);
+    launch_box_sums<acc, false>(op, memory, boxes, rows * columns, columns, source, box, chunk.count, floor, stream);
     const Tiles kernel_tiles = Tiles::of(rows, columns);
     launch(
         prior_gradient_kernel<T>, grid_of(op, static_cast<int64_t>(chunk.count) * kernel_tiles.count), dim3(kThreads),
@@ -297,6 +298,7 @@ void launch_backward(
   using acc = acc_t<T>;
   Backward<T> work;
   work.op = "_mrf_message_passing_backward";
+  work.memory = grad;
   work.shape = shape;
   work.tiles = Tiles::of(shape.height, shape.width);
   work.floor = static_cast<acc>(floor);
@@ -306,7 +308,7 @@ void launch_backward(
   uint32_t* mask_data = static_cast<uint32_t*>(masks.mutable_data_ptr());
   launch_masks(work.op, mask_data, unary.const_data_ptr<T>(), shape, work.tiles, work.floor, stream);
   const Tensor base = torch::stable::new_empty(grad, {shape.priors, shape.height, shape.width});
-  launch_base(work.op, base.mutable_data_ptr<acc>(), prior.const_data_ptr<acc>(), shape, work.floor, stream);
+  launch_base(work.op, base, prior.const_data_ptr<acc>(), shape, work.floor, stream);
 
   const int64_t most = std::min(shape.edges, shape.targets);
   const Tensor slopes = torch::stable::new_empty(grad, {most, shape.batch, shape.height, shape.width});

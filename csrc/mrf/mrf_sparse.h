@@ -324,16 +324,35 @@ struct Sums {
   Vec<acc> first[kVecs], second[kVecs];
 };
 
-template <int kVecs, bool kForward, typename acc>
+// A few vectors alone would wait for each other's sums: then several pairs add up side by side.
+template <int kVecs, typename acc>
 POSE_HD void accumulate(Sums<acc, kVecs>& sums, const acc* data, const Pair<acc>* pair, const Pair<acc>* end) {
   constexpr int lanes = vec_of<acc>::lanes;
-  for (; pair < end; ++pair) {
-    const acc* row = kForward ? data - pair->at : data + pair->at;
+  constexpr int kSide = kVecs == 1 ? 4 : kVecs == 2 ? 2 : 1;
+  Sums<acc, kVecs> parts[kSide] = {};
+  const auto add = [&](Sums<acc, kVecs>& to, const Pair<acc>& from) {
+    const acc* row = data - from.at;
     for (int n = 0; n < kVecs; ++n) {
       Vec<acc> v;
       std::memcpy(&v, row + n * lanes, sizeof(v));
-      sums.first[n] += (kForward ? pair->upper : pair->lower) * v;
-      sums.second[n] += (kForward ? pair->lower : pair->upper) * v;
+      to.first[n] += from.upper * v;
+      to.second[n] += from.lower * v;
+    }
+  };
+  if (kSide > 1) {
+    for (; pair + kSide <= end; pair += kSide) {
+      for (int m = 0; m < kSide; ++m) {
+        add(parts[m], pair[m]);
+      }
+    }
+  }
+  for (; pair < end; ++pair) {
+    add(sums, *pair);
+  }
+  for (int m = 0; kSide > 1 && m < kSide; ++m) {
+    for (int n = 0; n < kVecs; ++n) {
+      sums.first[n] += parts[m].first[n];
+      sums.second[n] += parts[m].second[n];
     }
   }
 }
@@ -351,7 +370,7 @@ POSE_HD void each_message(const Frame& f, const acc* prior, const PairList<acc>&
       const int64_t last = std::min<int64_t>(f.width - 1, x + f.block - 1 + f.reach_x) / kStrip;
       Sums<acc, kVecs> sums{};
       for (int64_t strip = first; strip <= last; ++strip) {
-        accumulate<kVecs, true>(sums, data, list.begin_row(strip, low), list.end_row(strip, high));
+        accumulate<kVecs>(sums, data, list.begin_row(strip, low), list.end_row(strip, high));
       }
       out(r, x, sums.first);
       if (r + 1 < f.height) {

@@ -8,6 +8,7 @@
 
 #include "common/cuda.cuh"
 #include "mrf/mrf_message_passing.h"
+#include "mrf/upload.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -52,23 +53,6 @@ struct EdgeTable {
   const int32_t* edge;
 };
 
-constexpr int kUpload = 960;  // a kernel's parameters hold 4 KiB
-struct Upload {
-  int32_t values[kUpload];
-};
-
-// Numbers of the host, passed by value: no copy from host memory, so calls can be captured.
-__global__ void __launch_bounds__(kThreads)
-    upload_kernel(int32_t* __restrict__ out, const Upload upload, int32_t count) {
-  for (int i = threadIdx.x; i < count; i += kThreads) {
-    out[i] = upload.values[i];
-  }
-}
-
-inline Tensor new_ints(const Tensor& like, int64_t count) {
-  return torch::stable::new_empty(like, {count}, ScalarType::Int);
-}
-
 // The table's memory; keep it while kernels read it.
 inline Tensor upload_edges(
     EdgeTable& table, const Tensor& like, const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index,
@@ -80,20 +64,8 @@ inline Tensor upload_edges(
       values.push_back(column < 2 ? edges[2 * e + column] : column == 2 ? prior_of(prior_index, e) : e);
     }
   }
-  const int64_t count = static_cast<int64_t>(values.size());
-  Tensor memory = new_ints(like, count);
-  int32_t* data = memory.mutable_data_ptr<int32_t>();
-  for (int64_t first = 0; first < count; first += kUpload) {
-    Upload upload;
-    const int64_t n = std::min<int64_t>(kUpload, count - first);
-    for (int64_t i = 0; i < n; ++i) {
-      upload.values[i] = static_cast<int32_t>(values[first + i]);
-    }
-    for (int64_t i = n; i < kUpload; ++i) {
-      upload.values[i] = 0;
-    }
-    launch(upload_kernel, dim3(1), dim3(kThreads), 0, stream, data + first, upload, n);
-  }
+  Tensor memory = upload_ints(like, values, stream);
+  const int32_t* data = static_cast<const int32_t*>(memory.const_data_ptr());
   const int64_t edge_count = static_cast<int64_t>(grouped.order.size());
   table.begin = data;
   table.source = data + groups + 1;
@@ -101,11 +73,6 @@ inline Tensor upload_edges(
   table.prior = table.target + edge_count;
   table.edge = table.prior + edge_count;
   return memory;
-}
-
-inline dim3 grid_of(const char* op, int64_t blocks) {
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": the maps are too large, got ", blocks, " blocks");
-  return dim3(static_cast<unsigned>(blocks));
 }
 
 // One block per tile of a map (B, V), one thread per quad: masks (B, V, tiles, kMaskWords).
@@ -304,24 +271,29 @@ struct BoxShape {
   int32_t out_rows, out_columns, window_rows, window_columns, lag_y, lag_x;
 };
 
-constexpr int kBoxRows = 8;  // per block
+// Where a block keeps its columns: in shared memory, or where they are too many for it, in a slice of global memory.
 constexpr int64_t kBoxBytes = 48 * 1024;
+struct BoxPlace {
+  double* memory;  // null: shared
+  int32_t rows;    // per block: many where it is slow to begin
 
-inline int64_t box_bytes(int64_t columns) {
-  return (2 * columns + 1) * sizeof(double);
-}
+  static int64_t doubles(int64_t columns) {
+    return 2 * columns + 1;
+  }
+};
 
-// One block owns kBoxRows rows of out: it slides sums of columns down, and takes differences of their running sums.
+// One block owns some rows of out: it slides sums of columns down, and takes differences of their running sums.
 template <typename acc, bool kUsable>
 __global__ void __launch_bounds__(kThreads, 4) box_sums_kernel(
     acc* __restrict__ out, const int64_t out_map_stride, const int64_t out_row_stride, const BoxSource<acc> source,
-    const BoxShape box, const acc scale) {
+    const BoxShape box, const BoxPlace place, const acc scale) {
   __shared__ double warp_totals[kWarps];
-  double* running = dynamic_shared<double>();  // columns + 1
+  double* running = place.memory ? place.memory + blockIdx.x * (2 * static_cast<int64_t>(source.columns) + 1)
+                                 : dynamic_shared<double>();  // columns + 1
   double* sums = running + source.columns + 1;
-  const int32_t groups = (box.out_rows + kBoxRows - 1) / kBoxRows;
+  const int32_t groups = (box.out_rows + place.rows - 1) / place.rows;
   const int64_t map = blockIdx.x / groups;
-  const int32_t first_row = static_cast<int32_t>(blockIdx.x % groups) * kBoxRows;
+  const int32_t first_row = static_cast<int32_t>(blockIdx.x % groups) * place.rows;
   const acc* in = source.data + map * source.map_stride;
   // Each thread owns neighbouring columns.
   const int32_t each = (source.columns + kThreads - 1) / kThreads;
@@ -341,7 +313,7 @@ __global__ void __launch_bounds__(kThreads, 4) box_sums_kernel(
     }
     sums[k] = sum;
   }
-  for (int32_t r = first_row; r < min(box.out_rows, first_row + kBoxRows); ++r) {
+  for (int32_t r = first_row; r < min(box.out_rows, first_row + place.rows); ++r) {
     // 1. Slide down, and add up the thread's columns.
     double total = 0;
     for (int32_t k = begin; k < end; ++k) {
@@ -384,23 +356,40 @@ __global__ void __launch_bounds__(kThreads, 4) box_sums_kernel(
   }
 }
 
+// like: a tensor on the device.
 template <typename acc, bool kUsable>
 void launch_box_sums(
-    const char* op, acc* out, int64_t out_map_stride, int64_t out_row_stride, const BoxSource<acc>& source,
-    const BoxShape& box, int64_t maps, acc scale, cudaStream_t stream) {
-  const int64_t bytes = box_bytes(source.columns);
-  PYPOSE_OPS_CHECK(
-      bytes <= kBoxBytes, op, ": on CUDA maps and priors must be at most ", kBoxBytes / 16 - 1,
-      " columns where they meet, got ", source.columns);
-  launch(
-      box_sums_kernel<acc, kUsable>, grid_of(op, maps * ceil_div(box.out_rows, kBoxRows)), dim3(kThreads), bytes,
-      stream, out, out_map_stride, out_row_stride, source, box, scale);
+    const char* op, const Tensor& like, acc* out, int64_t out_map_stride, int64_t out_row_stride,
+    const BoxSource<acc>& source, const BoxShape& box, int64_t maps, acc scale, cudaStream_t stream) {
+  const int64_t bytes = BoxPlace::doubles(source.columns) * static_cast<int64_t>(sizeof(double));
+  if (bytes <= kBoxBytes) {
+    const BoxPlace place{nullptr, 8};
+    launch(
+        box_sums_kernel<acc, kUsable>, grid_of(op, maps * ceil_div(box.out_rows, place.rows)), dim3(kThreads), bytes,
+        stream, out, out_map_stride, out_row_stride, source, box, place, scale);
+    return;
+  }
+  // Some maps at a time: 64 MiB, or what one needs.
+  constexpr int64_t kMemory = 64 * 1024 * 1024;
+  BoxPlace place{nullptr, 64};
+  const int64_t blocks = ceil_div(box.out_rows, place.rows);
+  const int64_t together = std::max<int64_t>(1, std::min(maps, kMemory / (blocks * bytes)));
+  const Tensor memory = torch::stable::new_empty(
+      like, {together * blocks * BoxPlace::doubles(source.columns)}, ScalarType::Double);
+  place.memory = memory.mutable_data_ptr<double>();
+  for (int64_t first = 0; first < maps; first += together) {
+    BoxSource<acc> part = source;
+    part.data += first * source.map_stride;
+    launch(
+        box_sums_kernel<acc, kUsable>, grid_of(op, std::min(together, maps - first) * blocks), dim3(kThreads), 0,
+        stream, out + first * out_map_stride, out_map_stride, out_row_stride, part, box, place, scale);
+  }
 }
 
 // base (P, H, W) = floor * the sum of every prior over the displacements that stay in the map.
 template <typename acc>
 void launch_base(
-    const char* op, acc* base, const acc* prior, const Shape& shape, acc floor, cudaStream_t stream) {
+    const char* op, const Tensor& out, const acc* prior, const Shape& shape, acc floor, cudaStream_t stream) {
   const auto narrow = [](int64_t n) { return static_cast<int32_t>(n); };
   const acc* corner = prior + (shape.kernel_height / 2 - shape.reach_y) * shape.kernel_width +
       (shape.kernel_width / 2 - shape.reach_x);
@@ -410,7 +399,7 @@ void launch_base(
   const BoxShape box{narrow(shape.height), narrow(shape.width),   narrow(shape.height),
                      narrow(shape.width),  narrow(shape.reach_y), narrow(shape.reach_x)};
   launch_box_sums<acc, true>(
-      op, base, shape.pixels(), shape.width, source, box, shape.priors, floor, stream);
+      op, out, out.mutable_data_ptr<acc>(), shape.pixels(), shape.width, source, box, shape.priors, floor, stream);
 }
 
 template <typename T>

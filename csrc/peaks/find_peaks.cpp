@@ -1,8 +1,8 @@
 // find_peaks on the CPU: one thread takes whole maps, one after the other.
 //
-// Most of a map is below the threshold: rows without a pixel above it are passed over, a group of rows at a time. In the
-// others a maximum over the window finds the candidates, pixels with no higher one in reach. Once there are many peaks the
-// threshold rises to the last of the best.
+// Most of a map is below the threshold: rows without a pixel above it are passed over, a group of rows at a time. In
+// the others a maximum over the window finds the candidates, pixels with no higher one in reach. Once there are many
+// peaks the threshold rises to the last of the best.
 #include "peaks/find_peaks.h"
 
 #include <algorithm>
@@ -26,14 +26,14 @@ constexpr int kSpare = 64;   // peaks kept beyond twice those wanted before the 
 
 // What the search through the maps of one thread needs, kept from map to map.
 //
-// A group of rows is copied with `radius` rows on both sides, in the arithmetic type, what is not finite and what is outside
-// of the map as the lowest. Rows are `stride` apart, `radius` lowest columns between them, so that no window is clipped and
-// loops run over all rows of the group at once.
+// A group of rows is copied with `reach` rows on both sides, in the arithmetic type, what is not finite and what is
+// outside of the map as the lowest. Rows are `stride` apart, `radius` lowest columns between them, so that no window is
+// clipped and loops run over all rows of the group at once.
 template <typename acc>
 struct Workspace {
   static constexpr acc lowest = -std::numeric_limits<acc>::infinity();
 
-  int radius, group, stride;
+  int radius, reach, group, stride;  // reach: the radius, as far as there are rows
   std::vector<acc> rows;
   std::vector<acc> others, down;  // maxima of the windows without their pixel; down the columns
   std::vector<key_t<acc>> flags;
@@ -42,18 +42,19 @@ struct Workspace {
   std::vector<int> queue;
 
   Workspace(int width, int height, int radius)
-      : radius(radius), group(std::min(height, std::max(1, kGroup / width))), stride(width + radius),
-        rows(size_t(group + 2 * radius) * stride + 2 * radius, lowest), others(size_t(group) * stride),
+      : radius(radius), reach(std::min(radius, height - 1)), group(std::min(height, std::max(1, kGroup / width))),
+        stride(width + radius), rows(size_t(group + 2 * reach) * stride + 2 * radius, lowest),
+        others(size_t(group) * stride),
         down(size_t(group) * stride + 2 * radius, lowest), flags(size_t(group) * stride) {}
 
   // The group's first pixel in `rows`.
   acc* first() {
-    return rows.data() + radius + size_t(radius) * stride;
+    return rows.data() + radius + size_t(reach) * stride;
   }
 
   template <typename scalar>
   void load(const MapView<scalar>& map, int top, int bottom) {
-    for (int y = top - radius; y < bottom + radius; ++y) {
+    for (int y = top - reach; y < bottom + reach; ++y) {
       acc* __restrict__ into = first() + static_cast<int64_t>(y - top) * stride;
       if (y < 0 || y >= map.height) {
         std::fill(into, into + map.width, lowest);
@@ -98,8 +99,8 @@ struct Above {
   }
 };
 
-// A candidate is a pixel above the threshold with no higher one in reach; alone, it has no equal one either. Flags are as
-// wide as the pixels: a loop over narrower ones is cut into narrower vectors.
+// A candidate is a pixel above the threshold with no higher one in reach; alone, it has no equal one either. Flags are
+// as wide as the pixels: a loop over narrower ones is cut into narrower vectors.
 constexpr int kTied = 1;
 constexpr int kAlone = 2;
 
@@ -140,7 +141,7 @@ bool flag_in_windows(acc threshold, int64_t count, Workspace<acc>& work) {
   acc* __restrict__ down = work.down.data() + work.radius;
   key_t<acc>* __restrict__ flags = work.flags.data();
   std::fill(others, others + count, Workspace<acc>::lowest);
-  for (int i = 1; i <= work.radius; ++i) {
+  for (int i = 1; i <= work.reach; ++i) {
     const acc* __restrict__ above = own - static_cast<int64_t>(i) * work.stride;
     const acc* __restrict__ below = own + static_cast<int64_t>(i) * work.stride;
     for (int64_t x = 0; x < count; ++x) {
@@ -258,8 +259,9 @@ void search(const MapView<scalar>& map, acc threshold, int most, Workspace<acc>&
     }
     work.load(map, top, bottom);
     const int64_t count = static_cast<int64_t>(bottom - top) * work.stride;
-    const bool some = work.radius == 1 ? flag_among_neighbours(above.threshold, count, work)
-                                       : flag_in_windows(above.threshold, count, work);
+    const bool adjacent = work.radius == 1 && work.reach == 1;
+    const bool some = adjacent ? flag_among_neighbours(above.threshold, count, work)
+                               : flag_in_windows(above.threshold, count, work);
     if (some) {
       add_peaks(map, top, bottom, work);
     }

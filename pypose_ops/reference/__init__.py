@@ -8,6 +8,7 @@ from .grouping import group_by_tags, group_people, oks, oks_nms, score_limbs
 from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
+from .mrf_tree import max_product, sum_product
 from .patches import box_vote, crop_patches
 from .peaks import decode_heatmaps
 from .peaks_local import find_peaks
@@ -25,6 +26,7 @@ __all__ = [
     "group_people",
     "heatmap_mse_loss",
     "limb_masks",
+    "max_product",
     "mrf_message_passing",
     "offset_heatmaps",
     "oks",
@@ -33,4 +35,5 @@ __all__ = [
     "score_limbs",
     "simcc_labels",
     "soft_argmax",
+    "sum_product",
 ]

@@ -177,7 +177,7 @@ def _dark_step(maps, peak, kernel_size, refine, parity):
             for dy in range(-2, 3)
             if abs(dx) + abs(dy) <= 2
         ]
-        scale = _around(maps, peak)(0, 0) / torch.stack(diamond).amax(0) if parity == "mmpose" else 1.0
+        scale = _around(maps, peak)(0, 0) / torch.stack(diamond).amax(0).clamp(min=0) if parity == "mmpose" else 1.0
 
         def h(dx, dy):
             return (blurred(dx, dy) * scale).clamp(1e-3, 50).log()

@@ -20,8 +20,14 @@ def broken(draw, call):
     value = call.arguments[name]
     changed = other(draw, call, name, value)
     grad = tuple(n for n in call.grad if n != name)
+    coarser = getattr(changed, "dtype", None) in (torch.float16, torch.float32) and call.dtype == torch.float64
     return dataclasses.replace(
-        call, arguments=call.arguments | {name: changed}, grad=grad, valid=False, broken=f"{name} = {brief(changed)}"
+        call,
+        dtype=changed.dtype if coarser else call.dtype,
+        arguments=call.arguments | {name: changed},
+        grad=grad,
+        valid=False,
+        broken=f"{name} = {brief(changed)}",
     )
 
 

@@ -61,7 +61,7 @@ def supervise(options, end, state):
             return
         if os.WIFSIGNALED(status):
             name = signal.Signals(os.WTERMSIG(status)).name
-            text = f"hung for {options.limit:g} s" if name == "SIGALRM" else f"died of {name}"
+            text = f"hung for {options.limit:g} s" if name in ("SIGALRM", "SIGPROF") else f"died of {name}"
         else:
             text = f"ended the process with status {os.WEXITSTATUS(status)}"
         state.failures += 1
@@ -84,7 +84,9 @@ def work(options, first, end, state):
 def calls(options, first, end, state):
     for number in range(first, end):
         state.number = number
-        signal.setitimer(signal.ITIMER_REAL, options.limit)  # without a handler the alarm ends the process
+        # Without a handler the alarms end the process: of computing, and of waiting for something that never comes.
+        signal.setitimer(signal.ITIMER_PROF, options.limit)
+        signal.setitimer(signal.ITIMER_REAL, 10 * options.limit)
         if options.only and drawn(options.seed, number, options.scale).name != options.only:
             continue
         call, failure = check(options.seed, number, options.device, options.scale)
@@ -93,6 +95,7 @@ def calls(options, first, end, state):
         if failure:
             state.failures += 1
             report(options, number, failure, call)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -118,7 +121,7 @@ def show(options):
     call = drawn(options.seed, options.call, options.scale)
     torch.set_printoptions(precision=9, linewidth=160, threshold=2000)
     print(
-        f"{call.name}, gradients of {', '.join(call.grad) or 'nothing'}{', broken: ' + call.broken if call.broken else ''}"
+        f"{call.name}, gradients of {', '.join(call.grad) or 'nothing'}" + (f", {call.broken}" if call.broken else "")
     )
     for name, value in call.arguments.items():
         layout = ""

@@ -22,7 +22,8 @@ def affine(draw, count, size, image, spoilt=True):
             center = np.round(2 * center) / 2
         offset = center - linear @ np.asarray([(size[1] - 1) / 2, (size[0] - 1) / 2])
         out = np.concatenate([linear, offset[..., None]], -1)
-    return draw.bounded(draw.spoil(out), 1e30) if spoilt else out
+    # Not 1e30 here and -1e30 there, which cancel or not by the order of the sum.
+    return draw.bounded(draw.spoil(out), 1e4) if spoilt else out
 
 
 def pictures(draw, dtype, channels):

@@ -5,7 +5,7 @@ import torch
 from pypose_ops.peaks import _PARITIES_OF, REFINES
 
 from .calls import Call, operator
-from .draws import COORDINATE_DTYPES, MAP_DTYPES
+from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
 def maps_of(draw, dtype, channels=None):
@@ -45,11 +45,16 @@ def decode_heatmaps(draw):
     joints = draw.count(4)
     parity = draw.pick((None, *_PARITIES_OF.get(refine, (None,))))
     maps = maps_of(draw, dtype, 3 * joints if refine == "offset" else joints)
-    # There the logarithms are clamped, H of the clamped ones is singular but for 1e-7, and a step is taken all the same:
-    # of noise it says nothing in float32, and has seven digits in float64.
+    # There logarithms are clamped, H may be singular but for 1e-7, and a step is taken all the same: of noise that says
+    # nothing in float32, and has seven digits in float64.
     singular = refine == "dark_udp" and parity is not None
-    if singular and dtype != torch.float64:
-        maps = draw.tensor(draw.peaks(tuple(maps.shape)), dtype)
+    clear = singular and dtype != torch.float64
+    if clear:  # a peak within a map that is wider than the blur
+        size = (12 + draw.integer(0, 8), 12 + draw.integer(0, 8))
+        maps = draw.tensor(draw.peaks((*maps.shape[:2], *size)), dtype)
+    elif refine == "offset":  # blurred, few values or a mirror nearby leave pixels equal but for rounding
+        size = (draw.integer(3, 20), draw.integer(3, 20))
+        maps = draw.tensor(draw.spoil(draw.random.random((*maps.shape[:2], *size)), kinds=NOT_FINITE), dtype)
     arguments = {
         "heatmaps": maps,
         "refine": refine,
@@ -59,7 +64,10 @@ def decode_heatmaps(draw):
         "return_covariance": refine in ("dark", "dark_udp") and draw.chance(0.3),
     }
     arguments |= kernel(draw, refine) | flips(draw, maps, joints)
+    if clear:
+        arguments |= {"kernel_size": draw.pick((3, 5, 7, 9)), "sigma": None}
     if refine == "offset":
+        arguments |= {"kernel_size": draw.integer(0, min(maps.shape[-2:]) // 4) * 2 + 1, "sigma": None}
         arguments["radius"] = draw.number(0.5, 6)
     perturbed = {"heatmaps": 0.0, "flipped": 0.0, "transform": 0.0}
     return Call("decode_heatmaps", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)
@@ -100,23 +108,29 @@ def soft_argmax(draw):
         "return_variance": draw.chance(0.4),
     }
     grad = ("heatmaps",) if draw.chance(0.5) else ()
-    return Call("soft_argmax", arguments, grad, dtype, {"heatmaps": 0.0})
+    # The temperature is a factor of the gradient, and so of its rounding.
+    lost = arguments["temperature"] * (1e-12 if dtype == torch.float64 else 1e-6) if grad else 0.0
+    return Call("soft_argmax", arguments, grad, dtype, {"heatmaps": 0.0}, lost=lost)
 
 
 @operator("decode_simcc", whole=2)
 def decode_simcc(draw):
     dtype = draw.pick(MAP_DTYPES)
     batch, joints = draw.count(3), draw.count(4)
-    x, y = (draw.tensor(draw.maps((batch, joints, 1, draw.size(40)[1]))[:, :, 0], dtype) for _ in range(2))
+    parity = draw.pick((None, None, "mmpose"))
+    # A step where the logarithm is straight but for 1e-9: as in decode_heatmaps.
+    singular = parity is not None
+    values = draw.peaks if singular and dtype != torch.float64 else draw.maps
+    x, y = (draw.tensor(values((batch, joints, 1, draw.size(40)[1]))[:, :, 0], dtype) for _ in range(2))
     sigmas = (0.5, 2, 6.0, (4.9, 5.66))
     arguments = {
         "x": x,
         "y": y,
         "split_ratio": draw.pick((1, 2.0, 2.0, 3, 1.3)),
         "refine": draw.pick(("none", "dark", "dark")),
-        "parity": draw.pick((None, None, "mmpose")),
-        "transform": draw.transform(batch),
-        "max_offset": limit(draw),
+        "parity": parity,
+        "transform": None if singular else draw.transform(batch),
+        "max_offset": draw.uniform(0, 3) if singular else limit(draw),
     }
     if draw.chance(0.5):
         arguments["sigma"] = draw.pick(sigmas)
@@ -124,4 +138,4 @@ def decode_simcc(draw):
         one = 2 * draw.integer(0, 20) + 1
         arguments["kernel_size"] = draw.pick((one, (one, 2 * draw.integer(0, 63) + 1)))
     perturbed = {"x": 0.0, "y": 0.0, "transform": 0.0}
-    return Call("decode_simcc", arguments, (), dtype, perturbed)
+    return Call("decode_simcc", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)

@@ -1,6 +1,6 @@
 """Every operator that can be drawn; importing this registers them."""
 
-from . import grouping_calls, patch_calls, peak_calls, target_calls  # noqa: F401
+from . import grouping_calls, patch_calls, peak_calls, target_calls, tree_calls  # noqa: F401
 from .calls import OPERATORS, public_operators
 
 

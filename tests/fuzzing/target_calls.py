@@ -3,15 +3,15 @@
 import torch
 
 from .calls import Call, operator
-from .draws import COORDINATE_DTYPES, MAP_DTYPES
+from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
-def keypoints_of(draw, size, people=True):
+def keypoints_of(draw, size, people=True, farthest=float("inf")):
     """Keypoints (B, K, 2) or (B, P, K, 2)."""
     shape = (draw.count(3), draw.count(4))
     if people and draw.chance(0.5):
         shape = (shape[0], draw.count(4), shape[1])
-    return draw.tensor(draw.points(shape, size), draw.pick(COORDINATE_DTYPES))
+    return draw.tensor(draw.bounded(draw.points(shape, size), farthest), draw.pick(COORDINATE_DTYPES))
 
 
 def sigma_of(draw, keypoints):
@@ -76,19 +76,21 @@ def heatmap_mse_loss(draw):
     shape = (keypoints.shape[0], keypoints.shape[-2], *size)
     if draw.chance(0.3):
         shape = (draw.count(2), *shape)
+    options = drawing(draw, keypoints)
+    # Of one that adds up to 1 the gradient is a difference, of what may be a thousand times larger.
+    limit = 1.0 if options["normalize"] == "sum" else 1e12
     weight = None
     if draw.chance(0.5):
         of = shape[:-2][draw.pick((0, 0, len(shape) - 3)) :]
-        values = draw.spoil(draw.random.random(of) - 0.2)
-        # Not above half of the largest number: the gradient, of twice the weight, would overflow.
-        weight = draw.tensor(draw.bounded(values, 1e37), draw.pick(COORDINATE_DTYPES))
+        values = draw.spoil(draw.random.random(of) - 0.2, kinds=(*NOT_FINITE, 0.0, -0.0, 1e-6, 65504.0))
+        weight = draw.tensor(draw.bounded(values, limit), draw.pick(COORDINATE_DTYPES))
     arguments = {
-        "pred": draw.tensor(draw.maps(shape), dtype),
+        "pred": draw.tensor(draw.bounded(draw.maps(shape), limit), dtype),
         "keypoints": keypoints,
         "weight": weight,
         # The mean of nothing is NaN, as in torch.
         "reduction": draw.pick(("none", "mean", "sum")) if 0 not in shape else draw.pick(("none", "sum")),
-    } | drawing(draw, keypoints)
+    } | options
     # The derivative of NaN is none: what a blob that reaches no pixel gets from a map of NaN is not defined.
     grad = differentiable(draw, arguments) if arguments["pred"].isfinite().all() else ()
     grad += ("pred",) if draw.chance(0.5) else ()
@@ -127,7 +129,8 @@ def limb_masks(draw):
 @operator("offset_heatmaps")
 def offset_heatmaps(draw):
     size = draw.size()
-    keypoints = keypoints_of(draw, size)
+    # Some way from 1e6, where a keypoint that is moved a little is left out.
+    keypoints = keypoints_of(draw, size, farthest=5e5)
     dtype = draw.pick(MAP_DTYPES)
     arguments = {
         "keypoints": keypoints,

@@ -1,0 +1,160 @@
+// max_product on CUDA: one thread owns a row, then a column, of a message.
+#include "mrf/max_product.h"
+
+#include <tuple>
+
+#include "mrf/tree.cuh"
+
+namespace pypose_ops {
+namespace {
+
+// Memory of a level's messages, (B, count, H, W) each.
+template <typename acc>
+struct Scratch {
+  acc* source;
+  acc* rows;
+  acc* from;
+  int16_t* hull;
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) max_messages_kernel(
+    acc_t<T>* messages, int16_t* __restrict__ steps, const T* __restrict__ unary,
+    const acc_t<T>* __restrict__ deformation, const Tables t, const Level level, const Scratch<acc_t<T>> scratch,
+    const Shape shape) {
+  using acc = acc_t<T>;
+  const Job job(level);
+  const int64_t pixels = shape.pixels();
+  acc* maps = messages + job.b * shape.messages() * pixels;
+  acc* source = scratch.source + job.local * pixels;
+  acc* rows = scratch.rows + job.local * pixels;
+  acc* from = scratch.from + job.local * pixels;
+  int16_t* hull = scratch.hull + job.local * pixels;
+  int16_t* own_steps = steps + (job.b * shape.messages() + job.i) * kSteps * pixels;
+  fill_source(source, unary + job.b * shape.joints * pixels, maps, t, job.i, pixels);
+  __syncthreads();
+  const Spring<acc> along_x = spring_of(deformation, t.edge[job.i], t.sign[job.i], 0);
+  for (int64_t y = threadIdx.x; y < shape.height; y += kThreads) {
+    const int64_t first = y * shape.width;
+    transform_line<acc>(
+        {source + first, rows + first, own_steps + first, 1, hull + first, from + first, 1,
+         static_cast<int>(shape.width)},
+        along_x);
+  }
+  __syncthreads();
+  const Spring<acc> along_y = spring_of(deformation, t.edge[job.i], t.sign[job.i], 1);
+  acc* out = maps + job.i * pixels;
+  for (int64_t x = threadIdx.x; x < shape.width; x += kThreads) {
+    transform_line<acc>(
+        {rows + x, out + x, own_steps + pixels + x, shape.width, hull + x, from + x, shape.width,
+         static_cast<int>(shape.height)},
+        along_y);
+  }
+}
+
+// One thread per pixel of a joint.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) max_beliefs_kernel(
+    acc_t<T>* __restrict__ beliefs, const acc_t<T>* __restrict__ messages, const T* __restrict__ unary, const Tables t,
+    const Shape shape) {
+  using acc = acc_t<T>;
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (index >= shape.batch * shape.joints * shape.pixels()) {
+    return;
+  }
+  const int64_t map = index / shape.pixels();
+  beliefs[index] = add_messages<false>(
+      evidence(static_cast<acc>(unary[index])),
+      messages + map / shape.joints * shape.messages() * shape.pixels(), t, static_cast<int32_t>(map % shape.joints),
+      -1, index % shape.pixels(), shape.pixels());
+}
+
+// One block per image: the root's highest pixel, the first of equals, and the pose from there.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) decode_kernel(
+    acc_t<T>* __restrict__ coords, acc_t<T>* __restrict__ scores, const acc_t<T>* __restrict__ beliefs,
+    const T* __restrict__ unary, const int16_t* __restrict__ steps, const Tables t, const int64_t root,
+    const Shape shape) {
+  using acc = acc_t<T>;
+  __shared__ acc values[kThreads];
+  __shared__ int64_t places[kThreads];
+  const int64_t b = blockIdx.x;
+  const acc* map = beliefs + (b * shape.joints + root) * shape.pixels();
+  acc highest = -std::numeric_limits<acc>::infinity();
+  int64_t best = -1;
+  for (int64_t p = threadIdx.x; p < shape.pixels(); p += kThreads) {
+    if (map[p] > highest) {
+      highest = map[p];
+      best = p;
+    }
+  }
+  values[threadIdx.x] = highest;
+  places[threadIdx.x] = best;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int i = 1; i < kThreads; ++i) {
+      if (places[i] >= 0 && (values[i] > highest || (values[i] == highest && places[i] < best))) {
+        highest = values[i];
+        best = places[i];
+      }
+    }
+    decode(
+        coords + b * shape.joints * 2, scores + b * shape.joints, unary + b * shape.joints * shape.pixels(),
+        steps + b * shape.messages() * kSteps * shape.pixels(), t, shape, best);
+  }
+}
+
+template <typename T>
+void launch_max_product(
+    const char* op, const MaxProductTensors& out, const Tensor& unary, const Tensor& deformation,
+    const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
+  using acc = acc_t<T>;
+  const Tensor table_memory = upload_ints(unary, schedule.values, stream);
+  const Tables t = schedule.tables(static_cast<const int32_t*>(table_memory.const_data_ptr()));
+  const ScalarType type = acc_scalar_type(unary.scalar_type());
+  const Tensor messages =
+      torch::stable::new_empty(unary, {shape.batch, shape.messages(), shape.height, shape.width}, type);
+  const int64_t level_maps = shape.batch * widest_level(schedule) * shape.pixels();
+  const Tensor buffers = torch::stable::new_empty(unary, {3, level_maps}, type);
+  const Tensor hull = torch::stable::new_empty(unary, {level_maps}, ScalarType::Short);
+  acc* buffer = buffers.mutable_data_ptr<acc>();
+  const Scratch<acc> scratch{buffer, buffer + level_maps, buffer + 2 * level_maps, hull.mutable_data_ptr<int16_t>()};
+  each_level(schedule, false, [&](const Level& level) {
+    launch(
+        max_messages_kernel<T>, grid_of(op, shape.batch * level.count), dim3(kThreads), 0, stream,
+        messages.mutable_data_ptr<acc>(), out.steps.mutable_data_ptr<int16_t>(), unary.const_data_ptr<T>(),
+        deformation.const_data_ptr<acc>(), t, level, scratch, shape);
+  });
+  launch(
+      max_beliefs_kernel<T>, grid_of(op, ceil_div(out.max_marginals.numel(), kThreads)), dim3(kThreads), 0, stream,
+      out.max_marginals.mutable_data_ptr<acc>(), messages.const_data_ptr<acc>(), unary.const_data_ptr<T>(), t, shape);
+  launch(
+      decode_kernel<T>, grid_of(op, shape.batch), dim3(kThreads), 0, stream, out.coords.mutable_data_ptr<acc>(),
+      out.scores.mutable_data_ptr<acc>(), out.max_marginals.const_data_ptr<acc>(), unary.const_data_ptr<T>(),
+      out.steps.const_data_ptr<int16_t>(), t, root, shape);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> max_product_cuda(
+    const Tensor& unary, std::vector<int64_t> edges, const Tensor& deformation, int64_t root) {
+  constexpr const char* op = "max_product";
+  const Shape shape = check_inputs(op, unary, edges, deformation, root);
+  const Schedule schedule = make_schedule(op, edges, shape.joints, root);
+  const DeviceGuard guard(unary.get_device_index());
+  const MaxProductTensors out = new_max_product(unary, shape);
+  if (shape.batch > 0) {
+    const Tensor dense = torch::stable::contiguous(unary);
+    const Tensor springs = as_contiguous(deformation, acc_scalar_type(unary.scalar_type()));
+    PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
+      launch_max_product<scalar_t>(op, out, dense, springs, schedule, root, shape, current_stream(unary));
+    });
+  }
+  return {out.max_marginals, out.coords, out.scores, out.steps};
+}
+
+}  // namespace
+
+PYPOSE_OPS_CUDA_LIBRARY(m) {
+  m.impl("max_product", TORCH_BOX(&max_product_cuda));
+}
+
+}  // namespace pypose_ops

@@ -1,0 +1,159 @@
+// The gradient of sum_product on CUDA: one thread owns a source pixel, and adds up the targets of its line.
+#include <tuple>
+
+#include "mrf/sum_product.cuh"
+
+namespace pypose_ops {
+namespace {
+
+// Sum over t of grad[t] exp(value - cost(s, t) - message[t]); `sums` also gets it times the stretch and its square.
+template <typename acc>
+__device__ __forceinline__ acc share_line(
+    StretchSums& sums, const acc* grad, const acc* message, int64_t stride, int n, int s,
+    acc value, const Spring<acc>& spring) {
+  acc total = 0;
+  for (int t = 0; t < n; ++t) {
+    const acc part = grad[t * stride] * ::exp(value - spring.cost(s, t) - offset_of(message[t * stride]));
+    total += part;
+    sums.add(part, bounded_stretch(spring, s, t));
+  }
+  return total;
+}
+
+// Memory of a level's messages, (B, count, H, W) each: their sources, after the pass along x, and the gradients of the
+// messages and of what the pass along x left.
+template <typename acc>
+struct Scratch {
+  acc* source;
+  acc* rows;
+  acc* at_targets;
+  acc* at_rows;
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) sum_pass_back_kernel(
+    acc_t<T>* maps, double* __restrict__ partial, const acc_t<T>* __restrict__ grads, const T* __restrict__ unary,
+    const acc_t<T>* __restrict__ messages, const acc_t<T>* __restrict__ deformation, const Tables t, const Level level,
+    const Scratch<acc_t<T>> scratch, const Shape shape) {
+  using acc = acc_t<T>;
+  __shared__ double shared[kWarps];
+  const Job job(level);
+  const int64_t pixels = shape.pixels();
+  const int64_t width = shape.width;
+  acc* image = maps + job.b * shape.messages() * pixels;
+  const acc* kept = messages + job.b * shape.messages() * pixels;
+  const acc* message = kept + job.i * pixels;
+  acc* source = scratch.source + job.local * pixels;
+  acc* rows = scratch.rows + job.local * pixels;
+  acc* at_targets = scratch.at_targets + job.local * pixels;
+  acc* at_rows = scratch.at_rows + job.local * pixels;
+  fill_source(source, unary + job.b * shape.joints * pixels, kept, t, job.i, pixels);
+  fill_incoming(at_targets, grads + job.b * shape.joints * pixels, image, t, job.i, pixels);
+  __syncthreads();
+  const Spring<acc> along_x = spring_of(deformation, t.edge[job.i], t.sign[job.i], 0);
+  const Spring<acc> along_y = spring_of(deformation, t.edge[job.i], t.sign[job.i], 1);
+  pass_x(rows, source, along_x, shape);
+  __syncthreads();
+  StretchSums sums_x{0, 0}, sums_y{0, 0};
+  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
+    const int64_t x = p % width;
+    at_rows[p] = share_line(
+        sums_y, at_targets + x, message + x, width, static_cast<int>(shape.height), static_cast<int>(p / width), rows[p],
+        along_y);
+  }
+  __syncthreads();
+  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
+    const int64_t first = p - p % width;
+    image[job.i * pixels + p] = share_line(
+        sums_x, at_rows + first, rows + first, 1, static_cast<int>(width), static_cast<int>(p - first), source[p],
+        along_x);
+  }
+  const double sums[4] = {sums_x.first, sums_x.second, sums_y.first, sums_y.second};
+  for (int n = 0; n < 4; ++n) {
+    const double sum = block_sum(sums[n], shared);
+    if (threadIdx.x == 0) {
+      partial[(job.b * shape.messages() + job.i) * 4 + n] = sum;
+    }
+  }
+}
+
+// One block per joint of an image: the gradient of its belief.
+template <typename acc>
+__global__ void __launch_bounds__(kThreads) sum_belief_gradient_kernel(
+    acc* __restrict__ out, const acc* __restrict__ grad, const acc* __restrict__ grad_partition,
+    const acc* __restrict__ log_marginals, const int64_t root, const Shape shape) {
+  __shared__ double shared[kWarps];
+  __shared__ acc rest;
+  const int64_t first = blockIdx.x * shape.pixels();
+  double sum = 0;
+  for (int64_t p = threadIdx.x; p < shape.pixels(); p += kThreads) {
+    sum += is_possible(log_marginals[first + p]) ? static_cast<double>(grad[first + p]) : 0.0;
+  }
+  sum = block_sum(sum, shared);
+  if (threadIdx.x == 0) {
+    const acc of_partition = blockIdx.x % shape.joints == root ? grad_partition[blockIdx.x / shape.joints] : acc(0);
+    rest = of_partition - static_cast<acc>(sum);
+  }
+  __syncthreads();
+  for (int64_t p = threadIdx.x; p < shape.pixels(); p += kThreads) {
+    const acc logarithm = log_marginals[first + p];
+    out[first + p] = is_possible(logarithm) ? grad[first + p] + rest * ::exp(logarithm) : acc(0);
+  }
+}
+
+template <typename T>
+void launch_backward(
+    const Tensor& grad_unary, const Tensor& grad_deformation, const Tensor& grad, const Tensor& grad_partition,
+    const Tensor& unary, const Tensor& log_marginals, const Tensor& messages, const Tensor& deformation,
+    const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
+  using acc = acc_t<T>;
+  const Tensor table_memory = upload_ints(grad, schedule.values, stream);
+  const Tables t = schedule.tables(static_cast<const int32_t*>(table_memory.const_data_ptr()));
+  const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
+  const Tensor partial = torch::stable::new_empty(grad, {shape.batch, shape.messages(), 4}, ScalarType::Double);
+  const int64_t level_maps = shape.batch * widest_level(schedule) * shape.pixels();
+  const Tensor buffers = torch::stable::new_empty(grad, {4, level_maps});
+  acc* out = grad_unary.mutable_data_ptr<acc>();
+  acc* buffer = buffers.mutable_data_ptr<acc>();
+  const Scratch<acc> scratch{buffer, buffer + level_maps, buffer + 2 * level_maps, buffer + 3 * level_maps};
+  launch(
+      sum_belief_gradient_kernel<acc>, grid_of(kSumBackward, shape.batch * shape.joints), dim3(kThreads), 0, stream,
+      out, grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
+      shape);
+  each_level(schedule, true, [&](const Level& level) {
+    launch(
+        sum_pass_back_kernel<T>, grid_of(kSumBackward, shape.batch * level.count), dim3(kThreads), 0, stream,
+        maps.mutable_data_ptr<acc>(), partial.mutable_data_ptr<double>(), out, unary.const_data_ptr<T>(),
+        messages.const_data_ptr<acc>(), deformation.const_data_ptr<acc>(), t, level, scratch, shape);
+  });
+  finish_gradients<acc>(kSumBackward, grad_unary, grad_deformation, maps, partial, deformation, t, shape, stream);
+}
+
+std::tuple<Tensor, Tensor> sum_product_backward_cuda(
+    const Tensor& grad, const Tensor& grad_partition, const Tensor& unary, const Tensor& log_marginals,
+    const Tensor& messages, const Tensor& deformation, std::vector<int64_t> edges, int64_t root) {
+  const Shape shape = check_sum_backward(grad, grad_partition, unary, log_marginals, messages, deformation, edges, root);
+  const Schedule schedule = make_schedule(kSumBackward, edges, shape.joints, root);
+  const DeviceGuard guard(grad.get_device_index());
+  const Tensor grad_unary =
+      torch::stable::new_empty(log_marginals, {shape.batch, shape.joints, shape.height, shape.width});
+  const Tensor grad_deformation = torch::stable::new_zeros(log_marginals, {shape.edges, 4});
+  if (shape.batch > 0) {
+    PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), kSumBackward, [&] {
+      launch_backward<scalar_t>(
+          grad_unary, grad_deformation, torch::stable::contiguous(grad), torch::stable::contiguous(grad_partition),
+          torch::stable::contiguous(unary), torch::stable::contiguous(log_marginals),
+          torch::stable::contiguous(messages), as_contiguous(deformation, log_marginals.scalar_type()), schedule, root,
+          shape, current_stream(grad));
+    });
+  }
+  return {grad_unary, grad_deformation};
+}
+
+}  // namespace
+
+PYPOSE_OPS_CUDA_LIBRARY(m) {
+  m.impl("_sum_product_backward", TORCH_BOX(&sum_product_backward_cuda));
+}
+
+}  // namespace pypose_ops

@@ -1,0 +1,167 @@
+// What the CUDA kernels of max_product and sum_product share. One block owns one message of one image: it adds up the
+// source, and runs along x and then along y. One launch per level of the tree.
+#pragma once
+
+#include "common/cuda.cuh"
+#include "mrf/tree.h"
+#include "mrf/upload.cuh"
+
+namespace pypose_ops {
+namespace {
+
+using namespace tree;
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarpSize;
+
+// Messages [first, first + count) of the schedule.
+struct Level {
+  int32_t first, count;
+};
+
+// Which message of which image a block owns.
+struct Job {
+  int64_t b;
+  int32_t i;      // the message
+  int64_t local;  // in buffers of the level, (B, count, H, W)
+
+  __device__ explicit Job(const Level& level)
+      : b(blockIdx.x / level.count),
+        i(level.first + static_cast<int32_t>(blockIdx.x % level.count)),
+        local(blockIdx.x) {}
+};
+
+// One pixel of a joint's base plus the messages into it, but for `except`; kReversed: plus the maps of their reverses.
+template <bool kReversed, typename acc>
+__device__ __forceinline__ acc add_messages(
+    acc base, const acc* maps, const Tables& t, int32_t joint, int32_t except, int64_t pixel,
+    int64_t pixels) {
+  acc sum = base;
+  for (int32_t j = t.into_begin[joint]; j < t.into_begin[joint + 1]; ++j) {
+    const int32_t message = kReversed ? t.reverse[t.into[j]] : t.into[j];
+    if (message != except) {
+      sum += maps[message * pixels + pixel];
+    }
+  }
+  return kReversed ? sum : settled(sum);
+}
+
+// What message i is computed from, by the whole block: unary and maps are the image's.
+template <typename T>
+__device__ void fill_source(
+    acc_t<T>* out, const T* unary, const acc_t<T>* maps, const Tables& t,
+    int32_t i, int64_t pixels) {
+  using acc = acc_t<T>;
+  const int32_t joint = t.source[i];
+  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
+    const acc base = evidence(static_cast<acc>(unary[joint * pixels + p]));
+    out[p] = add_messages<false>(base, maps, t, joint, t.reverse[i], p, pixels);
+  }
+}
+
+// Backward: what arrives at message i. grads and maps are the image's.
+template <typename acc>
+__device__ void fill_incoming(
+    acc* out, const acc* grads, const acc* maps, const Tables& t, int32_t i,
+    int64_t pixels) {
+  const int32_t joint = t.target[i];
+  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
+    out[p] = add_messages<true>(grads[joint * pixels + p], maps, t, joint, t.reverse[i], p, pixels);
+  }
+}
+
+// The sum over the block, in a fixed order; valid in thread 0. `shared` holds kWarps numbers.
+__device__ __forceinline__ double block_sum(double value, double* shared) {
+  value = warp_reduce(value, [](double a, double b) { return a + b; });
+  __syncthreads();
+  if (threadIdx.x % kWarpSize == 0) {
+    shared[threadIdx.x / kWarpSize] = value;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int w = 1; w < kWarps; ++w) {
+      value += shared[w];
+    }
+  }
+  return value;
+}
+
+// The gradient of the beliefs, in place: plus what came back along the messages. One thread per pixel.
+template <typename acc>
+__global__ void __launch_bounds__(kThreads)
+    unary_gradient_kernel(acc* grads, const acc* __restrict__ maps, const Tables t, const Shape shape) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (index >= shape.batch * shape.joints * shape.pixels()) {
+    return;
+  }
+  const int64_t pixel = index % shape.pixels();
+  const int64_t map = index / shape.pixels();
+  grads[index] = add_messages<true>(
+      grads[index], maps + map / shape.joints * shape.messages() * shape.pixels(), t,
+      static_cast<int32_t>(map % shape.joints), -1, pixel, shape.pixels());
+}
+
+// One block per edge: grad_deformation (E, 4) from partial (B, messages, 2 axes, 2), the sums of gradient times stretch
+// and times squared stretch.
+template <typename acc>
+__global__ void __launch_bounds__(kThreads) deformation_gradient_kernel(
+    acc* __restrict__ out, const double* __restrict__ partial, const acc* __restrict__ deformation, const Tables t,
+    const Shape shape) {
+  __shared__ double shared[kWarps];
+  const int32_t e = static_cast<int32_t>(blockIdx.x);
+  double sums[4] = {0, 0, 0, 0};
+  for (int64_t i = 0; i < shape.messages(); ++i) {
+    if (t.edge[i] != e) {
+      continue;  // the same for all threads
+    }
+    for (int64_t b = threadIdx.x; b < shape.batch; b += kThreads) {
+      const double* part = partial + (b * shape.messages() + i) * 4;
+      for (int axis = 0; axis < 2; ++axis) {
+        sums[axis] += t.sign[i] * part[2 * axis];
+        sums[2 + axis] += part[2 * axis + 1];
+      }
+    }
+  }
+  for (int n = 0; n < 4; ++n) {
+    const double sum = block_sum(sums[n], shared);
+    if (threadIdx.x == 0) {
+      const Spring<acc> spring = spring_of(deformation, e, 1, n % 2);
+      out[4 * e + n] = n < 2 ? static_cast<acc>(static_cast<double>(spring.weight) * sum * 2)
+                             : spring.weight > 0 ? static_cast<acc>(-sum) : acc(0);
+    }
+  }
+}
+
+template <typename acc>
+void finish_gradients(
+    const char* op, const Tensor& grad_unary, const Tensor& grad_deformation, const Tensor& maps,
+    const Tensor& partial, const Tensor& deformation, const Tables& t, const Shape& shape, cudaStream_t stream) {
+  launch(
+      unary_gradient_kernel<acc>, grid_of(op, ceil_div(grad_unary.numel(), kThreads)), dim3(kThreads), 0, stream,
+      grad_unary.mutable_data_ptr<acc>(), maps.const_data_ptr<acc>(), t, shape);
+  if (shape.edges > 0) {
+    launch(
+        deformation_gradient_kernel<acc>, grid_of(op, shape.edges), dim3(kThreads), 0, stream,
+        grad_deformation.mutable_data_ptr<acc>(), partial.const_data_ptr<double>(), deformation.const_data_ptr<acc>(),
+        t, shape);
+  }
+}
+
+// run(level) for the levels of the schedule in order, or in reverse.
+template <typename Run>
+void each_level(const Schedule& schedule, bool reverse, const Run& run) {
+  for (int64_t n = 0; n < schedule.levels(); ++n) {
+    const int64_t level = reverse ? schedule.levels() - 1 - n : n;
+    const int64_t first = schedule.level_begin[level];
+    run(Level{static_cast<int32_t>(first), static_cast<int32_t>(schedule.level_begin[level + 1] - first)});
+  }
+}
+
+inline int64_t widest_level(const Schedule& schedule) {
+  int64_t widest = 0;
+  each_level(schedule, false, [&](const Level& level) { widest = std::max<int64_t>(widest, level.count); });
+  return widest;
+}
+
+}  // namespace
+}  // namespace pypose_ops

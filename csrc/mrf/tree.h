@@ -1,0 +1,288 @@
+// What max_product and sum_product share: checks, the order of the messages, springs.
+//
+// Both work on a tree of joints. A pose's score is
+//   sum over joints k of unary_k(p_k)
+//     - sum over edges (a, b) of  weight_x (x_b - x_a - mean_x)^2 + weight_y (y_b - y_a - mean_y)^2
+// A message runs along every edge, first from the leaves to the root and then back. Its source map is the unary of the
+// joint that sends it plus all messages into that joint but the one that comes back along the edge.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "common/check.h"
+#include "common/dispatch.h"
+
+namespace pypose_ops {
+namespace tree {
+
+struct Shape {
+  int64_t batch, joints, edges, height, width;
+
+  POSE_HD int64_t pixels() const {
+    return height * width;
+  }
+  POSE_HD int64_t messages() const {
+    return 2 * edges;
+  }
+};
+
+// Messages in an order in which each comes after those it needs; as arrays, so that they can be copied to a device.
+struct Tables {
+  const int32_t* source;      // (messages): joints
+  const int32_t* target;
+  const int32_t* edge;
+  const int32_t* sign;        // 1 from the edge's second joint to its first, else -1
+  const int32_t* reverse;     // the message the other way
+  const int32_t* into_begin;  // (joints + 1)
+  const int32_t* into;        // (messages): those into joint k from into_begin[k] on
+  const int32_t* order;       // (joints): from the root on, parents first
+  const int32_t* up;          // (joints): the message from a joint to its parent; -1 at the root
+};
+
+struct Schedule {
+  std::vector<int32_t> values;
+  std::vector<int64_t> level_begin;  // the messages of one level do not need each other
+  int64_t joints, messages;
+
+  Tables tables(const int32_t* data) const {
+    Tables t;
+    t.source = data;
+    t.target = t.source + messages;
+    t.edge = t.target + messages;
+    t.sign = t.edge + messages;
+    t.reverse = t.sign + messages;
+    t.into = t.reverse + messages;
+    t.into_begin = t.into + messages;
+    t.order = t.into_begin + joints + 1;
+    t.up = t.order + joints;
+    return t;
+  }
+  Tables tables() const {
+    return tables(values.data());
+  }
+  int64_t levels() const {
+    return static_cast<int64_t>(level_begin.size()) - 1;
+  }
+};
+
+struct Walk {
+  std::vector<int32_t> order, edge;  // joints from the root on; the edge to the parent, -1 at the root
+};
+
+// From the root along the edges. Fails where they are not a tree.
+inline Walk walk_tree(const char* op, const std::vector<int64_t>& edges, int64_t joints, int64_t root) {
+  std::vector<std::vector<int32_t>> around(joints);
+  for (size_t e = 0; e < edges.size() / 2; ++e) {
+    for (const int64_t joint : {edges[2 * e], edges[2 * e + 1]}) {
+      PYPOSE_OPS_CHECK(
+          joint >= 0 && joint < joints, op, ": edges must join joints from 0 to ", joints - 1, ", got (", edges[2 * e],
+          ", ", edges[2 * e + 1], ")");
+      around[joint].push_back(static_cast<int32_t>(e));
+    }
+  }
+  Walk walk;
+  walk.edge.assign(joints, -1);
+  walk.order.push_back(static_cast<int32_t>(root));
+  std::vector<bool> seen(joints, false);
+  seen[root] = true;
+  for (size_t i = 0; i < walk.order.size(); ++i) {
+    const int64_t joint = walk.order[i];
+    for (const int32_t e : around[joint]) {
+      const int64_t other = edges[2 * e] == joint ? edges[2 * e + 1] : edges[2 * e];
+      if (e == walk.edge[joint]) {
+        continue;
+      }
+      PYPOSE_OPS_CHECK(
+          !seen[other], op, ": edges must be a tree, but (", edges[2 * e], ", ", edges[2 * e + 1],
+          other == joint ? ") joins a joint with itself" : ") closes a cycle");
+      seen[other] = true;
+      walk.edge[other] = e;
+      walk.order.push_back(static_cast<int32_t>(other));
+    }
+  }
+  for (int64_t joint = 0; joint < joints; ++joint) {
+    PYPOSE_OPS_CHECK(
+        seen[joint], op, ": edges must be a tree, but none leads from root ", root, " to joint ", joint);
+  }
+  return walk;
+}
+
+inline Schedule make_schedule(const char* op, const std::vector<int64_t>& edges, int64_t joints, int64_t root) {
+  const Walk walk = walk_tree(op, edges, joints, root);
+  const auto parent_of = [&](int64_t joint) {
+    const int64_t e = walk.edge[joint];
+    return edges[2 * e] == joint ? edges[2 * e + 1] : edges[2 * e];
+  };
+  std::vector<int64_t> depth(joints, 0), height(joints, 0);
+  for (int64_t i = 1; i < joints; ++i) {
+    depth[walk.order[i]] = depth[parent_of(walk.order[i])] + 1;
+  }
+  for (int64_t i = joints - 1; i > 0; --i) {
+    int64_t& above = height[parent_of(walk.order[i])];
+    above = std::max(above, height[walk.order[i]] + 1);
+  }
+  // Level by level: towards the root, then back.
+  Schedule out;
+  out.joints = joints;
+  out.messages = 2 * (joints - 1);
+  struct Step {
+    int64_t level;
+    int32_t source, target, edge;
+  };
+  std::vector<Step> steps;
+  for (int64_t i = 1; i < joints; ++i) {
+    const int32_t joint = walk.order[i];
+    const int32_t parent = static_cast<int32_t>(parent_of(joint));
+    steps.push_back({height[joint], joint, parent, walk.edge[joint]});
+    steps.push_back({height[root] + depth[joint], parent, joint, walk.edge[joint]});
+  }
+  std::stable_sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.level < b.level; });
+  const int64_t m = out.messages;
+  out.values.assign(6 * m + 3 * joints + 1, -1);
+  int32_t* values = out.values.data();
+  const Tables t = out.tables();
+  std::vector<int32_t> first_of_edge(joints, -1);
+  for (int64_t i = 0; i < m; ++i) {
+    const Step& step = steps[i];
+    if (i == 0 || step.level != steps[i - 1].level) {
+      out.level_begin.push_back(i);
+    }
+    values[i] = step.source;
+    values[m + i] = step.target;
+    values[2 * m + i] = step.edge;
+    values[3 * m + i] = step.source == edges[2 * step.edge + 1] ? 1 : -1;
+    int32_t& first = first_of_edge[step.edge];
+    if (first < 0) {
+      first = static_cast<int32_t>(i);
+      values[(t.up - values) + step.source] = first;
+    } else {
+      values[4 * m + i] = first;
+      values[4 * m + first] = static_cast<int32_t>(i);
+    }
+  }
+  out.level_begin.push_back(m);
+  int32_t count = 0;
+  for (int64_t joint = 0; joint < joints; ++joint) {
+    values[(t.into_begin - values) + joint] = count;
+    for (int64_t i = 0; i < m; ++i) {
+      if (t.target[i] == joint) {
+        values[(t.into - values) + count++] = static_cast<int32_t>(i);
+      }
+    }
+  }
+  values[(t.into_begin - values) + joints] = count;
+  std::copy(walk.order.begin(), walk.order.end(), values + (t.order - values));
+  return out;
+}
+
+inline Shape check_inputs(
+    const char* op, const Tensor& unary, const std::vector<int64_t>& edges, const Tensor& deformation, int64_t root) {
+  check_dim(op, "unary", unary, 4, "(B, K, H, W)");
+  check_floating(op, "unary", unary);
+  check_dim(op, "deformation", deformation, 2, "(E, 4)");
+  check_coordinates(op, "deformation", deformation);
+  check_same_device(op, "deformation", deformation, "unary", unary);
+  const Shape shape{
+      unary.size(0), unary.size(1), static_cast<int64_t>(edges.size()) / 2, unary.size(2), unary.size(3)};
+  PYPOSE_OPS_CHECK(
+      shape.joints > 0 && shape.pixels() > 0, op, ": unary must have joints and pixels, got shape ", shape_of(unary));
+  PYPOSE_OPS_CHECK(edges.size() % 2 == 0, op, ": edges must be pairs, got ", edges.size(), " numbers");
+  PYPOSE_OPS_CHECK(
+      shape.edges == shape.joints - 1, op, ": edges must be a tree, ", shape.joints - 1, " edges for ", shape.joints,
+      " joints, got ", shape.edges);
+  check_size(op, "deformation", deformation, 0, shape.edges);
+  check_size(op, "deformation", deformation, 1, 4);
+  PYPOSE_OPS_CHECK(
+      root >= 0 && root < shape.joints, op, ": root must be a joint from 0 to ", shape.joints - 1, ", got ", root);
+  // Positions in a line are 16-bit.
+  constexpr int64_t kMaxSide = 16384;
+  PYPOSE_OPS_CHECK(
+      shape.height <= kMaxSide && shape.width <= kMaxSide, op, ": unary must be at most ", kMaxSide,
+      " a side, got shape ", shape_of(unary));
+  return shape;
+}
+
+inline Tensor as_contiguous(const Tensor& tensor, ScalarType type) {
+  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
+}
+
+// One axis of an edge, seen from a target at t: a source at s costs weight (s - t - shift)^2.
+template <typename acc>
+struct Spring {
+  acc weight, shift;
+  acc sign;  // d shift / d mean
+
+  POSE_HD acc stretch(int s, int t) const {
+    return static_cast<acc>(s - t) - shift;
+  }
+  POSE_HD acc cost(int s, int t) const {
+    const acc d = stretch(s, t);
+    return weight * d * d;
+  }
+};
+
+// axis 0 is x. An axis whose weight is negative or not finite, or whose mean is not finite, has no spring.
+template <typename acc>
+POSE_HD Spring<acc> spring_of(const acc* deformation, int32_t edge, int32_t sign, int axis) {
+  constexpr acc most = std::numeric_limits<acc>::max();
+  const acc mean = deformation[4 * static_cast<int64_t>(edge) + axis];
+  const acc weight = deformation[4 * static_cast<int64_t>(edge) + 2 + axis];
+  const bool usable =
+      weight >= std::numeric_limits<acc>::min() && weight <= most && mean >= -most && mean <= most;
+  return {usable ? weight : acc(0), usable ? static_cast<acc>(sign) * mean : acc(0), static_cast<acc>(sign)};
+}
+
+// A pixel of a unary; one that is not finite is impossible.
+template <typename acc>
+POSE_HD acc evidence(acc value) {
+  constexpr acc most = std::numeric_limits<acc>::max();
+  return value >= -most && value <= most ? value : -std::numeric_limits<acc>::infinity();
+}
+
+// A sum of scores: what overflows stays the largest number, so that no infinities of both signs meet.
+template <typename acc>
+POSE_HD acc settled(acc sum) {
+  constexpr acc most = std::numeric_limits<acc>::max();
+  return sum > most ? most : sum >= -most ? sum : -std::numeric_limits<acc>::infinity();
+}
+
+template <typename acc>
+POSE_HD bool is_possible(acc score) {
+  return score > -std::numeric_limits<acc>::infinity();
+}
+
+// A logarithm to take off: that of what is impossible counts as 0, so that nothing minus nothing stays nothing.
+template <typename acc>
+POSE_HD acc offset_of(acc logarithm) {
+  return is_possible(logarithm) ? logarithm : acc(0);
+}
+
+// The stretch, small enough that sums of its square do not overflow.
+template <typename acc>
+POSE_HD acc bounded_stretch(const Spring<acc>& spring, int s, int t) {
+  const acc d = spring.stretch(s, t);
+  return d > acc(1e9) ? acc(1e9) : d < acc(-1e9) ? acc(-1e9) : d;
+}
+
+// The sums of gradient times stretch and times squared stretch.
+struct StretchSums {
+  double first, second;
+
+  template <typename acc>
+  POSE_HD void add(acc grad, acc stretch) {
+    if (grad != 0) {
+      const double d = static_cast<double>(stretch);
+      first += static_cast<double>(grad) * d;
+      second += static_cast<double>(grad) * d * d;
+    }
+  }
+};
+
+}  // namespace tree
+}  // namespace pypose_ops
