@@ -183,18 +183,15 @@ def decode_heatmaps(
     if refine == "offset":
         if radius is None:
             raise ValueError(f"{op}: radius is required with refine 'offset'")
-        return Peaks(
-            *_decode_offsets(
-                heatmaps,
-                kernel_size,
-                check_number(op, "radius", radius),
-                flipped,
-                flip_index,
-                flip_shift,
-                transform,
-                max_offset,
+        radius = check_number(op, "radius", radius)
+        try:
+            return Peaks(
+                *_decode_offsets(heatmaps, kernel_size, radius, flipped, flip_index, flip_shift, transform, max_offset)
             )
-        )
+        except RuntimeError as error:  # torch refuses an argument of a wrong type by the operator's own name
+            if "_decode_offsets" not in str(error):
+                raise
+            raise type(error)(str(error).replace("_decode_offsets", op)) from None
     if radius is not None:
         raise ValueError(f"{op}: radius is for refine 'offset', got {refine!r}")
     coords, scores, covariance = _decode_heatmaps(
@@ -218,7 +215,8 @@ def kernel_size_of(op, refine, sigma):
         return 7 if refine == "centroid" else 11
     if refine == "centroid":
         raise ValueError(f"{op}: sigma is for blurs, got refine 'centroid'")
-    if not 0 < check_number(op, "sigma", sigma) < math.inf:
+    sigma = check_number(op, "sigma", sigma)
+    if not 0 < sigma < math.inf:
         raise ValueError(f"{op}: sigma must be positive and finite, got {sigma}")
     if sigma <= 1:
         return 3

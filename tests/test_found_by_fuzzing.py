@@ -201,3 +201,19 @@ def test_an_option_of_the_wrong_kind_is_named(name, args, options):
     (argument,) = options
     with pytest.raises((TypeError, ValueError, RuntimeError), match=f"^{name}: .*({argument}|size)"):
         getattr(pypose_ops, name)(*args, **options)
+
+
+@pytest.mark.parametrize("options", ({"kernel_size": 3.5}, {"kernel_size": 1 << 70}, {"flip_shift": "x"}), ids=str)
+def test_offsets_are_refused_by_the_public_name(options):
+    flips = {"flipped": MAPS, "flip_pairs": ()}
+    with pytest.raises(RuntimeError, match=f"decode_heatmaps.*{next(iter(options))}") as refused:
+        pypose_ops.decode_heatmaps(MAPS, refine="offset", radius=2.0, **(flips | options))
+    assert "_decode_offsets" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ("find_peaks", "decode_heatmaps"))
+def test_a_sigma_that_only_reads_as_a_number(name):
+    """It passed the check and then failed a comparison, which named nothing."""
+    call = getattr(pypose_ops, name)
+    for got, want in zip(call(MAPS, refine="dark", sigma="1.5"), call(MAPS, refine="dark", sigma=1.5), strict=True):
+        assert torch.equal(got, want)
