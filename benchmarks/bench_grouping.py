@@ -4,20 +4,14 @@ trt_pose's C++ is a row where its extension is installed (trt_pose.plugins).
 """
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from bench_tools import Rotating
 
-import pypose_ops
-from pypose_ops import group_people, metrics, oks_nms, reference, score_limbs
+from pypose_ops import find_peaks, group_people, metrics, oks_nms, reference, score_limbs
 from pypose_ops.skeletons import COCO
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-from peaks_stand_in import local_maxima  # noqa: E402
 
 pytestmark = pytest.mark.benchmark(max_time=0.6, min_rounds=5, warmup=False)
 
@@ -79,7 +73,7 @@ def people_found(people):
 def test_grouping(measure, device, row):
     """From peaks to people: scores, assignment, assembly."""
     heatmaps, pafs, limbs = crowd_maps(device)
-    peaks = local_maxima(heatmaps)
+    peaks = find_peaks(heatmaps)
     scores = score_limbs(pafs, peaks, limbs, samples=7, rule="trt_pose")
     options = {"min_limb_score": 0.1, "min_joints": 2, "min_score": 0.0}
     if row == "trt_pose" and device.type == "cuda":
@@ -104,15 +98,13 @@ def test_grouping(measure, device, row):
 @pytest.mark.parametrize("row", ("op", "trt_pose"))
 def test_parse(measure, device, row):
     """From maps to people."""
-    if not hasattr(pypose_ops, "find_peaks"):
-        pytest.skip("no find_peaks in this build")
     heatmaps, pafs, limbs = crowd_maps(device)
     if row == "trt_pose":
         if device.type == "cuda":
             pytest.skip("runs on the CPU only")
         call = trt_pose_parse(heatmaps, pafs, limbs)
     else:
-        call = lambda: ours(pafs, pypose_ops.find_peaks(heatmaps, radius=2), limbs)  # noqa: E731
+        call = lambda: ours(pafs, find_peaks(heatmaps, radius=2), limbs)  # noqa: E731
     measure(Rotating(call, tuple, device, 0), "parse", SHAPE, "forward", row, device, 0)
 
 
@@ -182,6 +174,12 @@ def coco_inputs(device):
     return pred, norm, picture, target, visible, norm**2, picture
 
 
+def aic_inputs(device):
+    pred, target, visible, norm = (v[:, :14] if v.dim() > 1 else v for v in metric_inputs(device))
+    picture = torch.arange(N, device=device) * 2 // 5
+    return pred, picture, target, visible, norm**2, picture
+
+
 METRICS = {
     "pck": (metrics.pck, metric_inputs),
     "pcp": (lambda *a: metrics.pcp(*a[:3]), metric_inputs),
@@ -189,6 +187,7 @@ METRICS = {
     "auc": (metrics.auc, metric_inputs),
     "nme": (metrics.nme, metric_inputs),
     "coco_ap": (metrics.coco_ap, coco_inputs),
+    "aic_score": (metrics.aic_score, aic_inputs),
 }
 
 
@@ -198,7 +197,7 @@ def test_metrics(measure, device, row):
     inputs = make(device)
 
     def plausible(result):
-        value = result.get("AP", result.get("mean")).flatten()[-1].item()
+        value = result.get("AP", result.get("score", result.get("mean"))).flatten()[-1].item()
         assert math.isfinite(value) and value > 0
 
     measure(Rotating(call, lambda: inputs, device, 0), "metrics", (N, 17), "forward", row, device, 0, plausible)

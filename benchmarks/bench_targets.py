@@ -7,6 +7,7 @@ import pytest
 import torch
 from bench_tools import HEADLINE, SHAPES, Rotating, named
 
+import pypose_ops
 from pypose_ops import (
     codecs,
     heatmap_mse_loss,
@@ -168,6 +169,50 @@ def test_labels(measure, device, op, row):
     measure(run, op, shape, "forward", row, device, nbytes, same)
 
 
+# Their gradients, of a random combination of the maps -----------------------------------------------------------------
+
+GRADIENTS = {
+    "part_affinity_fields": (
+        FIELD,
+        lambda ops, keypoints: ops.part_affinity_fields(
+            keypoints, EDGES, 1.0, CROWD[2:], profile="trt_pose", combine="sum"
+        ),
+    ),
+    "offset_heatmaps": (
+        LABELS["offset_heatmaps"][3],
+        lambda ops, keypoints: ops.offset_heatmaps(keypoints, 3.5, (64, 48)),
+    ),
+    "simcc_labels": (
+        LABELS["simcc_labels"][3],
+        lambda ops, keypoints: torch.cat(ops.simcc_labels(keypoints, 6.0, (256, 192), center="exact"), -1),
+    ),
+}
+
+
+@pytest.mark.parametrize("op", GRADIENTS)
+@pytest.mark.parametrize("row", ("op", "reference"))
+def test_gradients(measure, device, op, row):
+    shape, draw = GRADIENTS[op]
+    torch.manual_seed(0)
+
+    def step(keypoints, weight, ops=pypose_ops if row == "op" else reference):
+        maps = draw(ops, keypoints)
+        return torch.autograd.grad(maps, keypoints, weight.view_as(maps))[0]
+
+    def inputs():
+        of, people = (CROWD, (10,)) if op == "part_affinity_fields" else ((64, 17, *LABELS[op][4]), ())
+        return keypoints_of(of, device, people).requires_grad_(), torch.rand(shape, device=device)
+
+    nbytes = 3 * 4 * bench_tools.pixels(shape)  # written once, a weight read twice
+    run = Rotating(step, inputs, device, nbytes)
+    expected = step(*run.inputs[0], ops=reference)
+
+    def same(actual):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+
+    measure(run, op, shape, "forward+backward", row, device, nbytes, same)
+
+
 # Codecs ---------------------------------------------------------------------------------------------------------------
 
 INPUT, GRID = (192, 256), (48, 64)
@@ -201,15 +246,38 @@ CODECS = {
 }
 
 
+def mmpose_encode(function, scale, sigma):
+    """A function of an installed MMPose on the same keypoints, picture by picture, as its data loaders call it."""
+    generate = getattr(mmpose_port.peer_module("gaussian_heatmap"), function)
+    visible = np.ones((1, 17), np.float32)
+
+    def encode(keypoints):
+        points = keypoints.cpu().numpy() / np.float32(scale)
+        return np.stack([generate(GRID, points[b : b + 1], visible, sigma)[0] for b in range(len(points))])
+
+    return encode
+
+
+MMPOSE = {
+    "MSRAHeatmap": ("generate_gaussian_heatmaps", 4),
+    "MSRAHeatmap unbiased": ("generate_unbiased_gaussian_heatmaps", 4),
+    "UDPHeatmap": ("generate_udp_gaussian_heatmaps", UDP_SCALE),
+}
+
+
 @pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize("row", ("op", "numpy port"))
+@pytest.mark.parametrize("row", ("op", "numpy port", "mmpose"))
 def test_codecs(measure, device, name, row):
     codec, encode = CODECS[name]
+    if row == "mmpose":
+        if name not in MMPOSE or mmpose_port.peer_module("gaussian_heatmap") is None:
+            pytest.skip("MMPose is not installed, or its encoder needs more than numpy")
+        encode = mmpose_encode(*MMPOSE[name], 2.0)
     if row == "numpy port" and encode is None:
         pytest.skip("no numpy port")
     if row == "numpy port" and "Megvii" in name:
         pytest.importorskip("cv2")
-    if row == "numpy port" and device.type == "cuda":
+    if row != "op" and device.type == "cuda":
         pytest.skip("runs on the CPU only")
     torch.manual_seed(0)
     call = (lambda keypoints: codec.encode(keypoints)[0]) if row == "op" else encode

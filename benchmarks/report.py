@@ -47,6 +47,9 @@ class Target:
 RENDER, DECODE, LOSS = "gaussian_heatmaps", "decode_heatmaps", "heatmap_mse_loss"
 BOTH = "forward+backward"
 FIELD = "16x38x56x56"
+CROWD = "16x18x21x10x56"
+PEOPLE = "100000x17"
+METRICS = ("pck", "pcp", "pdj", "auc", "nme", "coco_ap", "aic_score")
 CODECS = ("MSRAHeatmap", "MSRAHeatmap-unbiased", "UDPHeatmap", "UDPHeatmap-combined", "MegviiHeatmap", "SimCCLabel")
 TARGETS = (
     Target("render / fill_", RENDER, HEADLINE, "op", "floor", 1.5, "<="),
@@ -56,6 +59,14 @@ TARGETS = (
     Target("decode none / amax", DECODE, HEADLINE, "op, none", "floor", 1.5, "<="),
     Target("decode dark / amax", DECODE, HEADLINE, "op, dark", "floor", 3, "<="),
     Target("MMPose DARK / decode dark", DECODE, HEADLINE, "op, dark", "mmpose dark (numpy port)", 100, ">="),
+    Target("decode dark_udp / amax", DECODE, HEADLINE, "op, dark_udp", "floor", 3, "<="),
+    Target("MMPose UDP-DARK / decode", DECODE, HEADLINE, "op, dark_udp", "mmpose dark_udp (numpy port)", 100, ">="),
+    Target("find_peaks / amax", "find_peaks", HEADLINE, "op", "floor", 3, "<="),
+    Target("kornia / soft_argmax", "soft_argmax", HEADLINE, "op", "kornia", 5, ">="),
+    Target("kornia / soft_argmax, both ways", "soft_argmax", HEADLINE, "op", "kornia", 5, ">=", BOTH),
+    Target("maps to people, us", "parse", CROWD, "op", None, 3800, "<="),
+    Target("oks_nms of 300 people, us", "oks_nms", "300x17", "op", None, 4000, "<="),
+    *(Target(f"{m} of 100,000 people, us", "metrics", PEOPLE, m, None, 1e6, "<=") for m in METRICS),
     Target("tiny render, us", RENDER, TINY, "op", None, 15, "<=", devices=("cpu", "cuda")),
     Target("tiny decode dark, us", DECODE, TINY, "op, dark", None, 15, "<=", devices=("cpu", "cuda")),
     Target("render, share of copy bandwidth", RENDER, LARGE, "op", None, 0.85, ">=", devices=("cuda",)),

@@ -9,8 +9,11 @@ set(PYPOSE_OPS_STEMS
   heatmaps/heatmap_mse_loss_backward
   heatmaps/limb_masks
   heatmaps/offset_heatmaps
+  heatmaps/offset_heatmaps_backward
   heatmaps/part_affinity_fields
+  heatmaps/part_affinity_fields_backward
   heatmaps/simcc_labels
+  heatmaps/simcc_labels_backward
   mrf/max_product
   mrf/max_product_backward
   mrf/mrf_message_passing

@@ -2,13 +2,34 @@
 
 import importlib
 
+from .checkpoint import load_checkpoint
+from .joint_graphs import full_edges, limb_edges, tree_edges
 from .spatial_model import SpatialModel
 from .system import Batch, System
 
-__all__ = ["SYSTEMS", "Batch", "SpatialModel", "System", "build", "system_class"]
+__all__ = [
+    "SYSTEMS",
+    "Batch",
+    "SpatialModel",
+    "System",
+    "build",
+    "full_edges",
+    "limb_edges",
+    "load_checkpoint",
+    "system_class",
+    "tree_edges",
+]
 
 # name -> module and class; imported when asked for.
-SYSTEMS = {}
+SYSTEMS = {
+    "cnn_mrf": "cnn_mrf:CnnMrf",
+    "deeppose": "deeppose:DeepPose",
+    "dual_source": "dual_source:DualSource",
+    "cpm": "cpm:ConvolutionalPoseMachine",
+    "paf_net": "paf_net:PafNet",
+    "part_heatmap_regression": "part_heatmap_regression:PartHeatmapRegression",
+    "stacked_hourglass": "stacked_hourglass:StackedHourglass",
+}
 
 
 def system_class(name):

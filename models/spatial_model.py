@@ -17,11 +17,14 @@ class SpatialModel(nn.Module):
     they stay positive. The paper's sum is ``weight=1``; its self-edge, a prior of displacement 0, is the first term.
     On a full graph the same evidence arrives many times, so ``weight`` is trained, as the exponential of a parameter.
 
+    The edges are part of the state dict: a model loads what another one has kept after :meth:`prune`.
+
     Args:
         prior (Tensor): ``(E, kh, kw)``, positive: initial priors, displacement 0 in the centre.
-        edges (list[tuple[int, int]]): ``(source, target)`` per prior.
+        edges (list[tuple[int, int]]): ``(source, target)`` per prior, such as those of :func:`full_edges`,
+            :func:`limb_edges` or :func:`tree_edges`.
         num_joints (int): J. Heatmaps beyond the first J (a torso, a centre map) are sources only.
-        bias (float): initial bias of every message, positive.
+        bias (float or Tensor): initial bias, positive: of every message, or ``(E,)``, or ``(E, H, W)`` per pixel.
         floor (float): smallest value of a heatmap, above 0; at most 0.01 in the paper.
         beta (float): of the SoftPlus, ``log(1 + exp(beta x)) / beta``; 1/2 to 2 in the paper.
         weight (float): initial weight of the messages, positive.
@@ -35,12 +38,20 @@ class SpatialModel(nn.Module):
             raise ValueError(
                 f"SpatialModel: prior must have one kernel per edge, got {len(prior)} for {len(edges)} edges"
             )
-        if not (bias > 0 and floor > 0 and beta > 0 and weight > 0):
-            raise ValueError("SpatialModel: bias, floor, beta and weight must be positive")
+        if any(j >= num_joints for _, j in self.edges):
+            raise ValueError(f"SpatialModel: targets must be below num_joints = {num_joints}, got edges {self.edges}")
+        if not torch.is_tensor(bias):
+            bias = torch.full((len(self.edges),), float(bias))
+        for name, values in (("prior", prior), ("bias", bias)):
+            if not values.is_meta and not ((values > 0) & values.isfinite()).all():
+                raise ValueError(f"SpatialModel: {name} must be positive and finite, got {values.min().item():g}")
+        if not (floor > 0 and beta > 0 and weight > 0):
+            raise ValueError("SpatialModel: floor, beta and weight must be positive")
         self.num_joints, self.floor, self.beta, self.method = num_joints, floor, beta, method
         self.raw_prior = nn.Parameter(self._inverse_softplus(prior))
-        self.raw_bias = nn.Parameter(self._inverse_softplus(torch.full((len(self.edges),), float(bias))))
+        self.raw_bias = nn.Parameter(self._inverse_softplus(bias))
         self.log_weight = nn.Parameter(torch.tensor(math.log(weight)))
+        self.register_buffer("edge_index", torch.tensor(self.edges, dtype=torch.long).reshape(-1, 2))
 
     @classmethod
     def from_displacements(cls, poses, visible, edges, size, num_joints, *, smooth=4, smallest=1e-6, **options):
@@ -58,13 +69,9 @@ class SpatialModel(nn.Module):
             options: of the class.
         """
         prior = displacement_histograms(poses, visible, edges, size)
-        for _ in range(smooth):
-            for dim in (-2, -1):
-                ahead, behind = torch.zeros_like(prior), torch.zeros_like(prior)
-                n = prior.shape[dim]
-                ahead.narrow(dim, 0, n - 1).copy_(prior.narrow(dim, 1, n - 1))
-                behind.narrow(dim, 1, n - 1).copy_(prior.narrow(dim, 0, n - 1))
-                prior = 0.5 * prior + 0.25 * (ahead + behind)
+        taps = torch.tensor([math.comb(2 * smooth, i) / 4**smooth for i in range(2 * smooth + 1)])
+        prior = nn.functional.conv2d(prior[:, None], taps.view(1, 1, -1, 1), padding=(smooth, 0))
+        prior = nn.functional.conv2d(prior, taps.view(1, 1, 1, -1), padding=(0, smooth))[:, 0]
         total = prior.sum((-2, -1), keepdim=True)
         # Nobody showed both joints: any displacement may be.
         prior = torch.where(total > 0, prior / total.clamp(min=1e-30), 1.0 / prior[0].numel())
@@ -77,7 +84,7 @@ class SpatialModel(nn.Module):
 
     @property
     def bias(self):
-        """``(E,)``, positive."""
+        """``(E,)`` or ``(E, H, W)``, positive."""
         return nn.functional.softplus(self.raw_bias, self.beta)
 
     @property
@@ -85,7 +92,7 @@ class SpatialModel(nn.Module):
         return self.log_weight.exp()
 
     def forward(self, heatmaps):
-        """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``."""
+        """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``; pixels not finite count as the floor."""
         messages = mrf_message_passing(
             heatmaps,
             self.prior,
@@ -95,7 +102,8 @@ class SpatialModel(nn.Module):
             floor=self.floor,
             method=self.method,
         )
-        evidence = heatmaps[:, : self.num_joints].to(messages.dtype).clamp(min=self.floor).log()
+        own = heatmaps[:, : self.num_joints].to(messages.dtype)
+        evidence = torch.where(own.isfinite() & (own > self.floor), own, self.floor).log()
         return evidence + self.weight * messages
 
     def information(self):
@@ -112,10 +120,21 @@ class SpatialModel(nn.Module):
         """
         keep = self.information() >= least
         removed = [edge for edge, kept in zip(self.edges, keep.tolist(), strict=True) if not kept]
-        self.edges = tuple(edge for edge, kept in zip(self.edges, keep.tolist(), strict=True) if kept)
-        self.raw_prior = nn.Parameter(self.raw_prior[keep])
-        self.raw_bias = nn.Parameter(self.raw_bias[keep])
+        self._set_edges(self.edge_index[keep], self.raw_prior[keep], self.raw_bias[keep])
         return removed
+
+    def _set_edges(self, edge_index, raw_prior, raw_bias):
+        self.edges = tuple(map(tuple, edge_index.tolist()))
+        self.edge_index = edge_index
+        self.raw_prior, self.raw_bias = nn.Parameter(raw_prior), nn.Parameter(raw_bias)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """As many edges as were saved, and the saved ones."""
+        saved = [state_dict.get(prefix + name) for name in ("edge_index", "raw_prior", "raw_bias")]
+        if all(map(torch.is_tensor, saved)) and not torch.equal(saved[0].to(self.edge_index), self.edge_index):
+            now = (self.edge_index, self.raw_prior, self.raw_bias)
+            self._set_edges(*(t.detach().to(old, copy=True) for t, old in zip(saved, now, strict=True)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def draw(self, names=None, columns=6):
         """The priors as a picture (PIL): one panel per edge, displacement 0 at the cross."""

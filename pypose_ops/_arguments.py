@@ -13,10 +13,36 @@ def choice(op, name, value, choices):
         raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}") from None
 
 
+def check_tensor(op, name, value):
+    """The value, which must be a tensor: what follows asks it for its shape."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+    return value
+
+
+def check_number(op, name, value):
+    """One number as a float."""
+    try:
+        if isinstance(value, torch.Tensor):
+            raise TypeError  # it may be on another device
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{op}: {name} must be a number, got {value!r}") from None
+
+
+def check_dtype(op, dtype):
+    """A dtype: torch would take an integer for one of its own numbers."""
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{op}: dtype must be a torch.dtype, got {dtype!r}")
+    return dtype
+
+
 def check_size(op, size):
     """``(height, width)`` as two positive integers (or symbolic ones)."""
     try:
         height, width = size
+        if type(height) is int and type(width) is int and height > 0 and width > 0:
+            return height, width
         height, width = (n if isinstance(n, torch.SymInt) else operator.index(n) for n in (height, width))
     except (TypeError, ValueError):
         raise ValueError(f"{op}: size must be two integers (height, width), got {size!r}") from None
@@ -41,11 +67,12 @@ def expand_sigma(op, sigma, keypoints):
 
 def expand_visible(op, visible, keypoints):
     """A visibility tensor as bool, expanded to the shape of ``keypoints`` without its last axis."""
+    check_tensor(op, "visible", visible)
     shape = keypoints.shape[:-1]
-    if not isinstance(visible, torch.Tensor):
-        raise TypeError(f"{op}: visible must be a tensor, got {type(visible).__name__}")
     if not _broadcasts(visible.shape, shape):
         raise ValueError(f"{op}: visible must broadcast to {tuple(shape)}, got shape {tuple(visible.shape)}")
+    if visible.is_complex():
+        raise TypeError(f"{op}: visible must be bool or real numbers, got {visible.dtype}")
     if visible.dtype != torch.bool:
         visible = visible >= 0.5
     return visible.expand(shape)
@@ -53,9 +80,8 @@ def expand_visible(op, visible, keypoints):
 
 def expand_weight(op, weight, maps):
     """Weights per map in the arithmetic's dtype, expanded to the shape of ``maps`` without its last two axes."""
+    check_tensor(op, "weight", weight)
     shape = maps.shape[:-2]
-    if not isinstance(weight, torch.Tensor):
-        raise TypeError(f"{op}: weight must be a tensor, got {type(weight).__name__}")
     if weight.requires_grad:
         raise ValueError(f'{op}: weight must not require a gradient; multiply what reduction="none" returns')
     if not _broadcasts(weight.shape, shape):

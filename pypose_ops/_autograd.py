@@ -3,6 +3,8 @@
 import torch
 from torch.autograd import forward_ad
 
+_is_compiling = torch.compiler.is_compiling
+
 
 def call(op, differentiable, *args):
     """``op(*args)``, past autograd's Python layer when none of the ``differentiable`` tensors asks for a gradient.
@@ -10,12 +12,11 @@ def call(op, differentiable, *args):
     That layer costs as much as a small kernel. Under a compiler, and in forward-mode differentiation (which the
     operators refuse), the ordinary way is taken.
     """
-    if (
-        torch.compiler.is_compiling()
-        or forward_ad._current_level >= 0
-        or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in differentiable))
-    ):
+    if _is_compiling() or forward_ad._current_level >= 0:
         return op(*args)
+    for tensor in differentiable:
+        if getattr(tensor, "requires_grad", False) and torch.is_grad_enabled():
+            return op(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return op(*args)
 

@@ -1,11 +1,18 @@
-"""Targets beside Gaussian heatmaps: part affinity fields, limb masks, offset maps and SimCC labels.
-
-They are labels: constants to autograd, whatever the keypoints are.
-"""
+"""Targets beside Gaussian heatmaps: part affinity fields, limb masks, offset maps and SimCC labels."""
 
 import torch
 
-from ._arguments import check_pairs, check_size, choice, expand_visible
+from ._arguments import (
+    check_dtype,
+    check_number,
+    check_pairs,
+    check_size,
+    check_tensor,
+    choice,
+    expand_sigma,
+    expand_visible,
+)
+from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
 
@@ -31,7 +38,7 @@ def part_affinity_fields(
             pixels, pixel centres at integers.
         limbs (sequence of pairs): joints ``(from, to)``, for example ``skeletons.COCO.edges``; at most 256. A pair may
             come twice and is drawn twice.
-        width (float): how far from its axis the limb reaches, in pixels; of the soft profiles the sigma.
+        width (float): how far from its axis the limb reaches, in pixels, from 1e-6 on; of the soft profiles the sigma.
         size (tuple[int, int]): ``(height, width)`` of the maps.
         visible (Tensor, optional): as in :func:`gaussian_heatmaps`.
         profile (str): the weight of the unit vector, with ``a`` the distance from the axis and ``d`` from the limb:
@@ -47,7 +54,10 @@ def part_affinity_fields(
 
     Returns:
         Tensor: ``(B, 2 * len(limbs), height, width)``, contiguous: x of the first limb, y of the first limb, x of the
-        second, ... Not differentiable.
+        second, ...
+
+    Differentiable with respect to ``keypoints``, deterministically. Of a band only the direction of its vectors has a
+    derivative: its edge is a step, and who covers a pixel counts as constant. Twice differentiating is an error.
 
     Raises:
         ValueError: size is not two positive integers; limbs are not pairs; an unknown option name.
@@ -59,15 +69,18 @@ def part_affinity_fields(
         torch.Size([1, 2, 64, 48])
     """
     op = "part_affinity_fields"
-    return _ops.part_affinity_fields.default(
-        keypoints.detach(),
+    check_tensor(op, "keypoints", keypoints)
+    return call(
+        _ops.part_affinity_fields.default,
+        (keypoints,),
+        keypoints,
         check_pairs(op, "limbs", limbs),
         width,
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
         choice(op, "profile", profile, _LIMB_PROFILES),
         choice(op, "combine", combine, _LIMB_COMBINES),
-        dtype,
+        check_dtype(op, dtype),
     )
 
 
@@ -78,7 +91,7 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
     are united.
 
     Returns:
-        Tensor: ``(B, len(limbs), height, width)``, contiguous. Not differentiable.
+        Tensor: ``(B, len(limbs), height, width)``, contiguous. Piecewise constant in the keypoints: not differentiable.
 
     Example:
         >>> keypoints = torch.tensor([[[10.0, 5.0], [10.0, 50.0]]])
@@ -87,12 +100,12 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
     """
     op = "limb_masks"
     return _ops.limb_masks.default(
-        keypoints.detach(),
+        check_tensor(op, "keypoints", keypoints).detach(),
         check_pairs(op, "limbs", limbs),
         width,
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
-        dtype,
+        check_dtype(op, dtype),
     )
 
 
@@ -115,7 +128,9 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
 
     Returns:
         Tensor: ``(B, 3 * K, height, width)``, contiguous: disc, x and y of the first joint, then of the second, ...
-        Not differentiable.
+
+    The offsets are differentiable with respect to ``keypoints``, each pixel's to the person whose it holds,
+    deterministically; discs are piecewise constant. Twice differentiating is an error.
 
     Example:
         >>> maps = offset_heatmaps(torch.tensor([[[12.5, 40.0]]]), 4.0, (64, 48))
@@ -123,13 +138,16 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
         tensor([1.0000, 0.1250, 0.0000])
     """
     op = "offset_heatmaps"
-    return _ops.offset_heatmaps.default(
-        keypoints.detach(),
+    check_tensor(op, "keypoints", keypoints)
+    return call(
+        _ops.offset_heatmaps.default,
+        (keypoints,),
+        keypoints,
         radius,
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
         choice(op, "combine", combine, _WINNERS),
-        dtype,
+        check_dtype(op, dtype),
     )
 
 
@@ -153,7 +171,9 @@ def simcc_labels(
     Args:
         keypoints (Tensor): ``(B, K, 2)``; float32 or float64; ``(x, y)`` in pixels of a picture of the given size,
             pixel centres at integers.
-        sigma (float or tuple[float, float]): standard deviation in bins, of both axes or ``(x, y)``.
+        sigma (float, tuple[float, float] or Tensor): standard deviation in bins, of both axes or ``(x, y)``; or a
+            tensor as in :func:`gaussian_heatmaps`, broadcastable to ``(B, K)`` or ``(B, K, 2)``, where what is not a
+            positive finite number draws nothing.
         size (tuple[int, int]): ``(height, width)`` of the picture.
         split_ratio (float): bins per pixel; ``round(width * split_ratio)`` and ``round(height * split_ratio)`` bins,
             halves to even.
@@ -167,7 +187,11 @@ def simcc_labels(
         dtype (torch.dtype): of the labels: float16, bfloat16, float32 or float64.
 
     Returns:
-        tuple[Tensor, Tensor]: x ``(B, K, bins of x)`` and y ``(B, K, bins of y)``, contiguous. Not differentiable.
+        tuple[Tensor, Tensor]: x ``(B, K, bins of x)`` and y ``(B, K, bins of y)``, contiguous.
+
+    Gaussians are differentiable with respect to ``keypoints`` (``center="exact"``) and a ``sigma`` tensor,
+    deterministically; rounded ones and ``"one_hot"`` are piecewise constant in the keypoints. Twice differentiating is
+    an error.
 
     Raises:
         ValueError: size is not two positive integers; sigma is not one or two numbers; an unknown option name.
@@ -179,11 +203,23 @@ def simcc_labels(
         (torch.Size([8, 17, 384]), torch.Size([8, 17, 512]))
     """
     op = "simcc_labels"
-    sigma_x, sigma_y = check_two(op, "sigma", sigma)
+    check_tensor(op, "keypoints", keypoints)
+    sigma_x = sigma_y = 0.0
+    if isinstance(sigma, torch.Tensor):
+        sigma = expand_sigma(op, sigma, keypoints)
+    else:
+        (sigma_x, sigma_y), sigma = check_two(op, "sigma", sigma), None
     height, width = check_size(op, size)
-    bins_x, bins_y = label_bins(op, width, split_ratio), label_bins(op, height, split_ratio)
-    return _ops.simcc_labels.default(
-        keypoints.detach(),
+    bins_x, bins_y = (label_bins(op, n, split_ratio) for n in (width, height))
+    if profile != "gaussian" or center != "exact":
+        keypoints = keypoints.detach()
+    if profile != "gaussian" and sigma is not None:
+        sigma = sigma.detach()
+    return call(
+        _ops.simcc_labels.default,
+        (keypoints, sigma),
+        keypoints,
+        sigma,
         sigma_x,
         sigma_y,
         None if visible is None else expand_visible(op, visible, keypoints),
@@ -194,7 +230,7 @@ def simcc_labels(
         choice(op, "center", center, _CENTERS),
         choice(op, "normalize", normalize, _LABEL_NORMALIZES),
         smoothing,
-        dtype,
+        check_dtype(op, dtype),
     )
 
 
@@ -209,9 +245,15 @@ def check_two(op, name, value):
 
 def label_bins(op, pixels, split_ratio):
     """How many bins an axis has."""
+    check_number(op, "split_ratio", split_ratio)
     if not 0 < split_ratio < float("inf"):
         raise ValueError(f"{op}: split_ratio must be positive and finite, got {split_ratio}")
-    return pixels * split_ratio if isinstance(split_ratio, int) else round(pixels * split_ratio)
+    if isinstance(split_ratio, int):
+        return pixels * split_ratio
+    bins = pixels * split_ratio
+    if not bins < 2**62:
+        raise ValueError(f"{op}: size times split_ratio must leave fewer than 2^62 bins, got {split_ratio}")
+    return round(bins)
 
 
 @torch.library.register_fake("pypose_ops::part_affinity_fields")
@@ -233,7 +275,81 @@ def _(keypoints, radius, visible, height, width, combine, dtype):
 
 
 @torch.library.register_fake("pypose_ops::simcc_labels")
-def _(keypoints, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profile, center, normalize, smoothing, dtype):
+def _(keypoints, sigma, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profile, center, normalize, smoothing, dtype):
     torch._check(keypoints.dim() == 3, lambda: "simcc_labels: keypoints must be (B, K, 2)")
     shape = keypoints.shape[:2]
     return keypoints.new_empty((*shape, bins_x), dtype=dtype), keypoints.new_empty((*shape, bins_y), dtype=dtype)
+
+
+def _empty_gradient(keypoints, grad):
+    """A gradient as the kernels give it: with an axis of people where the operator knows people."""
+    dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
+    return keypoints.new_empty(keypoints.shape, dtype=dtype)
+
+
+@torch.library.register_fake("pypose_ops::_part_affinity_fields_backward")
+def _(grad, keypoints, limbs, limb_width, visible, profile, combine):
+    return _empty_gradient(keypoints if keypoints.dim() == 4 else keypoints[:, None], grad)
+
+
+@torch.library.register_fake("pypose_ops::_offset_heatmaps_backward")
+def _(grad, keypoints, radius, visible, combine):
+    return _empty_gradient(keypoints if keypoints.dim() == 4 else keypoints[:, None], grad)
+
+
+@torch.library.register_fake("pypose_ops::_simcc_labels_backward")
+def _(grad_x, grad_y, keypoints, sigma, sigma_x, sigma_y, visible, ratio, center, normalize):
+    return _empty_gradient(keypoints, grad_x), _empty_gradient(keypoints, grad_x)
+
+
+def _setup_fields(ctx, inputs, output):
+    keypoints, limbs, limb_width, visible, _, _, profile, combine, _ = inputs
+    ctx.save_for_backward(keypoints, visible)
+    ctx.options = limbs, limb_width, profile, combine
+
+
+def _fields_backward(ctx, grad):
+    keypoints, visible = ctx.saved_tensors
+    limbs, limb_width, profile, combine = ctx.options
+    grad_keypoints = _ops._part_affinity_fields_backward.default(
+        grad, keypoints, limbs, limb_width, visible, profile, combine
+    )
+    return grad_keypoints.view_as(keypoints).to(keypoints.dtype), *(None,) * 8
+
+
+def _setup_offsets(ctx, inputs, output):
+    keypoints, radius, visible, _, _, combine, _ = inputs
+    ctx.save_for_backward(keypoints, visible)
+    ctx.options = radius, combine
+
+
+def _offsets_backward(ctx, grad):
+    keypoints, visible = ctx.saved_tensors
+    radius, combine = ctx.options
+    grad_keypoints = _ops._offset_heatmaps_backward.default(grad, keypoints, radius, visible, combine)
+    return grad_keypoints.view_as(keypoints).to(keypoints.dtype), *(None,) * 6
+
+
+def _setup_labels(ctx, inputs, output):
+    keypoints, sigma, sigma_x, sigma_y, visible, _, _, ratio, _, center, normalize, _, _ = inputs
+    ctx.save_for_backward(keypoints, sigma, visible)
+    ctx.options = sigma_x, sigma_y, ratio, center, normalize
+
+
+def _labels_backward(ctx, grad_x, grad_y):
+    keypoints, sigma, visible = ctx.saved_tensors
+    sigma_x, sigma_y, ratio, center, normalize = ctx.options
+    grad_keypoints, grad_sigma = _ops._simcc_labels_backward.default(
+        grad_x, grad_y, keypoints, sigma, sigma_x, sigma_y, visible, ratio, center, normalize
+    )
+    grad_sigma = None if sigma is None else grad_sigma.to(sigma.dtype)
+    return grad_keypoints.to(keypoints.dtype), grad_sigma, *(None,) * 11
+
+
+for _name, _backward, _setup in (
+    ("part_affinity_fields", _fields_backward, _setup_fields),
+    ("offset_heatmaps", _offsets_backward, _setup_offsets),
+    ("simcc_labels", _labels_backward, _setup_labels),
+):
+    torch.library.register_autograd(f"pypose_ops::{_name}", _backward, setup_context=_setup)
+    no_double_backward(f"_{_name}_backward")

@@ -1,10 +1,11 @@
 """From joints to people: similarity of poses, duplicates, part affinity fields, associative embedding."""
 
+import operator
 from typing import NamedTuple
 
 import torch
 
-from ._arguments import choice, expand_visible
+from ._arguments import check_tensor, choice, expand_visible
 from ._autograd import call, no_double_backward
 from .skeletons import COCO
 
@@ -47,12 +48,21 @@ def box_areas(op, area, boxes, like):
     """Areas as given, or those of the boxes; both in the dtype of the keypoints."""
     if area is None and boxes is None:
         raise ValueError(f"{op}: area or boxes must be given")
-    boxes = None if boxes is None else boxes.detach().to(like.dtype)
+    if not like.is_floating_point():
+        raise TypeError(f"{op}: keypoints must be float32 or float64, got {like.dtype}")
+    boxes = None if boxes is None else check_tensor(op, "boxes", boxes).detach().to(like.dtype)
     if area is None:
         if boxes.dim() == 0 or boxes.shape[-1] != 4:
             raise ValueError(f"{op}: boxes must be (..., 4), got shape {tuple(boxes.shape)}")
         return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1), boxes
-    return area.detach().to(like.dtype), boxes
+    return check_tensor(op, "area", area).detach().to(like.dtype), boxes
+
+
+def _sigmas(op, sigmas):
+    try:
+        return [float(sigma) for sigma in sigmas]
+    except (TypeError, ValueError):
+        raise ValueError(f"{op}: sigmas must be numbers, got {sigmas!r}") from None
 
 
 def batched(*tensors):
@@ -73,8 +83,8 @@ def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None
         visible (Tensor, optional): broadcastable to ``target.shape[:-1]``: joints that count; bool, or a number from
             0.5 on.
         boxes (Tensor, optional): ``(G, 4)`` or ``(B, G, 4)``, ``x1, y1, x2, y2``. With them, somebody without a joint
-            that counts is compared by the box doubled to every side, as in pycocotools (d is the distance to it);
-            without, that similarity is 0.
+            that counts is compared by the box doubled to every side, as in pycocotools (d is the distance to it;
+            a box with NaN is similar to nothing); without, that similarity is 0.
 
     Returns:
         Tensor: ``(D, G)`` or ``(B, D, G)``, of the dtype of ``pred``. A predicted joint that is not finite is similar
@@ -89,14 +99,14 @@ def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None
         >>> oks(people, people, torch.full((3,), 5000.0)).diagonal()
         tensor([1., 1., 1.])
     """
-    single = pred.dim() == 3
-    target = target.detach().to(pred.dtype)
+    single = check_tensor("oks", "pred", pred).dim() == 3
+    target = check_tensor("oks", "target", target).detach().to(pred.dtype)
     area, boxes = box_areas("oks", area, boxes, pred)
     if visible is not None:
         visible = expand_visible("oks", visible, target)
     if single:
         pred, target, area, visible, boxes = batched(pred, target, area, visible, boxes)
-    result = call(_ops.oks.default, (pred,), pred, target, area, visible, boxes, list(sigmas))
+    result = call(_ops.oks.default, (pred,), pred, target, area, visible, boxes, _sigmas("oks", sigmas))
     return result[0] if single else result
 
 
@@ -161,9 +171,9 @@ def oks_nms(
         >>> oks_nms(twice, torch.tensor([0.5, 0.9]), torch.tensor([5000.0, 5000.0])).mask
         tensor([False,  True])
     """
-    single = keypoints.dim() == 3
+    single = check_tensor("oks_nms", "keypoints", keypoints).dim() == 3
     keypoints = keypoints.detach()
-    scores = scores.detach().to(keypoints.dtype)
+    scores = check_tensor("oks_nms", "scores", scores).detach().to(keypoints.dtype)
     area, _ = box_areas("oks_nms", area, boxes, keypoints)
     if visible is not None:
         visible = expand_visible("oks_nms", visible, keypoints)
@@ -172,7 +182,16 @@ def oks_nms(
     if max_people is None:
         max_people = keypoints.shape[1] if keypoints.dim() > 1 else 0
     mask, scores = call(
-        _ops.oks_nms.default, (), keypoints, scores, area, visible, list(sigmas), threshold, soft, max_people
+        _ops.oks_nms.default,
+        (),
+        keypoints,
+        scores,
+        area,
+        visible,
+        _sigmas("oks_nms", sigmas),
+        threshold,
+        soft,
+        max_people,
     )
     return Kept(mask[0], scores[0]) if single else Kept(mask, scores)
 
@@ -191,13 +210,34 @@ def flat_limbs(op, name, limbs, count=None):
     """Pairs of integers as one flat list."""
     limbs = limbs.tolist() if hasattr(limbs, "tolist") else limbs
     try:
-        flat = [int(k) for pair in limbs for k in pair]
+        flat = [operator.index(k) for pair in limbs for k in pair]
         pairs = all(len(pair) == 2 for pair in limbs)
     except TypeError:
         raise ValueError(f"{op}: {name} must be pairs of integers, got {limbs!r}") from None
     if not pairs or (count is not None and len(flat) != 2 * count):
         raise ValueError(f"{op}: {name} must be {'pairs' if count is None else f'{count} pairs'}, got {limbs!r}")
     return flat
+
+
+def check_peaks(op, peaks):
+    """A PeakSet, or anything that has its three tensors."""
+    coords, scores, counts = (
+        check_tensor(op, f"peaks.{name}", getattr(peaks, name, None)) for name in ("coords", "scores", "counts")
+    )
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+        raise TypeError(f"{op}: peaks.counts must be integers, got {counts.dtype}")
+    return coords, scores
+
+
+def check_whole_peaks(op, peaks):
+    """The same, of which the coordinates are gathered here."""
+    coords, scores = check_peaks(op, peaks)
+    if not coords.is_floating_point():
+        raise TypeError(f"{op}: peaks.coords must be float32 or float64, got {coords.dtype}")
+    if coords.dim() != 4 or coords.shape[-1] != 2:
+        raise ValueError(f"{op}: peaks.coords must be (B, K, M, 2), got shape {tuple(coords.shape)}")
+    if scores.shape != coords.shape[:-1]:
+        raise ValueError(f"{op}: peaks.scores must be {tuple(coords.shape[:-1])}, got shape {tuple(scores.shape)}")
 
 
 def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95):
@@ -233,6 +273,8 @@ def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=Non
         1.0
     """
     limbs = flat_limbs("score_limbs", "limbs", limbs)
+    check_tensor("score_limbs", "pafs", pafs)
+    check_peaks("score_limbs", peaks)
     if channels is None:
         channels = list(range(len(limbs)))
     else:
@@ -240,7 +282,7 @@ def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=Non
     rule = choice("score_limbs", "rule", rule, _RULES)
     if samples is None:
         samples = 0
-    elif samples < 1:
+    elif not isinstance(samples, int) or samples < 1:
         raise ValueError(f"score_limbs: samples must be positive or None, got {samples}")
     return call(
         _ops.score_limbs.default,
@@ -303,6 +345,8 @@ def group_people(
         >>> people.coords[0, : people.counts[0]]  # doctest: +SKIP
     """
     limbs = flat_limbs("group_people", "limbs", limbs)
+    check_whole_peaks("group_people", peaks)
+    check_tensor("group_people", "limb_scores", limb_scores)
     scores, counts, limb_scores = _on_host(peaks, limb_scores.detach())
     index = call(
         _ops.group_people.default,
@@ -393,6 +437,13 @@ def peak_tags(peaks, tags):
     return tags.detach().flatten(3).gather(3, index).transpose(2, 3)
 
 
+def _joint_order(joints):
+    try:
+        return [operator.index(k) for k in joints]
+    except TypeError:
+        raise ValueError(f"group_by_tags: joint_order must be joints, got {joints!r}") from None
+
+
 def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=None, max_people=30):
     """Groups joints to people by their tags: associative embedding (Newell, Huang and Deng, NIPS 2017).
 
@@ -405,7 +456,7 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
         peaks (PeakSet): of :func:`pypose_ops.find_peaks`; there: 30 peaks, a radius of 2.
         tags (Tensor): ``(B, K, H, W)``, or ``(B, K, T, H, W)`` for tags of T numbers, the maps that ``peaks`` are
             pixels of; read at the nearest pixel.
-        min_score (float): peaks must score more.
+        min_score (float): peaks must score more; what is not finite is no peak.
         max_distance (float): of tags, Euclidean; at most 10,000.
         joint_order (sequence of int, optional): the joints in the order in which they are grouped, the reliable ones
             first; joints that are not named are left out. Default: as they come.
@@ -418,9 +469,12 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
         >>> order = [0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16]  # COCO: trunk before limbs
         >>> people = group_by_tags(find_peaks(heatmaps), tags, joint_order=order)  # doctest: +SKIP
     """
+    check_whole_peaks("group_by_tags", peaks)
+    if check_tensor("group_by_tags", "tags", tags).is_complex():
+        raise TypeError(f"group_by_tags: tags must be real, got {tags.dtype}")
     values = peak_tags(peaks, tags)
     values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
-    order = list(range(values.shape[1])) if joint_order is None else [int(k) for k in joint_order]
+    order = list(range(values.shape[1])) if joint_order is None else _joint_order(joint_order)
     scores, counts, values = _on_host(peaks, values)
     index = call(_ops.group_by_tags.default, (), scores, counts, values, order, min_score, max_distance, max_people)
     return gather_people(peaks, *index)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import choice, expand_sigma, expand_visible, expand_weight
+from ._arguments import check_number, check_tensor, choice, expand_sigma, expand_visible, expand_weight
 from ._autograd import call, no_double_backward
 from .heatmaps import _CENTERS, _COMBINES, _NORMALIZES, _PROFILES
 
@@ -62,10 +62,12 @@ def heatmap_mse_loss(
     """
     op = "heatmap_mse_loss"
     choice(op, "reduction", reduction, _REDUCTIONS)
+    check_tensor(op, "pred", pred)
+    check_tensor(op, "keypoints", keypoints)
     if isinstance(sigma, torch.Tensor):
         sigma, sigma_value = expand_sigma(op, sigma, keypoints), 0.0
     else:
-        sigma, sigma_value = None, float(sigma)
+        sigma, sigma_value = None, check_number(op, "sigma", sigma)
     if visible is not None:
         visible = expand_visible(op, visible, keypoints)
     if weight is not None:

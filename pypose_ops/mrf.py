@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import choice
+from ._arguments import check_number, check_tensor, choice
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -43,7 +43,7 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
 
     Returns:
         Tensor: ``(B, J, H, W)`` log-energies, contiguous, float32 (float64 for a float64 unary). A message that is 0
-        counts as 1e-30.
+        counts as 1e-30, one of 2^127 or more as 2^128; what is below some 1e-16 of a prior's sum is lost.
 
     Differentiable with respect to ``unary`` (pixels above the floor), ``prior`` and ``bias``, once, deterministically;
     the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
@@ -58,22 +58,32 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
         >>> mrf_message_passing(unary, prior, torch.full((2,), 1e-3), [(0, 1), (1, 0)]).shape
         torch.Size([1, 2, 16, 12])
     """
-    flat = flat_edges("mrf_message_passing", edges)
-    index = [] if prior_index is None else _integers("mrf_message_passing", "prior_index", prior_index)
-    targets = unary.shape[1] if num_targets is None else num_targets
+    op = "mrf_message_passing"
+    for name, tensor in (("unary", unary), ("prior", prior), ("bias", bias)):
+        check_tensor(op, name, tensor)
+    flat = flat_edges(op, edges)
+    index = [] if prior_index is None else _integers(op, "prior_index", prior_index)
+    if prior_index is not None and flat and not index:  # empty is None to the operator
+        raise ValueError(f"{op}: prior_index must have one number per edge, got none for {len(flat) // 2} edges")
+    floor = check_number(op, "floor", floor)
+    targets = num_targets
+    if targets is None:
+        targets = unary.shape[1] if unary.dim() > 1 else 0  # what is no map is the operator's to refuse
     # Transforms of nothing are an error in torch.
-    if _METHODS[choice("mrf_message_passing", "method", method, _METHODS)] == "fft" and unary.shape[0] > 0:
-        return _fft_messages(unary, prior, bias, flat, index, targets, float(floor))
-    return call(
-        _ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, float(floor)
-    )
+    if _METHODS[choice(op, "method", method, _METHODS)] == "fft" and unary.shape[:1].numel() > 0:
+        return _fft_messages(unary, prior, bias, flat, index, targets, floor)
+    return call(_ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, floor)
 
 
 def flat_edges(op, edges):
     """``[source, target, source, target, ...]`` of a list, tuple, array or tensor of pairs."""
     if hasattr(edges, "tolist"):
         edges = edges.tolist()
-    if any(len(pair) != 2 for pair in edges):
+    try:
+        pairs = all(len(pair) == 2 for pair in edges)
+    except TypeError:
+        pairs = False
+    if not pairs:
         raise ValueError(f"{op}: edges must be pairs (source, target), got {edges!r}")
     return _integers(op, "edges", [end for pair in edges for end in pair])
 
@@ -81,7 +91,7 @@ def flat_edges(op, edges):
 def _integers(op, name, values):
     if hasattr(values, "tolist"):
         values = values.tolist()
-    if any(not isinstance(v, int) for v in values):
+    if not isinstance(values, list | tuple) or any(not isinstance(v, int) for v in values):
         raise ValueError(f"{op}: {name} must be integers, got {values!r}")
     return list(values)
 
@@ -93,7 +103,7 @@ def _fft_messages(unary, prior, bias, edges, index, targets, floor):
     height, width = unary.shape[-2:]
     u = unary.to(acc)
     u = torch.where(u.isfinite() & (u > floor), u, floor)
-    prior, bias = (torch.where(t.isfinite() & (t > 0), t, 0.0).to(acc) for t in (prior, bias))
+    prior, bias = (torch.where(t.isfinite() & (t >= 0), t, 0.0).to(acc) for t in (prior, bias))
     reach = [min(k // 2, n - 1) for k, n in zip(prior.shape[-2:], (height, width), strict=True)]
     prior = prior[
         :,

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._arguments import check_size, choice
+from ._arguments import check_dtype, check_size, check_tensor, choice
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -60,7 +60,8 @@ def crop_patches(
         Tensor: ``(N, C, height, width)``, with a mask ``(N, C + 1, height, width)``; contiguous.
 
     Differentiable with respect to floating ``images`` and, for bilinear patches, ``transforms``; deterministically, on
-    every device. At a kink (a transform that hits pixel centres) the slope is the one to the right. Twice
+    every device. At a kink (a transform that hits pixel centres) the slope is the one to the right; in
+    mirrored copies, and at the last pixel of ``"border"`` and ``"reflect"``, the one to the left. Twice
     differentiating is an error.
 
     On CUDA a list of images travels in the parameters of the kernels: 32 images in each launch, one in the backward's.
@@ -79,10 +80,14 @@ def crop_patches(
     op = "crop_patches"
     height, width = check_size(op, size)
     images = _images(images)
+    check_tensor(op, "transforms", transforms)
+    if mask is not None:
+        check_tensor(op, "mask", mask)
     mode, padding, fill = _options(mode, padding, fill, antialias)
     if dtype is None:
         dtype = images[0].dtype if images and images[0].is_floating_point() else torch.float32
-    if image_index is not None and not image_index.is_floating_point():
+    check_dtype(op, dtype)
+    if image_index is not None and not check_tensor(op, "image_index", image_index).is_floating_point():
         image_index = image_index.to(torch.int64)
     if mode == 1:
         transforms = transforms.detach()
@@ -134,7 +139,11 @@ def _numbers(op, name, value):
     try:
         if isinstance(value, torch.Tensor):
             raise TypeError  # its numbers may be on another device
-        return [float(v) for v in value] if isinstance(value, list | tuple) else [float(value)]
+        if not isinstance(value, list | tuple):
+            return [float(value)]
+        if len(value) == 0:
+            raise ValueError
+        return [float(v) for v in value]
     except (TypeError, ValueError):
         raise TypeError(f"{op}: {name} must be a number or a list of numbers, got {value!r}") from None
 
@@ -205,7 +214,7 @@ def box_vote(boxes, weights, size):
         ``2^-60`` of the largest one of the same map times the number of boxes count as 0. On CUDA 8 bytes per pixel are
         needed besides.
 
-    Differentiable with respect to ``weights``, any number of times; deterministic.
+    Differentiable with respect to ``weights`` (finite ones), any number of times; deterministic.
 
     Raises:
         ValueError: size is not two positive integers.
@@ -218,6 +227,8 @@ def box_vote(boxes, weights, size):
                  [0.5000, 0.5000, 0.0000]]])
     """
     height, width = check_size("box_vote", size)
+    check_tensor("box_vote", "boxes", boxes)
+    check_tensor("box_vote", "weights", weights)
     return call(_ops.box_vote.default, (weights,), boxes, weights, height, width)
 
 

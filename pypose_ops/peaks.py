@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from ._arguments import check_number, check_tensor
+
 _decode_heatmaps = torch.ops.pypose_ops.decode_heatmaps.default
 _decode_offsets = torch.ops.pypose_ops._decode_offsets.default
 
@@ -76,13 +78,16 @@ def decode_heatmaps(
       ``1 < y < H - 1`` and ``x > 0``.
     - ``"parabola"``: along each axis to the top of the parabola through the peak and its two neighbours; none at the
       border.
-    - ``"dark"``: the map is blurred, with zeros around it, and one Newton step is taken on its logarithm (Zhang et al.,
-      "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020). Peaks less than two pixels
-      from the border are left where they are, as in MMPose. So are, which MMPose lacks, those where the Hessian is not
-      negative definite, and those with a pixel that is not finite among the ``kernel_size + 4`` squared pixels around
-      them. Only the 13 blurred pixels that the step needs are computed.
-    - ``"dark_udp"``: the same with the narrower differences of Huang et al., "The Devil is in the Details", CVPR 2020;
-      only peaks on the border are left where they are.
+    - ``"dark"``: the map is blurred, and one Newton step is taken on its logarithm (Zhang et al., "Distribution-Aware
+      Coordinate Representation for Human Pose Estimation", CVPR 2020). Less than two pixels from the border the
+      differences are those around the nearest pixel that has two to each side, and where the blur would leave the map
+      it narrows along that axis to what is there: Gaussians are found exactly at the border too. (MMPose blurs with
+      zeros around the map, and leaves peaks less than two pixels from the border where they are: ``parity``.) Peaks are
+      left where they are, which MMPose lacks, where the Hessian is not negative definite, and with a pixel that is not
+      finite among the ``kernel_size + 4`` squared pixels around them. Only the 13 blurred pixels that the step needs
+      are computed.
+    - ``"dark_udp"``: the same with the narrower differences of Huang et al., "The Devil is in the Details", CVPR 2020,
+      of one pixel to each side.
     - ``"centroid"``: to the mean of the ``kernel_size`` squared pixels around the peak that are in the map, weighted by
       their values where these are positive and finite.
     - ``"offset"``: for UDP's "combined" maps, ``(B, 3 K, H, W)`` with a class map, x and y offsets per joint. The peak
@@ -93,10 +98,11 @@ def decode_heatmaps(
     and those of ``"dark"`` and ``"dark_udp"`` are taken also where the Hessian is not negative definite. A map without a
     peak still decodes to -1 with score 0. In full:
 
-    - ``"mmpose"`` (1.x). ``"quarter"`` and ``"dark"``: only the above. ``"dark_udp"``: the blurred map is scaled back to
-      the height of the peak and clamped to [0.001, 50], at the border the logarithm's border pixels are repeated, 1.2e-7
-      is added to the Hessian's diagonal. (MMPose scales by the whole map's maximum, here it is that of the 13 pixels,
-      the same unless the blur moves the maximum away.) ``"offset"``: only the above.
+    - ``"mmpose"`` (1.x). ``"quarter"`` and ``"offset"``: only the above. ``"dark"``: the blur has zeros around the map,
+      and peaks less than two pixels from the border stay. ``"dark_udp"``: zeros around the map too; the blurred map is
+      scaled back to the height of the peak and clamped to [0.001, 50], at the border the logarithm's border pixels are
+      repeated, 1.2e-7 is added to the Hessian's diagonal. (MMPose scales by the whole map's maximum, here it is that of
+      the 13 pixels, the same unless the blur moves the maximum away.)
     - ``"mmpose0"`` (0.x, and UDP's own code). ``"quarter"``: HRNet's border rule. ``"dark"``: as ``"mmpose"``.
       ``"dark_udp"``: as ``"mmpose"``, without the scaling, the blur with reflected borders (OpenCV's reflect-101).
     - ``"hrnet"`` (and DarkPose). ``"quarter"``: both axes only for ``1 < x < W - 1`` and ``1 < y < H - 1``. ``"dark"``: as
@@ -165,6 +171,12 @@ def decode_heatmaps(
         raise ValueError(f"{op}: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
     if max_offset == "auto":
         max_offset = None if parity is not None else radius if refine == "offset" else 1.0
+    elif max_offset is not None:
+        max_offset = check_number(op, "max_offset", max_offset)
+    check_tensor(op, "heatmaps", heatmaps)
+    for name, tensor in (("flipped", flipped), ("transform", transform)):
+        if tensor is not None:
+            check_tensor(op, name, tensor)
     heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
     if return_covariance and refine not in ("dark", "dark_udp"):
         raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
@@ -173,7 +185,14 @@ def decode_heatmaps(
             raise ValueError(f"{op}: radius is required with refine 'offset'")
         return Peaks(
             *_decode_offsets(
-                heatmaps, kernel_size, float(radius), flipped, flip_index, flip_shift, transform, max_offset
+                heatmaps,
+                kernel_size,
+                check_number(op, "radius", radius),
+                flipped,
+                flip_index,
+                flip_shift,
+                transform,
+                max_offset,
             )
         )
     if radius is not None:
@@ -199,7 +218,7 @@ def kernel_size_of(op, refine, sigma):
         return 7 if refine == "centroid" else 11
     if refine == "centroid":
         raise ValueError(f"{op}: sigma is for blurs, got refine 'centroid'")
-    if not 0 < sigma < math.inf:
+    if not 0 < check_number(op, "sigma", sigma) < math.inf:
         raise ValueError(f"{op}: sigma must be positive and finite, got {sigma}")
     if sigma <= 1:
         return 3
@@ -224,9 +243,7 @@ def _check_parity(op, refine, parity):
 
 
 @torch.library.register_fake("pypose_ops::decode_heatmaps")
-def _(
-    heatmaps, refine, parity, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance
-):
+def _(heatmaps, refine, parity, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance):
     batch, joints, dtype = _check_shapes(heatmaps, flipped, transform)
     return (
         heatmaps.new_empty((batch, joints, 2), dtype=dtype),
@@ -260,7 +277,7 @@ def flip_permutation(op, flip_pairs, heatmaps, channels=1):
     """``flip_pairs``, checked, as the list of the joints that take each joint's place in a mirrored image."""
     if flip_pairs is None:
         raise ValueError(f"{op}: flip_pairs is required when flipped is given; it may be empty")
-    if heatmaps.dim() != 4:
+    if check_tensor(op, "heatmaps", heatmaps).dim() != 4:
         raise ValueError(f"{op}: heatmaps must be (B, K, H, W), got shape {tuple(heatmaps.shape)}")
     try:
         pairs = tuple(tuple(operator.index(joint) for joint in pair) for pair in flip_pairs)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ._arguments import choice
+from ._arguments import check_number, check_tensor, choice
 from .peaks import REFINES, detached, kernel_size_of
 
 _ops = torch.ops.pypose_ops
@@ -72,11 +72,16 @@ def find_peaks(
         >>> peaks.coords[0, 0].tolist(), peaks.counts.item()
         ([[30.0, 20.0], [12.0, 40.0], [-1.0, -1.0]], 2)
     """
-    thresholds, threshold = (threshold, 0.0) if isinstance(threshold, torch.Tensor) else (None, float(threshold))
+    thresholds, threshold = (
+        (threshold, 0.0)
+        if isinstance(threshold, torch.Tensor)
+        else (None, check_number("find_peaks", "threshold", threshold))
+    )
     if kernel_size is None:
         kernel_size = kernel_size_of("find_peaks", refine, sigma)
     elif sigma is not None:
         raise ValueError(f"find_peaks: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
+    check_tensor("find_peaks", "heatmaps", heatmaps)
     heatmaps, thresholds, transform = detached(heatmaps), detached(thresholds), detached(transform)
     return PeakSet(
         *_ops.find_peaks.default(

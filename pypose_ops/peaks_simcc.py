@@ -2,6 +2,7 @@
 
 import torch
 
+from ._arguments import check_number, check_tensor
 from .peaks import Peaks, detached
 
 _ops = torch.ops.pypose_ops
@@ -24,10 +25,11 @@ def decode_simcc(
     The highest is the highest finite bin, the first of several equal ones. The score is the lower of the two bins'. A joint
     with an axis without a positive finite bin decodes to coordinates -1, also with ``transform``, and score 0.
 
-    ``refine="dark"`` blurs each vector, with zeros around it, and takes one Newton step on its logarithm, from differences
-    two bins wide (SimCC-DARK). There is no step where these would leave the vector, where the logarithm does not curve
-    down, or where a bin that is not finite is among those blurred; the step over both axes is never longer than
-    ``max_offset``. Only the five blurred bins that the step needs are computed.
+    ``refine="dark"`` blurs each vector and takes one Newton step on its logarithm, from differences two bins wide
+    (SimCC-DARK). Near the ends the differences are those around the nearest bin that has two to each side, and the blur
+    narrows to what the vector holds. There is no step where the logarithm does not curve down, or where a bin that is
+    not finite is among those blurred; the step over both axes is never longer than ``max_offset``. Only the five
+    blurred bins that the step needs are computed.
 
     Args:
         x, y (Tensor): ``(B, K, W * split_ratio)`` and ``(B, K, H * split_ratio)``, the scores of the bins, float16, bfloat16,
@@ -37,10 +39,10 @@ def decode_simcc(
         sigma (float or (float, float)): that the labels were drawn with, in bins, for x and y: the blur has
             ``(20 sigma - 7) // 3`` bins, one less where that is even, as in MMPose.
         kernel_size (int or (int, int), optional): the blur's bins instead, odd, 1 to 127.
-        parity (str, optional): ``"mmpose"``: the step is taken everywhere and has no limit (unless ``max_offset`` says so);
-            the blurred vector is scaled back to the height of the peak and clamped to [0.001, 50]; at the ends the
-            outermost logarithms are repeated; 1e-9 is added to the second difference. (MMPose scales by the whole
-            vector's maximum, here it is that of the five bins.)
+        parity (str, optional): ``"mmpose"``: the step has no limit (unless ``max_offset`` says so); the blur has
+            zeros around the vector; the blurred vector is scaled back to the height of the peak and clamped to
+            [0.001, 50]; at the ends the outermost logarithms are repeated; 1e-9 is added to the second difference.
+            (MMPose scales by the whole vector's maximum, here it is that of the five bins.)
         transform (Tensor, optional): ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64: affine, applied to the coordinates.
         max_offset (float, optional): the longest step, in pixels; None for no limit. Default: 1, none with ``parity``.
 
@@ -65,13 +67,23 @@ def decode_simcc(
         raise ValueError(f"decode_simcc: refine must be one of none, dark, got {refine!r}")
     if parity not in (None, "mmpose"):
         raise ValueError(f"decode_simcc: parity must be None or mmpose, got {parity!r}")
-    kernel_x, kernel_y = simcc_kernels(sigma) if kernel_size is None else _pair(kernel_size)
+    kernel_x, kernel_y = simcc_kernels(sigma) if kernel_size is None else _pair("kernel_size", kernel_size)
     if max_offset == "auto":
         max_offset = 1.0 if parity is None else None
+    check_tensor("decode_simcc", "x", x)
+    check_tensor("decode_simcc", "y", y)
     x, y, transform = detached(x), detached(y), detached(transform)
     return Peaks(
         *_ops.decode_simcc.default(
-            x, y, float(split_ratio), refine == "dark", parity is not None, kernel_x, kernel_y, max_offset, transform
+            x,
+            y,
+            check_number("decode_simcc", "split_ratio", split_ratio),
+            refine == "dark",
+            parity is not None,
+            kernel_x,
+            kernel_y,
+            max_offset,
+            transform,
         )
     )
 
@@ -79,16 +91,19 @@ def decode_simcc(
 def simcc_kernels(sigma):
     """The blurs for x and y."""
     sizes = []
-    for value in _pair(sigma):
-        if not value > 0:
-            raise ValueError(f"decode_simcc: sigma must be positive, got {sigma}")
+    for value in _pair("sigma", sigma):
+        if not 0 < check_number("decode_simcc", "sigma", value) < 1e6:
+            raise ValueError(f"decode_simcc: sigma must be positive and below 1e6, got {sigma}")
         size = int((20 * value - 7) // 3)
         sizes.append(max(1, size - (size % 2 == 0)))
     return sizes
 
 
-def _pair(value):
-    return value if isinstance(value, (tuple, list)) else (value, value)
+def _pair(name, value):
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"decode_simcc: {name} must be one number or two (x, y), got {value!r}")
+    return pair
 
 
 @torch.library.register_fake("pypose_ops::decode_simcc")

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from ._arguments import check_number, check_tensor
 from ._autograd import call, no_double_backward
 
 _ops = torch.ops.pypose_ops
@@ -57,10 +58,15 @@ def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, retu
     """
     if normalized not in (None, "centers", "corners"):
         raise ValueError(f"soft_argmax: normalized must be None, centers or corners, got {normalized!r}")
-    if window is not None and window <= 0:
+    if window is not None and (not isinstance(window, int | torch.SymInt) or window <= 0):
         raise ValueError(f"soft_argmax: window must be None or odd and positive, got {window}")
+    check_tensor("soft_argmax", "heatmaps", heatmaps)
     coords, variance, _, _ = call(
-        _ops.soft_argmax.default, (heatmaps,), heatmaps, float(temperature), 0 if window is None else window
+        _ops.soft_argmax.default,
+        (heatmaps,),
+        heatmaps,
+        check_number("soft_argmax", "temperature", temperature),
+        0 if window is None else window,
     )
     if normalized is not None:
         scale, offset = normalization(coords, heatmaps.shape[-2:], normalized)

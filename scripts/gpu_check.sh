@@ -1,14 +1,43 @@
 #!/usr/bin/env bash
-# scripts/gpu_check.sh [OUT]: builds, tests and times this checkout on a machine with an NVIDIA GPU, without network.
+# scripts/gpu_check.sh [--out DIR] [STEP...]: builds, tests and times this checkout on a machine with an NVIDIA GPU, without
+# network.
 #
-# OUT (default out/gpu) gets gpu_check.log and benchmarks.{json,md,png}. A step that fails or runs out of its time makes the
-# exit status 1; the steps after it still run. All limits together stay under 9 minutes.
+# STEPs, in the order of the list below; without any, all of them. A machine that is lent for ten minutes a call takes them
+# in several: the build is made again in each (a minute), everything else is independent.
+#
+#   scripts/gpu_check.sh values memcheck          # call 1: every operator's values and gradients, and out-of-bounds accesses
+#   scripts/gpu_check.sh torch races              # call 2: graphs, compile, streams, no host sync; races, uninitialised memory
+#   scripts/gpu_check.sh fuzz benchmarks          # call 3
+#
+#   values      tests on cuda that compare values and gradients (the contract's, and those by hand)
+#   torch       tests on cuda of what torch does with an operator: graphs, compile, export, autocast, host syncs, strides
+#   memcheck    compute-sanitizer memcheck on random calls of every operator
+#   races       racecheck, synccheck and initcheck on the same
+#   fuzz        scripts/fuzz.py --device cuda
+#   benchmarks  pytest benchmarks on cuda, as json, table and picture
+#
+# DIR (default out/gpu) gets gpu_check.log and benchmarks.{json,md,png}. A step that fails or runs out of its time makes the
+# exit status 1; the steps after it still run. Of the tests only those on `cuda` run (-k cuda): the others need no GPU.
+# LIMIT: seconds that all steps together may take (default 570); a step gets what is left of it, at most its own limit.
 # PYTHON: the interpreter (default python3). PYPOSE_OPS_REQUIRE_CUDA=0: a rehearsal on a machine without a GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-OUT=${1:-out/gpu}
+OUT=out/gpu
+if [[ ${1:-} == --out ]]; then
+  OUT=${2:?--out needs a folder}
+  shift 2
+fi
+ALL=(values torch memcheck races fuzz benchmarks)
+STEPS=("${@:-${ALL[@]}}")
+for name in "${STEPS[@]}"; do
+  if [[ " ${ALL[*]} " != *" $name "* ]]; then
+    echo "gpu_check.sh: STEP must be one of ${ALL[*]}, got $name" >&2
+    exit 2
+  fi
+done
 PYTHON=${PYTHON:-python3}
+LIMIT=${LIMIT:-570}
 export PYPOSE_OPS_REQUIRE_CUDA=${PYPOSE_OPS_REQUIRE_CUDA:-1}
 # The source folder has no _C: nothing may import pypose_ops from the current directory.
 export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
@@ -18,10 +47,22 @@ LOG=$OUT/gpu_check.log
 SUMMARY=()
 FAILED=0
 
+# Whether a step was asked for.
+wanted() {
+  [[ " ${STEPS[*]} " == *" $1 "* ]]
+}
+
 # step NAME SECONDS COMMAND...: runs within the limit, shows the end of the output, records how it went.
 step() {
   local name=$1 limit=$2 start=$SECONDS status text verdict=ok
   shift 2
+  local left=$((LIMIT - SECONDS))
+  if ((left < 5)); then
+    SUMMARY+=("$(printf '%-22s         %s' "$name" "FAILED: no time left")")
+    FAILED=1
+    return
+  fi
+  ((limit > left)) && limit=$left
   echo "== $name" | tee -a "$LOG"
   text=$(timeout --kill-after=5 "$limit" "$@" 2>&1)
   status=$?
@@ -41,32 +82,42 @@ step() {
 }
 
 nvidia-smi 2>&1 | tee -a "$LOG" | head -n 15
-step build 90 "$PYTHON" -m pip install --no-build-isolation --no-deps --force-reinstall .
+step build 150 "$PYTHON" -m pip install --no-build-isolation --no-deps --force-reinstall .
 step import 20 "$PYTHON" -c 'import pypose_ops; print(pypose_ops.build_info())'
 
 workers=()
 "$PYTHON" -c 'import xdist' 2>>"$LOG" && workers=(-n 8)
-step simt-build 40 env PYTHONPATH=tests "$PYTHON" -c 'import simt_device; print(simt_device.load())'
-step tests 135 "$PYTHON" -m pytest tests -q "${workers[@]}"
+# Seconds each: these would compile for CUDA graphs and inductor, thousands of times over all samples.
+compiled="compile or export or opcheck or cuda_graph or autocast or no_host_sync"
+wanted values && step values 300 "$PYTHON" -m pytest tests -q "${workers[@]}" -k "cuda and not ($compiled)"
+wanted torch && step torch 400 "$PYTHON" -m pytest tests -q "${workers[@]}" -k "cuda and ($compiled)"
 
-# Every kernel once, on small tensors: the checker slows a kernel down by orders of magnitude.
-selection="cuda and (matches_reference or gradients_match) and float32 and (people or joint or blobs or flip)"
-sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>>"$LOG")
-for tool in memcheck racecheck; do
-  if [[ -n $sanitizer ]]; then
+device=cuda
+[[ $PYPOSE_OPS_REQUIRE_CUDA == 0 ]] && device=cpu
+# Under a checker, which slows kernels down by orders of magnitude: random small calls of every operator, with gradients.
+checker=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>>"$LOG")
+check() {
+  if [[ -n $checker ]]; then
     # Without torch's caching allocator every tensor is an allocation of its own, with its own bounds.
-    step "sanitizer-$tool" 45 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 1 \
-      "$PYTHON" -m pytest tests -q -x -k "$selection"
+    step "sanitizer-$1" "$2" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$checker" --tool "$1" --error-exitcode 1 \
+      "$PYTHON" -W ignore scripts/fuzz.py --device "$device" --calls 400 --in-process
   else
-    SUMMARY+=("$(printf '%-22s         %s' "sanitizer-$tool" "compute-sanitizer not found")")
+    SUMMARY+=("$(printf '%-22s         %s' "sanitizer-$1" "compute-sanitizer not found")")
   fi
-done
+}
+wanted memcheck && check memcheck 200
+if wanted races; then
+  for tool in racecheck synccheck initcheck; do
+    check "$tool" 120
+  done
+fi
 
-devices=cuda
-[[ $PYPOSE_OPS_REQUIRE_CUDA == 0 ]] && devices=cpu
-step benchmarks 150 "$PYTHON" -m pytest benchmarks -q -k "$devices" --benchmark-json="$OUT/benchmarks.json"
-step report 12 "$PYTHON" benchmarks/report.py "$OUT/benchmarks.json" --out "$OUT"
+wanted fuzz && step fuzz 150 "$PYTHON" -W ignore scripts/fuzz.py --device "$device" --calls "${CALLS:-10000}" --in-process
+if wanted benchmarks; then
+  step benchmarks 350 "$PYTHON" -m pytest benchmarks -q -k "$device" --benchmark-json="$OUT/benchmarks.json"
+  step report 12 "$PYTHON" benchmarks/report.py "$OUT/benchmarks.json" --out "$OUT"
+  sed -n '1,/^## All rows/p' "$OUT/benchmarks.md" 2>>"$LOG"
+fi
 
-sed -n '1,/^## All rows/p' "$OUT/benchmarks.md" 2>>"$LOG"
 printf '%s\n' "${SUMMARY[@]}" | tee -a "$LOG"
 exit $FAILED

@@ -38,8 +38,14 @@ def at(codec, points):
 
 EXACT = {
     "msra unbiased": codecs.MSRAHeatmap(INPUT, GRID, 2.0, unbiased=True),
+    "msra unbiased, sigma 1": codecs.MSRAHeatmap(INPUT, GRID, 1.0, unbiased=True, blur_kernel_size=3),
+    "msra unbiased, sigma 1.5": codecs.MSRAHeatmap(INPUT, GRID, 1.5, unbiased=True, blur_kernel_size=7),
     "msra unbiased, sigma 3": codecs.MSRAHeatmap(INPUT, GRID, 3.0, unbiased=True, blur_kernel_size=17),
-    "cpm": codecs.CPMHeatmap((368, 368), (46, 46), sigma=2.0),
+    "udp": codecs.UDPHeatmap(INPUT, GRID),
+    "udp, sigma 3": codecs.UDPHeatmap(INPUT, GRID, sigma=3.0, blur_kernel_size=17),
+    "udp combined": codecs.UDPHeatmap(INPUT, GRID, "combined"),
+    "cpm": codecs.CPMHeatmap((368, 368), (46, 46)),
+    "cpm, sigma 2": codecs.CPMHeatmap((368, 368), (46, 46), sigma=2.0),
 }
 ROUNDED = {
     "msra": codecs.MSRAHeatmap(INPUT, GRID, 2.0),
@@ -47,9 +53,20 @@ ROUNDED = {
     "megvii": codecs.MegviiHeatmap(INPUT, GRID, 11),
     "hourglass": codecs.HourglassHeatmap(INPUT, GRID, 1.0),
     "hourglass, parity": codecs.HourglassHeatmap(INPUT, GRID, 1.0, parity="hourglass"),
-    "cpm at the border": EXACT["cpm"],
-    "msra unbiased at the border": EXACT["msra unbiased"],
 }
+
+
+def border_points(size, beyond):
+    """Points of a grid of that size and ``beyond`` pixels around it: everywhere, along the sides and in the corners."""
+    last = torch.tensor(size, dtype=torch.float64) - 1
+    everywhere = torch.rand(400, 2, dtype=torch.float64) * (last + 2 * beyond) - beyond
+    sides = everywhere.clone()
+    axis = torch.arange(400) % 2
+    rows = torch.arange(400)
+    near = torch.rand(400, dtype=torch.float64) * (6 + beyond) - beyond
+    sides[rows, axis] = torch.where(rows % 4 < 2, near, last[axis] - near)
+    corners = torch.tensor([[-beyond, -beyond], [0.0, 0.0], [0.4, 0.6], [1.5, 1.49]], dtype=torch.float64)
+    return torch.cat((everywhere, sides, corners, last - corners))
 
 
 def heatmap_error(codec, points, **options):
@@ -62,20 +79,41 @@ def heatmap_error(codec, points, **options):
     return (back - points).abs().amax(-1)
 
 
+@pytest.mark.parametrize("align", ("index", "center", "corners"))
 @pytest.mark.parametrize("name", EXACT)
-def test_exact_codecs_return_the_keypoint(kernels, device, name):
+def test_exact_codecs_return_the_keypoint(kernels, device, monkeypatch, name, align):
+    """Also at the border, and in the half pixel outside of the outermost pixels' centres."""
     codec = EXACT[name]
-    span = torch.tensor(codec.heatmap_size, dtype=torch.float64)
-    points = 8 + torch.rand(64, 2, dtype=torch.float64) * (span - 17)
+    monkeypatch.setattr(codec, "align", align)
+    monkeypatch.setattr(codec, "_transforms", {})
+    points = border_points(codec.heatmap_size, 0.5)[:: 8 if kernels == "simt" else 1]
     assert heatmap_error(codec, points.to(device)).max() < 1e-2
 
 
+@pytest.mark.parametrize("beyond", (0.0, 0.45))
+def test_exact_simcc_returns_the_keypoint(kernels, device, beyond):
+    codec = codecs.SimCCLabel(INPUT, use_dark=True, center="exact")
+    points = border_points(INPUT, beyond)[:: 8 if kernels == "simt" else 1, None].to(device)
+    (x, y), weights = codec.encode(points.float())
+    assert (weights == 1).all()
+    assert (codec.decode(x, y).coords.double() - points).abs().max() < 1e-2
+
+
+def test_simcc_returns_half_a_bin(kernels, device):
+    points = border_points(INPUT, 0.0)[:: 8 if kernels == "simt" else 1, None].to(device)
+    for codec in (codecs.SimCCLabel(INPUT), codecs.SimCCLabel(INPUT, "standard", label_smooth_weight=0.1)):
+        (x, y), weights = codec.encode(points.float())
+        assert (weights == 1).all()
+        assert (codec.decode(x, y).coords.double() - points).abs().max() <= 0.25 + 1e-5
+
+
+@pytest.mark.parametrize("align", ("index", "center", "corners"))
 @pytest.mark.parametrize("name", ROUNDED)
-def test_rounded_codecs_return_half_a_pixel(kernels, device, name):
+def test_rounded_codecs_return_half_a_pixel(kernels, device, monkeypatch, name, align):
     codec = ROUNDED[name]
-    width, height = codec.heatmap_size
-    points = torch.rand(200, 2, dtype=torch.float64) * torch.tensor([width - 1.0, height - 1.0])
-    points[:4] = torch.tensor([[0.0, 0.0], [width - 1.0, 0.0], [0.0, height - 1.0], [0.4, 0.4]])
+    monkeypatch.setattr(codec, "align", align)
+    monkeypatch.setattr(codec, "_transforms", {})
+    points = border_points(codec.heatmap_size, 0.0)[:: 8 if kernels == "simt" else 1]
     assert heatmap_error(codec, points.to(device)).max() <= 0.5 + 1e-5
 
 
@@ -281,6 +319,18 @@ def test_maps_are_those_of_an_installed_mmpose(codec, function, sigma):
         np.testing.assert_array_equal(weights[b].numpy(), weight[0])
 
 
+def test_combined_maps_are_those_of_an_installed_mmpose():
+    generate = mmpose_module("offset_heatmap").generate_offset_heatmap
+    codec = codecs.UDPHeatmap(INPUT, GRID, "combined", parity="mmpose")
+    keypoints, visible = keypoints_of()
+    maps, weights = codec.encode(keypoints, visible)
+    points = heatmap_points(codec, keypoints)
+    for b in range(3):
+        expected, weight = generate(GRID, points[b : b + 1], visible[b : b + 1].numpy(), 0.0546875)
+        np.testing.assert_allclose(maps[b].numpy(), expected, atol=1e-5)
+        np.testing.assert_array_equal(weights[b].numpy(), weight[0])
+
+
 # The default is right -------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +351,38 @@ def test_weights_and_strange_keypoints(kernels, device):
         assert maps.isfinite().all() and not maps[0, :4].any() and maps[0, 4].any()
     visible = torch.tensor([[1, 1, 1, 1, 0, 2]], device=device)
     assert codec.encode(keypoints, visible)[1].tolist() == [[0, 0, 0, 0, 0, 1]]
+
+
+SIMCC = {
+    "simcc": codecs.SimCCLabel(INPUT),
+    "simcc, exact": codecs.SimCCLabel(INPUT, center="exact"),
+    "simcc, one hot": codecs.SimCCLabel(INPUT, "standard"),
+    "integral": codecs.IntegralRegressionLabel(INPUT, GRID, 2.0),
+    "regression": codecs.RegressionLabel(INPUT),
+}
+
+
+@pytest.mark.parametrize("name", [*EXACT, *ROUNDED, *SIMCC])
+def test_joints_that_are_missing_or_far_away_draw_nothing(kernels, device, name):
+    """Nobody to be seen, not finite, 1e30 away; an ordinary joint beside them is drawn as if it were alone."""
+    codec = (EXACT | ROUNDED | SIMCC)[name]
+    strange = [[NAN, 1.0], [50.0, NAN], [math.inf, 1.0], [1.0, -math.inf], [1e30, 1.0], [-1e30, 1e30], [3e38, -3e38]]
+    keypoints = torch.tensor([[*strange, [100.0, 100.0]]], device=device)
+    targets, weights = codec.encode(keypoints)
+    alone, _ = codec.encode(keypoints[:, 7:])
+    assert weights.tolist() == [[0] * 7 + [1]]
+    nobody, none = codec.encode(keypoints, torch.zeros(1, 8, device=device))
+    assert not none.any()
+    for target, single, empty in zip(
+        *(v if isinstance(v, tuple) else (v,) for v in (targets, alone, nobody)), strict=True
+    ):
+        if target.shape[-1] == 2:
+            continue  # coordinates are what they are
+        channels = single.shape[1] - (1 if "cpm" in name else 0)
+        joints = target[:, : 8 * channels]
+        assert target.isfinite().all() and not joints[:, : 7 * channels].any()
+        torch.testing.assert_close(joints[:, 7 * channels :], single[:, :channels], rtol=0, atol=0)
+        assert not empty[:, : 8 * channels].any()
 
 
 @pytest.mark.parametrize("people", (False, True))
@@ -376,3 +458,8 @@ def test_integral_maps_add_up_to_one():
 def test_bad_calls(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_split_ratio_without_bins_is_refused(kernels, device):
+    with pytest.raises(RuntimeError, match="split_ratio must leave bins in both axes, got 1 and 0"):
+        codecs.SimCCLabel((100, 10), simcc_split_ratio=0.01).encode(torch.ones(1, 1, 2, device=device))

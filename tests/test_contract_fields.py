@@ -39,6 +39,8 @@ STRANGE = torch.tensor(
     ]
 )
 PAF_BATCH = ("keypoints", "visible")
+GRAD = ("keypoints",)
+SUMMED = {"profile": "trt_pose", "combine": "sum"}
 
 
 def bad(op, name, match, args, error=RuntimeError, **kwargs):
@@ -64,24 +66,29 @@ BIG = points(2, 17, size=(56, 56))
 BIG_CROWD = points(1, 3, 17, size=(40, 64))
 
 
-def limb_samples(**kwargs):
+def limb_samples(grad=(), **kwargs):
     return [
-        Sample("plain", (ONE, LIMBS, 1.5, SIZE), kwargs, traced=True),
-        Sample("people", (CROWD, LIMBS, 1.3, SIZE), kwargs, traced=True),
-        Sample("visible", (ONE, LIMBS, 1.5, SIZE), {"visible": rand(2, 3) > 0.4} | kwargs, traced=True),
-        Sample("visible people as numbers", (CROWD, LIMBS, 1.5, SIZE), {"visible": torch.tensor([0, 1, 2])} | kwargs),
+        Sample("plain", (ONE, LIMBS, 1.5, SIZE), kwargs, grad=grad, traced=True),
+        Sample("people", (CROWD, LIMBS, 1.3, SIZE), kwargs, grad=grad, traced=True),
+        Sample("visible", (ONE, LIMBS, 1.5, SIZE), {"visible": rand(2, 3) > 0.4} | kwargs, grad=grad, traced=True),
+        Sample(
+            "visible people as numbers",
+            (CROWD, LIMBS, 1.5, SIZE),
+            {"visible": torch.tensor([0, 1, 2])} | kwargs,
+            grad=grad,
+        ),
         Sample("nobody visible", (CROWD, LIMBS, 1.5, SIZE), {"visible": torch.zeros(2, 4, 3)} | kwargs, exact=True),
-        Sample("one limb, twice", (ONE, [(0, 1), (0, 1)], 1.5, SIZE), kwargs),
-        Sample("no limbs", (ONE, [], 1.5, SIZE), kwargs),
+        Sample("one limb, twice", (ONE, [(0, 1), (0, 1)], 1.5, SIZE), kwargs, grad=grad),
+        Sample("no limbs", (ONE, [], 1.5, SIZE), kwargs, grad=grad),
         Sample("strange keypoints", (STRANGE, LIMBS[:2], 1.1, SIZE), kwargs),
         Sample("strange people", (STRANGE[None], LIMBS[:2], 1.1, SIZE), kwargs),
         Sample("thin", (ONE, LIMBS, 0.05, SIZE), kwargs),
-        Sample("one pixel", (points(2, 3, size=(1, 1)), LIMBS, 1.5, (1, 1)), kwargs),
-        Sample("one row", (points(2, 3, size=(1, 37)), LIMBS, 1.5, (1, 37)), kwargs),
+        Sample("one pixel", (points(2, 3, size=(1, 1)), LIMBS, 1.5, (1, 1)), kwargs, grad=grad),
+        Sample("one row", (points(2, 3, size=(1, 37)), LIMBS, 1.5, (1, 37)), kwargs, grad=grad),
         Sample("coco", (BIG, skeletons.COCO.edges, 2.0, (56, 56)), kwargs),
         Sample("coco people", (BIG_CROWD, skeletons.COCO.edges, 3.1, (40, 64)), kwargs),
-        Sample("no items", (points(0, 3), LIMBS, 1.5, SIZE), kwargs, traced=True),
-        Sample("no people", (points(2, 0, 3), LIMBS, 1.5, SIZE), kwargs, exact=True),
+        Sample("no items", (points(0, 3), LIMBS, 1.5, SIZE), kwargs, grad=grad, traced=True),
+        Sample("no people", (points(2, 0, 3), LIMBS, 1.5, SIZE), kwargs, grad=grad, exact=True),
     ]
 
 
@@ -92,16 +99,19 @@ def named(prefix, samples):
 TestPartAffinityFields = check_op(
     part_affinity_fields,
     reference.part_affinity_fields,
-    limb_samples()
-    + named("openpose", limb_samples(profile="openpose"))
-    + named("trt_pose", limb_samples(profile="trt_pose", combine="sum"))
-    + named("sleap", limb_samples(profile="sleap", combine="sum"))
+    limb_samples(GRAD)
+    + named("openpose", limb_samples(GRAD, profile="openpose"))
+    + named("trt_pose", limb_samples(GRAD, profile="trt_pose", combine="sum"))
+    + named("sleap", limb_samples(GRAD, profile="sleap", combine="sum"))
     + [
-        Sample("band, summed", (CROWD, LIMBS, 1.5, SIZE), {"combine": "sum"}),
-        Sample("trt_pose, mean", (CROWD, LIMBS, 1.5, SIZE), {"profile": "trt_pose"}),
-        Sample("short limbs, sleap", (points(2, 4, 3) * 0.05 + 3, LIMBS, 1.5, SIZE), {"profile": "sleap"}),
+        Sample("band, summed", (CROWD, LIMBS, 1.5, SIZE), {"combine": "sum"}, grad=GRAD),
+        Sample("trt_pose, mean", (CROWD, LIMBS, 1.5, SIZE), {"profile": "trt_pose"}, grad=GRAD),
+        Sample("sleap, mean", (CROWD, LIMBS, 2.5, SIZE), {"profile": "sleap"}, grad=GRAD),
+        Sample("short limbs, sleap", (points(2, 4, 3) * 0.05 + 3, LIMBS, 1.5, SIZE), {"profile": "sleap"}, grad=GRAD),
+        Sample("strange keypoints, trt_pose, gradient", (STRANGE[:4], LIMBS, 2.0, SIZE), SUMMED, grad=GRAD),
         Sample("wide", (CROWD, LIMBS, 1e5, SIZE)),
     ],
+    second_order="part_affinity_fields: double backward is not supported",
     bad=[bad("part_affinity_fields", *row) for row in LIMB_BAD]
     + [
         bad(
@@ -137,22 +147,23 @@ TestOffsetHeatmaps = check_op(
     offset_heatmaps,
     reference.offset_heatmaps,
     [
-        Sample("plain", (ONE, 2.3, SIZE), traced=True),
-        Sample("people", (CROWD, 2.3, SIZE), traced=True),
-        Sample("last person", (CROWD, 2.3, SIZE), {"combine": "last"}),
-        Sample("visible", (CROWD, 2.3, SIZE), {"visible": rand(2, 4, 3) > 0.5}, traced=True),
-        Sample("last visible", (CROWD, 2.3, SIZE), {"visible": rand(2, 4, 3) > 0.5, "combine": "last"}),
+        Sample("plain", (ONE, 2.3, SIZE), grad=GRAD, traced=True),
+        Sample("people", (CROWD, 2.3, SIZE), grad=GRAD, traced=True),
+        Sample("last person", (CROWD, 2.3, SIZE), {"combine": "last"}, grad=GRAD),
+        Sample("visible", (CROWD, 2.3, SIZE), {"visible": rand(2, 4, 3) > 0.5}, grad=GRAD, traced=True),
+        Sample("last visible", (CROWD, 2.3, SIZE), {"visible": rand(2, 4, 3) > 0.5, "combine": "last"}, grad=GRAD),
         Sample("nobody visible", (ONE, 2.3, SIZE), {"visible": torch.zeros(2, 3)}, exact=True),
         Sample("two people in one place", (ONE[:, None].expand(2, 2, 3, 2), 2.3, SIZE)),
-        Sample("strange keypoints", (STRANGE[:6], 2.3, SIZE)),
+        Sample("strange keypoints", (STRANGE[:6], 2.3, SIZE), grad=GRAD),
         Sample("strange people", (STRANGE[None, :6], 2.3, SIZE)),
-        Sample("one pixel", (points(2, 3, size=(1, 1)), 2.0, (1, 1))),
-        Sample("one row", (points(2, 3, size=(1, 37)), 3.0, (1, 37))),
+        Sample("one pixel", (points(2, 3, size=(1, 1)), 2.0, (1, 1)), grad=GRAD),
+        Sample("one row", (points(2, 3, size=(1, 37)), 3.0, (1, 37)), grad=GRAD),
         Sample("real size", (points(2, 17, size=(64, 48)), 3.5, (64, 48))),
-        Sample("no items", (points(0, 3), 2.0, SIZE), traced=True),
-        Sample("no joints", (points(2, 0), 2.0, SIZE)),
+        Sample("no items", (points(0, 3), 2.0, SIZE), grad=GRAD, traced=True),
+        Sample("no joints", (points(2, 0), 2.0, SIZE), grad=GRAD),
         Sample("no people", (points(2, 0, 3), 2.0, SIZE), exact=True),
     ],
+    second_order="offset_heatmaps: double backward is not supported",
     bad=[
         bad("offset_heatmaps", "rank 2", r"keypoints must be \(B, K, 2\)", (K[0], 2.0, SIZE)),
         bad("offset_heatmaps", "integers", "keypoints must be float32 or float64", (K.long(), 2.0, SIZE)),
@@ -174,15 +185,25 @@ TestOffsetHeatmaps = check_op(
 )
 PICTURE = (24, 18)
 INSIDE = points(2, 3, size=PICTURE)
+EXACT = {"center": "exact"}
+BOTH = ("keypoints", "sigma")
 TestSimccLabels = check_op(
     simcc_labels,
     reference.simcc_labels,
     [
         Sample("plain", (INSIDE, 3.0, PICTURE), traced=True),
-        Sample("exact", (INSIDE, 3.0, PICTURE), {"center": "exact"}, traced=True),
+        Sample("exact", (INSIDE, 3.0, PICTURE), {"center": "exact"}, grad=GRAD, traced=True),
         Sample("two sigmas", (INSIDE, (4.9, 5.66), PICTURE), {"normalize": "density"}),
         Sample("fractional ratio", (INSIDE, 3.0, PICTURE), {"split_ratio": 1.3}),
-        Sample("ratio below 1", (INSIDE, 3.0, PICTURE), {"split_ratio": 0.5, "center": "exact"}),
+        Sample("ratio below 1", (INSIDE, 3.0, PICTURE), {"split_ratio": 0.5, "center": "exact"}, grad=GRAD),
+        Sample("exact density", (INSIDE, (2.5, 3.0), PICTURE), EXACT | {"normalize": "density"}, grad=GRAD),
+        Sample("sigma per keypoint", (INSIDE, rand(2, 3) + 2, PICTURE), EXACT, grad=BOTH, traced=True),
+        Sample("two sigmas per joint", (INSIDE, rand(3, 2) + 2, PICTURE), EXACT | {"normalize": "density"}, grad=BOTH),
+        Sample("sigma of a rounded one", (INSIDE, rand(2, 3) + 2, PICTURE), {"normalize": "density"}, grad=("sigma",)),
+        Sample("strange sigmas", (points(1, 5), torch.tensor([NAN, INF, -1.0, 0.0, 1.5]), SIZE), EXACT),
+        Sample("sigmas of one hot", (INSIDE, rand(2, 3) + 2, PICTURE), {"profile": "one_hot"}),
+        Sample("visible, exact", (INSIDE, 3.0, PICTURE), EXACT | {"visible": rand(2, 3) > 0.5}, grad=GRAD),
+        Sample("strange keypoints, exact", (STRANGE[:6], 3.0, SIZE), EXACT, grad=GRAD),
         Sample("visible", (INSIDE, 3.0, PICTURE), {"visible": rand(2, 3) > 0.5}, traced=True),
         Sample("one hot", (INSIDE, 3.0, PICTURE), {"profile": "one_hot"}),
         Sample("smoothed", (INSIDE, 3.0, PICTURE), {"profile": "one_hot", "smoothing": 0.1}),
@@ -198,7 +219,10 @@ TestSimccLabels = check_op(
         Sample("no items", (points(0, 3), 2.0, SIZE), traced=True),
         Sample("no joints", (points(2, 0), 2.0, SIZE)),
     ],
+    second_order="simcc_labels: double backward is not supported",
     bad=[
+        bad("simcc_labels", "sigma shape", r"sigma must broadcast to \(2, 3\)", (K, torch.ones(5), SIZE), ValueError),
+        bad("simcc_labels", "integer sigmas", "sigma must be float32 or float64", (K, torch.ones(3).long(), SIZE)),
         bad("simcc_labels", "people", r"keypoints must be \(B, K, 2\), got shape", (CROWD.float(), 2.0, SIZE)),
         bad("simcc_labels", "half", "keypoints must be float32 or float64", (K.half(), 2.0, SIZE)),
         bad("simcc_labels", "sigma 0", "sigma must be positive and finite", (K, (2.0, 0.0), SIZE)),
@@ -216,7 +240,7 @@ TestSimccLabels = check_op(
             profile="x",
         ),
     ],
-    batched=PAF_BATCH,
+    batched=("keypoints", "sigma", "visible"),
     dtype_argument="dtype",
 )
 
@@ -308,15 +332,33 @@ def test_a_reversed_limb_is_the_negative_field(device, profile):
     torch.testing.assert_close(forward, -backward)
 
 
-def test_fields_do_not_track_gradients(device):
+def test_piecewise_constant_labels_do_not_track_gradients(device):
     keypoints = ONE.float().to(device).requires_grad_()
     maps = (
-        part_affinity_fields(keypoints, LIMBS, 2.0, SIZE),
         limb_masks(keypoints, LIMBS, 2.0, SIZE),
-        offset_heatmaps(keypoints, 2.0, SIZE),
         *simcc_labels(keypoints, 2.0, SIZE),
+        *simcc_labels(keypoints, 2.0, SIZE, profile="one_hot", center="exact"),
     )
     assert not any(m.requires_grad for m in maps)
+
+
+def test_gradients_by_hand(device):
+    keypoints = torch.tensor([[[1.0, 1.0], [3.0, 1.0]]], device=device, requires_grad=True)
+    # A band's vector (1, 0) turns by dy / length; 15 pixels are covered.
+    part_affinity_fields(keypoints, [(0, 1)], 1.0, (4, 6))[0, 1].sum().backward()
+    torch.testing.assert_close(keypoints.grad[0].cpu(), torch.tensor([[0.0, -7.5], [0.0, 7.5]]))
+    keypoints.grad = None
+    # Half way along the limb, a pixel below it: w = exp(-1 / 4), dw/dy = 2 w / 4, half of it each end's.
+    part_affinity_fields(keypoints, [(0, 1)], 2.0, (4, 6), profile="trt_pose")[0, 0, 2, 2].backward()
+    expected = math.exp(-0.25) / 4
+    torch.testing.assert_close(keypoints.grad[0].cpu(), torch.tensor([[0.0, expected], [0.0, expected]]))
+    keypoints.grad = None
+    offset_heatmaps(keypoints, 2.0, (3, 7)).sum().backward()  # 21 pixels, an offset each, over the radius
+    torch.testing.assert_close(keypoints.grad[0].cpu(), torch.full((2, 2), 10.5))
+    sigma = torch.tensor(2.0, device=device, requires_grad=True)
+    x, _ = simcc_labels(keypoints[:, :1].detach(), sigma, (4, 6), split_ratio=1, center="exact")
+    x[0, 0, 3].backward()  # exp(-(3 - 1)^2 / (2 sigma^2)): times 4 / sigma^3
+    assert sigma.grad.item() == pytest.approx(math.exp(-0.5) / 2)
 
 
 @only_on("cuda")

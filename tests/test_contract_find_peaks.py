@@ -73,6 +73,8 @@ SAMPLES = [
     Sample("one row", (steps(1, 3, 1, 37),), {}),
     Sample("one column", (steps(1, 3, 37, 1),), {"radius": 2}),
     Sample("two by two", (rand(2, 2, 2, 2),), {"refine": "dark"}),
+    Sample("one row, a wide window", (steps(1, 3, 1, 37),), {"radius": 5}),
+    Sample("two rows, a wide window", (steps(1, 3, 2, 37),), {"radius": 3}),
     Sample("no items", (torch.zeros(0, 3, 8, 6),), {}),
     Sample("no joints", (torch.zeros(2, 0, 8, 6),), {}),
 ]

@@ -334,6 +334,7 @@ TestGroupByTags = check_op(
         Sample("a few rows", (*APART, 4 * rand(3, 3, 80, 80)), {"max_people": 2}),
         Sample("peaks outside", (100 * FAR[0] - 500, FAR[1], COUNTS.clamp(max=1), TAGS)),
         Sample("strange peaks", (STRANGE_COORDS.flip(2), rand(1, 4, 5), ALL // 3, TAGS[:1]), equal_nan=True),
+        Sample("strange scores", (FAR[0], torch.where(rand(2, 4, 5) < 0.4, INF, FAR[1]), COUNTS, TAGS), equal_nan=True),
         Sample("strange tags", (*FAR, torch.where(rand(2, 4, 80, 80) < 0.4, NAN, TAGS))),
         Sample("no peaks", (*FAR[:2], torch.zeros(2, 4).long(), TAGS), exact=True),
         Sample("no room for peaks", (COORDS[:, :, :0], rand(2, 4, 0), COUNTS, TAGS)),

@@ -121,3 +121,12 @@ def test_it_is_kornias(device):
         kornia.geometry.subpix.spatial_softmax2d(maps), normalized_coordinates=True
     )
     torch.testing.assert_close(soft_argmax(maps, normalized="corners"), theirs)
+
+
+def test_pixels_that_are_not_finite_weigh_nothing(device):
+    maps = torch.tensor([[[[NAN, 1.0, INF], [-INF, 1.0, 0.0]]]], device=device, requires_grad=True)
+    coords = soft_argmax(maps)
+    share = 1 / (2 * math.e + 1)  # of the pixel of 0, at (2, 1)
+    assert coords.flatten().tolist() == pytest.approx([1 + share, 1 - math.e * share])
+    coords.sum().backward()
+    assert maps.grad[~maps.isfinite()].tolist() == [0, 0, 0] and (maps.grad[maps.isfinite()] != 0).any()

@@ -81,7 +81,7 @@ def mmpose_quarter(heatmap):
 def test_dark_is_mmpose(device, dtype, kernel_size):
     maps = gaussians(random_centers(2, 8, 40, 31, border=0), 2.0, 40, 31)
     maps = (maps + 0.02 * torch.rand_like(maps)).to(dtype)
-    coords = decode_heatmaps(maps.to(device), kernel_size=kernel_size, max_offset=None).coords.cpu()
+    coords = decode_heatmaps(maps.to(device), kernel_size=kernel_size, parity="mmpose").coords.cpu()
     compared = 0
     for heatmap, (x, y) in zip(maps.double().flatten(0, 1).numpy(), coords.flatten(0, 1).tolist(), strict=True):
         want_x, want_y, is_maximum = mmpose_dark(heatmap, kernel_size)
@@ -192,10 +192,29 @@ def test_dark_returns_what_was_drawn(device, sigma, kernel_size):
 
 
 @pytest.mark.parametrize(("x", "refined"), [(1, False), (2, True), (12, True), (13, False)])
-def test_dark_skips_two_pixels_along_the_border(device, x, refined):
+def test_mmposes_dark_skips_two_pixels_along_the_border(device, x, refined):
     maps = gaussians(torch.tensor([[[x + 0.3, 7.0]]]), 2.0, 15, 15).float()
-    assert (decode_one(maps, device)[0] != x) is refined
-    assert (decode_one(maps.mT, device)[1] != x) is refined
+    assert (decode_one(maps, device, parity="mmpose")[0] != x) is refined
+    assert (decode_one(maps.mT, device, parity="mmpose")[1] != x) is refined
+    assert decode_one(maps, device)[:2] == pytest.approx((x + 0.3, 7.0), abs=4e-3)
+
+
+@pytest.mark.parametrize("refine", ("dark", "dark_udp"))
+@pytest.mark.parametrize(("sigma", "kernel_size"), [(1.5, 7), (2.0, 11), (3.0, 17)])
+def test_gaussians_are_found_at_the_border(device, refine, sigma, kernel_size):
+    centers = random_centers(2, 40, 24, 20, border=0)
+    centers[0, :, 0] = torch.linspace(-0.7, 7, 40)
+    centers[1, :, 1] = torch.linspace(16, 23.7, 40)
+    maps = gaussians(centers, sigma, 24, 20).float().to(device)
+    coords = decode_heatmaps(maps, refine=refine, kernel_size=kernel_size).coords.cpu().double()
+    assert (coords - centers).abs().max() < 8e-3
+
+
+def test_a_map_smaller_than_the_differences_is_not_refined(device):
+    maps = gaussians(torch.tensor([[[1.3, 2.2]]]), 1.0, 5, 4).float()
+    assert decode_one(maps, device)[:2] == (1, 2)
+    x, y, _ = decode_one(maps, device, refine="dark_udp", kernel_size=3)
+    assert (x, y) == pytest.approx((1.3, 2.2), abs=2e-3)
 
 
 @pytest.mark.parametrize(("corner", "want"), [(2.1, (4, 4)), (0.2, (4 + 10 / 99, 4 + 1 / 99))])

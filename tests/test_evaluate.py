@@ -6,9 +6,7 @@ import json
 import numpy as np
 import pytest
 import scipy.io
-from peaks_stand_in import local_maxima
 
-import pypose_ops
 from pypose_ops.cli import main
 
 
@@ -64,6 +62,7 @@ def test_ai_challenger(shared_data, capsys):
 def coco_files():
     keypoints = [value for k in range(17) for value in (10.0 * k, 5.0 * k, 2)]
     person = {"id": 1, "image_id": 7, "keypoints": keypoints, "area": 9000.0, "bbox": [0, 0, 160, 80], "iscrowd": 0}
+    person["category_id"] = 1
     truth = {"images": [{"id": 7}, {"id": 8}], "annotations": [person, person | {"id": 2, "image_id": 8}]}
     return [{"image_id": 7, "keypoints": keypoints, "score": 0.9, "category_id": 1}], truth
 
@@ -78,6 +77,18 @@ def test_pictures_without_predictions_are_missed(tmp_path, capsys):
     assert run_json(tmp_path, "coco", *coco_files()) == 0
     table, note = cells(capsys)
     assert table["AR"] == 0.5 and note.endswith("1 pictures have no predictions: their people count as missed")
+
+
+def test_nobody_predicted_and_nobody_annotated(tmp_path, capsys):
+    predictions, truth = coco_files()
+    assert run_json(tmp_path, "coco", [], truth) == 0
+    table, note = cells(capsys)
+    assert table["AP"] == table["AR"] == 0 and "2 pictures have no predictions" in note
+    assert run_json(tmp_path, "coco", predictions, truth | {"annotations": []}) == 0
+    assert set(cells(capsys)[0].values()) == {-1}  # as pycocotools
+    predictions, truth = aic_files()
+    assert run_json(tmp_path, "aic", [], truth) == 0
+    assert cells(capsys)[0]["score"] == 0
 
 
 def run_json(tmp_path, metric, predictions, truth):
@@ -110,6 +121,11 @@ BAD_JSON = {
     "no area": ("coco", change(coco_files(), 1, ("annotations", 1, "area"), None), "annotation 1 has no 'area'"),
     "image": ("coco", change(coco_files(), 1, ("annotations", 1, "image_id"), 6), "has an unknown image_id 6"),
     "box": ("coco", change(coco_files(), 1, ("annotations", 0, "bbox"), [1, 2]), "annotation 0: bbox must be 4 finite"),
+    "list for an id": ("coco", change(coco_files(), 0, (0, "image_id"), [7]), "result 0: image_id must be a number or"),
+    "category": ("coco", change(coco_files(), 0, (0, "category_id"), 5), "result 0 has category_id 5, nobody"),
+    "image twice": ("coco", change(coco_files(), 1, ("images", 1, "id"), 7), "truth.json: image 1: id 7 comes twice"),
+    "id twice": ("coco", change(coco_files(), 1, ("annotations", 1, "id"), 1), "annotation 1: id 1 comes twice"),
+    "not lists": ("coco", change(coco_files(), 1, ("annotations",), {}), "truth.json: annotations must be a list"),
     "aic twice": ("aic", (aic_files()[0] * 2, aic_files()[1]), "pred.json: picture 1: image_id a comes twice"),
     "aic joints": (
         "aic", change(aic_files(), 0, (0, "keypoint_annotations", "human1"), [1.0]),
@@ -118,6 +134,10 @@ BAD_JSON = {
     "aic box": (
         "aic", change(aic_files(), 1, (0, "human_annotations"), {}),
         "truth.json: picture a, human1: human_annotations must be 4 finite numbers",
+    ),
+    "aic boxes": ("aic", change(aic_files(), 1, (0, "human_annotations"), [1]), "human1: human_annotations must be 4"),
+    "aic box reversed": (
+        "aic", change(aic_files(), 1, (0, "human_annotations", "human1"), [9, 9, 0, 0]), "must be x1, y1, x2, y2",
     ),
     "aic people": (
         "aic", change(aic_files(), 0, (0, "keypoint_annotations"), [1]),
@@ -162,10 +182,8 @@ def test_bad_mat_files(tmp_path, capsys):
     assert "text.json: not json" in capsys.readouterr().err
 
 
-def test_decode_people_from_a_file(shared_data, tmp_path, capsys, monkeypatch):
+def test_decode_people_from_a_file(shared_data, tmp_path, capsys):
     """The picture with four annotated people."""
-    if not hasattr(pypose_ops, "find_peaks"):
-        monkeypatch.setattr(pypose_ops, "find_peaks", local_maxima, raising=False)
     file = np.load(shared_data / "heatmaps" / "openpose_thin_coco_images.npz", allow_pickle=False)
     maps = {name: file[f"{name}_2"] for name in ("heat", "paf", "hm2img")}
     np.savez(tmp_path / "maps.npz", **maps, **{k: file[k] for k in ("limbs", "paf_channels", "joint_names")})

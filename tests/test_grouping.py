@@ -5,9 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from peaks_stand_in import PeakSet, local_maxima
 
-from pypose_ops import group_by_tags, group_people, oks, oks_nms, score_limbs
+from pypose_ops import (
+    find_peaks,
+    gaussian_heatmaps,
+    group_by_tags,
+    group_people,
+    oks,
+    oks_nms,
+    score_limbs,
+)
+from pypose_ops.peaks_local import PeakSet
 from pypose_ops.skeletons import COCO
 
 NAN = math.nan
@@ -174,6 +182,35 @@ def test_optimal_and_greedy_assignment_differ():
     assert found(group_people(*chain(*limbs, joints=2), assignment="greedy", **any_people)) == [[0, 0], [1, 1]]
 
 
+def test_a_joint_that_nobody_has():
+    """Its limbs connect nothing; the others still make people."""
+    peaks, table, limbs = chain((0, 1, 0, 0, 0.9), (1, 2, 0, 0, 0.9), (2, 3, 0, 0, 0.9))
+    peaks.counts[0, 2] = 0
+    assert found(group_people(peaks, table, limbs, min_joints=2)) == [[0, 0, None, None]]
+    table[:] = NAN
+    assert found(group_people(peaks, table, limbs, min_joints=1)) == []
+    people = group_people(peaks._replace(counts=peaks.counts * 0), table, limbs)
+    assert people.counts.tolist() == [0] and (people.coords == -1).all() and not people.joint_scores.any()
+
+
+@pytest.mark.parametrize("max_peaks", (5, 3))
+def test_more_people_than_peaks(device, max_peaks):
+    """Five upright people of two joints; the best three are kept where there is room for three peaks."""
+    people = torch.tensor([[[4.0 + 8 * i, y] for y in (3.0, 11.0)] for i in range(5)])[None]
+    heights = torch.tensor([0.5, 0.9, 0.6, 0.8, 0.7])
+    maps = (gaussian_heatmaps(people.transpose(0, 1), 1.0, (16, 44)) * heights[:, None, None, None]).amax(0)[None]
+    fields = torch.zeros(1, 2, 16, 44)
+    fields[:, 1] = 1  # pointing down
+    maps, fields = maps.to(device), fields.to(device)
+    peaks = find_peaks(maps, max_peaks=max_peaks)
+    scores = score_limbs(fields, peaks, [(0, 1)], rule="trapezoid")
+    upright = scores.where(scores > 0.99, -math.inf)  # a slanted limb scores less than 1
+    grouped = group_people(peaks, upright, [(0, 1)], min_joints=2)
+    assert grouped.counts.tolist() == [max_peaks]
+    best = heights.argsort(descending=True)[:max_peaks]
+    assert grouped.coords[0, :max_peaks].tolist() == people[0, best].tolist()
+
+
 def test_tags_by_hand():
     """Two people with tags 0 and 5, one of whom lacks a joint, and a stray peak with another tag."""
     coords = torch.tensor([[[[0.0, 0], [0, 1], [0, 0]], [[1, 0], [1, 1], [1, 2]]]])  # (joint, peak)
@@ -204,7 +241,7 @@ def openpose_people(file, i, scale=4, **options):
         torch.nn.functional.interpolate(torch.from_numpy(maps).float()[None], scale_factor=scale, mode="bicubic")
         for maps in (file[f"heat_{i}"], file[f"paf_{i}"])
     )
-    peaks = local_maxima(maps[:, :18])
+    peaks = find_peaks(maps[:, :18])
     people = group_people(peaks, score_limbs(pafs, peaks, limbs, channels=channels, fraction=0.8), limbs, **options)
     transform = torch.from_numpy(file[f"hm2img_{i}"])
     coords = ((people.coords[0, : people.counts[0]] + 0.5) / scale - 0.5) @ transform[:, :2].T + transform[:, 2]

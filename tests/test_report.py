@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pypose_ops import reference
+
 PATH = Path(__file__).parents[1] / "benchmarks" / "report.py"
 
 
@@ -55,3 +57,13 @@ def test_chart_is_drawn(report, tmp_path):
     table(report, tmp_path, entry("gaussian_heatmaps", "op", 1.0), entry("gaussian_heatmaps", "floor", 0.5))
     assert report.chart(report.load(tmp_path / "results.json", "min"), tmp_path / "chart.png")
     assert (tmp_path / "chart.png").stat().st_size > 1000
+
+
+def test_every_operator_has_a_roofline(monkeypatch):
+    """A new operator needs its bytes and operations in benchmarks/roofline.py and a line in docs/roofline.md."""
+    monkeypatch.syspath_prepend(PATH.parent)
+    import roofline
+
+    assert roofline.missing() == []
+    page = (Path(__file__).parents[1] / "docs" / "roofline.md").read_text()
+    assert all(f"`{name}`" in page for name in reference.__all__)

@@ -31,6 +31,14 @@ constexpr unsigned kFullMask = 0xffffffffu;
 // grid.y and grid.z stop here; grid.x goes to 2^31 - 1. Kernels put the long axis on x.
 constexpr int64_t kMaxGridX = 2147483647;
 
+// Launch bounds of kernels that ptxas, left alone, lets spill before sm_90, for the sake of more blocks per
+// multiprocessor: there it must leave registers for that many blocks only.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define PYPOSE_OPS_BOUNDS_BEFORE_90(threads, blocks) __launch_bounds__(threads, blocks)
+#else
+#define PYPOSE_OPS_BOUNDS_BEFORE_90(threads, blocks) __launch_bounds__(threads)
+#endif
+
 #ifdef __CUDACC__
 
 #define PYPOSE_OPS_CUDA_LIBRARY(m) STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CUDA, m)

@@ -15,7 +15,7 @@ struct Connection {
 };
 
 // Shortest augmenting paths with potentials (Jonker and Volgenant 1987), rows <= columns: the column of every row so
-// that the sum of costs is least. Costs must be finite.
+// that the sum of costs is least. Of costs that are not finite, or whose sums overflow, some assignment.
 class LinearAssignment {
  public:
   const std::vector<int>& solve(int rows, int columns, const double* costs) {
@@ -24,7 +24,6 @@ class LinearAssignment {
     row_of_.assign(columns + 1, -1);
     row_potential_.assign(rows, 0.0);
     column_potential_.assign(columns + 1, 0.0);
-    previous_.resize(columns + 1);
     distance_.resize(columns + 1);
     done_.resize(columns + 1);
     for (int row = 0; row < rows; ++row) {
@@ -44,6 +43,7 @@ class LinearAssignment {
   void augment(int row) {
     constexpr double kFar = std::numeric_limits<double>::infinity();
     std::fill(distance_.begin(), distance_.end(), kFar);
+    previous_.assign(columns_ + 1, columns_);
     std::fill(done_.begin(), done_.end(), 0);
     row_of_[columns_] = row;
     int column = columns_;
@@ -61,7 +61,7 @@ class LinearAssignment {
           distance_[c] = reduced;
           previous_[c] = column;
         }
-        if (distance_[c] < step) {
+        if (distance_[c] < step || nearest < 0) {  // some column also where no distance is a number
           step = distance_[c];
           nearest = c;
         }

@@ -41,7 +41,8 @@ class TagAssembly {
   void add_joint(int64_t joint, int64_t count) {
     candidates_.clear();
     for (int64_t m = 0; m < count; ++m) {
-      if (score_of(joint, m) > options_.min_score) {
+      const double score = score_of(joint, m);
+      if (score > options_.min_score && std::isfinite(score)) {
         candidates_.push_back(static_cast<int>(m));
       }
     }

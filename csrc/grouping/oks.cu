@@ -14,7 +14,7 @@ constexpr int kThreads = 256;
 
 // One thread per pair (b, d, g), g fastest: neighbours share the prediction and read annotated people in sequence.
 template <typename acc>
-__global__ void __launch_bounds__(kThreads)
+__global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4)
     oks_kernel(acc* __restrict__ out, const OksInput<acc> in, const OksShape shape, const JointConstants sigmas) {
   const int64_t pair = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (pair >= shape.pairs()) {
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // One thread per predicted joint (b, d, k) gathers over the annotated people of the picture.
 template <typename acc>
-__global__ void __launch_bounds__(kThreads) oks_backward_kernel(
+__global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4) oks_backward_kernel(
     acc* __restrict__ grad_pred, const acc* __restrict__ grad, const int64_t* __restrict__ counts,
     const OksInput<acc> in, const OksShape shape, const JointConstants sigmas) {
   const int64_t joint = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;

@@ -70,7 +70,7 @@ POSE_HD acc similarity(acc e) {
   return value >= 0 ? value : acc(0);
 }
 
-// How far p is from [low, high], with its sign. NaN stays NaN.
+// How far p is from [low, high], with its sign; of an interval turned round, low comes first. NaN stays NaN.
 template <typename acc>
 POSE_HD acc offset_from(acc p, acc low, acc high) {
   const acc nearest = p < low ? low : (p > high ? high : p);
@@ -113,7 +113,9 @@ POSE_HD Place<acc> place_of(const OksInput<acc>& in, const OksShape& shape, int6
     const acc* box = in.boxes + 4 * g;
     const acc width = box[2] - box[0];
     const acc height = box[3] - box[1];
-    return {{box[0] - width, box[2] + width}, {box[1] - height, box[3] + height}, true};
+    const Interval<acc> x{box[0] - width, box[2] + width}, y{box[1] - height, box[3] + height};
+    // NaN would be no distance at all: a box with NaN is similar to nothing.
+    return {x, y, x.low == x.low && x.high == x.high && y.low == y.low && y.high == y.high};
   }
   if (!is_counted(in, shape, g, k)) {
     return {{0, 0}, {0, 0}, false};

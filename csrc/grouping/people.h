@@ -62,6 +62,9 @@ struct PeopleOut {
   }
 };
 
+// Rows of people in a result: more would only be memory.
+constexpr int64_t kMaxPeople = int64_t(1) << 20;
+
 inline void check_peaks(const char* op, const Tensor& peak_scores, const Tensor& counts, int64_t max_people) {
   check_dim(op, "peaks.scores", peak_scores, 3, "(B, K, M)");
   check_coordinates(op, "peaks.scores", peak_scores);
@@ -72,7 +75,9 @@ inline void check_peaks(const char* op, const Tensor& peak_scores, const Tensor&
       counts.scalar_type() == ScalarType::Long, op, ": peaks.counts must be int64, got ",
       torch::headeronly::toString(counts.scalar_type()));
   check_same_device(op, "peaks.counts", counts, "peaks.scores", peak_scores);
-  PYPOSE_OPS_CHECK(max_people >= 0, op, ": max_people must not be negative, got ", max_people);
+  PYPOSE_OPS_CHECK(
+      max_people >= 0 && max_people <= kMaxPeople, op, ": max_people must not be negative nor above ", kMaxPeople,
+      ", got ", max_people);
 }
 
 }  // namespace grouping

@@ -93,7 +93,7 @@ struct Map {
 // source(map, value, x, y) is the gradient of the map's pixel (x, y), where
 // the keypoint draws `value`.
 template <typename acc, typename Source>
-__global__ void __launch_bounds__(kThreads, kMinBlocks<acc>) keypoint_gradients_kernel(
+__global__ void __launch_bounds__(kThreads, kMinGradientBlocks<acc>) keypoint_gradients_kernel(
     const Source source, acc* __restrict__ grad_keypoints, acc* __restrict__ grad_sigma,
     const AxisSum<acc>* __restrict__ sums, const People<acc> people, const Options options, const Shape shape) {
   const int64_t k = blockIdx.x % shape.joints;

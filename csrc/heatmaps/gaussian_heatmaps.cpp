@@ -5,6 +5,8 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/empty.h"
+#include "common/pages.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -12,17 +14,113 @@ namespace {
 
 using namespace heatmaps;
 
+// Rows of kVectors vectors that stay in registers; the last one overlaps with its neighbour where the width asks for it.
+template <int kVectors, typename T, typename acc = acc_t<T>>
+POSE_HD void render_rows(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
+  constexpr int kLanes = simd::lanes_of<T>();
+  typename vec_of<acc>::type columns[kVectors];
+  int64_t at[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    at[i] = i + 1 < kVectors ? i * kLanes : width - kLanes;
+    columns[i] = simd::load_vec(tx + at[i]);
+  }
+  for (int64_t y = 0; y < height; ++y) {
+    const acc scale = ty[y];
+    for (int i = 0; i < kVectors; ++i) {
+      simd::store_vec(out + y * width + at[i], columns[i] * scale);
+    }
+  }
+}
+
 template <typename T, typename acc = acc_t<T>>
 void render_single(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
+  constexpr int kLanes = simd::lanes_of<T>();
+  const int64_t vectors = width < kLanes ? 0 : (width + kLanes - 1) / kLanes;
   simd_call([=] {
-    for (int64_t y = 0; y < height; ++y) {
-      T* row = out + y * width;
-      const acc scale = ty[y];
-      store_row(row, width, [=](int64_t x) { return simd::load_vec(tx + x) * scale; }, [=](int64_t x) {
-        return tx[x] * scale;
-      });
+    switch (vectors) {
+      case 1:
+        return render_rows<1>(out, tx, ty, height, width);
+      case 2:
+        return render_rows<2>(out, tx, ty, height, width);
+      case 3:
+        return render_rows<3>(out, tx, ty, height, width);
+      case 4:
+        return render_rows<4>(out, tx, ty, height, width);
+      case 5:
+        return render_rows<5>(out, tx, ty, height, width);
+      case 6:
+        return render_rows<6>(out, tx, ty, height, width);
+      default:
+        for (int64_t y = 0; y < height; ++y) {
+          T* row = out + y * width;
+          const acc scale = ty[y];
+          store_row(row, width, [=](int64_t x) { return simd::load_vec(tx + x) * scale; }, [=](int64_t x) {
+            return tx[x] * scale;
+          });
+        }
     }
   });
+}
+
+// Where an axis of a truncated blob can be other than 0; a pixel more on each side leaves the decision to Axis::inside.
+template <typename acc>
+void window_of(const Axis<acc>& axis, int64_t size, int32_t& first, int32_t& end) {
+  const acc last = static_cast<acc>(size);
+  const acc low = ::floor(axis.center - axis.reach);
+  const acc high = ::ceil(axis.center + axis.reach) + acc(1);
+  first = low > 0 ? static_cast<int32_t>(low < last ? low : last) : 0;
+  end = high < last ? static_cast<int32_t>(high > 0 ? high : acc(0)) : static_cast<int32_t>(size);
+}
+
+// Widened to whole vectors where the axis has room for them: what is added is 0.
+POSE_HD void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
+  const int32_t span = (end - first + lanes - 1) / lanes * lanes;
+  if (span <= size) {
+    first = first + span <= size ? first : static_cast<int32_t>(size) - span;
+    end = first + span;
+  }
+}
+
+template <typename acc>
+POSE_HD void fill_window(acc* values, const Axis<acc>& axis, int32_t first, int32_t end) {
+  constexpr int kLanes = vec_of<acc>::lanes;
+  for (; first + kLanes <= end; first += kLanes) {
+    for (int32_t i = 0; i < kLanes; ++i) {
+      values[first + i] = axis.gaussian(first + i);
+    }
+  }
+  for (; first < end; ++first) {
+    values[first] = axis.gaussian(first);
+  }
+}
+
+// A blob that ends after a part of the map: zeros, then the window. False where it is not worth it.
+template <typename T, typename acc = acc_t<T>>
+bool render_window(T* out, const Blob<acc>& blob, acc* tx, acc* ty, const Shape& shape) {
+  int32_t left, right, top, bottom;
+  window_of(blob.x, shape.width, left, right);
+  window_of(blob.y, shape.height, top, bottom);
+  if (2 * static_cast<int64_t>(right - left) * (bottom - top) > shape.pixels()) {
+    return false;
+  }
+  std::memset(static_cast<void*>(out), 0, shape.pixels() * sizeof(T));
+  if (left >= right || top >= bottom) {
+    return true;
+  }
+  widen(left, right, shape.width, simd::lanes_of<T>());
+  const int64_t width = shape.width;
+  const Axis<acc> ax = blob.x, ay = blob.y;
+  simd_call([=] {
+    fill_window(tx, ax, left, right);
+    fill_window(ty, ay, top, bottom);
+    for (int32_t y = top; y < bottom; ++y) {
+      const acc scale = ty[y];
+      store_row(
+          out + y * width + left, right - left, [=](int64_t x) { return simd::load_vec(tx + left + x) * scale; },
+          [=](int64_t x) { return tx[left + x] * scale; });
+    }
+  });
+  return true;
 }
 
 template <typename T, typename acc = acc_t<T>>
@@ -40,13 +138,22 @@ template <typename T>
 void render(T* out, const People<acc_t<T>>& people, const Options& options, const Shape& shape) {
   using acc = acc_t<T>;
   const int64_t pixels = shape.pixels();
+  advise_huge_pages(out, shape.maps() * pixels * static_cast<int64_t>(sizeof(T)));
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / pixels);
   torch::stable::parallel_for(0, shape.maps(), grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
     Tables<acc> tables(shape);
     std::vector<acc> row(shape.width);
+    const bool windows = shape.people == 1 && options.profile == Profile::gaussian &&
+        options.normalize == Normalize::peak && std::isfinite(options.truncate);
     for (int64_t map = begin; map < end; ++map) {
       T* target = out + map * pixels;
+      if (windows) {
+        const Blob<acc> blob = blob_of(people, options, map / shape.joints, 0, map % shape.joints);
+        if (blob.drawn && render_window(target, blob, tables.x.data(), tables.y.data(), shape)) {
+          continue;
+        }
+      }
       tables.fill(people, options, shape, map / shape.joints, map % shape.joints);
       if (tables.blobs.empty()) {
         std::memset(static_cast<void*>(target), 0, pixels * sizeof(T));
@@ -72,7 +179,7 @@ Tensor gaussian_heatmaps_cpu(
   const Shape shape = check_people(op, keypoints, sigma, visible, height, width);
   const Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
   check_map_type(op, dtype);
-  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, height, width}, dtype);
+  Tensor out = empty_beside(keypoints, {shape.batch, shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }

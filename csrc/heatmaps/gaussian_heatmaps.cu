@@ -1,4 +1,5 @@
 #include "common/cuda.cuh"
+#include "common/empty.h"
 #include "heatmaps/gaussian_heatmaps.h"
 #include "heatmaps/gaussian_render.cuh"
 
@@ -9,7 +10,7 @@ using namespace heatmaps;
 
 // One block draws one chunk of one map.
 template <typename T, int kVec>
-__global__ void __launch_bounds__(kThreads) gaussian_heatmaps_kernel(
+__global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, sizeof(acc_t<T>) == 4 ? 3 : 2) gaussian_heatmaps_kernel(
     T* __restrict__ out, const People<acc_t<T>> people, const Options options, const Shape shape,
     const Layout layout) {
   using acc = acc_t<T>;
@@ -59,7 +60,7 @@ Tensor gaussian_heatmaps_cuda(
   const Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, height, width}, dtype);
+  Tensor out = empty_beside(keypoints, {shape.batch, shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }

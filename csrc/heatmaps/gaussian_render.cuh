@@ -165,6 +165,14 @@ constexpr int kPack = 16 / sizeof(T);
 // Blocks per multiprocessor that the compiler must leave registers for: as many as it can without spilling.
 template <typename T>
 constexpr int kMinBlocks = sizeof(T) == 4 ? 4 : 2;
+// The gradients of blobs need a few registers more before sm_90.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+template <typename T>
+constexpr int kMinGradientBlocks = sizeof(T) == 4 ? 3 : 2;
+#else
+template <typename T>
+constexpr int kMinGradientBlocks = kMinBlocks<T>;
+#endif
 
 // Whether the maps of an existing tensor are made of whole, aligned packs; a new tensor is always aligned.
 template <typename T>

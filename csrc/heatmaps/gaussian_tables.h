@@ -58,7 +58,11 @@ struct Tables {
     for (int64_t p = 0; p < shape.people; ++p) {
       const Blob<acc> blob = blob_of(people, options, b, p, k);
       if (blob.drawn) {
-        blobs.push_back(blob);
+        // Member by member: a copy in wider pieces than were just stored would wait for the store buffer.
+        blobs.emplace_back();
+        blobs.back().x = {blob.x.center, blob.x.sigma, blob.x.reach};
+        blobs.back().y = {blob.y.center, blob.y.sigma, blob.y.reach};
+        blobs.back().drawn = true;
         persons.resize(blobs.size());
         persons.back() = p;
       }

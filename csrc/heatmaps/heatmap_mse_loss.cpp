@@ -87,7 +87,7 @@ void loss(
   const Shape& target = shape.target;
   const int64_t pixels = target.pixels();
   const int64_t stage_stride = target.maps() * pixels;
-  const int64_t grain = std::max<int64_t>(1, kGrainPixels / (pixels * shape.stages));
+  const int64_t grain = std::max<int64_t>(1, kGrainPixels / (pixels * std::max<int64_t>(1, shape.stages)));
   torch::stable::parallel_for(0, target.maps(), grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
     Tables<acc> tables(target);

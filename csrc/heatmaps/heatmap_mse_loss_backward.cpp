@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/pages.h"
 #include "heatmaps/gaussian_moments.h"
 #include "heatmaps/gaussian_tables.h"
 #include "heatmaps/heatmap_mse_loss.h"
@@ -114,7 +115,7 @@ void backward(
     const PerMap<acc>& weights, const Options& options, const LossShape& shape) {
   const Shape& target = shape.target;
   const int64_t pixels = target.pixels();
-  const int64_t grain = std::max<int64_t>(1, kGrainPixels / (pixels * shape.stages));
+  const int64_t grain = std::max<int64_t>(1, kGrainPixels / (pixels * std::max<int64_t>(1, shape.stages)));
   torch::stable::parallel_for(0, target.maps(), grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
     Scratch<acc> scratch(shape);
@@ -124,7 +125,7 @@ void backward(
       const bool known = has_target(people, options, shape, b, k);
       for (int64_t s = 0; s < shape.stages; ++s) {
         const acc weight = known ? weight_of(weights, s, b, k) : acc(0);
-        scratch.scales[s] = weight > 0 ? acc(2) * weight * grad.at(s, b, k) / static_cast<acc>(pixels) : acc(0);
+        scratch.scales[s] = weight > 0 ? weight * (grad.at(s, b, k) * (acc(2) / static_cast<acc>(pixels))) : acc(0);
         if (scratch.scales[s] == acc(0) && out.pred) {
           std::memset(static_cast<void*>(out.pred + shape.index(s, b, k) * pixels), 0, pixels * sizeof(T));
         }
@@ -156,6 +157,9 @@ void launch_backward(
       grad_pred.numel() ? grad_pred.mutable_data_ptr<T>() : nullptr,
       grad_keypoints.numel() ? grad_keypoints.mutable_data_ptr<acc>() : nullptr,
       grad_sigma.numel() ? grad_sigma.mutable_data_ptr<acc>() : nullptr};
+  if (out.pred) {
+    advise_huge_pages(out.pred, grad_pred.numel() * static_cast<int64_t>(sizeof(T)));
+  }
   if (out.pred || out.keypoints) {
     backward(
         out, per_map<acc>(grad), pred.const_data_ptr<T>(), people.view<acc>(), per_map<acc>(weight), options, shape);

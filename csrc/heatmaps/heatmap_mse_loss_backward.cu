@@ -15,7 +15,7 @@ template <typename acc>
 __device__ acc scale_of(
     const PerMap<acc>& grad, const PerMap<acc>& weights, const LossShape& shape, int64_t s, int64_t b, int64_t k) {
   const acc weight = weight_of(weights, s, b, k);
-  return weight > 0 ? acc(2) * weight * grad.at(s, b, k) / static_cast<acc>(shape.target.pixels()) : acc(0);
+  return weight > 0 ? weight * (grad.at(s, b, k) * (acc(2) / static_cast<acc>(shape.target.pixels()))) : acc(0);
 }
 
 // One block renders one chunk of one map and writes that chunk of every stage's gradient.

@@ -170,7 +170,8 @@ inline LimbList check_limbs(const char* op, const std::vector<int64_t>& limbs, i
 
 inline void check_limb_width(const char* op, double width) {
   PYPOSE_OPS_CHECK(
-      width > 0 && width <= kFarthest, op, ": width must be positive and at most ", kFarthest, ", got ", width);
+      width >= kShortest && width <= kFarthest, op, ": width must be positive, from ", kShortest, " to ", kFarthest,
+      ", got ", width);
 }
 
 inline LimbOptions check_limb_options(const char* op, double width, int64_t profile, int64_t combine) {

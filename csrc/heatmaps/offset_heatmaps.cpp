@@ -5,6 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/pages.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -39,15 +40,19 @@ void draw(T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, ac
       }
       for (const Point<acc>& point : points) {
         const acc center = point.x;
-        const acc down = (point.y - static_cast<acc>(y)) / radius;
+        const acc down = point.y - static_cast<acc>(y);
         for (int32_t x = 0; x < width; ++x) {
           OffsetPixel<acc> pixel{inside[x], offset_x[x], offset_y[x], distance[x]};
-          add_offset(pixel, (center - static_cast<acc>(x)) / radius, down, winner);
+          add_offset(pixel, center - static_cast<acc>(x), down, radius, winner);
           inside[x] = pixel.inside;
           offset_x[x] = pixel.x;
           offset_y[x] = pixel.y;
           distance[x] = pixel.distance;
         }
+      }
+      for (int32_t x = 0; x < width; ++x) {
+        offset_x[x] /= radius;
+        offset_y[x] /= radius;
       }
       T* target = out + y * shape.width;
       store_row(target, width, inside);
@@ -57,11 +62,49 @@ void draw(T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, ac
   }
 }
 
+// One person: the offsets in x are the same in every row, those in y constant along it, and the disc is in a few rows.
+template <typename T, typename acc = acc_t<T>>
+void draw_one(T* out, const Point<acc>& point, OffsetRow<acc>& row, acc radius, const Shape& shape) {
+  const int32_t width = static_cast<int32_t>(shape.width);
+  const int32_t height = static_cast<int32_t>(shape.height);
+  acc* inside = row.inside.data();
+  acc* offset_x = row.x.data();
+  acc* offset_y = row.y.data();
+  T* disc = out;
+  T* map_x = out + shape.pixels();
+  T* map_y = map_x + shape.pixels();
+  simd_call([=] {
+    for (int32_t x = 0; x < width; ++x) {
+      offset_x[x] = (point.x - static_cast<acc>(x)) / radius;
+    }
+    for (int32_t y = 0; y < height; ++y) {
+      const acc down = (point.y - static_cast<acc>(y)) / radius;
+      const bool meets = down <= acc(1) && down >= acc(-1);
+      for (int32_t x = 0; x < width; ++x) {
+        const acc across = offset_x[x];
+        inside[x] = meets && across * across + down * down <= acc(1) ? acc(1) : acc(0);
+      }
+      store_row(disc + y * shape.width, width, inside);
+    }
+    for (int32_t y = 0; y < height; ++y) {
+      store_row(map_x + y * shape.width, width, offset_x);
+    }
+    for (int32_t y = 0; y < height; ++y) {
+      const acc down = (point.y - static_cast<acc>(y)) / radius;
+      for (int32_t x = 0; x < width; ++x) {
+        offset_y[x] = down;
+      }
+      store_row(map_y + y * shape.width, width, offset_y);
+    }
+  });
+}
+
 template <typename T>
 void launch_draw(
     const Tensor& out, const PeopleTensors& tensors, double radius, Winner winner, const Shape& shape) {
   using acc = acc_t<T>;
   T* data = out.mutable_data_ptr<T>();
+  advise_huge_pages(data, out.numel() * static_cast<int64_t>(sizeof(T)));
   const People<acc> people = tensors.view<acc>();
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / (3 * shape.pixels()));
   torch::stable::parallel_for(0, shape.maps(), grain, [&](int64_t begin, int64_t end) {
@@ -76,7 +119,12 @@ void launch_draw(
           points.push_back(point);
         }
       }
-      draw(data + 3 * map * shape.pixels(), points, row, static_cast<acc>(radius), winner, shape);
+      T* target = data + 3 * map * shape.pixels();
+      if (points.size() == 1) {
+        draw_one(target, points[0], row, static_cast<acc>(radius), shape);
+        continue;
+      }
+      draw(target, points, row, static_cast<acc>(radius), winner, shape);
     }
   });
 }

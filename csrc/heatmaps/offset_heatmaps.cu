@@ -36,10 +36,10 @@ __global__ void __launch_bounds__(kThreads) offset_heatmaps_kernel(
     __syncthreads();
     for (int q = 0; q < count; ++q) {
       if (tile[q].drawn) {
-        const acc down = (tile[q].y - static_cast<acc>(row)) / radius;
+        const acc down = tile[q].y - static_cast<acc>(row);
 #pragma unroll
         for (int v = 0; v < kVec; ++v) {
-          add_offset(values[v], (tile[q].x - static_cast<acc>(column + v)) / radius, down, winner);
+          add_offset(values[v], tile[q].x - static_cast<acc>(column + v), down, radius, winner);
         }
       }
     }
@@ -52,8 +52,8 @@ __global__ void __launch_bounds__(kThreads) offset_heatmaps_kernel(
 #pragma unroll
   for (int v = 0; v < kVec; ++v) {
     packs[0].v[v] = static_cast<T>(values[v].inside);
-    packs[1].v[v] = static_cast<T>(values[v].x);
-    packs[2].v[v] = static_cast<T>(values[v].y);
+    packs[1].v[v] = static_cast<T>(values[v].x / radius);
+    packs[2].v[v] = static_cast<T>(values[v].y / radius);
   }
 #pragma unroll
   for (int channel = 0; channel < 3; ++channel) {

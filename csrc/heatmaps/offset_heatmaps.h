@@ -14,8 +14,9 @@ constexpr double kFarthestOffset = 1e6;
 
 template <typename acc>
 struct OffsetPixel {
-  acc inside, x, y;
-  acc distance;  // of the person it belongs to, squared, in radii
+  acc inside;
+  acc x, y;      // offset in pixels; the maps hold it in radii
+  acc distance;  // of the person it belongs to, squared, in pixels
 };
 
 template <typename acc>
@@ -23,12 +24,19 @@ POSE_HD OffsetPixel<acc> empty_pixel() {
   return {0, 0, 0, std::numeric_limits<acc>::infinity()};
 }
 
-// One person after the other; x and y are the offset to the keypoint in units of the radius.
+// Squared, in pixels: exact for keypoints on and halfway between pixels, so that people as far as one another tie however
+// a compiler fuses the sum. In radii they would not.
 template <typename acc>
-POSE_HD void add_offset(OffsetPixel<acc>& pixel, acc x, acc y, Winner winner) {
-  const acc distance = x * x + y * y;
+POSE_HD acc square_distance(acc x, acc y) {
+  return x * x + y * y;
+}
+
+// One person after the other; x and y are the offset to the keypoint in pixels.
+template <typename acc>
+POSE_HD void add_offset(OffsetPixel<acc>& pixel, acc x, acc y, acc radius, Winner winner) {
+  const acc distance = square_distance(x, y);
   const bool wins = winner == Winner::last || distance < pixel.distance;
-  pixel.inside = distance <= acc(1) ? acc(1) : pixel.inside;
+  pixel.inside = distance <= radius * radius ? acc(1) : pixel.inside;
   pixel.x = wins ? x : pixel.x;
   pixel.y = wins ? y : pixel.y;
   pixel.distance = wins ? distance : pixel.distance;
@@ -56,6 +64,17 @@ inline void check_radius(const char* op, double radius) {
   PYPOSE_OPS_CHECK(
       radius >= 1e-3 && radius <= kFarthestOffset, op, ": radius must be from 0.001 to ", kFarthestOffset, ", got ",
       radius);
+}
+
+inline Shape check_offset_backward(
+    const char* op, const Tensor& grad, const Tensor& keypoints, const std::optional<Tensor>& visible) {
+  check_dim(op, "grad", grad, 4, "(B, 3 K, H, W)");
+  check_floating(op, "grad", grad);
+  check_same_device(op, "grad", grad, "keypoints", keypoints);
+  const Shape shape = check_people(op, keypoints, std::nullopt, visible, grad.size(2), grad.size(3));
+  check_size(op, "grad", grad, 0, shape.batch);
+  check_size(op, "grad", grad, 1, 3 * shape.joints);
+  return shape;
 }
 
 }  // namespace heatmaps

@@ -56,20 +56,20 @@ void launch_draw(
 }
 
 std::tuple<Tensor, Tensor> simcc_labels_cpu(
-    const Tensor& keypoints, double sigma_x, double sigma_y, const std::optional<Tensor>& visible, int64_t bins_x,
-    int64_t bins_y, double ratio, int64_t profile, int64_t center, int64_t normalize, double smoothing,
-    ScalarType dtype) {
+    const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_x, double sigma_y,
+    const std::optional<Tensor>& visible, int64_t bins_x, int64_t bins_y, double ratio, int64_t profile, int64_t center,
+    int64_t normalize, double smoothing, ScalarType dtype) {
   constexpr const char* op = "simcc_labels";
-  const LabelShape shape = check_labels(op, keypoints, visible, bins_x, bins_y);
+  const LabelShape shape = check_labels(op, keypoints, sigma, visible, bins_x, bins_y);
   const LabelOptions options =
-      check_label_options(op, sigma_x, sigma_y, ratio, profile, center, normalize, smoothing);
+      check_label_options(op, sigma.has_value(), sigma_x, sigma_y, ratio, profile, center, normalize, smoothing);
   check_map_type(op, dtype);
   Tensor x = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, bins_x}, dtype);
   Tensor y = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, bins_y}, dtype);
   if (x.numel() == 0) {
     return {x, y};
   }
-  const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
+  const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(dtype));
   PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_draw<scalar_t>(x, y, people, options, shape); });
   return {x, y};
 }
@@ -78,8 +78,8 @@ std::tuple<Tensor, Tensor> simcc_labels_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "simcc_labels(Tensor keypoints, float sigma_x, float sigma_y, Tensor? visible, SymInt bins_x, SymInt bins_y, "
-      "float ratio, int profile, int center, int normalize, float smoothing, ScalarType dtype) -> (Tensor, Tensor)");
+      "simcc_labels(Tensor keypoints, Tensor? sigma, float sigma_x, float sigma_y, Tensor? visible, SymInt bins_x, "
+      "SymInt bins_y, float ratio, int profile, int center, int normalize, float smoothing, ScalarType dtype) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

@@ -45,13 +45,13 @@ void launch_draw(
 }
 
 std::tuple<Tensor, Tensor> simcc_labels_cuda(
-    const Tensor& keypoints, double sigma_x, double sigma_y, const std::optional<Tensor>& visible, int64_t bins_x,
-    int64_t bins_y, double ratio, int64_t profile, int64_t center, int64_t normalize, double smoothing,
-    ScalarType dtype) {
+    const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_x, double sigma_y,
+    const std::optional<Tensor>& visible, int64_t bins_x, int64_t bins_y, double ratio, int64_t profile, int64_t center,
+    int64_t normalize, double smoothing, ScalarType dtype) {
   constexpr const char* op = "simcc_labels";
-  const LabelShape shape = check_labels(op, keypoints, visible, bins_x, bins_y);
+  const LabelShape shape = check_labels(op, keypoints, sigma, visible, bins_x, bins_y);
   const LabelOptions options =
-      check_label_options(op, sigma_x, sigma_y, ratio, profile, center, normalize, smoothing);
+      check_label_options(op, sigma.has_value(), sigma_x, sigma_y, ratio, profile, center, normalize, smoothing);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
   Tensor x = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, bins_x}, dtype);
@@ -59,7 +59,7 @@ std::tuple<Tensor, Tensor> simcc_labels_cuda(
   if (x.numel() == 0) {
     return {x, y};
   }
-  const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
+  const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(dtype));
   const cudaStream_t stream = current_stream(keypoints);
   PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_draw<scalar_t>(x, y, people, options, shape, stream); });
   return {x, y};

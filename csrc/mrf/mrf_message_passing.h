@@ -176,7 +176,9 @@ inline Shape check_inputs(
       prior.size(1) % 2 == 1 && prior.size(2) % 2 == 1, op, ": prior must have an odd height and width, got shape ",
       shape_of(prior));
   PYPOSE_OPS_CHECK(edges.size() % 2 == 0, op, ": edges must be pairs, got ", edges.size(), " numbers");
-  PYPOSE_OPS_CHECK(num_targets >= 0, op, ": num_targets must not be negative, got ", num_targets);
+  PYPOSE_OPS_CHECK(
+      num_targets >= 0 && num_targets <= (int64_t(1) << 20), op, ": num_targets must not be negative nor above 2^20, got ",
+      num_targets);
   PYPOSE_OPS_CHECK(floor > 0 && std::isfinite(floor), op, ": floor must be positive and finite, got ", floor);
   Shape shape;
   shape.batch = unary.size(0);

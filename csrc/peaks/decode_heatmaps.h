@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "common/empty.h"
 #include "peaks/refine.h"
 
 namespace pypose_ops {
@@ -129,10 +130,9 @@ inline Tensors allocate(
   const int64_t joints = heatmaps.size(1) / channels;
   const ScalarType acc = acc_scalar_type(heatmaps.scalar_type());
   return {
-      heatmaps, flipped, transform, torch::stable::new_empty(heatmaps, {batch, joints, 2}, acc),
-      torch::stable::new_empty(heatmaps, {batch, joints}, acc),
-      covariance ? torch::stable::new_empty(heatmaps, {batch, joints, 2, 2}, acc)
-                 : torch::stable::new_empty(heatmaps, {0}, acc)};
+      heatmaps, flipped, transform, empty_beside(heatmaps, {batch, joints, 2}, acc),
+      empty_beside(heatmaps, {batch, joints}, acc),
+      covariance ? empty_beside(heatmaps, {batch, joints, 2, 2}, acc) : empty_beside(heatmaps, {0}, acc)};
 }
 
 template <typename scalar>

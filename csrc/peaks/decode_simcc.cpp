@@ -24,14 +24,15 @@ Peak<acc> find_bin(const scalar* row, int bins) {
 template <typename scalar, typename acc>
 acc refine_bin(const SimccArguments<scalar>& args, int axis, const scalar* row, Peak<acc> peak) {
   const int bins = args.bins[axis];
-  if (!args.dark || !(peak.value > 0) || !line_dark_applies(peak.index, bins, args.parity)) {
+  if (!args.dark || !(peak.value > 0) || !line_dark_applies(bins, args.parity)) {
     return 0;
   }
+  const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.parity);
   acc blurred[kSpan];
   for (int i = 0; i < kSpan; ++i) {
-    blurred[i] = blurred_bin(row, bins, args.taps[axis], clamped(peak.index + i - kReach, bins));
+    blurred[i] = blurred_bin(row, bins, args.taps[axis], clamped(stencil.center + i - kReach, bins), stencil.reach);
   }
-  return line_step(blurred, peak.value, args.parity);
+  return line_step(blurred, peak.value, stencil.center - peak.index, args.parity);
 }
 
 template <typename scalar>

@@ -32,12 +32,14 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
   }
   peak = warp_peak(peak);
   acc step = 0;
-  if (args.dark && peak.value > 0 && line_dark_applies(peak.index, bins, args.parity)) {
+  if (args.dark && peak.value > 0 && line_dark_applies(bins, args.parity)) {
+    const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.parity);
     if (lane < kSpan) {
-      blurred[axis][lane] = blurred_bin(row, bins, args.taps[axis], clamped(peak.index + lane - kReach, bins));
+      blurred[axis][lane] =
+          blurred_bin(row, bins, args.taps[axis], clamped(stencil.center + lane - kReach, bins), stencil.reach);
     }
     __syncwarp();
-    step = line_step(blurred[axis], peak.value, args.parity);
+    step = line_step(blurred[axis], peak.value, stencil.center - peak.index, args.parity);
   }
   if (lane == 0) {
     peaks_of_axes[axis] = peak;

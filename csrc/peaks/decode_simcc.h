@@ -51,32 +51,43 @@ struct SimccArguments {
   }
 };
 
-// Bin `center` of the blurred row, zeros around it.
+// Bin `center` of the row, blurred up to `reach` bins around it, zeros outside of the row.
 template <typename scalar, typename acc>
-POSE_HD acc blurred_bin(const scalar* row, int bins, const LineTaps<acc>& taps, int center) {
-  const int from = center - taps.size / 2;
-  const int first = from < 0 ? -from : 0;
-  const int last = from + taps.size > bins ? bins - from : taps.size;
+POSE_HD acc blurred_bin(const scalar* row, int bins, const LineTaps<acc>& taps, int center, int reach) {
+  const int middle = taps.size / 2;
+  const int from = center - middle;
+  const int left = center < reach ? center : reach;
+  const int right = bins - 1 - center < reach ? bins - 1 - center : reach;
   acc sum = 0;
-  for (int i = first; i < last; ++i) {
+  for (int i = middle - left; i <= middle + right; ++i) {
     sum += taps.weights[i] * static_cast<acc>(row[from + i]);
   }
   return sum;
 }
 
-// MMPose repeats the outermost logarithms where the differences leave the row; else there is no step there.
-POSE_HD bool line_dark_applies(int index, int bins, bool parity) {
-  return parity || (index >= kReach && index < bins - kReach);
+// MMPose repeats the outermost logarithms where the differences leave the row. Else they are moved inside, where there is
+// room.
+POSE_HD bool line_dark_applies(int bins, bool parity) {
+  return parity || bins > 2 * kReach;
 }
+
+// Where the differences of a peak are taken, and how far the blur reaches there without leaving the row.
+struct LineStencil {
+  int center, reach;
+
+  POSE_HD LineStencil(int peak, int bins, int kernel_size, bool parity)
+      : center(parity ? peak : moved_inward(peak, kReach, bins)),
+        reach(parity ? kernel_size / 2 : room(center, kReach, bins, kernel_size / 2)) {}
+};
 
 POSE_HD int clamped(int index, int bins) {
   return index < 0 ? 0 : index < bins ? index : bins - 1;
 }
 
-// DARK's Newton step along one axis, from the blurred bins around the peak. A bin that is not finite among those that they
-// are made of: no step.
+// DARK's Newton step along one axis, from the blurred bins around the stencil's centre, `away` bins from the peak. A bin that
+// is not finite among those that they are made of: no step.
 template <typename acc>
-POSE_HD acc line_step(const acc (&blurred)[kSpan], acc peak, bool parity) {
+POSE_HD acc line_step(const acc (&blurred)[kSpan], acc peak, int away, bool parity) {
   acc highest = 0;
   for (int i = 0; i < kSpan; ++i) {
     highest = blurred[i] > highest ? blurred[i] : highest;
@@ -90,7 +101,7 @@ POSE_HD acc line_step(const acc (&blurred)[kSpan], acc peak, bool parity) {
   }
   const acc slope = acc(0.5) * (h[3] - h[1]);
   const acc curvature = acc(0.25) * (h[4] - 2 * h[2] + h[0]) + (parity ? acc(1e-9) : acc(0));
-  const acc step = parity || curvature < 0 ? -slope / curvature : acc(0);
+  const acc step = parity || curvature < 0 ? acc(away) - slope / curvature : acc(0);
   constexpr acc infinity = std::numeric_limits<acc>::infinity();
   return step < infinity && step > -infinity ? step : acc(0);
 }

@@ -1,7 +1,8 @@
 // find_peaks on the CPU: one thread takes whole maps, one after the other.
 //
-// Most of a map is below the threshold: rows without a pixel above it are passed over by one vector maximum per group of
-// rows. In the others a separable maximum over the window finds the candidates, pixels with no higher one in reach.
+// Most of a map is below the threshold: rows without a pixel above it are passed over, a group of rows at a time. In
+// the others a maximum over the window finds the candidates, pixels with no higher one in reach. Once there are many
+// peaks the threshold rises to the last of the best.
 #include "peaks/find_peaks.h"
 
 #include <algorithm>
@@ -20,23 +21,51 @@ namespace {
 
 using namespace peaks;
 
-constexpr int kGroup = 512;  // pixels of a group of rows
+constexpr int kGroup = 192;  // pixels of a group of rows
+constexpr int kSpare = 64;   // peaks kept beyond twice those wanted before the worst are dropped
 
 // What the search through the maps of one thread needs, kept from map to map.
+//
+// A group of rows is copied with `reach` rows on both sides, in the arithmetic type, what is not finite and what is
+// outside of the map as the lowest. Rows are `stride` apart, `radius` lowest columns between them, so that no window is
+// clipped and loops run over all rows of the group at once.
 template <typename acc>
 struct Workspace {
-  std::vector<acc> own;          // a row
-  std::vector<acc> above_below;  // its maxima over the window's other rows
-  std::vector<acc> down;         // and its own, with -infinity in `radius` columns on both sides
-  std::vector<acc> others;       // the maxima over the window without the pixel itself
-  std::vector<uint8_t> flags;    // 1 at candidates; whole words
+  static constexpr acc lowest = -std::numeric_limits<acc>::infinity();
+
+  int radius, reach, group, stride;  // reach: the radius, as far as there are rows
+  std::vector<acc> rows;
+  std::vector<acc> others, down;  // maxima of the windows without their pixel; down the columns
+  std::vector<key_t<acc>> flags;
   std::vector<Peak<acc>> found;
-  std::vector<bool> seen;        // pixels of plateaus that have been walked through; empty before the first
+  std::vector<bool> seen;  // pixels of plateaus that have been walked through; empty before the first
   std::vector<int> queue;
 
-  Workspace(int width, int radius)
-      : own(width), above_below(width), down(width + 2 * radius, -std::numeric_limits<acc>::infinity()), others(width),
-        flags(width + sizeof(uint64_t), 0) {}
+  Workspace(int width, int height, int radius)
+      : radius(radius), reach(std::min(radius, height - 1)), group(std::min(height, std::max(1, kGroup / width))),
+        stride(width + radius), rows(size_t(group + 2 * reach) * stride + 2 * radius, lowest),
+        others(size_t(group) * stride),
+        down(size_t(group) * stride + 2 * radius, lowest), flags(size_t(group) * stride) {}
+
+  // The group's first pixel in `rows`.
+  acc* first() {
+    return rows.data() + radius + size_t(reach) * stride;
+  }
+
+  template <typename scalar>
+  void load(const MapView<scalar>& map, int top, int bottom) {
+    for (int y = top - reach; y < bottom + reach; ++y) {
+      acc* __restrict__ into = first() + static_cast<int64_t>(y - top) * stride;
+      if (y < 0 || y >= map.height) {
+        std::fill(into, into + map.width, lowest);
+        continue;
+      }
+      const scalar* __restrict__ pixels = map.map + y * map.width;
+      for (int x = 0; x < map.width; ++x) {
+        into[x] = finite_or_lowest<acc>(simd::load(pixels[x]));
+      }
+    }
+  }
 };
 
 // Pixels above a positive threshold are found by their keys, without widening them.
@@ -70,63 +99,69 @@ struct Above {
   }
 };
 
-// into[x] = max(into[x], row[x])
-template <typename scalar, typename acc>
-void raise(acc* into, const scalar* row, int count) {
-  for (int x = 0; x < count; ++x) {
-    const acc value = finite_or_lowest<acc>(simd::load(row[x]));
-    into[x] = value > into[x] ? value : into[x];
-  }
+// A candidate is a pixel above the threshold with no higher one in reach; alone, it has no equal one either. Flags are
+// as wide as the pixels: a loop over narrower ones is cut into narrower vectors.
+constexpr int kTied = 1;
+constexpr int kAlone = 2;
+
+template <typename acc>
+key_t<acc> flag_of(acc own, acc others, acc threshold) {
+  const key_t<acc> flag = own > others ? kAlone : kTied;
+  const key_t<acc> candidate = own >= others ? flag : 0;
+  return own > threshold ? candidate : 0;
 }
 
-// Flags the candidates of row y, pixels above the threshold with no higher one in reach.
-template <typename scalar, typename acc>
-void flag_candidates(const MapView<scalar>& map, int y, int radius, acc threshold, Workspace<acc>& work) {
-  const int width = map.width;
-  const acc lowest = -std::numeric_limits<acc>::infinity();
-  acc* __restrict__ own = work.own.data();
-  acc* __restrict__ above_below = work.above_below.data();
+template <typename acc>
+acc larger(acc a, acc b) {
+  return a > b ? a : b;
+}
+
+// Flags the candidates among the first `count` pixels of the group for a radius of 1; whether there are any.
+template <typename acc>
+bool flag_among_neighbours(acc threshold, int64_t count, Workspace<acc>& work) {
+  const acc* __restrict__ own = work.first();
+  const acc* __restrict__ up = own - work.stride;
+  const acc* __restrict__ down = own + work.stride;
+  key_t<acc>* __restrict__ flags = work.flags.data();
+  key_t<acc> any = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const acc left = larger(larger(up[i - 1], down[i - 1]), own[i - 1]);
+    const acc right = larger(larger(up[i + 1], down[i + 1]), own[i + 1]);
+    flags[i] = flag_of(own[i], larger(larger(left, right), larger(up[i], down[i])), threshold);
+    any |= flags[i];
+  }
+  return any != 0;
+}
+
+// The same for any radius, by a maximum down the columns and then along the rows.
+template <typename acc>
+bool flag_in_windows(acc threshold, int64_t count, Workspace<acc>& work) {
+  const acc* __restrict__ own = work.first();
   acc* __restrict__ others = work.others.data();
-  acc* __restrict__ down = work.down.data() + radius;
-  uint8_t* __restrict__ flags = work.flags.data();
-  const scalar* row = map.map + y * width;
-  for (int x = 0; x < width; ++x) {
-    own[x] = finite_or_lowest<acc>(simd::load(row[x]));
-    above_below[x] = lowest;
-  }
-  const Window rows(0, y, radius, width, map.height);
-  for (int other = rows.top; other <= rows.bottom; ++other) {
-    if (other != y) {
-      raise(above_below, map.map + other * width, width);
+  acc* __restrict__ down = work.down.data() + work.radius;
+  key_t<acc>* __restrict__ flags = work.flags.data();
+  std::fill(others, others + count, Workspace<acc>::lowest);
+  for (int i = 1; i <= work.reach; ++i) {
+    const acc* __restrict__ above = own - static_cast<int64_t>(i) * work.stride;
+    const acc* __restrict__ below = own + static_cast<int64_t>(i) * work.stride;
+    for (int64_t x = 0; x < count; ++x) {
+      others[x] = larger(larger(above[x], below[x]), others[x]);
     }
   }
-  for (int x = 0; x < width; ++x) {
-    down[x] = above_below[x] > own[x] ? above_below[x] : own[x];
-    others[x] = above_below[x];
+  for (int64_t x = 0; x < count; ++x) {
+    down[x] = larger(others[x], own[x]);
   }
-  for (int i = 1; i <= radius; ++i) {
-    for (int x = 0; x < width; ++x) {
-      const acc sides = down[x - i] > down[x + i] ? down[x - i] : down[x + i];
-      others[x] = sides > others[x] ? sides : others[x];
+  for (int i = 1; i <= work.radius; ++i) {
+    for (int64_t x = 0; x < count; ++x) {
+      others[x] = larger(larger(down[x - i], down[x + i]), others[x]);
     }
   }
-  for (int x = 0; x < width; ++x) {
-    flags[x] = static_cast<uint8_t>(own[x] > threshold) & static_cast<uint8_t>(own[x] >= others[x]);
+  key_t<acc> any = 0;
+  for (int64_t x = 0; x < count; ++x) {
+    flags[x] = flag_of(own[x], others[x], threshold);
+    any |= flags[x];
   }
-}
-
-// visit(x) for the flagged columns, in order.
-template <typename Visit>
-void for_each_flag(const std::vector<uint8_t>& flags, int width, const Visit& visit) {
-  for (int start = 0; start < width; start += sizeof(uint64_t)) {
-    uint64_t word;
-    std::memcpy(&word, flags.data() + start, sizeof(word));
-    for (int x = start; word != 0 && x < width && x < start + static_cast<int>(sizeof(word)); ++x) {
-      if (flags[x] != 0) {
-        visit(x);
-      }
-    }
-  }
+  return any != 0;
 }
 
 template <typename scalar, typename acc>
@@ -172,40 +207,6 @@ bool plateau_is_peak(const MapView<scalar>& map, int from, int radius, acc value
   return is_peak;
 }
 
-// All peaks of a map, in row-major order, into work.found.
-template <typename scalar, typename acc>
-void search(const MapView<scalar>& map, int radius, acc threshold, Workspace<acc>& work) {
-  work.found.clear();
-  work.seen.clear();
-  const Above<scalar> above(threshold);
-  const int width = map.width;
-  const int group = std::max(1, kGroup / width);
-  for (int top = 0; top < map.height; top += group) {
-    const int bottom = std::min(map.height, top + group);
-    bool any = false;
-    simd_call([&] { any = above.any(map.map + top * width, (bottom - top) * width); });
-    for (int y = top; any && y < bottom; ++y) {
-      bool some = false;
-      simd_call([&] {
-        some = above.any(map.map + y * width, width);
-        if (some) {
-          flag_candidates(map, y, radius, threshold, work);
-        }
-      });
-      if (!some) {
-        continue;
-      }
-      for_each_flag(work.flags, width, [&](int x) {
-        const acc value = work.own[x];
-        const int index = y * width + x;
-        if (value > work.others[x] || plateau_is_peak(map, index, radius, value, work)) {
-          work.found.push_back({value, index});
-        }
-      });
-    }
-  }
-}
-
 // The best `count` of the peaks found to the front, in order.
 template <typename acc>
 void put_best_first(std::vector<Peak<acc>>& found, int count) {
@@ -216,29 +217,88 @@ void put_best_first(std::vector<Peak<acc>>& found, int count) {
   std::sort(found.begin(), found.begin() + count, order);
 }
 
+template <typename key>
+bool any_flag(const key* flags, int count) {
+  key any = 0;
+  for (int x = 0; x < count; ++x) {
+    any |= flags[x];
+  }
+  return any != 0;
+}
+
+// Adds the peaks among the flagged pixels of the rows from `top` on.
+template <typename scalar, typename acc>
+void add_peaks(const MapView<scalar>& map, int top, int bottom, Workspace<acc>& work) {
+  for (int y = top; y < bottom; ++y) {
+    const key_t<acc>* flags = work.flags.data() + static_cast<int64_t>(y - top) * work.stride;
+    const int width = any_flag(flags, map.width) ? map.width : 0;
+    for (int x = 0; x < width; ++x) {
+      if (flags[x] == 0) {
+        continue;
+      }
+      const int index = y * map.width + x;
+      const acc value = simd::load(map.map[index]);
+      if (flags[x] == kAlone || plateau_is_peak(map, index, work.radius, value, work)) {
+        work.found.push_back({value, index});
+      }
+    }
+  }
+}
+
+// The best peaks of a map, at most `most`, in order, into work.found.
+template <typename scalar, typename acc>
+void search(const MapView<scalar>& map, acc threshold, int most, Workspace<acc>& work) {
+  work.found.clear();
+  work.seen.clear();
+  Above<scalar> above(threshold);
+  for (int64_t start = 0; start < map.height; start += work.group) {
+    const int top = static_cast<int>(start);
+    const int bottom = static_cast<int>(std::min<int64_t>(map.height, start + work.group));
+    if (!above.any(map.map + top * map.width, (bottom - top) * map.width)) {
+      continue;
+    }
+    work.load(map, top, bottom);
+    const int64_t count = static_cast<int64_t>(bottom - top) * work.stride;
+    const bool adjacent = work.radius == 1 && work.reach == 1;
+    const bool some = adjacent ? flag_among_neighbours(above.threshold, count, work)
+                               : flag_in_windows(above.threshold, count, work);
+    if (some) {
+      add_peaks(map, top, bottom, work);
+    }
+    if (work.found.size() > 2 * static_cast<size_t>(most) + kSpare) {
+      // Later peaks that are not higher than the last of the best have no place: equal ones come after it.
+      put_best_first(work.found, most);
+      work.found.resize(most);
+      above = Above<scalar>(work.found.back().value);
+    }
+  }
+  const int count = static_cast<int>(std::min<size_t>(work.found.size(), most));
+  put_best_first(work.found, count);
+  work.found.resize(count);
+}
+
 template <typename scalar>
 void find_peaks_kernel(const FindArguments<scalar>& args, int64_t maps) {
   using acc = acc_t<scalar>;
   const int64_t pixels = static_cast<int64_t>(args.height) * args.width;
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 16) / pixels);
   torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
-    Workspace<acc> work(args.width, args.radius);
-    for (int64_t number = begin; number < end; ++number) {
-      const MapView<scalar> map = args.view(number);
-      search(map, args.radius, args.threshold_of(number), work);
-      const int count = static_cast<int>(std::min<size_t>(work.found.size(), args.max_peaks));
-      put_best_first(work.found, count);
-      const Peak<acc>* peaks = work.found.data();
-      simd_call([&, peaks] {
+    Workspace<acc> work(args.width, args.height, args.radius);
+    simd_call([&] {
+      for (int64_t number = begin; number < end; ++number) {
+        const MapView<scalar> map = args.view(number);
+        search(map, args.threshold_of(number), args.max_peaks, work);
+        const int count = static_cast<int>(work.found.size());
         for (int rank = 0; rank < count; ++rank) {
-          args.write(number, rank, peaks[rank], refined(map, args.refinement, peaks[rank].index).step);
+          const Peak<acc> peak = work.found[rank];
+          args.write(number, rank, peak, refined(map, args.refinement, peak.index).step);
         }
-        for (int rank = count; rank < args.max_peaks; ++rank) {
-          args.write_none(number, rank);
-        }
-      });
-      args.counts[number] = count;
-    }
+        const int64_t slot = number * args.max_peaks;
+        std::fill(args.coords + 2 * (slot + count), args.coords + 2 * (slot + args.max_peaks), acc(-1));
+        std::fill(args.scores + slot + count, args.scores + slot + args.max_peaks, acc(0));
+        args.counts[number] = count;
+      }
+    });
   });
 }
 

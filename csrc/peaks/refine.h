@@ -63,9 +63,10 @@ struct RefineOptions {
     refinement.definite = parity == Parity::none;
     refinement.rescale = clamps && parity == Parity::mmpose;
     refinement.edges = clamps;
+    refinement.inward = parity == Parity::none;
     refinement.low = clamps ? acc(1e-3) : acc(1e-10);
     refinement.high = clamps ? acc(50) : std::numeric_limits<acc>::infinity();
-    refinement.ridge = clamps ? acc(1.1920929e-07) : acc(0);
+    refinement.ridge = clamps ? static_cast<acc>(0x1p-23) : acc(0);
     refinement.max_offset = static_cast<acc>(max_offset);
     const bool blurs = refine == Refine::dark || refine == Refine::dark_udp;
     refinement.taps = gaussian_taps<acc>(

@@ -97,21 +97,38 @@ const acc* find_patch(
   return copy;
 }
 
+// The taps cut to `reach`; `copy` is used where that is shorter.
+template <typename acc>
+const Taps<acc>& narrowed(const Taps<acc>& taps, int reach, Taps<acc>& copy) {
+  if (reach >= taps.size / 2) {
+    return taps;
+  }
+  copy = {};
+  copy.size = taps.size;
+  for (int i = 0; i < taps.size; ++i) {
+    copy.padded[i + kSpan - 1] = taps.within(i, reach);
+  }
+  return copy;
+}
+
 // Blurs down the columns in the five rows round the peak, then along those rows at the 13 pixels that are needed.
 template <typename scalar, typename acc>
 Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
-  const Taps<acc>& taps = refinement.taps;
-  const int patch = taps.size + 2 * kReach;
+  const Stencil stencil = stencil_at(refinement, x, y, map.width, map.height);
+  Taps<acc> narrow_x, narrow_y;
+  const Taps<acc>& taps_x = narrowed(refinement.taps, stencil.reach_x, narrow_x);
+  const Taps<acc>& taps_y = narrowed(refinement.taps, stencil.reach_y, narrow_y);
+  const int patch = refinement.taps.size + 2 * kReach;
   const int columns = (patch + 15) / 16 * 16;
   acc copy[kMaxPatch * kMaxColumns];
   int stride;
-  const acc* pixels = find_patch(map, refinement.border, x, y, patch, columns, copy, &stride);
+  const acc* pixels = find_patch(map, refinement.border, stencil.x, stencil.y, patch, columns, copy, &stride);
 
   acc down[kSpan][kMaxColumns] = {};
   for (int row = 0; row < patch; ++row) {
     for (int column = 0; column < columns; ++column) {
       for (int out = 0; out < kSpan; ++out) {
-        down[out][column] += taps[row - out] * pixels[row * stride + column];
+        down[out][column] += taps_y[row - out] * pixels[row * stride + column];
       }
     }
   }
@@ -121,8 +138,8 @@ Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refine
     const int reach = kReach - std::abs(row - kReach);
     for (int column = kReach - reach; column <= kReach + reach; ++column) {
       acc blurred = 0;
-      for (int i = 0; i < taps.size; ++i) {
-        blurred += taps[i] * down[row][column + i];
+      for (int i = 0; i < taps_x.size; ++i) {
+        blurred += taps_x[i] * down[row][column + i];
       }
       logs[row][column] = blurred;
       highest = blurred > highest ? blurred : highest;
@@ -135,7 +152,7 @@ Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refine
       logs[row][column] = log_blurred(logs[row][column] * scale, refinement.low, refinement.high);
     }
   }
-  return newton_step(refinement, logs, x, y, map.width, map.height);
+  return newton_step(refinement, logs, stencil, x, y, map.width, map.height);
 }
 
 template <typename scalar, typename acc>

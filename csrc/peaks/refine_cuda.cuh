@@ -63,9 +63,10 @@ __device__ Refined<acc> dark_step(
     const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y, int lane, Scratch<acc>& scratch) {
   const Taps<acc>& taps = refinement.taps;
   const int patch = taps.size + 2 * kReach;
-  const int top = y - patch / 2;
+  const Stencil stencil = stencil_at(refinement, x, y, map.width, map.height);
+  const int top = stencil.y - patch / 2;
   for (int column = lane; column < patch; column += kWarpSize) {
-    const int from = outside(x - patch / 2 + column, map.width, refinement.border);
+    const int from = outside(stencil.x - patch / 2 + column, map.width, refinement.border);
     acc sums[kSpan] = {};
     if (from >= 0) {
 #pragma unroll 4
@@ -77,7 +78,7 @@ __device__ Refined<acc> dark_step(
         const acc value = map(from, row);
 #pragma unroll
         for (int out = 0; out < kSpan; ++out) {
-          sums[out] += taps[i - out] * value;
+          sums[out] += taps.within(i - out, stencil.reach_y) * value;
         }
       }
     }
@@ -93,7 +94,7 @@ __device__ Refined<acc> dark_step(
   const bool needed = abs(row - kReach) + abs(column - kReach) <= kReach;
   acc blurred = 0;
   for (int i = 0; needed && i < taps.size; ++i) {
-    blurred += taps[i] * scratch.down[row][column + i];
+    blurred += taps.within(i, stencil.reach_x) * scratch.down[row][column + i];
   }
   acc scale = 1;
   if (refinement.rescale) {
@@ -103,7 +104,7 @@ __device__ Refined<acc> dark_step(
     scratch.logs[row][column] = log_blurred(blurred * scale, refinement.low, refinement.high);
   }
   __syncwarp();
-  return newton_step(refinement, scratch.logs, x, y, map.width, map.height);
+  return newton_step(refinement, scratch.logs, stencil, x, y, map.width, map.height);
 }
 
 // The same in every lane of the warp.

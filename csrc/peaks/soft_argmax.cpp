@@ -11,6 +11,7 @@
 
 #include "common/simd.h"
 #include "peaks/refine_cpu.h"
+#include "peaks/soft_weights.h"
 
 namespace pypose_ops {
 namespace {
@@ -72,7 +73,7 @@ constexpr int kChunk = 512;
 // The highest finite pixel, the first of equals; index -1: there is none. Only the chunk that holds it is searched for its
 // place.
 template <typename scalar, typename acc = acc_t<scalar>>
-Peak<acc> highest_finite(const scalar* pixels, int count) {
+Peak<acc> highest_of_any_sign(const scalar* pixels, int count) {
   using key = key_t<scalar>;
   key best = ordered_key(-std::numeric_limits<scalar>::infinity());
   int from = -1;
@@ -95,6 +96,29 @@ Peak<acc> highest_finite(const scalar* pixels, int count) {
   return {simd::load(pixels[from + first]), from + first};
 }
 
+// The same where one is positive, which is the cheaper question; else index -1.
+template <typename scalar, typename acc = acc_t<scalar>>
+Peak<acc> highest_positive(const scalar* pixels, int count) {
+  key_t<scalar> best = 0;
+  int from = 0;
+  for (int64_t start = 0; start < count; start += kChunk) {
+    const key_t<scalar> key = highest(pixels + start, static_cast<int>(std::min<int64_t>(kChunk, count - start)));
+    from = key > best ? static_cast<int>(start) : from;
+    best = key > best ? key : best;
+  }
+  if (best == 0) {
+    return {0, -1};
+  }
+  const int index = from + first_with(best, pixels + from, std::min(kChunk, count - from));
+  return {simd::load(simd::bits_to<scalar>(best)), index};
+}
+
+template <typename scalar, typename acc = acc_t<scalar>>
+Peak<acc> highest_finite(const scalar* pixels, int count) {
+  const Peak<acc> positive = highest_positive(pixels, count);
+  return positive.index >= 0 ? positive : highest_of_any_sign(pixels, count);
+}
+
 // Sums down the columns, so that no loop over pixels is a reduction; the columns are summed at the end.
 template <typename acc>
 struct Columns {
@@ -103,12 +127,14 @@ struct Columns {
   explicit Columns(int width) : sum(width), y(width), yy(width) {}
 };
 
+constexpr int kRows = 2;  // taken at a time: the sums are read and written once for all of them
+
 template <typename scalar, typename acc>
 Moments<acc> sum_region(const SoftArguments<scalar>& args, const scalar* map, Peak<acc> peak, Columns<acc>& columns) {
   const int peak_x = peak.index % args.width;
   const int peak_y = peak.index / args.width;
   const Region region(args.window, peak_x, peak_y, args.width, args.height);
-  const acc temperature = args.temperature;
+  const acc scale = args.temperature * acc(kLog2E);
   const acc highest = peak.value;
   acc* __restrict__ sum = columns.sum.data();
   acc* __restrict__ sum_y = columns.y.data();
@@ -116,11 +142,26 @@ Moments<acc> sum_region(const SoftArguments<scalar>& args, const scalar* map, Pe
   for (int i = 0; i < region.width; ++i) {
     sum[i] = sum_y[i] = sum_yy[i] = 0;
   }
-  for (int y = region.top; y < region.top + region.height; ++y) {
-    const scalar* __restrict__ row = map + y * args.width + region.left;
+  const int bottom = region.top + region.height;
+  const scalar* __restrict__ row = map + region.top * args.width + region.left;
+  int y = region.top;
+  for (; y + kRows <= bottom; y += kRows, row += kRows * args.width) {
+    const acc dy = acc(y - peak_y);
+    const scalar* __restrict__ next = row + args.width;
+    for (int i = 0; i < region.width; ++i) {
+      const acc first = weight_of<acc>(simd::load(row[i]), highest, scale);
+      const acc second = weight_of<acc>(simd::load(next[i]), highest, scale);
+      const acc both = first + second;
+      const acc moment = dy * both + second;
+      sum[i] += both;
+      sum_y[i] += moment;
+      sum_yy[i] += dy * (moment + second) + second;
+    }
+  }
+  for (; y < bottom; ++y, row += args.width) {
     const acc dy = acc(y - peak_y);
     for (int i = 0; i < region.width; ++i) {
-      const acc weight = simd::exp(log_weight<acc>(simd::load(row[i]), highest, temperature));
+      const acc weight = weight_of<acc>(simd::load(row[i]), highest, scale);
       sum[i] += weight;
       sum_y[i] += weight * dy;
       sum_yy[i] += weight * dy * dy;

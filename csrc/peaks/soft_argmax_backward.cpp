@@ -8,6 +8,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include "common/simd.h"
+#include "peaks/soft_weights.h"
 
 namespace pypose_ops {
 namespace {
@@ -37,12 +38,13 @@ void backward_map(const SoftBackwardArguments<scalar>& args, int64_t number, acc
     slope_x[i] = axis_slope(acc(region.left + i) - mean[0], variance[0], grad_mean[0], grad_variance[0]);
   }
   const acc scale = temperature / sum;
+  const acc exponent = temperature * acc(kLog2E);
   for (int y = region.top; y < region.top + region.height; ++y) {
     const acc slope_y = axis_slope(acc(y) - mean[1], variance[1], grad_mean[1], grad_variance[1]);
     const scalar* __restrict__ row = map + y * width + region.left;
     scalar* __restrict__ out = grad + y * width + region.left;
     for (int i = 0; i < region.width; ++i) {
-      const acc weight = simd::exp(log_weight<acc>(simd::load(row[i]), highest, temperature));
+      const acc weight = weight_of<acc>(simd::load(row[i]), highest, exponent);
       out[i] = simd::store<scalar>(scale * weight * (slope_x[i] + slope_y));
     }
   }

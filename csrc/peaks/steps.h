@@ -31,6 +31,11 @@ struct Taps {
   POSE_HD acc operator[](int i) const {
     return padded[i + kSpan - 1];
   }
+  // The same, and 0 further than `reach` from the middle.
+  POSE_HD acc within(int i, int reach) const {
+    const int distance = i - size / 2;
+    return distance >= -reach && distance <= reach ? padded[i + kSpan - 1] : acc(0);
+  }
 };
 
 template <typename acc>
@@ -60,6 +65,7 @@ struct Refinement {
   bool definite;      // dark, dark_udp: steps only where H is negative definite
   bool rescale;       // dark_udp: the blurred map gets the height of the map back
   bool edges;         // dark_udp: at the border the border's pixels are repeated
+  bool inward;        // dark, dark_udp: at the border differences and blur keep to the map
   acc low, high;      // the blurred map is clamped to these before the logarithm
   acc ridge;          // added to the diagonal of H
   acc max_offset;
@@ -177,11 +183,53 @@ POSE_HD Step<acc> plain_step(const MapView<scalar>& map, const Refinement<acc>& 
   }
 }
 
-// DARK steps only where all of its differences stay inside the map.
+// Where DARK's differences are taken, and how far their blur reaches along each axis.
+struct Stencil {
+  int x, y;
+  int reach_x, reach_y;
+};
+
+// How far the differences reach.
+template <typename acc>
+POSE_HD int dark_reach(const Refinement<acc>& refinement) {
+  return refinement.refine == Refine::dark ? kReach : refinement.edges ? 0 : 1;
+}
+
+// DARK steps only where all of its differences stay inside the map, or can be moved there.
 template <typename acc>
 POSE_HD bool dark_applies(const Refinement<acc>& refinement, int x, int y, int width, int height) {
-  const int reach = refinement.refine == Refine::dark ? kReach : refinement.edges ? 0 : 1;
+  const int reach = dark_reach(refinement);
+  if (refinement.inward) {
+    return width > 2 * reach && height > 2 * reach;
+  }
   return x >= reach && x < width - reach && y >= reach && y < height - reach;
+}
+
+// As near to `peak` as differences that reach `reach` stay inside a line of n.
+POSE_HD int moved_inward(int peak, int reach, int n) {
+  return peak < reach ? reach : peak > n - 1 - reach ? n - 1 - reach : peak;
+}
+
+// How far a blur round `center` can reach, `most` at best, without leaving the line.
+POSE_HD int room(int center, int reach, int n, int most) {
+  const int left = center - reach;
+  const int right = n - 1 - reach - center;
+  const int least = left < right ? left : right;
+  return least < most ? least : most;
+}
+
+// The logarithm of a Gaussian has the same parabola everywhere: near a border it is read further inside. A blur that met
+// zeros outside of the map would bend it, so the blur narrows to what is there, at the border to nothing.
+template <typename acc>
+POSE_HD Stencil stencil_at(const Refinement<acc>& refinement, int x, int y, int width, int height) {
+  const int most = refinement.taps.size / 2;
+  if (!refinement.inward) {
+    return {x, y, most, most};
+  }
+  const int reach = dark_reach(refinement);
+  const int center_x = moved_inward(x, reach, width);
+  const int center_y = moved_inward(y, reach, height);
+  return {center_x, center_y, room(center_x, reach, width, most), room(center_y, reach, height, most)};
 }
 
 // Which pixel of a line of n stands outside of it; -1: none, a zero.
@@ -230,8 +278,10 @@ POSE_HD Derivatives<acc> udp_derivatives(const acc (&h)[kSpan][kSpan], int x, in
   const int t = y > 0 ? 1 : 2;
   const int b = y < height - 1 ? 3 : 2;
   const acc twice = 2 * h[2][2];
+  // Not read, but the patch's outer columns are in these alone: NaN in them means no step, as for DARK.
+  const acc spoilt = (h[2][0] - h[2][0]) + (h[2][4] - h[2][4]);
   return {
-      acc(0.5) * (h[2][r] - h[2][l]), acc(0.5) * (h[b][2] - h[t][2]), h[2][r] - twice + h[2][l],
+      acc(0.5) * (h[2][r] - h[2][l]) + spoilt, acc(0.5) * (h[b][2] - h[t][2]), h[2][r] - twice + h[2][l],
       h[b][2] - twice + h[t][2],
       acc(0.5) * (h[b][r] - h[2][r] - h[b][2] + twice - h[2][l] - h[t][2] + h[t][l])};
 }
@@ -244,12 +294,15 @@ POSE_HD Refined<acc> no_covariance(Step<acc> step) {
 
 // The Newton step -H^-1 g to the top of the Gaussian whose logs are h (Zhang et al., "Distribution-Aware Coordinate
 // Representation", CVPR 2020, eq. 4-8; Huang et al., "The Devil is in the Details", CVPR 2020).
-// Beyond the papers: no step where H is not negative definite, the peak then being no maximum of a Gaussian.
+// Beyond the papers: no step where H is not negative definite, the peak then being no maximum of a Gaussian. The step is that
+// from the peak (x, y), wherever the stencil is.
 template <typename acc>
 POSE_HD Refined<acc> newton_step(
-    const Refinement<acc>& refinement, const acc (&h)[kSpan][kSpan], int x, int y, int width, int height) {
-  Derivatives<acc> d =
-      refinement.refine == Refine::dark ? dark_derivatives(h) : udp_derivatives(h, x, y, width, height);
+    const Refinement<acc>& refinement, const acc (&h)[kSpan][kSpan], const Stencil& stencil, int x, int y, int width,
+    int height) {
+  Derivatives<acc> d = refinement.refine == Refine::dark
+      ? dark_derivatives(h)
+      : udp_derivatives(h, stencil.x, stencil.y, width, height);
   d.dxx += refinement.ridge;
   d.dyy += refinement.ridge;
   const acc determinant = d.dxx * d.dyy - d.dxy * d.dxy;
@@ -258,7 +311,8 @@ POSE_HD Refined<acc> newton_step(
     return no_covariance(Step<acc>{0, 0});
   }
   const Step<acc> step = {
-      (d.dxy * d.dy - d.dyy * d.dx) / determinant, (d.dxy * d.dx - d.dxx * d.dy) / determinant};
+      acc(stencil.x - x) + (d.dxy * d.dy - d.dyy * d.dx) / determinant,
+      acc(stencil.y - y) + (d.dxy * d.dx - d.dxx * d.dy) / determinant};
   if (!maximum) {
     return no_covariance(step);
   }
@@ -268,10 +322,11 @@ POSE_HD Refined<acc> newton_step(
 // Never longer than max_offset, and none at all where it is not finite.
 template <typename acc>
 POSE_HD Step<acc> limited(Step<acc> step, acc max_offset) {
-  const acc length = std::sqrt(step.x * step.x + step.y * step.y);
-  if (!(length < std::numeric_limits<acc>::infinity())) {
+  constexpr acc endless = std::numeric_limits<acc>::infinity();
+  if (!(std::abs(step.x) < endless && std::abs(step.y) < endless)) {
     return {0, 0};
   }
+  const acc length = std::sqrt(step.x * step.x + step.y * step.y);
   const acc scale = length > max_offset ? max_offset / length : acc(1);
   return {step.x * scale, step.y * scale};
 }

@@ -57,6 +57,11 @@ def load_boxes(path):
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
         raise InputError(f"{path}: not json") from None
+    return parse_boxes(path, entries)
+
+
+def parse_boxes(path, entries):
+    """As :func:`load_boxes`, of what was in a json file."""
     if isinstance(entries, dict):
         entries = entries.get("boxes")
     if not isinstance(entries, list) or not entries:

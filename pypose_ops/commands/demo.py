@@ -118,7 +118,11 @@ def crowd(path, key, activation):
         labelled += len(person)
         for name, coords in places.items():
             hits = [
-                bool(((coords[k] @ hm2img[:, :2].T + hm2img[:, 2] - truth[p, k, :2]).norm(dim=-1) <= NEAR * side[p]).any())
+                bool(
+                    (
+                        (coords[k] @ hm2img[:, :2].T + hm2img[:, 2] - truth[p, k, :2]).norm(dim=-1) <= NEAR * side[p]
+                    ).any()
+                )
                 for p, k in zip(person.tolist(), joint.tolist(), strict=True)
             ]
             covered[name] = covered.get(name, 0) + sum(hits)
@@ -168,7 +172,9 @@ def speed():
 
 def people(folder):
     """Decodes annotated people with every decoder; tables of how near they come to the labels and to the net's own."""
-    truth = Table("net", "data set", "people", "joints", *DECODERS, title=f"Joints within {NEAR} of the longer box side")
+    truth = Table(
+        "net", "data set", "people", "joints", *DECODERS, title=f"Joints within {NEAR} of the longer box side"
+    )
     labels = Table("net", "joints", *DECODERS, title="Mean distance to the labels, heatmap px, where argmax is as near")
     own = Table("net", "joints", *DECODERS, title="Mean distance to the net's own decode, heatmap px")
     for net, name in NETS.items():
@@ -181,7 +187,9 @@ def people(folder):
         if "own_xy" in arrays:
             for choice, means in near_own(file, arrays, coords).items():
                 own.add_row(net, choice, *(f"{mean:.3f}" for mean in means.values()))
-    found = Table("net", "labelled joints", title=f"Joints of several people with a peak within {NEAR} of the longer side")
+    found = Table(
+        "net", "labelled joints", title=f"Joints of several people with a peak within {NEAR} of the longer side"
+    )
     for net, (name, key, activation) in CROWDS.items():
         labelled, covered = crowd(folder / "heatmaps" / name, key, activation)
         for way in covered if not found.rows else ():

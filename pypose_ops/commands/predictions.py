@@ -5,7 +5,11 @@ import json
 import numpy as np
 import torch
 
+from pypose_ops.skeletons import AIC, COCO
+
 from . import InputError
+
+BOX_SHARE = 0.53  # of a box, what a person covers on average: xtcocotools
 
 
 def load_mat(path):
@@ -21,6 +25,11 @@ def load_mat(path):
         raise InputError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
     except Exception as error:  # scipy raises many kinds for damaged files
         raise InputError(f"{path}: not a .mat file, or damaged ({type(error).__name__})") from None
+
+
+def holds(path, name):
+    """Whether a .mat file has an array of this name."""
+    return name in load_mat(path)
 
 
 def load_json(path, kind, what):
@@ -82,21 +91,6 @@ def read_lsp(path, target_path, people):
     return pred, target[select(path, target_path, pred, target, people), :, :2]
 
 
-def read_mpii(path, target_path, people):
-    """Predictions and ground truth (N, 16, 2), visibility (N, 16), head boxes (N, 4)."""
-    truth, found = load_mat(target_path), load_mat(path)
-    target = take(truth, target_path, "pos_gt_src", (2, 0, 1), (None, 16, 2))
-    missing = take(truth, target_path, "jnt_missing", (1, 0), (len(target), 16))
-    boxes = take(truth, target_path, "headboxes_src", (2, 0, 1), (len(target), 2, 2)).flatten(1)
-    if "preds" in found:
-        pred, name = take(found, path, "preds", (0, 1, 2), (None, 16, 2)), "preds"
-    else:
-        pred, name = take(found, path, "pos_pred_src", (2, 0, 1), (None, 16, 2)), "pos_pred_src"
-    check_finite(path, name, pred, 1)
-    part = select(path, target_path, pred, target, people)
-    return pred, target[part], missing[part] < 0.5, boxes[part]
-
-
 def record(path, what, number, entry, fields):
     """The fields of one record of a json list."""
     if not isinstance(entry, dict):
@@ -117,39 +111,92 @@ def numbers(path, what, number, field, values, count):
     return array
 
 
+def identifier(path, what, number, field, value):
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
+        raise InputError(f"{path}: {what} {number}: {field} must be a number or a string, got {json.dumps(value)[:40]}")
+    return value
+
+
+def only_once(path, what, number, field, value, seen):
+    """Adds an identifier to those seen."""
+    if identifier(path, what, number, field, value) in seen:
+        raise InputError(f"{path}: {what} {number}: {field} {value} comes twice")
+    seen.add(value)
+
+
 def stacked(rows, *shape):
     return torch.from_numpy(np.array(rows, np.float64).reshape(-1, *shape))
 
 
-def read_coco(path, target_path, skeleton):
-    """The arguments of metrics.coco_ap, from COCO's annotations and results."""
+def coco_skeleton(path, annotations):
+    """COCO's, or AI Challenger's in COCO's form: by the number of joints of the first person."""
+    joints = 3 * len(COCO)
+    if annotations:
+        (keypoints,) = record(path, "annotation", 0, annotations[0], ("keypoints",))
+        joints = len(keypoints) if isinstance(keypoints, list) else 0
+    for skeleton in (COCO, AIC):
+        if joints == 3 * len(skeleton):
+            return skeleton
+    return COCO  # whose error says what is wrong
+
+
+def coco_truth(path, annotations, known, skeleton):
+    """Lists of keypoints, pictures, areas, boxes, crowds; the categories; and whether the areas are estimated."""
     joints = len(skeleton)
-    truth = load_json(target_path, dict, "COCO annotations, an object")
-    (images, annotations) = record(target_path, "the", "file", truth, ("images", "annotations"))
-    known = {record(target_path, "image", i, image, ("id",))[0] for i, image in enumerate(images)}
-    fields = ("image_id", "keypoints", "area", "bbox", "iscrowd")
-    target, pictures, areas, boxes, crowd = [], [], [], [], []
+    # MMPose's files of AI Challenger have no areas; its evaluation takes about what a person covers of the box.
+    estimated = bool(annotations) and not any(isinstance(a, dict) and "area" in a for a in annotations)
+    fields = ("image_id", "keypoints", "bbox") + (() if estimated else ("area",))
+    target, pictures, areas, boxes, crowd, categories, seen = [], [], [], [], [], set(), set()
     for i, annotation in enumerate(annotations):
-        image_id, keypoints, area, box, is_crowd = record(target_path, "annotation", i, annotation, fields)
-        if image_id not in known:
-            raise InputError(f"{target_path}: annotation {i} has an unknown image_id {image_id}")
-        target.append(numbers(target_path, "annotation", i, "keypoints", keypoints, 3 * joints))
-        x, y, width, height = numbers(target_path, "annotation", i, "bbox", box, 4)
+        image_id, keypoints, box, *area = record(path, "annotation", i, annotation, fields)
+        if "id" in annotation:
+            only_once(path, "annotation", i, "id", annotation["id"], seen)
+        if identifier(path, "annotation", i, "image_id", image_id) not in known:
+            raise InputError(f"{path}: annotation {i} has an unknown image_id {image_id}")
+        if "category_id" in annotation:
+            categories.add(identifier(path, "annotation", i, "category_id", annotation["category_id"]))
+        target.append(numbers(path, "annotation", i, "keypoints", keypoints, 3 * joints))
+        x, y, width, height = numbers(path, "annotation", i, "bbox", box, 4)
         boxes.append((x, y, x + width, y + height))
-        areas.append(numbers(target_path, "annotation", i, "area", [area], 1)[0])
+        areas.append(BOX_SHARE * width * height if estimated else numbers(path, "annotation", i, "area", area, 1)[0])
         pictures.append(image_id)
-        crowd.append(bool(is_crowd))
-    pred, scores, pred_pictures = [], [], []
+        crowd.append(bool(annotation.get("iscrowd", 0)))
+    return target, pictures, areas, boxes, crowd, categories, estimated
+
+
+def coco_results(path, target_path, known, categories, joints):
+    """Lists of keypoints, scores and pictures."""
+    pred, scores, pictures = [], [], []
     for i, result in enumerate(load_json(path, list, "COCO results, a list")):
         image_id, keypoints, score = record(path, "result", i, result, ("image_id", "keypoints", "score"))
-        if image_id not in known:
+        if identifier(path, "result", i, "image_id", image_id) not in known:
             raise InputError(f"{path}: result {i} has image_id {image_id}, which is not in {target_path}")
+        category = result.get("category_id")
+        if categories and category is not None and category not in categories:
+            raise InputError(f"{path}: result {i} has category_id {category}, nobody in {target_path} has")
         pred.append(numbers(path, "result", i, "keypoints", keypoints, 3 * joints))
         scores.append(numbers(path, "result", i, "score", [score], 1)[0])
-        pred_pictures.append(image_id)
+        pictures.append(image_id)
+    return pred, scores, pictures
+
+
+def read_coco(path, target_path):
+    """The arguments of metrics.coco_ap, the skeleton, and whether the areas are estimated."""
+    truth = load_json(target_path, dict, "COCO annotations, an object")
+    (images, annotations) = record(target_path, "the", "file", truth, ("images", "annotations"))
+    for field, values in (("images", images), ("annotations", annotations)):
+        if not isinstance(values, list):
+            raise InputError(f"{target_path}: {field} must be a list, got a {type(values).__name__}")
+    known = set()
+    for i, image in enumerate(images):
+        only_once(target_path, "image", i, "id", record(target_path, "image", i, image, ("id",))[0], known)
+    skeleton = coco_skeleton(target_path, annotations)
+    joints = len(skeleton)
+    target, pictures, areas, boxes, crowd, categories, estimated = coco_truth(target_path, annotations, known, skeleton)
+    pred, scores, pred_pictures = coco_results(path, target_path, known, categories, joints)
     number = {image_id: i for i, image_id in enumerate(sorted(known, key=lambda k: (str(type(k)), k)))}
     points = stacked(target, joints, 3)
-    return dict(
+    people = dict(
         pred=stacked(pred, joints, 3)[..., :2],
         scores=stacked(scores),
         pred_picture=torch.tensor([number[k] for k in pred_pictures], dtype=torch.int64),
@@ -160,6 +207,7 @@ def read_coco(path, target_path, skeleton):
         boxes=stacked(boxes, 4),
         crowd=torch.tensor(crowd, dtype=torch.bool),
     )
+    return people, skeleton, estimated
 
 
 def aic_people(path, fields, joints):
@@ -167,9 +215,7 @@ def aic_people(path, fields, joints):
     seen = set()
     for i, entry in enumerate(load_json(path, list, "AI Challenger's form, a list")):
         picture, people, *_ = record(path, "picture", i, entry, fields)
-        if picture in seen:
-            raise InputError(f"{path}: picture {i}: image_id {picture} comes twice")
-        seen.add(picture)
+        only_once(path, "picture", i, "image_id", picture, seen)
         if not isinstance(people, dict):
             raise InputError(f"{path}: picture {i}: keypoint_annotations must be an object")
         for name, keypoints in people.items():
@@ -184,8 +230,11 @@ def read_aic(path, target_path, skeleton):
     for picture, name, keypoints, entry in aic_people(
         target_path, ("image_id", "keypoint_annotations", "human_annotations"), joints
     ):
-        box = entry["human_annotations"].get(name)
+        boxes = entry["human_annotations"]
+        box = boxes.get(name) if isinstance(boxes, dict) else None
         x1, y1, x2, y2 = numbers(target_path, "picture", f"{picture}, {name}", "human_annotations", box, 4)
+        if x2 < x1 or y2 < y1:
+            raise InputError(f"{target_path}: picture {picture}, {name}: human_annotations must be x1, y1, x2, y2")
         target.append(keypoints)
         areas.append((x2 - x1) * (y2 - y1))
         pictures.append(picture)

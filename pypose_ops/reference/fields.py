@@ -2,7 +2,7 @@
 
 import torch
 
-from .._arguments import check_pairs, check_size, expand_visible
+from .._arguments import check_pairs, check_size, expand_sigma, expand_visible
 from ..fields import check_two, label_bins
 
 FARTHEST, SHORTEST = 1e6, 1e-6
@@ -47,8 +47,8 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
     acc = torch.float64 if dtype == torch.float64 else torch.float32
     points, drawn = _people("offset_heatmaps", keypoints, visible, acc)  # (B, P, K, 2), (B, P, K)
     shape = (*drawn.shape, height, width)
-    x = ((points[..., 0, None] - torch.arange(width).to(points)) / radius)[..., None, :].expand(shape)
-    y = ((points[..., 1, None] - torch.arange(height).to(points)) / radius)[..., :, None].expand(shape)
+    x = (points[..., 0, None] - torch.arange(width).to(points))[..., None, :].expand(shape)
+    y = (points[..., 1, None] - torch.arange(height).to(points))[..., :, None].expand(shape)
     distance = torch.where(drawn[..., None, None], x**2 + y**2, torch.inf)
     if shape[1] == 0:
         return distance.new_zeros((shape[0], 3 * shape[2], height, width), dtype=dtype)
@@ -59,8 +59,8 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
         winner = torch.where(drawn, order, -1).amax(1, keepdim=True).clamp(min=0)[..., None, None]
         winner = winner.expand(shape[0], 1, *shape[2:])
     anybody = drawn.any(1)[..., None, None]
-    maps = [(distance <= 1).any(1).to(acc)]
-    maps += [torch.where(anybody, offset.gather(1, winner).squeeze(1), 0.0) for offset in (x, y)]
+    maps = [(distance <= radius**2).any(1).to(acc)]
+    maps += [torch.where(anybody, offset.gather(1, winner).squeeze(1) / radius, 0.0) for offset in (x, y)]
     return torch.stack(maps, 2).flatten(1, 2).to(dtype)
 
 
@@ -79,12 +79,17 @@ def simcc_labels(
 ):
     """Definition of :func:`pypose_ops.simcc_labels`."""
     height, width = check_size("simcc_labels", size)
-    sigmas = check_two("simcc_labels", "sigma", sigma)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
     drawn = keypoints.isfinite().all(-1)
     if visible is not None:
         drawn = drawn & expand_visible("simcc_labels", visible, keypoints)
-    points = torch.where(drawn[..., None], keypoints.detach().to(acc), 0.0) * split_ratio
+    if isinstance(sigma, torch.Tensor):
+        sigma = expand_sigma("simcc_labels", sigma, keypoints).to(acc)
+        drawn = drawn & (sigma.isfinite() & (sigma > 0)).all(-1)
+        sigmas = torch.where(drawn[..., None], sigma, 1.0)[..., None].unbind(-2)
+    else:
+        sigmas = check_two("simcc_labels", "sigma", sigma)
+    points = torch.where(drawn[..., None], keypoints.to(acc), 0.0) * split_ratio
     labels = []
     for axis, pixels in enumerate((width, height)):
         bins, at = label_bins("simcc_labels", pixels, split_ratio), points[..., axis, None]
@@ -107,7 +112,7 @@ def _people(op, keypoints, visible, acc):
     drawn = (keypoints.abs() <= FARTHEST).all(-1)
     if visible is not None:
         drawn = drawn & expand_visible(op, visible, keypoints)
-    points = torch.where(drawn[..., None], keypoints.detach().to(acc), 0.0)
+    points = torch.where(drawn[..., None], keypoints.to(acc), 0.0)
     return (points, drawn) if keypoints.dim() == 4 else (points[:, None], drawn[:, None])
 
 
@@ -119,8 +124,11 @@ def _limbs(op, keypoints, limbs, size, visible, dtype):
     pairs = torch.tensor(check_pairs(op, "limbs", limbs), dtype=torch.long, device=points.device).reshape(-1, 2)
     start, end = points[:, :, pairs[:, 0]], points[:, :, pairs[:, 1]]
     length = (end - start).norm(dim=-1)
+    has_length = length >= SHORTEST
     forward = torch.tensor([1.0, 0.0]).to(points)  # of a limb without length
-    direction = torch.where(length[..., None] >= SHORTEST, (end - start) / length[..., None], forward)
+    # Placeholders keep NaN out of the graph.
+    direction = (end - start) / torch.where(has_length, length, 1.0)[..., None]
+    direction = torch.where(has_length[..., None], direction, forward)
     dx = (torch.arange(width).to(points) - start[..., 0, None])[..., None, :]
     dy = (torch.arange(height).to(points) - start[..., 1, None])[..., :, None]
     ux, uy = direction[..., 0, None, None], direction[..., 1, None, None]

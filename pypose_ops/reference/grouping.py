@@ -26,9 +26,9 @@ def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None
         low = torch.where(nobody[..., None], 2 * first - second, low)
         high = torch.where(nobody[..., None], 2 * second - first, high)
         counted = counted | nobody
-    offset = pred[..., :, None, :, :] - torch.clamp(
-        pred.detach()[..., :, None, :, :], low[..., None, :, :, :], high[..., None, :, :, :]
-    )
+    point, low, high = pred[..., :, None, :, :], low[..., None, :, :, :], high[..., None, :, :, :]
+    nearest = torch.where(point < low, low, torch.where(point > high, high, point.detach()))
+    offset = torch.where(low.isnan() | high.isnan(), torch.nan, point - nearest)
     value = _similarity(offset, area.nan_to_num(0.0).clamp(min=0)[..., None, :, None], sigmas)
     counted = counted[..., None, :, :]
     return value.where(counted, 0.0).sum(-1) / counted.sum(-1).clamp(min=1)
@@ -243,7 +243,8 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
     for b in range(len(scores)):
         people = []  # [joint -> peak, tags]
         for k in range(joints) if joint_order is None else joint_order:
-            here = [m for m in range(max(0, min(counts[b][k], scores.shape[2]))) if scores[b, k, m] > min_score]
+            places = range(max(0, min(counts[b][k], scores.shape[2])))
+            here = [m for m in places if scores[b, k, m] > min_score and math.isfinite(scores[b, k, m])]
             _assign_by_tags(people, k, here, scores[b, k], values[b, k], max_distance)
         done = [(p, sum(scores[b, k, m] for k, m in p.items()) / joints) for p, _ in people]
         pictures.append(sorted(done, key=lambda person: -person[1]))

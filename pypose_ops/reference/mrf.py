@@ -11,7 +11,7 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
     acc = torch.float64 if unary.dtype == torch.float64 else torch.float32
     edges = edges.tolist() if hasattr(edges, "tolist") else edges
     sources, targets = [list(side) for side in zip(*edges, strict=True)] or [[], []]
-    prior, bias = (torch.where(t.isfinite() & (t > 0), t, 0.0).to(acc) for t in (prior, bias))
+    prior, bias = (torch.where(t.isfinite() & (t >= 0), t, 0.0).to(acc) for t in (prior, bias))
     if prior_index is not None:
         prior = prior[torch.as_tensor(prior_index, dtype=torch.int64, device=prior.device)]
     u = unary.to(acc)

@@ -107,12 +107,16 @@ def _taps(u, size, mode, padding):
         period = 2.0 * (size - 1)
         u = u - torch.floor(u / period) * period
         u = torch.where(u > size - 1, period - u, u)
-    if padding in ("border", "reflect"):
-        u = u.clamp(0, size - 1)
+    closed = padding in ("border", "reflect")
+    if closed:
+        # Of a single pixel the slope is 0, also at 0 itself.
+        u = u.clamp(0, size - 1) if size > 1 else u.clamp(0, 0).detach() + 0 * u.nan_to_num(0.0, 0.0, 0.0)
     u = torch.where(u.isnan(), -2.0, u)  # outside
     if mode == "nearest":
         u = torch.floor(u + 0.5)
     below = torch.floor(u).detach()
+    if closed:  # nothing lies beyond the last pixel that a slope could lead to
+        below = below.clamp(max=max(size - 2, 0))
     for index, weight in ((below, 1 - (u - below)), (below + 1, u - below)):
         inside = (index >= 0) & (index < size)
         yield index.clamp(0, size - 1).long(), torch.where(inside, weight, 0.0)

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from ..peaks import REFINES, Peaks, PeaksWithCovariance, flip_permutation, kernel_size_of
 
 
+_RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
+
+
 @torch.no_grad()
 def decode_heatmaps(
     heatmaps,
@@ -160,19 +163,21 @@ def _centroid_step(maps, peak, size):
 
 
 def _dark_step(maps, peak, kernel_size, refine, parity):
+    if parity is None:
+        return _dark_step_inside(maps, peak, kernel_size, refine)
     height, width = maps.shape[-2:]
     x, y = peak.unbind(-1)
     taps = _gaussian_taps(kernel_size) if parity != "hf" else _gaussian(kernel_size, 0.8)
     legacy = {"mmpose0": "reflect101", "hf": "reflect"} if refine == "dark_udp" else {}
     blurred = _around(_blur(maps, taps, legacy.get(parity, "zeros")), peak)
-    if refine == "dark_udp" and parity is not None:
+    if refine == "dark_udp":
         diamond = [
             _inside(maps, peak, dx, dy) * blurred(dx, dy)
             for dx in range(-2, 3)
             for dy in range(-2, 3)
             if abs(dx) + abs(dy) <= 2
         ]
-        scale = _around(maps, peak)(0, 0) / torch.stack(diamond).amax(0) if parity == "mmpose" else 1.0
+        scale = _around(maps, peak)(0, 0) / torch.stack(diamond).amax(0).clamp(min=0) if parity == "mmpose" else 1.0
 
         def h(dx, dy):
             return (blurred(dx, dy) * scale).clamp(1e-3, 50).log()
@@ -181,35 +186,67 @@ def _dark_step(maps, peak, kernel_size, refine, parity):
         def h(dx, dy):
             return blurred(dx, dy).clamp(min=1e-10).log()
 
+    border = 2 if refine == "dark" else 0
+    ridge = 0.0 if refine == "dark" else _RIDGE
+    step, covariance, is_maximum = _newton_step(h, refine, ridge)
+    inside = (x >= border) & (x < width - border) & (y >= border) & (y < height - border)
+    valid = inside & ~_spoilt(maps, peak, kernel_size)
+    covariance = torch.where((valid & is_maximum)[..., None, None], covariance, torch.nan)
+    return torch.where(valid[..., None], step, 0.0), covariance
+
+
+def _dark_step_inside(maps, peak, kernel_size, refine):
+    """As near to the peak as the differences stay in the map, of a blur narrowed until it does."""
+    height, width = maps.shape[-2:]
+    reach, radius = 2 if refine == "dark" else 1, kernel_size // 2
+    if min(height, width) <= 2 * reach:
+        return torch.zeros_like(peak, dtype=maps.dtype), torch.full((*peak.shape, 2), torch.nan).to(maps)
+    last = torch.tensor([width - 1, height - 1], device=maps.device)
+    center = torch.minimum(peak.clamp(min=reach), last - reach)  # (B, K, M, 2)
+    room = torch.minimum(center - reach, last - reach - center).clamp(max=radius)
+    # The pixels around the centre, and what each weighs for the five blurred columns and rows.
+    away = torch.arange(-radius - 2, radius + 3, device=maps.device)
+    index = torch.minimum((center[..., None] + away).clamp(min=0), last[:, None])
+    pixels = index[..., 1, :, None] * width + index[..., 0, None, :]
+    patch = torch.where(maps.isfinite(), maps, 0.0).flatten(2)
+    patch = patch.gather(-1, pixels.flatten(2)).view(pixels.shape)
+    distance = away - torch.arange(-2, 3, device=maps.device)[:, None]
+    taps = _gaussian_taps(kernel_size).to(maps)[(distance + radius).clamp(0, kernel_size - 1)]
+    weights = torch.where(distance.abs() <= room[..., None, None], taps, 0.0)  # (B, K, M, 2, 5, n)
+    blurred = weights[..., 1, :, :] @ patch @ weights[..., 0, :, :].mT
+    logs = blurred.clamp(min=1e-10).log()
+
+    step, covariance, is_maximum = _newton_step(lambda dx, dy: logs[..., 2 + dy, 2 + dx], refine)
+    valid = is_maximum & ~_spoilt(maps, center, kernel_size)
+    covariance = torch.where(valid[..., None, None], covariance, torch.nan)
+    return torch.where(valid[..., None], center - peak + step, 0.0), covariance
+
+
+def _newton_step(h, refine, ridge=0.0):
+    """From the logarithms ``h(dx, dy)``: the step to the top, the covariance, and whether there is a top."""
     dx = 0.5 * (h(1, 0) - h(-1, 0))
     dy = 0.5 * (h(0, 1) - h(0, -1))
     if refine == "dark":
         dxx = 0.25 * (h(2, 0) - 2 * h(0, 0) + h(-2, 0))
         dyy = 0.25 * (h(0, 2) - 2 * h(0, 0) + h(0, -2))
         dxy = 0.25 * (h(1, 1) - h(1, -1) - h(-1, 1) + h(-1, -1))
-        border = 2
     else:
         dxx = h(1, 0) - 2 * h(0, 0) + h(-1, 0)
         dyy = h(0, 1) - 2 * h(0, 0) + h(0, -1)
         dxy = 0.5 * (h(1, 1) - h(1, 0) - h(0, 1) + 2 * h(0, 0) - h(-1, 0) - h(0, -1) + h(-1, -1))
-        border = 1 if parity is None else 0
-        if parity is not None:
-            dxx, dyy = dxx + 1.1920929e-07, dyy + 1.1920929e-07
+    dxx, dyy = dxx + ridge, dyy + ridge
     determinant = dxx * dyy - dxy * dxy
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
     covariance = torch.stack([-dyy, dxy, dxy, -dxx], -1).unflatten(-1, (2, 2)) / determinant[..., None, None]
+    return step, covariance, (dxx < 0) & (determinant > 0)
 
-    # A pixel that is not finite spoils every step whose patch it lies in.
+
+def _spoilt(maps, center, kernel_size):
+    """Whether a pixel that is not finite lies in the patch around a centre."""
     reach = kernel_size // 2 + 2
     spoilt = (~maps.isfinite()).to(maps.dtype).flatten(0, 1)[:, None]
     spoilt = F.max_pool2d(spoilt, 2 * reach + 1, stride=1, padding=reach).view_as(maps)
-    inside = (x >= border) & (x < width - border) & (y >= border) & (y < height - border)
-    valid = inside & (_around(spoilt, peak)(0, 0) == 0)
-    is_maximum = (dxx < 0) & (determinant > 0)
-    covariance = torch.where((valid & is_maximum)[..., None, None], covariance, torch.nan)
-    if parity is None:
-        valid = valid & is_maximum
-    return torch.where(valid[..., None], step, 0.0), covariance
+    return _around(spoilt, center)(0, 0) > 0
 
 
 def _inside(maps, peak, dx, dy):

@@ -48,21 +48,38 @@ def _decode_axis(rows, kernel_size, refine, parity):
     if refine == "none":
         return peak, torch.zeros_like(scores), scores
 
+    offsets = torch.arange(-2, 3, device=rows.device)
+    if parity == "mmpose":
+        h = _logs_of_mmpose(rows, (peak[..., None] + offsets).clamp(0, bins - 1), kernel_size, scores)
+        center, ridge = peak, 1e-9
+    elif bins < 5:
+        return peak, torch.zeros_like(scores), scores
+    else:  # as near to the peak as the differences stay in the row, of a blur narrowed until it does
+        center, ridge = peak.clamp(2, bins - 3), 0.0
+        room = torch.minimum(center - 2, bins - 3 - center).clamp(max=kernel_size // 2)
+        h = _logs_inside(rows, center[..., None] + offsets, kernel_size, room[..., None])
+    slope = 0.5 * (h[..., 3] - h[..., 1])
+    curvature = 0.25 * (h[..., 4] - 2 * h[..., 2] + h[..., 0]) + ridge
+    step = center - peak - slope / curvature
+    valid = step.isfinite() if parity == "mmpose" else step.isfinite() & (curvature < 0)
+    return peak, torch.where(valid, step, 0.0), scores
+
+
+def _logs_of_mmpose(rows, around, kernel_size, scores):
+    """Blurred with zeros around the row and scaled back; NaN where a bin is not finite."""
     taps = _gaussian_taps(kernel_size).to(rows)
     blurred = F.conv1d(rows.flatten(0, 1)[:, None], taps.view(1, 1, -1), padding=kernel_size // 2).view_as(rows)
-    around = (peak[..., None] + torch.arange(-2, 3, device=rows.device)).clamp(0, bins - 1)
     blurred = blurred.gather(-1, around)
     blurred = torch.where(blurred.isfinite(), blurred, torch.nan)  # no step then
-    if parity == "mmpose":
-        h = (blurred * (scores[..., None] / blurred.amax(-1, keepdim=True))).clamp(1e-3, 50).log()
-    else:
-        h = blurred.clamp(min=1e-10).log()
-    slope = 0.5 * (h[..., 3] - h[..., 1])
-    curvature = 0.25 * (h[..., 4] - 2 * h[..., 2] + h[..., 0])
-    if parity == "mmpose":
-        curvature = curvature + 1e-9
-        valid = torch.ones_like(curvature, dtype=torch.bool)
-    else:
-        valid = (curvature < 0) & (peak >= 2) & (peak < bins - 2)
-    step = -slope / curvature
-    return peak, torch.where(valid & step.isfinite(), step, 0.0), scores
+    return (blurred * (scores[..., None] / blurred.amax(-1, keepdim=True).clamp(min=0))).clamp(1e-3, 50).log()
+
+
+def _logs_inside(rows, around, kernel_size, room):
+    """Blurred as far as ``room``; NaN where a bin is not finite."""
+    radius = kernel_size // 2
+    distance = torch.arange(-radius, radius + 1, device=rows.device)
+    index = (around[..., None] + distance).clamp(0, rows.shape[-1] - 1)  # (B, K, 5, n)
+    values = rows[..., None, :].expand(*rows.shape[:-1], 5, -1).gather(-1, index)
+    used = distance.abs() <= room[..., None]
+    blurred = (torch.where(used, values, 0.0) * _gaussian_taps(kernel_size).to(rows)).sum(-1)
+    return torch.where(blurred.isfinite(), blurred, torch.nan).clamp(min=1e-10).log()

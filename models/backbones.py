@@ -1,0 +1,258 @@
+"""Convolutional backbones: AlexNet as DeepPose has it, VGG, and ResNet with torchvision's parameter names."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+VGG_CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def scaled(channels, width):
+    """``channels`` of the published net at a relative ``width``: at least 1."""
+    return max(1, round(channels * width))
+
+
+def output_shape(module, input_size, channels=3):
+    """``(C, H, W)`` of what a module makes of one picture; computes nothing, keeps the module as it is."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    training = module.training
+    module.eval()
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        weight = next(module.parameters())
+        picture = torch.empty(1, channels, *input_size, device=weight.device, dtype=weight.dtype)
+        shape = tuple(module(picture).shape[1:])
+    module.train(training)
+    return shape
+
+
+def initialise(module):
+    """He's initialisation for the convolutions and linear layers of a net of ReLUs, in place; returns the module."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+    return module
+
+
+class AlexNet(nn.Module):
+    """The convolutions of AlexNet (Krizhevsky et al., NIPS 2012) as in figure 2 of DeepPose (CVPR 2014).
+
+    Ungrouped; local response normalisation after the first two. The fully connected layers belong to the heads.
+
+    Faithful: kernels, strides, channels, the order ReLU, normalisation, pooling; maps of 55, 27, 13 and 6 pixels.
+    Our choice: 4 pixels of padding in the first layer, without which a picture of 220 pixels does not give the paper's
+    55; the constants of the normalisation, which are Krizhevsky's (n 5, alpha 1e-4, beta 0.75, k 2).
+
+    Args:
+        width (float): of all layers, 1 in the paper.
+        in_channels (int): of the picture.
+        padding (int): of the first layer; with 0 a picture of 227 pixels gives 55.
+
+    ``(B, in_channels, H, W)`` -> ``(B, 256 width, h, w)``; 6 x 6 for 220 x 220 and 227 x 227.
+    """
+
+    def __init__(self, *, width=1.0, in_channels=3, padding=4):
+        super().__init__()
+        c = [scaled(n, width) for n in (96, 256, 384, 384, 256)]
+        # torch divides alpha by n, Krizhevsky does not.
+        normalise = lambda: nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)  # noqa: E731
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, c[0], 11, stride=4, padding=padding),
+            nn.ReLU(),
+            normalise(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(c[0], c[1], 5, padding=2),
+            nn.ReLU(),
+            normalise(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(c[1], c[2], 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(c[2], c[3], 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(c[3], c[4], 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+        )
+        self.out_channels = c[4]
+        initialise(self)
+
+    def forward(self, x):
+        return self.features(x)
+
+
+class VGG(nn.Module):
+    """VGG-16 or VGG-19 (Simonyan & Zisserman, ICLR 2015) up to one of its layers; torchvision's ``features.N`` names.
+
+    Args:
+        depth (int): 16 or 19.
+        last (str): the last layer, ``"conv4_2"`` (its ReLU included) or ``"pool5"``, say.
+        width (float): of all layers, 1 in the paper.
+        norm (bool): batch normalisation before each ReLU (torchvision's ``vgg16_bn``).
+        in_channels (int): of the picture.
+        ceil (bool): pooling keeps the last row and column of an odd map (Caffe's rule).
+
+    ``forward``: ``(B, in_channels, H, W)`` -> the last layer's map; :meth:`stages` gives maps on the way.
+
+    Attributes:
+        out_channels (int): of the last layer.
+        stride (int): input pixels per pixel of the last map.
+        channels (dict[str, int]): by layer.
+    """
+
+    def __init__(self, depth=16, *, last="pool5", width=1.0, norm=False, in_channels=3, ceil=False):
+        super().__init__()
+        if depth not in VGG_CONVS:
+            raise ValueError(f"VGG: depth must be one of {', '.join(map(str, VGG_CONVS))}, got {depth!r}")
+        layers, self.ends, self.channels, c = [], {}, {}, in_channels
+        self.stride = 1
+        for block, (convs, wide) in enumerate(zip(VGG_CONVS[depth], (64, 128, 256, 512, 512), strict=True), 1):
+            names = [f"conv{block}_{n}" for n in range(1, convs + 1)] + [f"pool{block}"]
+            for name in names:
+                if name.startswith("conv"):
+                    layers.append(nn.Conv2d(c, scaled(wide, width), 3, padding=1))
+                    c = scaled(wide, width)
+                    layers += [nn.BatchNorm2d(c)] * norm + [nn.ReLU()]
+                else:
+                    layers.append(nn.MaxPool2d(2, 2, ceil_mode=ceil))
+                    self.stride *= 2
+                self.ends[name], self.channels[name] = len(layers), c
+                if name == last:
+                    break
+            if last in self.ends:
+                break
+        else:
+            raise ValueError(f"VGG: last must be a layer like 'conv4_2' or 'pool5' of VGG-{depth}, got {last!r}")
+        self.features = initialise(nn.Sequential(*layers))
+        self.out_channels = c
+
+    def forward(self, x):
+        return self.features(x)
+
+    def stages(self, x, names):
+        """The maps after the layers ``names``, in the order of the net, as a list."""
+        out = []
+        for n, layer in enumerate(self.features, 1):
+            x = layer(x)
+            out += [x for name in names if self.ends[name] == n]
+        return out
+
+
+class _BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, inplanes, planes, stride, dilations, downsample):
+        super().__init__()
+        first, second = dilations
+        self.conv1 = nn.Conv2d(inplanes, planes, 3, stride, padding=first, dilation=first, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=second, dilation=second, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = downsample
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class _Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inplanes, planes, stride, dilations, downsample):
+        super().__init__()
+        dilation, _ = dilations
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * 4, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * 4)
+        self.downsample = downsample
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """ResNet (He et al., CVPR 2016) without its classifier; parameters named as in torchvision and MMPose.
+
+    The stride of a bottleneck is in its 3 x 3 convolution, as there.
+
+    Args:
+        depth (int): 18, 34, 50, 101 or 152.
+        width (float): of all layers, 1 in the paper.
+        output_stride (int): 32; with 16 and 8 the last one and two layers keep the resolution.
+        dilate (bool): those layers dilate their kernels (torchvision's ``replace_stride_with_dilation``), so that each
+            sees as much as before; else only the stride is left out.
+        in_channels (int): of the picture.
+
+    ``forward``: ``(B, in_channels, H, W)`` -> the map of layer4, ``(B, out_channels, h, w)``; :meth:`stages` all four.
+    """
+
+    def __init__(self, depth=50, *, width=1.0, output_stride=32, dilate=True, in_channels=3):
+        super().__init__()
+        if depth not in RESNET_BLOCKS:
+            raise ValueError(f"ResNet: depth must be one of {', '.join(map(str, RESNET_BLOCKS))}, got {depth!r}")
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"ResNet: output_stride must be 8, 16 or 32, got {output_stride!r}")
+        block = _BasicBlock if depth < 50 else _Bottleneck
+        planes = scaled(64, width)
+        self.conv1 = nn.Conv2d(in_channels, planes, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inplanes, reached, dilation, self.channels = planes, 4, 1, []
+        for n, blocks in enumerate(RESNET_BLOCKS[depth]):
+            stride, first = (1 if n == 0 else 2), dilation
+            if reached * stride > output_stride:
+                dilation, stride = (dilation * stride if dilate else 1), 1
+            reached *= stride
+            wide = planes * 2**n
+            # What follows a stride that was left out is dilated; its own convolution sees the map before it.
+            layer = [self._block(block, inplanes, wide, stride, (first, dilation))]
+            inplanes = wide * block.expansion
+            layer += [block(inplanes, wide, 1, (dilation, dilation), None) for _ in range(blocks - 1)]
+            setattr(self, f"layer{n + 1}", nn.Sequential(*layer))
+            self.channels.append(inplanes)
+        self.out_channels, self.stride = inplanes, reached
+        initialise(self)
+
+    @staticmethod
+    def _block(block, inplanes, planes, stride, dilations):
+        out, downsample = planes * block.expansion, None
+        if stride != 1 or inplanes != out:
+            conv = nn.Conv2d(inplanes, out, 1, stride, bias=False)
+            downsample = nn.Sequential(conv, nn.BatchNorm2d(out))
+        return block(inplanes, planes, stride, dilations, downsample)
+
+    def stages(self, x):
+        """The maps of layer1 to layer4, as a list."""
+        x, out = self.maxpool(F.relu(self.bn1(self.conv1(x)))), []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            out.append(x)
+        return out
+
+    def forward(self, x):
+        return self.stages(x)[-1]
+
+
+def backbone(name, **options):
+    """A backbone by name: ``"alexnet"``, ``"vgg16"``, ``"vgg19"``, ``"resnet18"`` ... ``"resnet152"``.
+
+    Args:
+        name (str): which.
+        options: of the class; ``width`` of all.
+    """
+    if name == "alexnet":
+        return AlexNet(**options)
+    for family, cls in (("vgg", VGG), ("resnet", ResNet)):
+        depth = name.removeprefix(family)
+        if depth != name and depth.isdecimal():
+            return cls(int(depth), **options)
+    raise ValueError(f"models: unknown backbone {name!r}; there are alexnet, vgg16, vgg19 and resnet18 to resnet152")

@@ -1,0 +1,236 @@
+"""Train a system on people's pictures; weights, logs and checkpoints go to a folder.
+
+--data FORMAT:PATH, once or more:
+  lsp:PATH, lspet:PATH          a folder or the official zip archive
+  mpii:FILE                     the release's .mat, or a json of MSRA (MMPose) or of CPM (the hourglass)
+  coco:FILE, aic:FILE           json annotations; AI Challenger's own or in COCO's form
+Pictures are looked for beside FILE and in images/; elsewhere: coco:FILE,images=FOLDER.
+
+Of the first data set 200 pictures (at most a fifth) are held out; the epoch with the best PCK@0.2 on them is kept. DIR
+gets weights.safetensors, held_out.json, run.json, logs/, tensorboard/ and checkpoints/. With --resume a run that was
+cut off goes on with the losses that it would have had.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from pypose_ops.commands import InputError
+from pypose_ops.skeletons import SKELETONS
+
+from .. import SYSTEMS, build
+from ..crops import Augmentation
+from ..data import PictureError, hold_out, joined, open_dataset
+from ..weights import load_tensors, load_weights, save_weights
+
+
+def add_arguments(parser):
+    parser.add_argument("system", metavar="SYSTEM", help=f"one of {', '.join(SYSTEMS)}")
+    parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--preset", default="compact", help="of the system: paper or compact (default: %(default)s)")
+    parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="an argument of the system")
+    parser.add_argument("--skeleton", choices=SKELETONS, help="the joints; default: those of the first data set")
+    parser.add_argument("--epochs", type=int, default=30, help="of all phases together (default: %(default)s)")
+    parser.add_argument("--phase-epochs", metavar="N,N", help="epochs of each phase, in place of equal shares")
+    parser.add_argument("--batch", type=int, default=32, help="people in a step on each device (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
+    parser.add_argument("--weight-decay", type=float, default=1e-4, help="default: %(default)s")
+    parser.add_argument("--clip", type=float, default=0.0, help="largest norm of the gradient; default: no limit")
+    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: %(default)s)")
+    parser.add_argument("--ema", type=float, default=0.0, help="decay of an average of the weights; 0: no average")
+    parser.add_argument("--patience", type=int, default=0, help="stop after so many epochs without a better PCK")
+    parser.add_argument("--held-out", type=int, default=200, help="pictures for validation (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    parser.add_argument("--weights", metavar="FILE", type=Path, help="start from these weights of the same system")
+    for option in dataclasses.fields(Augmentation):
+        name = option.name.replace("_", "-")
+        parser.add_argument(f"--augment-{name}", type=float, default=option.default, help="default: %(default)s")
+    parser.add_argument("--workers", type=int, help="processes that decode; default: 0 if all pictures fit in memory")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    parser.add_argument("--devices", type=int, default=1, help="on each machine (default: %(default)s)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
+    parser.add_argument("--profile", action="store_true", help="write where the time goes to DIR")
+    parser.add_argument("--progress", action="store_true", help="a progress bar, also where there is no terminal")
+
+
+def is_first():
+    """Is this the first of several processes?"""
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def say(*text, **options):
+    """Prints, in the first process."""
+    if is_first():
+        print(*text, **options)
+
+
+def recipe_of(args):
+    """The Recipe that the options say."""
+    try:
+        from ..training import Recipe  # here: Lightning takes seconds to import
+    except ModuleNotFoundError as error:
+        raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
+    for name in ("epochs", "batch", "lr", "devices", "nodes"):
+        if not getattr(args, name) > 0:
+            raise InputError(f"--{name} must be positive, got {getattr(args, name)}")
+    for name, value in vars(args).items():
+        if (
+            name.startswith("augment_") or name in ("weight_decay", "clip", "patience", "held_out", "seed")
+        ) and value < 0:
+            raise InputError(f"--{name.replace('_', '-')} must not be negative, got {value}")
+    if not 0 <= args.ema < 1:
+        raise InputError(f"--ema must be from 0 to 1, got {args.ema}")
+    try:
+        phases = tuple(int(n) for n in args.phase_epochs.split(",")) if args.phase_epochs else ()
+    except ValueError:
+        raise InputError(f"--phase-epochs must be numbers with commas between, got {args.phase_epochs}") from None
+    if args.precision not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise InputError(f"--precision must be 32-true, bf16-mixed or 16-mixed, got {args.precision}")
+    augmentation = {f.name: getattr(args, f"augment_{f.name}") for f in dataclasses.fields(Augmentation)}
+    options = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if hasattr(args, f.name)}
+    return Recipe(**(options | {"phase_epochs": phases, "augmentation": Augmentation(**augmentation)}))
+
+
+def system_of(args, skeleton):
+    """The module, and what its weight files say about it."""
+    options = {}
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            raise InputError(f"--set must be OPTION=VALUE with a json value, got {text}") from None
+    info = {"system": args.system, "preset": args.preset, "skeleton": skeleton.name, "options": options}
+    try:
+        return build(args.system, len(skeleton), args.preset, **options), info
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from None
+
+
+def start_run(args, recipe, info):
+    """Writes run.json; or, to resume, sees that it is the same run. The first rank only."""
+    path = args.out / "run.json"
+    run = {**info, "data": args.data, "held_out": args.held_out, "world": args.devices * args.nodes}
+    run = json.loads(json.dumps(run | {"recipe": dataclasses.asdict(recipe)}))
+    if path.exists() and not args.resume:
+        raise InputError(f"{args.out}: holds a run already; --resume goes on with it, or give another --out")
+    if not path.exists() and args.resume:
+        raise InputError(f"{args.out}: nothing to resume, expected a run.json in it")
+    if args.resume:
+        try:
+            before = json.loads(path.read_text())
+            different = [k for k in run if before.get(k) != run[k]]
+        except (OSError, ValueError, AttributeError):
+            raise InputError(f"{path}: expected the json that train wrote") from None
+        if different:
+            k = different[0]
+            raise InputError(f"{path}: the run has {k} {json.dumps(before.get(k))}, not {json.dumps(run[k])}")
+        return
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def open_data(args):
+    """Training and held-out people."""
+    skeleton = SKELETONS[args.skeleton] if args.skeleton else None
+    datasets = []
+    for spec in args.data:
+        datasets.append(open_dataset(spec, "train", skeleton))
+        skeleton = datasets[0].skeleton
+        notes = {"without labelled joints, left out": datasets[-1].skipped}
+        notes["labels far out of their pictures, not counted"] = datasets[-1].dropped_joints
+        say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
+    first, held_out = hold_out(datasets[0], args.held_out, args.seed)
+    return joined([first, *datasets[1:]]), held_out
+
+
+def weights_of_phase(out, number, phases):
+    """Where the weights after a phase are."""
+    return out / (
+        "weights.safetensors" if number == len(phases) - 1 else f"phase-{number}-{phases[number]}.safetensors"
+    )
+
+
+def check_checkpoint(path):
+    """Sees that Lightning will be able to read a checkpoint."""
+    import torch
+
+    try:
+        if "state_dict" not in torch.load(path, map_location="cpu", weights_only=True):
+            raise KeyError("state_dict")
+    except Exception as error:  # zip, pickle and torch raise many kinds
+        raise InputError(f"{path}: expected a checkpoint of train; damaged ({type(error).__name__})") from None
+    return path
+
+
+def run(args):
+    if args.system not in SYSTEMS:
+        raise InputError(f"SYSTEM must be one of {', '.join(SYSTEMS)}, got {args.system}")
+    recipe = recipe_of(args)
+    train, held_out = open_data(args)
+    from ..training import folder_of, pl, train_phase
+
+    pl.seed_everything(recipe.seed, verbose=False)
+    system, info = system_of(args, train.skeleton)
+    if recipe.phase_epochs and len(recipe.phase_epochs) != len(system.phases):
+        raise InputError(f"--phase-epochs must be {len(system.phases)} numbers, for {', '.join(system.phases)}")
+    if not recipe.phase_epochs and recipe.epochs < len(system.phases):
+        wanted = f"{len(system.phases)} or more, one for each of {', '.join(system.phases)}"
+        raise InputError(f"--epochs must be {wanted}; got {recipe.epochs}")
+    if is_first():
+        start_run(args, recipe, info)
+    first = 0
+    if args.resume:
+        finished = [k for k in range(len(system.phases)) if weights_of_phase(args.out, k, system.phases).exists()]
+        first = finished[-1] + 1 if finished else 0
+    if first == len(system.phases):
+        raise InputError(f"{args.out}: the run has ended, there is nothing to resume")
+    start = weights_of_phase(args.out, first - 1, system.phases) if first else args.weights
+    if start:
+        load_tensors(start, system, load_weights(start, args.system)[0].state_dict())
+    from ..loading import People
+
+    people, validation = People(train), People(held_out) if len(held_out) else None
+    if people.complete and all(isinstance(p, PictureError) for p in people.cache.values()):
+        raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
+    parameters = sum(p.numel() for p in system.parameters())
+    say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
+    bad, begun = set(), time.monotonic()
+    for number in range(first, len(system.phases)):
+        last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
+        unread = train_phase(
+            system, train.skeleton, recipe, number, people, validation, args.out,
+            checkpoint=check_checkpoint(last) if args.resume and number == first and last.exists() else None,
+            workers=args.workers, device=args.device, devices=args.devices, nodes=args.nodes,
+            profile=args.profile, progress=args.progress or sys.stdout.isatty(),
+        )  # fmt: skip
+        bad |= unread
+        if is_first():
+            save_weights(weights_of_phase(args.out, number, system.phases), system, info)
+    if is_first():
+        finish(args, system, train.skeleton, validation, bad, time.monotonic() - begun)
+
+
+def finish(args, system, skeleton, validation, bad, seconds):
+    """Scores the held-out people, and says what was left out."""
+    from ..scores import evaluate
+
+    if bad:
+        names = ", ".join(sorted(bad)[:3]) + (", ..." if len(bad) > 3 else "")
+        print(f"{len(bad)} pictures could not be read, and were left out: {names}")
+    if validation is not None:
+        device = next(system.parameters()).device
+        result = evaluate(system, skeleton, validation, batch=args.batch, device=device)
+        (args.out / "held_out.json").write_text(json.dumps(result, indent=1) + "\n")
+        if result["stages"]:
+            print(f"held-out people: PCK@0.2 {result['stages'][-1]['pck']['mean']}")
+    print(f"wrote {args.out / 'weights.safetensors'} after {seconds / 60:.1f} minutes")

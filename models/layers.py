@@ -1,0 +1,107 @@
+"""What several systems are made of: convolutions, residuals, hourglasses, heads."""
+
+from torch import nn
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, batch normalisation, ReLU; the output has the input's size divided by ``stride``.
+
+    Args:
+        inputs, outputs (int): channels.
+        kernel_size (int): odd.
+        stride (int): of the convolution.
+        norm (bool): with batch normalisation.
+        relu (bool): with ReLU at the end.
+        bias (bool or None): of the convolution; None: only without batch normalisation.
+    """
+
+    def __init__(self, inputs, outputs, kernel_size=3, *, stride=1, norm=True, relu=True, bias=None):
+        bias = not norm if bias is None else bias
+        layers = [nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=bias)]
+        if norm:
+            layers.append(nn.BatchNorm2d(outputs))
+        if relu:
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class Residual(nn.Module):
+    """The pre-activated bottleneck of hourglasses: BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1, and the skip.
+
+    The inner width is half of ``outputs``; the skip is a 1x1 convolution where the widths differ.
+    """
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        inner = outputs // 2
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            nn.ReLU(inplace=False),  # the skip reads the same tensor
+            nn.Conv2d(inputs, inner, 1),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, outputs, 1),
+        )
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x):
+        return self.skip(x) + self.body(x)
+
+
+class Hourglass(nn.Module):
+    """Down to a quarter of the pixels ``depth`` times and up again, with a skip at every level.
+
+    Newell et al. (ECCV 2016) have one residual between two steps and repeat pixels on the way up; Bulat and
+    Tzimiropoulos (ECCV 2016) have ``blocks=3``, ``outputs=512`` and ``learned=True``.
+
+    Args:
+        depth (int): how often; sizes must be multiples of ``2 ** depth``.
+        width (int): channels of the input and on the way down.
+        outputs (int or None): channels on the way up; None: ``width``.
+        blocks (int): residuals of each skip and between two steps down.
+        learned (bool): a transposed convolution instead of repeated pixels.
+    """
+
+    def __init__(self, depth, width, outputs=None, *, blocks=1, learned=False):
+        super().__init__()
+        outputs = width if outputs is None else outputs
+        same = [Residual(width, width) for _ in range(blocks - 1)]
+        self.skip = nn.Sequential(*same, Residual(width, outputs))
+        self.down = nn.Sequential(nn.MaxPool2d(2), *(Residual(width, width) for _ in range(blocks)))
+        options = {"blocks": blocks, "learned": learned}
+        self.inner = Hourglass(depth - 1, width, outputs, **options) if depth > 1 else Residual(width, outputs)
+        self.after = Residual(outputs, outputs)
+        self.up = nn.ConvTranspose2d(outputs, outputs, 2, 2) if learned else nn.Upsample(scale_factor=2)
+
+    def forward(self, x):
+        return self.skip(x) + self.up(self.after(self.inner(self.down(x))))
+
+
+class HeatmapHead(nn.Sequential):
+    """1x1 convolutions to one map per joint, the last without activation.
+
+    Args:
+        inputs (int): channels.
+        joints (int): maps.
+        hidden (tuple[int, ...]): channels in between.
+        options: of :class:`ConvBlock`.
+    """
+
+    def __init__(self, inputs, joints, hidden=(), **options):
+        widths = (inputs, *hidden)
+        blocks = [ConvBlock(a, b, 1, **options) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        super().__init__(*blocks, nn.Conv2d(widths[-1], joints, 1))
+
+
+class RegressionHead(nn.Module):
+    """The mean over the pixels, then two numbers per joint by one linear layer: ``(B, C, H, W)`` -> ``(B, K, 2)``."""
+
+    def __init__(self, inputs, joints):
+        super().__init__()
+        self.fc = nn.Linear(inputs, 2 * joints)
+
+    def forward(self, x):
+        return self.fc(x.mean((-2, -1))).unflatten(1, (-1, 2))

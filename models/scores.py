@@ -1,0 +1,96 @@
+"""How well a system does on people: PCK, PCP, and the curve of PCK, for every stage."""
+
+import torch
+
+from pypose_ops import geometry, metrics
+
+from .crops import Crops
+from .loading import eval_loader
+
+
+def torso_of(skeleton):
+    """The joints whose distance PCK is measured in: left shoulder and right hip."""
+    return skeleton.joints.index("left_shoulder"), skeleton.joints.index("right_hip")
+
+
+@torch.no_grad()
+def predict_people(system, skeleton, people, *, batch=32, device="cpu", flip=False, **options):
+    """Every person's joints by every stage.
+
+    Args:
+        system (System): the system.
+        skeleton (Skeleton): of its joints and of the people's.
+        people (People): B of them.
+        batch (int): people at a time.
+        device: to run on.
+        flip (bool): look at the mirrored crop too.
+        options: of ``system.poses``.
+
+    Returns:
+        tuple: joints ``(S, N, K, 2)`` in picture pixels, scores ``(S, N, K)``, which people they are ``(N,)``, and the
+        pictures that could not be read. On the CPU.
+    """
+    system.to(device, memory_format=torch.channels_last).eval()
+    crops, pairs = Crops(system, skeleton), list(skeleton.flip_pairs) if flip else None
+    coords, scores, index, bad = [], [], [], set()
+    for loaded in eval_loader(people, batch):
+        bad.update(loaded.bad)
+        if len(loaded) == 0:
+            continue
+        cut, transforms = crops(loaded.to(device))
+        stages = system.poses(cut.images, flip_pairs=pairs, **options)
+        coords.append(torch.stack([geometry.transform_points(p.coords.float(), transforms) for p in stages]).cpu())
+        scores.append(torch.stack([p.scores.float() for p in stages]).cpu())
+        index.append(loaded.index.cpu())
+    if not index:
+        return None, None, torch.zeros(0, dtype=torch.int64), bad
+    return torch.cat(coords, 1), torch.cat(scores, 1), torch.cat(index), bad
+
+
+def score(pred, keypoints, visible, skeleton):
+    """PCK@0.2 and its curve; of all labelled joints, and of those to be seen and those occluded alone; PCP.
+
+    Args:
+        pred, keypoints (Tensor): ``(N, K, 2)`` picture pixels.
+        visible (Tensor): ``(N, K)``: 0 not labelled, 1 occluded, 2 to be seen.
+        skeleton (Skeleton): its joints, groups and sticks.
+
+    Returns:
+        dict: numbers and lists in percent, for json. NaN is None.
+    """
+    torso = torso_of(skeleton)
+    labelled = visible > 0
+    norm = metrics.torso_size(keypoints, torso).masked_fill(~labelled[:, list(torso)].all(1), float("nan"))
+    pck = metrics.pck(pred, keypoints, labelled, norm, threshold=0.2)
+    groups = skeleton.groups or tuple((name, (k,)) for k, name in enumerate(skeleton.joints))
+    result = {
+        "pck": _grouped(pck, groups),
+        "pck_seen": _number(metrics.pck(pred, keypoints, visible == 2, norm, threshold=0.2)["mean"]),
+        "pck_occluded": _number(metrics.pck(pred, keypoints, visible == 1, norm, threshold=0.2)["mean"]),
+        "per_joint": {n: _number(v) for n, v in zip(skeleton.joints, pck["per_joint"], strict=True)},
+    }
+    curve = metrics.pdj(pred, keypoints, labelled, norm)
+    result["curve"] = {"thresholds": curve["thresholds"].tolist(), "pck": [_number(v) for v in curve["mean"]]}
+    for rule in ("strict", "relaxed") if skeleton.sticks else ():
+        pcp = metrics.pcp(pred, keypoints, labelled, sticks=skeleton.sticks, rule=rule)
+        result[f"pcp_{rule}"] = _grouped(pcp, skeleton.stick_groups)
+    return result
+
+
+def _number(value):
+    value = float(value)
+    return None if value != value else round(value, 4)
+
+
+def _grouped(result, groups):
+    columns = {name: _number(result["per_joint"][list(members)].nanmean()) for name, members in groups}
+    return columns | {"mean": _number(result["mean"])}
+
+
+def evaluate(system, skeleton, people, **options):
+    """Scores of every stage of a system: ``{"people", "left_out", "stages": [...]}``; see :func:`score`."""
+    pred, _, index, bad = predict_people(system, skeleton, people, **options)
+    stages = []
+    for stage in () if pred is None else pred:
+        stages.append(score(stage, people.keypoints[index], people.visible[index], skeleton))
+    return {"people": len(index), "left_out": sorted(bad), "stages": stages}

@@ -1,0 +1,52 @@
+"""The size of a person: the distance of opposing torso joints, the diam of DeepPose and d(I) of DS-CNN."""
+
+import torch
+
+from pypose_ops import skeletons
+
+# Of the data sets whose joints are recognised by their number; AI Challenger has 14 as LSP, and must be named.
+_BY_COUNT = {len(s): s for s in (skeletons.LSP, skeletons.MPII, skeletons.COCO)}
+
+
+def torso_joints(system, num_joints, torso=None):
+    """The indices of the left shoulder and the right hip.
+
+    Args:
+        system (str): who asks, for the message.
+        num_joints (int): K; LSP has 14, MPII 16, COCO 17.
+        torso (tuple[int, int] or None): given ones are checked and returned.
+    """
+    if torso is None:
+        if num_joints not in _BY_COUNT:
+            raise ValueError(
+                f"{system}: torso must name the left shoulder and right hip of {num_joints} joints, got None"
+            )
+        names = _BY_COUNT[num_joints].joints
+        return names.index("left_shoulder"), names.index("right_hip")
+    first, second = (int(j) for j in torso)
+    if not (0 <= first < num_joints and 0 <= second < num_joints) or first == second:
+        raise ValueError(f"{system}: torso must be two different joints below {num_joints}, got {tuple(torso)}")
+    return first, second
+
+
+def torso_diameters(keypoints, visible, torso, default):
+    """``(B,)`` distances of the torso joints; ``default`` where one of them is not labelled.
+
+    Args:
+        keypoints (Tensor): ``(B, K, 2)``.
+        visible (Tensor): ``(B, K)`` bool.
+        torso (tuple[int, int]): the two joints.
+        default (Tensor or float): of people without.
+    """
+    first, second = torso
+    length = torch.linalg.vector_norm(keypoints[:, first] - keypoints[:, second], dim=-1)
+    known = visible[:, first] & visible[:, second] & length.isfinite() & (length > 0)
+    return torch.where(known, length, torch.as_tensor(default, dtype=length.dtype, device=length.device))
+
+
+def median_diameter(batches, torso):
+    """The median over the people of ``batches`` whose torso is labelled; None where there is nobody."""
+    lengths = [torso_diameters(b.keypoints, b.visible, torso, float("nan")) for b in batches]
+    lengths = torch.cat(lengths) if lengths else torch.zeros(0)
+    lengths = lengths[lengths.isfinite()]
+    return lengths.median() if len(lengths) else None

@@ -1,0 +1,141 @@
+"""Calls of the operators that read coordinates out of maps and vectors."""
+
+import torch
+
+from pypose_ops.peaks import _PARITIES_OF, REFINES
+
+from .calls import Call, operator
+from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
+
+
+def maps_of(draw, dtype, channels=None):
+    shape = (draw.count(3), draw.count(4) if channels is None else channels, *draw.size())
+    return draw.tensor(draw.maps(shape), dtype)
+
+
+def limit(draw):
+    return draw.pick(("auto", "auto", None, draw.uniform(0, 3), 0.0))
+
+
+def kernel(draw, refine):
+    """kernel_size, sigma, or neither."""
+    if draw.chance(0.4):
+        return {"kernel_size": 2 * draw.integer(0, 15 if refine == "offset" else 31 if draw.chance(0.1) else 8) + 1}
+    if refine != "centroid" and draw.chance(0.3):
+        sigmas = (0.5, 1, 1.5, 2.2, 3) if refine == "offset" else (0.5, 1, 1.5, 2.2, 3, 4.7, 100.0)
+        return {"sigma": draw.pick(sigmas)}
+    return {}
+
+
+def flips(draw, maps, joints):
+    if draw.chance(0.6):
+        return {}
+    order = [int(k) for k in draw.random.permutation(joints)]
+    pairs = list(zip(order[::2], order[1::2], strict=False))[: draw.integer(0, 2)]
+    flipped = draw.tensor(draw.maps(tuple(maps.shape)), maps.dtype)
+    if draw.chance(0.5):  # what a net would say
+        flipped = maps.flip(-1)
+    return {"flipped": flipped, "flip_pairs": pairs, "flip_shift": draw.chance(0.5)}
+
+
+@operator("decode_heatmaps", whole=2)
+def decode_heatmaps(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    refine = draw.pick((*REFINES, "offset"))
+    joints = draw.count(4)
+    parity = draw.pick((None, *_PARITIES_OF.get(refine, (None,))))
+    maps = maps_of(draw, dtype, 3 * joints if refine == "offset" else joints)
+    # There logarithms are clamped, H may be singular but for 1e-7, and a step is taken all the same: of noise that says
+    # nothing in float32, and has seven digits in float64.
+    singular = refine == "dark_udp" and parity is not None
+    clear = singular and dtype != torch.float64
+    if clear:  # a peak within a map that is wider than the blur
+        size = (12 + draw.integer(0, 8), 12 + draw.integer(0, 8))
+        maps = draw.tensor(draw.peaks((*maps.shape[:2], *size)), dtype)
+    elif refine == "offset":  # blurred, few values or a mirror nearby leave pixels equal but for rounding
+        size = (draw.integer(3, 20), draw.integer(3, 20))
+        maps = draw.tensor(draw.spoil(draw.random.random((*maps.shape[:2], *size)), kinds=NOT_FINITE), dtype)
+    arguments = {
+        "heatmaps": maps,
+        "refine": refine,
+        "parity": parity,
+        "transform": None if singular else draw.transform(maps.shape[0]),
+        "max_offset": draw.uniform(0, 3) if singular else limit(draw),
+        "return_covariance": refine in ("dark", "dark_udp") and draw.chance(0.3),
+    }
+    arguments |= kernel(draw, refine) | flips(draw, maps, joints)
+    if clear:
+        arguments |= {"kernel_size": draw.pick((3, 5, 7, 9)), "sigma": None}
+    if refine == "offset":
+        arguments |= {"kernel_size": draw.integer(0, min(maps.shape[-2:]) // 4) * 2 + 1, "sigma": None}
+        arguments["radius"] = draw.number(0.5, 6)
+    perturbed = {"heatmaps": 0.0, "flipped": 0.0, "transform": 0.0}
+    return Call("decode_heatmaps", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)
+
+
+@operator("find_peaks", whole=2)
+def find_peaks(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    maps = maps_of(draw, dtype)
+    refine = draw.pick(REFINES)
+    threshold = draw.pick((0.1, 0.0, -1.0, 0.5, -float("inf"), 2.0))
+    if draw.chance(0.3):
+        values = draw.spoil(draw.random.random(maps.shape[1]) - 0.3)
+        threshold = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
+    offset = limit(draw)
+    small = maps.shape[-2] * maps.shape[-1] < 200  # the reference compares with every pixel of the window
+    arguments = {
+        "heatmaps": maps,
+        "threshold": threshold,
+        "radius": draw.pick((3, 7, 64)) if small and draw.chance(0.05) else draw.integer(1, 2),
+        "max_peaks": draw.pick((1, 3, 32, 32, 1000)) if draw.chance(0.3) else draw.integer(1, 8),
+        "refine": refine,
+        "max_offset": 1.0 if offset == "auto" else offset,
+        "transform": draw.transform(maps.shape[0]),
+    } | kernel(draw, refine)
+    return Call("find_peaks", arguments, (), dtype, {"heatmaps": 0.0, "transform": 0.0})
+
+
+@operator("soft_argmax")
+def soft_argmax(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    maps = maps_of(draw, dtype)
+    arguments = {
+        "heatmaps": maps,
+        "temperature": draw.number(0.1, 50),
+        "window": draw.pick((None, None, 1, 3, 7, 65)),
+        "normalized": draw.pick((None, None, "centers", "corners")),
+        "return_variance": draw.chance(0.4),
+    }
+    grad = ("heatmaps",) if draw.chance(0.5) else ()
+    # The temperature is a factor of the gradient, and so of its rounding.
+    lost = arguments["temperature"] * (1e-12 if dtype == torch.float64 else 1e-6) if grad else 0.0
+    return Call("soft_argmax", arguments, grad, dtype, {"heatmaps": 0.0}, lost=lost)
+
+
+@operator("decode_simcc", whole=2)
+def decode_simcc(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    batch, joints = draw.count(3), draw.count(4)
+    parity = draw.pick((None, None, "mmpose"))
+    # A step where the logarithm is straight but for 1e-9: as in decode_heatmaps.
+    singular = parity is not None
+    values = draw.peaks if singular and dtype != torch.float64 else draw.maps
+    x, y = (draw.tensor(values((batch, joints, 1, draw.size(40)[1]))[:, :, 0], dtype) for _ in range(2))
+    sigmas = (0.5, 2, 6.0, (4.9, 5.66))
+    arguments = {
+        "x": x,
+        "y": y,
+        "split_ratio": draw.pick((1, 2.0, 2.0, 3, 1.3)),
+        "refine": draw.pick(("none", "dark", "dark")),
+        "parity": parity,
+        "transform": None if singular else draw.transform(batch),
+        "max_offset": draw.uniform(0, 3) if singular else limit(draw),
+    }
+    if draw.chance(0.5):
+        arguments["sigma"] = draw.pick(sigmas)
+    else:
+        one = 2 * draw.integer(0, 20) + 1
+        arguments["kernel_size"] = draw.pick((one, (one, 2 * draw.integer(0, 63) + 1)))
+    perturbed = {"x": 0.0, "y": 0.0, "transform": 0.0}
+    return Call("decode_simcc", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)

@@ -1,0 +1,34 @@
+"""Hourglass, CPM, PAF net and part heatmap regression learn sixteen real people by heart, stage by stage better."""
+
+import pytest
+import torch
+from overfit import lsp_people, overfit, results
+from pypose_ops.models import build
+
+# Steps of four people in each phase, and the rate.
+RECIPES = {
+    "stacked_hourglass": ((180,), 4e-3),
+    "cpm": ((224,), 3e-3),
+    "paf_net": ((240,), 2e-3),
+    "part_heatmap_regression": ((120, 64, 120), 4e-3),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_overfit(shared_data, name):
+    system = build(name, 14, "compact")
+    batch = lsp_people(shared_data, system)
+    steps, lr = RECIPES[name]
+    for phase, count in zip(system.phases, steps, strict=True):
+        overfit(system, batch, count, lr=lr, size=4, phase=phase)
+    first, *_, last = results(system, batch)
+    with torch.no_grad():
+        losses = {key: float(loss) for key, loss in system.eval().losses(batch).items()}
+    print(name, first, last, losses)
+    assert last[0] >= 95
+    assert last[0] >= first[0] - 0.5  # one of the 224 joints
+    if name == "part_heatmap_regression":  # discs and Gaussians
+        assert last[1] < first[1]
+    else:
+        maps = [loss for key, loss in losses.items() if not key.endswith("_fields")]
+        assert maps[-1] < maps[0]
