@@ -31,7 +31,7 @@ def tree_call(draw, name):
         "root": draw.integer(0, joints - 1),
     }
     grad = () if draw.strange else tuple(n for n in ("unary", "deformation") if draw.chance(0.3))
-    # A score is a difference of costs, and has their rounding: 1e9 for a spring of weight 1e3 and a mean 1e3 pixels away.
+    # A score is a difference of costs and has their rounding: a weight of 1e3 and a mean 1e3 pixels away cost 1e9.
     finite = np.where(np.isfinite(springs), np.abs(springs), 0.0)
     cost = float((finite[:, 2:] * (finite[:, :2] + max(size)) ** 2).max(initial=0.0)) * max(joints - 1, 1)
     lost = 8 * cost * (2.0**-53 if dtype == torch.float64 else 2.0**-24)
