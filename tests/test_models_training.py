@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from data_files import lsp_folder, write_json
+from tiny_system import register
+
 from pypose_ops.models import SYSTEMS, build
 from pypose_ops.models.weights import load_weights, save_weights
-from tiny_system import register
 
 pytest.importorskip("lightning")
 
