@@ -106,12 +106,25 @@ def gaussian_heatmaps(
         truncate,
         combine,
         normalize,
+        1.0,
         dtype,
     )
 
 
+def scaled_heatmaps(keypoints, sigma, size, scale, *, visible, center, truncate, dtype):
+    """``scale`` times :func:`gaussian_heatmaps`, drawn so: for codecs, which have checked their arguments.
+
+    ``visible`` is None or bool, of the shape of ``keypoints`` without its last axis; ``sigma`` is a number.
+    """
+    center = choice("gaussian_heatmaps", "center", center, _CENTERS)
+    args = (keypoints, None, sigma, visible, *size, 0, center, truncate, 0, 0, scale, dtype)
+    return call(_gaussian_heatmaps, (keypoints,), *args)
+
+
 @torch.library.register_fake("pypose_ops::gaussian_heatmaps")
-def _(keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, dtype):
+def _(
+    keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, scale, dtype
+):
     torch._check(keypoints.dim() in (3, 4), lambda: "gaussian_heatmaps: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], keypoints.shape[-2], height, width), dtype=dtype)
 
@@ -125,20 +138,22 @@ def _(grad, keypoints, sigma, sigma_value, visible, center, truncate, combine, n
 
 
 def _setup_context(ctx, inputs, output):
-    keypoints, sigma, sigma_value, visible, _, _, _, center, truncate, combine, normalize, _ = inputs
+    keypoints, sigma, sigma_value, visible, _, _, _, center, truncate, combine, normalize, scale, _ = inputs
     ctx.save_for_backward(keypoints, sigma, visible)
-    ctx.options = (sigma_value, center, truncate, combine, normalize)
+    ctx.options = (sigma_value, center, truncate, combine, normalize, scale)
 
 
 def _backward(ctx, grad):
     keypoints, sigma, visible = ctx.saved_tensors
-    sigma_value, center, truncate, combine, normalize = ctx.options
+    sigma_value, center, truncate, combine, normalize, scale = ctx.options
     grad_keypoints, grad_sigma = _ops._gaussian_heatmaps_backward.default(
         grad, keypoints, sigma, sigma_value, visible, center, truncate, combine, normalize
     )
+    if scale != 1:
+        grad_keypoints, grad_sigma = grad_keypoints * scale, grad_sigma * scale
     grad_keypoints = grad_keypoints.view_as(keypoints).to(keypoints.dtype)
     grad_sigma = None if sigma is None else grad_sigma.view_as(sigma).to(sigma.dtype)
-    return grad_keypoints, grad_sigma, *(None,) * 10
+    return grad_keypoints, grad_sigma, *(None,) * 11
 
 
 torch.library.register_autograd("pypose_ops::gaussian_heatmaps", _backward, setup_context=_setup_context)

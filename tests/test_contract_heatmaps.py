@@ -138,3 +138,46 @@ def test_tensors_on_two_devices_are_refused(device):
         gaussian_heatmaps(keypoints, 2.0, SIZE, visible=torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(RuntimeError, match="gaussian_heatmaps: sigma must be on the same device as keypoints"):
         gaussian_heatmaps(keypoints, torch.ones(3), SIZE)
+
+
+OPTIONS = [
+    {},
+    {"center": 1, "truncate": 2.0},
+    {"combine": 2},
+    {"profile": 1, "combine": 1, "normalize": 1},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("keypoints, sigma", ((ONE, 1.5), (CROWD, 1.5)), ids=("one", "crowd"))
+def test_a_scale_multiplies_the_maps_and_their_gradient(device, keypoints, sigma, options):
+    """The codecs' factor, which the public function leaves at 1; a clipped sum is multiplied after it is clipped."""
+    numbers = {"profile": 0, "center": 0, "truncate": None, "combine": 0, "normalize": 0} | options
+
+    def draw(scale, dtype=torch.float64):
+        where = keypoints.to(device).detach().requires_grad_(dtype == torch.float64)
+        arguments = (where, None, sigma, None, *SIZE, *numbers.values(), scale, dtype)
+        return where, torch.ops.pypose_ops.gaussian_heatmaps.default(*arguments)
+
+    (plain_at, plain), (at, maps) = draw(1.0), draw(255.0)
+    torch.testing.assert_close(maps, 255 * plain, rtol=1e-12, atol=1e-12)
+    assert maps.max() > 100 * plain.max() > 0
+    for dtype, rtol in ((torch.float16, 1e-3), (torch.bfloat16, 8e-3), (torch.float32, 1e-5)):
+        torch.testing.assert_close(draw(255.0, dtype)[1].double(), maps.detach(), rtol=rtol, atol=1e-3)
+    if not numbers["profile"]:
+        weight = torch.rand(plain.shape, dtype=torch.float64, device=device)
+        (plain * weight).sum().backward()
+        (maps * weight).sum().backward()
+        torch.testing.assert_close(at.grad, 255 * plain_at.grad)
+
+
+@pytest.mark.parametrize("scale", (0.0, -1.0, NAN, INF))
+def test_a_scale_that_is_not_positive_is_refused(device, scale):
+    arguments = (K.to(device), None, 2.0, None, *SIZE, 0, 0, None, 0, 0, scale, torch.float32)
+    with pytest.raises(RuntimeError, match="gaussian_heatmaps: scale must be positive and finite"):
+        torch.ops.pypose_ops.gaussian_heatmaps.default(*arguments)
+
+
+def test_scaled_heatmaps_trace(device):
+    arguments = (K.to(device), None, 2.0, None, *SIZE, 0, 0, None, 0, 0, 255.0, torch.float32)
+    torch.library.opcheck(torch.ops.pypose_ops.gaussian_heatmaps.default, arguments)

@@ -96,7 +96,7 @@ POSE_HD void fill_window(acc* values, const Axis<acc>& axis, int32_t first, int3
 
 // A blob that ends after a part of the map: zeros, then the window. False where it is not worth it.
 template <typename T, typename acc = acc_t<T>>
-bool render_window(T* out, const Blob<acc>& blob, acc* tx, acc* ty, const Shape& shape) {
+bool render_window(T* out, const Blob<acc>& blob, acc* tx, acc* ty, double scale, const Shape& shape) {
   int32_t left, right, top, bottom;
   window_of(blob.x, shape.width, left, right);
   window_of(blob.y, shape.height, top, bottom);
@@ -110,14 +110,15 @@ bool render_window(T* out, const Blob<acc>& blob, acc* tx, acc* ty, const Shape&
   widen(left, right, shape.width, simd::lanes_of<T>());
   const int64_t width = shape.width;
   const Axis<acc> ax = blob.x, ay = blob.y;
+  const acc peak = static_cast<acc>(scale);
   simd_call([=] {
     fill_window(tx, ax, left, right);
     fill_window(ty, ay, top, bottom);
     for (int32_t y = top; y < bottom; ++y) {
-      const acc scale = ty[y];
+      const acc factor = ty[y] * peak;
       store_row(
-          out + y * width + left, right - left, [=](int64_t x) { return simd::load_vec(tx + left + x) * scale; },
-          [=](int64_t x) { return tx[left + x] * scale; });
+          out + y * width + left, right - left, [=](int64_t x) { return simd::load_vec(tx + left + x) * factor; },
+          [=](int64_t x) { return tx[left + x] * factor; });
     }
   });
   return true;
@@ -150,7 +151,7 @@ void render(T* out, const People<acc_t<T>>& people, const Options& options, cons
       T* target = out + map * pixels;
       if (windows) {
         const Blob<acc> blob = blob_of(people, options, map / shape.joints, 0, map % shape.joints);
-        if (blob.drawn && render_window(target, blob, tables.x.data(), tables.y.data(), shape)) {
+        if (blob.drawn && render_window(target, blob, tables.x.data(), tables.y.data(), options.scale, shape)) {
           continue;
         }
       }
@@ -174,10 +175,11 @@ void launch_render(const Tensor& out, const PeopleTensors& people, const Options
 Tensor gaussian_heatmaps_cpu(
     const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_value,
     const std::optional<Tensor>& visible, int64_t height, int64_t width, int64_t profile, int64_t center,
-    std::optional<double> truncate, int64_t combine, int64_t normalize, ScalarType dtype) {
+    std::optional<double> truncate, int64_t combine, int64_t normalize, double scale, ScalarType dtype) {
   constexpr const char* op = "gaussian_heatmaps";
   const Shape shape = check_people(op, keypoints, sigma, visible, height, width);
-  const Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
+  Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
+  options.scale = check_scale(op, scale);
   check_map_type(op, dtype);
   Tensor out = empty_beside(keypoints, {shape.batch, shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
@@ -193,7 +195,7 @@ Tensor gaussian_heatmaps_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "gaussian_heatmaps(Tensor keypoints, Tensor? sigma, float sigma_value, Tensor? visible, SymInt height, "
-      "SymInt width, int profile, int center, float? truncate, int combine, int normalize, ScalarType dtype) -> Tensor");
+      "SymInt width, int profile, int center, float? truncate, int combine, int normalize, float scale, ScalarType dtype) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

@@ -17,12 +17,13 @@ __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, sizeof(acc_t<T>) == 4 ? 3 
   const Chunk chunk = chunk_of(layout, shape);
   acc values[kItems][kVec];
   render_chunk<kVec>(values, people, options, shape, layout, chunk);
+  const acc scale = static_cast<acc>(options.scale);
   T* target = out + chunk.map * shape.pixels() + chunk.first;
   for_packs<kVec>(chunk, [&](int item, uint32_t pixel) {
     Pack<T, kVec> pack;
 #pragma unroll
     for (int v = 0; v < kVec; ++v) {
-      pack.v[v] = static_cast<T>(clipped(values[item][v], options));
+      pack.v[v] = static_cast<T>(clipped(values[item][v], options) * scale);
     }
     // kVec > 1 only where the pixels of a map are a multiple of it: every pack is whole and aligned.
     *reinterpret_cast<Pack<T, kVec>*>(target + pixel) = pack;
@@ -54,10 +55,11 @@ void launch_render_vec(
 Tensor gaussian_heatmaps_cuda(
     const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_value,
     const std::optional<Tensor>& visible, int64_t height, int64_t width, int64_t profile, int64_t center,
-    std::optional<double> truncate, int64_t combine, int64_t normalize, ScalarType dtype) {
+    std::optional<double> truncate, int64_t combine, int64_t normalize, double scale, ScalarType dtype) {
   constexpr const char* op = "gaussian_heatmaps";
   const Shape shape = check_people(op, keypoints, sigma, visible, height, width);
-  const Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
+  Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
+  options.scale = check_scale(op, scale);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
   Tensor out = empty_beside(keypoints, {shape.batch, shape.joints, height, width}, dtype);

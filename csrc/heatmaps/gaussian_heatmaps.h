@@ -31,6 +31,7 @@ struct Options {
   Normalize normalize;
   double truncate;  // in sigmas, infinity for none
   double sigma;     // used where no sigma tensor was given
+  double scale = 1; // what the maps are multiplied by, after the sum is clipped
 };
 
 struct Shape {
@@ -207,6 +208,11 @@ inline Options check_options(
   options.truncate = truncate.value_or(std::numeric_limits<double>::infinity());
   options.sigma = sigma;
   return options;
+}
+
+inline double check_scale(const char* op, double scale) {
+  PYPOSE_OPS_CHECK(scale > 0 && std::isfinite(scale), op, ": scale must be positive and finite, got ", scale);
+  return scale;
 }
 
 // Positions within a map's row or column are 32-bit on both devices; the maps as a whole are not limited.

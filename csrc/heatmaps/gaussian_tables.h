@@ -82,6 +82,13 @@ struct Tables {
       if (options.normalize == Normalize::sum) {
         normalize(i, profile);
       }
+      if (options.scale != 1) {
+        const acc scale = static_cast<acc>(options.scale);
+        peak[i] *= scale;
+        for (int64_t y = 0; profile == Profile::gaussian && y < height; ++y) {
+          ty[y] *= scale;
+        }
+      }
     }
   }
 
@@ -160,8 +167,9 @@ POSE_HD void draw_row(acc* row, const Tables<acc>& tables, const Options& option
     }
   }
   if (options.combine == Combine::sum_clip) {
+    const acc most = static_cast<acc>(options.scale);
     for (int64_t x = 0; x < width; ++x) {
-      row[x] = row[x] < acc(1) ? row[x] : acc(1);
+      row[x] = row[x] < most ? row[x] : most;
     }
   }
 }

@@ -69,32 +69,31 @@ void draw_one(T* out, const Point<acc>& point, OffsetRow<acc>& row, acc radius, 
   const int32_t height = static_cast<int32_t>(shape.height);
   acc* inside = row.inside.data();
   acc* offset_x = row.x.data();
-  acc* offset_y = row.y.data();
   T* disc = out;
   T* map_x = out + shape.pixels();
   T* map_y = map_x + shape.pixels();
+  std::memset(static_cast<void*>(disc), 0, shape.pixels() * sizeof(T));
   simd_call([=] {
     for (int32_t x = 0; x < width; ++x) {
       offset_x[x] = (point.x - static_cast<acc>(x)) / radius;
     }
     for (int32_t y = 0; y < height; ++y) {
       const acc down = (point.y - static_cast<acc>(y)) / radius;
-      const bool meets = down <= acc(1) && down >= acc(-1);
-      for (int32_t x = 0; x < width; ++x) {
-        const acc across = offset_x[x];
-        inside[x] = meets && across * across + down * down <= acc(1) ? acc(1) : acc(0);
+      if (down <= acc(1) && down >= acc(-1)) {
+        for (int32_t x = 0; x < width; ++x) {
+          const acc across = offset_x[x];
+          inside[x] = across * across + down * down <= acc(1) ? acc(1) : acc(0);
+        }
+        store_row(disc + y * shape.width, width, inside);
       }
-      store_row(disc + y * shape.width, width, inside);
     }
     for (int32_t y = 0; y < height; ++y) {
       store_row(map_x + y * shape.width, width, offset_x);
     }
     for (int32_t y = 0; y < height; ++y) {
       const acc down = (point.y - static_cast<acc>(y)) / radius;
-      for (int32_t x = 0; x < width; ++x) {
-        offset_y[x] = down;
-      }
-      store_row(map_y + y * shape.width, width, offset_y);
+      const typename vec_of<acc>::type downs = down - typename vec_of<acc>::type{};
+      store_row(map_y + y * shape.width, width, [=](int64_t) { return downs; }, [=](int64_t) { return down; });
     }
   });
 }

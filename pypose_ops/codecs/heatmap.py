@@ -5,7 +5,7 @@ import math
 import torch
 
 from ..fields import offset_heatmaps
-from ..heatmaps import gaussian_heatmaps
+from ..heatmaps import gaussian_heatmaps, scaled_heatmaps
 from ..peaks import Peaks, decode_heatmaps
 from ._base import GaussianCodec, HeatmapCodec, cut_window, dark_for, mmpose_meets, mmpose_window
 
@@ -166,8 +166,8 @@ class MegviiHeatmap(HeatmapCodec):
         at = torch.floor(at) if self.parity is None else torch.trunc(at)
         weights, known = self.weights(at, visible, 0.0)
         if self.parity is None:
-            maps = gaussian_heatmaps(at, self.sigma, self.size, visible=known, dtype=dtype, **self.drawing)
-            return maps.mul_(255), weights
+            maps = scaled_heatmaps(at, self.sigma, self.size, 255, visible=known, dtype=dtype, **self.drawing)
+            return maps, weights
         return self._mirrored(at, known, dtype), weights
 
     def _mirrored(self, at, known, dtype):
