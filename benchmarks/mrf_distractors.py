@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pypose_ops.models import SpatialModel, full_edges, limb_edges, tree_edges
 
 from pypose_ops import gaussian_heatmaps
+from pypose_ops.models import SpatialModel, full_edges, limb_edges, tree_edges
 from pypose_ops.skeletons import COCO, FLIC, MPII
 
 SIDE = 64  # of the maps, pixels

@@ -10,7 +10,7 @@ from .backbones import backbone as make_backbone
 from .backbones import output_shape
 from .cascade import Cascade
 from .system import System
-from .torso import torso_diameters, torso_joints
+from .torso import torso_diameters, torso_joints, torso_option
 
 
 class DeepPose(System):
@@ -111,6 +111,10 @@ class DeepPose(System):
         self.register_buffer("displacement_mean", torch.zeros(later, num_joints, 2))
         self.register_buffer("displacement_factor", 0.1 * torch.eye(2).repeat(later, num_joints, 1, 1))
         self.register_buffer("log_diameter", torch.zeros(later, 2))
+
+    @classmethod
+    def options_of(cls, skeleton):
+        return torso_option(skeleton)
 
     def forward(self, images):
         return self.cascade(images)

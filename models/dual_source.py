@@ -9,7 +9,7 @@ from pypose_ops import Peaks, box_vote, crop_patches, decode_heatmaps, geometry
 from .backbones import backbone as make_backbone
 from .backbones import output_shape
 from .system import System
-from .torso import median_diameter, torso_diameters, torso_joints
+from .torso import median_diameter, torso_diameters, torso_joints, torso_option
 
 SOURCES = ("part", "body")
 
@@ -127,6 +127,10 @@ class DualSource(System):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
         self.register_buffer("diameter", torch.tensor(0.25 * self.input_size[0]))
+
+    @classmethod
+    def options_of(cls, skeleton):
+        return torso_option(skeleton)
 
     def forward(self, images, windows=None):
         windows = self.sliding_windows(images) if windows is None else windows

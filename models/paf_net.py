@@ -98,6 +98,10 @@ class PafNet(HeatmapSystem):
     def codec(self, images, maps):
         return JointsCodec(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
 
+    @classmethod
+    def options_of(cls, skeleton):
+        return {"limbs": [list(edge) for edge in skeleton.edges]}
+
     def forward(self, images):
         return self.cascade(images)
 

@@ -51,6 +51,11 @@ class System(nn.Module):
         super().__init__()
         self.num_joints, self.input_size = int(num_joints), tuple(input_size)
 
+    @classmethod
+    def options_of(cls, skeleton):
+        """The arguments that follow from a :class:`pypose_ops.skeletons.Skeleton`'s joints, where there are any."""
+        return {}
+
     def begin_phase(self, phase, batches):
         """Prepares one of ``phases``: which parameters are trained, and what is measured on the training data first.
 

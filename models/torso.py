@@ -4,8 +4,15 @@ import torch
 
 from pypose_ops import skeletons
 
-# Of the data sets whose joints are recognised by their number; AI Challenger has 14 as LSP, and must be named.
+# Of the data sets whose joints are recognised by their number. AI Challenger has 14 as LSP: see torso_option.
 _BY_COUNT = {len(s): s for s in (skeletons.LSP, skeletons.MPII, skeletons.COCO)}
+
+
+def torso_option(skeleton):
+    """``{"torso": ...}`` of a skeleton that has the two joints, else nothing."""
+    names = ("left_shoulder", "right_hip")
+    known = all(name in skeleton.joints for name in names)
+    return {"torso": [skeleton.joints.index(name) for name in names]} if known else {}
 
 
 def torso_joints(system, num_joints, torso=None):

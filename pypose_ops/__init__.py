@@ -1,6 +1,7 @@
 """Kernels for 2D human pose estimation as torch operators.
 
-Coordinates are ``(x, y)`` in pixels with pixel centres at integers, sizes are ``(height, width)``, maps ``(B, K, H, W)``.
+Coordinates are ``(x, y)`` in pixels with pixel centres at integers, sizes are ``(height, width)``, maps are
+``(B, K, H, W)``.
 Every operator exists for CPU and CUDA; :mod:`pypose_ops.reference` holds its definition in plain torch.
 """
 

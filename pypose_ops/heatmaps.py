@@ -62,7 +62,7 @@ def gaussian_heatmaps(
     deterministically; where people tie for the maximum the first gets the gradient. Twice differentiating is an error.
 
     Raises:
-        ValueError: sigma is a tensor that does not broadcast; size is not two positive integers; an unknown option name.
+        ValueError: sigma is a tensor that does not broadcast; size is not two positive integers; an unknown option.
         RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
 
     Example:

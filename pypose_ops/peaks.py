@@ -95,8 +95,8 @@ def decode_heatmaps(
       finite count as 0), the score its blurred value, the step the pixel's own offset times ``radius``.
 
     ``parity`` reproduces a peer's numbers, its faults included: steps are not limited (unless ``max_offset`` says so),
-    and those of ``"dark"`` and ``"dark_udp"`` are taken also where the Hessian is not negative definite. A map without a
-    peak still decodes to -1 with score 0. In full:
+    and those of ``"dark"`` and ``"dark_udp"`` are taken also where the Hessian is not negative definite. A map without
+    a peak still decodes to -1 with score 0. In full:
 
     - ``"mmpose"`` (1.x). ``"quarter"`` and ``"offset"``: only the above. ``"dark"``: the blur has zeros around the map,
       and peaks less than two pixels from the border stay. ``"dark_udp"``: zeros around the map too; the blurred map is
@@ -105,8 +105,8 @@ def decode_heatmaps(
       the 13 pixels, the same unless the blur moves the maximum away.)
     - ``"mmpose0"`` (0.x, and UDP's own code). ``"quarter"``: HRNet's border rule. ``"dark"``: as ``"mmpose"``.
       ``"dark_udp"``: as ``"mmpose"``, without the scaling, the blur with reflected borders (OpenCV's reflect-101).
-    - ``"hrnet"`` (and DarkPose). ``"quarter"``: both axes only for ``1 < x < W - 1`` and ``1 < y < H - 1``. ``"dark"``: as
-      ``"mmpose"``.
+    - ``"hrnet"`` (and DarkPose). ``"quarter"``: both axes only for ``1 < x < W - 1`` and ``1 < y < H - 1``. ``"dark"``:
+      as ``"mmpose"``.
     - ``"hf"`` (transformers' ViTPose). ``"dark_udp"``: as ``"mmpose0"``, but the blur has sigma 0.8 whatever
       ``kernel_size``, and its borders repeat the edge (SciPy's "reflect").
 
@@ -114,14 +114,14 @@ def decode_heatmaps(
         heatmaps (Tensor): ``(B, K, H, W)``, float16, bfloat16, float32 or float64, of any strides. ``H`` and ``W`` at
             least 1, at most 2^30 pixels per map. With ``"offset"`` ``(B, 3 K, H, W)``.
         refine (str): one of the above.
-        kernel_size (int, optional): of the blur of ``"dark"`` and ``"dark_udp"``, odd, 1 to 63; its weights are those of
-            ``cv2.getGaussianKernel(kernel_size, 0)``. Also the window of ``"centroid"``, and of ``"offset"``, there at
-            most 31. Default: that of ``sigma``, else 11, for ``"centroid"`` 7.
+        kernel_size (int, optional): of the blur of ``"dark"`` and ``"dark_udp"``, odd, 1 to 63; its weights are those
+            of ``cv2.getGaussianKernel(kernel_size, 0)``. Also the window of ``"centroid"``, and of ``"offset"``, there
+            at most 31. Default: that of ``sigma``, else 11, for ``"centroid"`` 7.
         sigma (float, optional): that the targets were drawn with, in heatmap pixels, instead of ``kernel_size``: 3 for
             sigma 1, 7 for 1.5, 11 for 2, 17 for 3, the nearest odd number on the line between them.
         parity (str, optional): a peer to agree with, see above.
-        radius (float, optional): of the discs of ``"offset"``, in heatmap pixels: what an offset of 1 means. Required there;
-            MMPose's is ``0.0546875 * max(H, W)``.
+        radius (float, optional): of the discs of ``"offset"``, in heatmap pixels: what an offset of 1 means. Required
+            there; MMPose's is ``0.0546875 * max(H, W)``.
         flipped (Tensor, optional): the maps of the mirrored image, as the net gave them, with shape, dtype and device
             of ``heatmaps``. They are mirrored back and averaged with ``heatmaps`` on the fly. On CUDA at most 1024
             joints.
@@ -133,13 +133,13 @@ def decode_heatmaps(
             heatmap pixels to image pixels, applied to the coordinates.
         max_offset (float, optional): the longest refinement step, in heatmap pixels; longer ones are scaled back to it.
             None for no limit. Default: 1, for ``"offset"`` ``radius``, none with ``parity``.
-        return_covariance (bool): also return the covariance -H^-1 of the Gaussian that ``"dark"`` or ``"dark_udp"`` sees in
-            the blurred map, through ``transform``.
+        return_covariance (bool): also return the covariance -H^-1 of the Gaussian that ``"dark"`` or ``"dark_udp"``
+            sees in the blurred map, through ``transform``.
 
     Returns:
-        Peaks: ``coords (B, K, 2)``, ``(x, y)`` in heatmap pixels with pixel centres at integers, or in image pixels with
-        ``transform``; ``scores (B, K)``, the maps' values at the peaks. Both contiguous, float32 (float64 for float64
-        maps), computed in that type. They are not differentiable. :class:`PeaksWithCovariance` with
+        Peaks: ``coords (B, K, 2)``, ``(x, y)`` in heatmap pixels with pixel centres at integers, or in image pixels
+        with ``transform``; ``scores (B, K)``, the maps' values at the peaks. Both contiguous, float32 (float64 for
+        float64 maps), computed in that type. They are not differentiable. :class:`PeaksWithCovariance` with
         ``return_covariance``.
 
     Raises:

@@ -22,8 +22,8 @@ def decode_simcc(
 ):
     """Finds the highest bin of every joint's x and y (Li et al., "SimCC", ECCV 2022).
 
-    The highest is the highest finite bin, the first of several equal ones. The score is the lower of the two bins'. A joint
-    with an axis without a positive finite bin decodes to coordinates -1, also with ``transform``, and score 0.
+    The highest is the highest finite bin, the first of several equal ones. The score is the lower of the two bins'. A
+    joint with an axis without a positive finite bin decodes to coordinates -1, also with ``transform``, and score 0.
 
     ``refine="dark"`` blurs each vector and takes one Newton step on its logarithm, from differences two bins wide
     (SimCC-DARK). Near the ends the differences are those around the nearest bin that has two to each side, and the blur
@@ -32,8 +32,8 @@ def decode_simcc(
     blurred bins that the step needs are computed.
 
     Args:
-        x, y (Tensor): ``(B, K, W * split_ratio)`` and ``(B, K, H * split_ratio)``, the scores of the bins, float16, bfloat16,
-            float32 or float64, of any strides. Bin ``i`` stands for coordinate ``i / split_ratio``.
+        x, y (Tensor): ``(B, K, W * split_ratio)`` and ``(B, K, H * split_ratio)``, the scores of the bins, float16,
+            bfloat16, float32 or float64, of any strides. Bin ``i`` stands for coordinate ``i / split_ratio``.
         split_ratio (float): bins per pixel.
         refine (str): ``"none"`` or ``"dark"``.
         sigma (float or (float, float)): that the labels were drawn with, in bins, for x and y: the blur has
@@ -43,12 +43,12 @@ def decode_simcc(
             zeros around the vector; the blurred vector is scaled back to the height of the peak and clamped to
             [0.001, 50]; at the ends the outermost logarithms are repeated; 1e-9 is added to the second difference.
             (MMPose scales by the whole vector's maximum, here it is that of the five bins.)
-        transform (Tensor, optional): ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64: affine, applied to the coordinates.
+        transform (Tensor, optional): ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64: affine, of the coordinates.
         max_offset (float, optional): the longest step, in pixels; None for no limit. Default: 1, none with ``parity``.
 
     Returns:
-        Peaks: ``coords (B, K, 2)``, in pixels, and ``scores (B, K)``; float32 (float64 for float64 vectors). They are not
-        differentiable.
+        Peaks: ``coords (B, K, 2)``, in pixels, and ``scores (B, K)``; float32 (float64 for float64 vectors). They are
+        not differentiable.
 
     Raises:
         ValueError: an unknown name, a sigma that is not positive.

@@ -36,7 +36,8 @@ def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, retu
         window (int, optional): only the ``window`` x ``window`` pixels (odd) around the highest pixel count, those that
             are in the map; the gradient does not see that the window moves. None: all pixels.
         normalized (str, optional): coordinates from -1 to 1 over the map: ``"centers"``, pixel centres at
-            ``(2 i + 1) / n - 1`` (DSNT, Nibali et al. 2018), or ``"corners"``, ``2 i / (n - 1) - 1`` (kornia). None: pixels.
+            ``(2 i + 1) / n - 1`` (DSNT, Nibali et al. 2018), or ``"corners"``, ``2 i / (n - 1) - 1`` (kornia).
+            None: pixels.
         return_variance (bool): also return the variance, in squared units of the coordinates, differentiable as well.
 
     Returns:

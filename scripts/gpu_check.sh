@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# scripts/gpu_check.sh [--out DIR] [STEP...]: builds, tests and times this checkout on a machine with an NVIDIA GPU, without
+# scripts/gpu_check.sh [OUT] [STEP...]: builds, tests and times this checkout on a machine with an NVIDIA GPU, without
 # network.
 #
 # STEPs, in the order of the list below; without any, all of them. A machine that is lent for ten minutes a call takes them
@@ -16,19 +16,19 @@
 #   fuzz        scripts/fuzz.py --device cuda
 #   benchmarks  pytest benchmarks on cuda, as json, table and picture
 #
-# DIR (default out/gpu) gets gpu_check.log and benchmarks.{json,md,png}. A step that fails or runs out of its time makes the
-# exit status 1; the steps after it still run. Of the tests only those on `cuda` run (-k cuda): the others need no GPU.
+# OUT (default out/gpu; a first word that is no STEP) gets gpu_check.log and benchmarks.{json,md,png}. A step that fails or
+# runs out of its time makes the exit status 1; the steps after it still run. Of the tests only those on `cuda` run (-k cuda): the others need no GPU.
 # LIMIT: seconds that all steps together may take (default 570); a step gets what is left of it, at most its own limit.
 # PYTHON: the interpreter (default python3). PYPOSE_OPS_REQUIRE_CUDA=0: a rehearsal on a machine without a GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-OUT=out/gpu
-if [[ ${1:-} == --out ]]; then
-  OUT=${2:?--out needs a folder}
-  shift 2
-fi
 ALL=(values torch memcheck races fuzz benchmarks)
+OUT=out/gpu
+if (($#)) && [[ " ${ALL[*]} " != *" $1 "* ]]; then
+  OUT=$1
+  shift
+fi
 STEPS=("${@:-${ALL[@]}}")
 for name in "${STEPS[@]}"; do
   if [[ " ${ALL[*]} " != *" $name "* ]]; then

@@ -7,10 +7,10 @@ from dataclasses import fields
 import numpy as np
 import torch
 from PIL import Image
-from pypose_ops.models import Batch
 from scipy.io import loadmat
 
 from pypose_ops import crop_patches, geometry, metrics, skeletons
+from pypose_ops.models import Batch
 
 TORSO = tuple(skeletons.LSP.joints.index(name) for name in ("left_shoulder", "right_hip"))
 

@@ -45,7 +45,7 @@ def copy_schemas(source, target):
 
 
 def stand_in(operator, source):
-    """A function that calls the operator of the same name in the namespace ``source``, or says that it has no kernel."""
+    """A function that calls the operator of the same name in the namespace ``source``, or says it has no kernel."""
     name = operator._schema.name.split("::")[1]
     overload = operator._overloadname
     qualified = f"{source}::{name}" + ("" if overload == "default" else f".{overload}")
@@ -64,7 +64,7 @@ def stand_in(operator, source):
 
 @contextlib.contextmanager
 def kernels_from(source, target):
-    """While active, the CPU kernels of the namespace ``target`` are those of ``source``; only HOST_OPERATORS keep theirs."""
+    """While active, the CPU kernels of the namespace ``target`` are those of ``source``; HOST_OPERATORS keep theirs."""
     library = torch.library.Library(target, "IMPL", "CPU")
     try:
         with warnings.catch_warnings():

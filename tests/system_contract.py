@@ -1,9 +1,9 @@
 """What every pose system of ``pypose_ops.models`` must do, checked the same way."""
 
 import torch
-from pypose_ops.models import Batch
 
 from pypose_ops import skeletons
+from pypose_ops.models import Batch
 
 
 def some_people(system, count=3, joints=14):

@@ -60,7 +60,9 @@ MODES = {
 }
 SAMPLES = [
     *(
-        Sample(f"{refine} of {parity}", (MAPS,), {"refine": refine, "parity": parity}, traced=parity in ("hf", "mmpose"))
+        Sample(
+            f"{refine} of {parity}", (MAPS,), {"refine": refine, "parity": parity}, traced=parity in ("hf", "mmpose")
+        )
         for refine, parities in MODES.items()
         for parity in parities
     ),
@@ -119,7 +121,7 @@ BAD = [
     bad("kernel and sigma", "give kernel_size or sigma", error=ValueError, kernel_size=3, sigma=1),
     bad("sigma 0", "sigma must be positive and finite", error=ValueError, sigma=0),
     bad("sigma NaN", "sigma must be positive and finite", error=ValueError, sigma=NAN),
-    bad("covariance of quarter", "return_covariance is for", error=ValueError, refine="quarter", return_covariance=True),
+    bad("quarter covariance", "return_covariance is for", error=ValueError, refine="quarter", return_covariance=True),
     bad("radius of dark", "radius is for refine 'offset'", error=ValueError, radius=2.0),
     bad("no radius", "radius is required", COMBINED, ValueError, refine="offset"),
     bad("radius 0", "radius must be positive and finite", COMBINED, **OFFSET | {"radius": 0.0}),

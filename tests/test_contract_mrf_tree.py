@@ -80,8 +80,8 @@ MAX_SAMPLES = [
 WIDE = (300 * randn(2, 4, 6, 5), CHAIN, springs(CHAIN, weight=30.0))
 SUM_SAMPLES = [
     *SAMPLES,
-    # float32 keeps logarithms in the thousands to 2e-4: so much of every probability, and twice the weight times that of
-    # the gradients of the means.
+    # float32 keeps logarithms in the thousands to 2e-4: so much of every probability, and twice the weight times that
+    # of the gradients of the means.
     Sample("wide range", WIDE, grad=GRAD, tolerances={torch.float32: (1e-3, 0.1)}),
 ]
 

@@ -281,9 +281,7 @@ def test_flip_merge_by_hand(device):
     flipped = torch.tensor([[[[0.4, 0.0, 0.0, 0.6]], [[0.0, 0.9, 0.0, 0.0]]]])
     # Joint 0 takes the mirrored map of joint 1: 0 0 .9 0 (shifted 0 0 0 .9); joint 1 that of joint 0: .6 0 0 .4
     # (shifted .6 .6 0 0).
-    coords, scores = decode_heatmaps(
-        maps.to(device), refine="none", flipped=flipped.to(device), flip_pairs=[(0, 1)]
-    )
+    coords, scores = decode_heatmaps(maps.to(device), refine="none", flipped=flipped.to(device), flip_pairs=[(0, 1)])
     assert coords.tolist() == [[[2, 0], [0, 0]]]
     assert scores.flatten().tolist() == pytest.approx([0.5, 0.55])
     coords, scores = decode_heatmaps(

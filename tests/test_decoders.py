@@ -67,9 +67,7 @@ def udp_step(blurred, x, y):
     dy = 0.5 * (h[y + 1, x] - h[y - 1, x])
     dxx = h[y, x + 1] - 2 * center + h[y, x - 1]
     dyy = h[y + 1, x] - 2 * center + h[y - 1, x]
-    dxy = 0.5 * (
-        h[y + 1, x + 1] - h[y, x + 1] - h[y + 1, x] + 2 * center - h[y, x - 1] - h[y - 1, x] + h[y - 1, x - 1]
-    )
+    dxy = 0.5 * (h[y + 1, x + 1] - h[y, x + 1] - h[y + 1, x] + 2 * center - h[y, x - 1] - h[y - 1, x] + h[y - 1, x - 1])
     hessian = np.array([[dxx, dxy], [dxy, dyy]]) + 1.1920929e-07 * np.eye(2)
     return -np.linalg.solve(hessian, [dx, dy])
 
@@ -162,7 +160,7 @@ def test_a_hot_pixel_in_each_corner(device, refine):
             assert decode_one(spots(9, 12, (x, y, 1.0)), device, refine=refine) == [x, y]
 
 
-# ---- parabola, centroid, sigma, covariance by hand --------------------------------------------------------------------
+# ---- parabola, centroid, sigma, covariance by hand -------------------------------------------------------------------
 
 
 def test_parabola_by_hand(device):
@@ -175,7 +173,7 @@ def test_parabola_by_hand(device):
 
 
 def test_centroid_by_hand(device):
-    # Weights 1 at (3, 3), 0.5 at (5, 3), 0.25 at (3, 4); the negative one and the ones outside of the window do not count.
+    # Weights 1 at (3, 3), 0.5 at (5, 3), 0.25 at (3, 4); the negative one and those outside of the window do not count.
     maps = spots(9, 9, (3, 3, 1), (5, 3, 0.5), (3, 4, 0.25), (2, 2, -5), (7, 7, 0.5), (4, 4, NAN))
     want = [3 + 2 * 0.5 / 1.75, 3 + 0.25 / 1.75]
     assert decode_one(maps, device, refine="centroid") == pytest.approx(want)
@@ -221,9 +219,7 @@ def test_offset_maps_by_hand(device):
     assert scores.item() == pytest.approx(0.25)  # the middle tap of 3, squared
     assert decode_one(maps, device, refine="offset", radius=4, kernel_size=1, max_offset=0.0) == [4, 3]
     flipped = maps.flip(-1) * torch.tensor([1, -1, 1])[:, None, None]
-    both = decode_one(
-        maps, device, refine="offset", radius=4, kernel_size=1, flipped=flipped.to(device), flip_pairs=[]
-    )
+    both = decode_one(maps, device, refine="offset", radius=4, kernel_size=1, flipped=flipped.to(device), flip_pairs=[])
     assert both == [5.0, 2.5]
 
 

@@ -90,7 +90,7 @@ def test_nan_a_changed_input_and_a_refusal_are_noticed(monkeypatch):
     assert "is nan" in check.Check(call).failure()
 
     def writes(**arguments):
-        arguments["keypoints"].detach().add_(1)
+        arguments["keypoints"].detach()[:1].add_(1)  # a repeated row is written once
         return right(**arguments)
 
     monkeypatch.setattr(pypose_ops, "offset_heatmaps", writes)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from pypose_ops.models import backbones
 
 

@@ -7,15 +7,15 @@ import re
 import numpy as np
 import pytest
 import torch
-from pypose_ops.models import Batch, build, load_checkpoint, mmpose
-from pypose_ops.models.backbones import VGG, ResNet
-from pypose_ops.models.mmpose import MMPoseCPM, MMPoseDeepPose, MMPoseHourglass
-from pypose_ops.models.weights import save_weights
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from pypose_ops import decode_heatmaps, skeletons
 from pypose_ops.commands import InputError
+from pypose_ops.models import Batch, build, load_checkpoint, mmpose
+from pypose_ops.models.backbones import VGG, ResNet
+from pypose_ops.models.mmpose import MMPoseCPM, MMPoseDeepPose, MMPoseHourglass
+from pypose_ops.models.weights import save_weights
 
 
 def bn(name, width):

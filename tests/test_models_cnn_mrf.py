@@ -3,10 +3,10 @@
 import pytest
 import torch
 from overfit import lsp_people, overfit, results
-from pypose_ops.models.cnn_mrf import CnnMrf, local_contrast
 from system_contract import check_compile, check_phases, check_poses, count, some_people
 
 from pypose_ops import gaussian_heatmaps, models, skeletons
+from pypose_ops.models.cnn_mrf import CnnMrf, local_contrast
 
 TINY = {"input_size": (48, 40), "channels": (4, 6, 8), "wide": (12, 10), "norm": True, "contrast": None, "sigma": 1.0}
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from data_files import lsp_folder, picture, write_json
 from PIL import Image
+
+from pypose_ops import Peaks
 from pypose_ops.models import SYSTEMS, System
 from pypose_ops.models.__main__ import main
 from pypose_ops.models.weights import save_weights
-
-from pypose_ops import Peaks
 
 
 class Bright(System):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from data_files import coco_file, coco_person, lsp_folder
-from pypose_ops.models.crops import DRAWS, Augmentation, Crops
-from pypose_ops.models.data import open_dataset
-from pypose_ops.models.loading import People, eval_loader, train_loader
 from tiny_system import Tiny
 
 from pypose_ops import skeletons
+from pypose_ops.models.crops import DRAWS, Augmentation, Crops
+from pypose_ops.models.data import open_dataset
+from pypose_ops.models.loading import People, eval_loader, train_loader
 
 STILL = {f: 0.0 for f in ("scale", "rotation", "shift", "flip", "half_body", "colour")}
 JOINTS = skeletons.LSP.flip_index

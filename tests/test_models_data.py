@@ -10,9 +10,9 @@ import pytest
 import scipy.io
 import torch
 from data_files import coco_file, coco_person, lsp_folder, picture, write_json
-from pypose_ops.models.data import PictureError, hold_out, joined, open_dataset
 
 from pypose_ops.commands import InputError
+from pypose_ops.models.data import PictureError, hold_out, joined, open_dataset
 from pypose_ops.skeletons import AIC, COCO, LSP, MPII
 
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from overfit import lsp_people, overfit, results
-from pypose_ops.models.deeppose import DeepPose, PoseRefine
 from system_contract import check_compile, check_phases, check_poses, count, some_people
 from torch import nn
 
 from pypose_ops import geometry, models
+from pypose_ops.models.deeppose import DeepPose, PoseRefine
 
 TINY = {"input_size": (64, 48), "patch_size": (32, 32), "backbone": "resnet18", "width": 0.1, "hidden": ()}
 

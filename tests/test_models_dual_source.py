@@ -3,10 +3,10 @@
 import pytest
 import torch
 from overfit import lsp_people, overfit, results
-from pypose_ops.models.dual_source import DualSource, centers_and_scales, fuse_windows, squares
 from system_contract import check_compile, check_phases, check_poses, count, some_people
 
 from pypose_ops import geometry, models
+from pypose_ops.models.dual_source import DualSource, centers_and_scales, fuse_windows, squares
 
 TINY = {
     "input_size": (64, 48),

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from pypose_ops.models import Batch, build
-from pypose_ops.models.layers import Hourglass, RegressionHead, Residual
 from torch import nn
 
 from pypose_ops import gaussian_heatmaps, part_affinity_fields, skeletons
 from pypose_ops.geometry import flip_keypoints
+from pypose_ops.models import Batch, build
+from pypose_ops.models.layers import Hourglass, RegressionHead, Residual
 
 NAMES = ("stacked_hourglass", "cpm", "paf_net", "part_heatmap_regression")
 K = 14

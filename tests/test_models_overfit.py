@@ -2,6 +2,7 @@
 
 import pytest
 from overfit import lsp_people, overfit, results
+
 from pypose_ops.models import build
 
 # Steps of four people in each phase, and the rate.

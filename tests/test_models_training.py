@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from data_files import lsp_folder, write_json
-from pypose_ops.models import SYSTEMS, build
-from pypose_ops.models.weights import load_weights, save_weights
 from tiny_system import register
+
+from pypose_ops import skeletons
+from pypose_ops.models import SYSTEMS, build, system_class
+from pypose_ops.models.weights import load_weights, save_weights
 
 pytest.importorskip("lightning")
 
@@ -80,6 +82,15 @@ def test_a_run_leaves(whole):
     # The first phase does not touch the second stage, and the other way round.
     first, last = weights(whole, "phase-0-coarse.safetensors"), weights(whole)
     assert all(torch.equal(first[n], last[n]) == n.startswith("coarse") for n in first)
+
+
+def test_joints_are_found_by_name_not_by_number():
+    aic = skeletons.AIC
+    for name in ("deeppose", "dual_source"):
+        system = build(name, len(aic), "compact", **system_class(name).options_of(aic))
+        assert [aic.joints[k] for k in system.torso] == ["left_shoulder", "right_hip"]
+    assert build("paf_net", len(aic), "compact", **system_class("paf_net").options_of(aic)).limbs == list(aic.edges)
+    assert system_class("cpm").options_of(aic) == {}
 
 
 @pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "tiny"])

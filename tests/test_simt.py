@@ -7,10 +7,9 @@ import sys
 import threading
 
 import pytest
+import simt_device
 import torch
 from simt.build import SELFTEST, build
-
-import simt_device
 
 SIMT = pathlib.Path(__file__).resolve().parent / "simt"
 ORDERS = ("ascending", "descending", "shuffle:0", "shuffle:1")
@@ -49,7 +48,9 @@ def test_shuffle(ops, order, kind, width):
         assert torch.equal(out, values[torch.tensor(warps).flatten()])
 
 
-@pytest.mark.parametrize("dtype", (torch.int8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64))
+@pytest.mark.parametrize(
+    "dtype", (torch.int8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+)
 def test_shuffle_moves_bits_of_every_type(ops, dtype):
     values = torch.linspace(-100, 100, 64).to(dtype)
     assert torch.equal(ops.shuffle(values, 3, 1, 32), values.reshape(-1, 2).flip(1).flatten())
@@ -165,10 +166,17 @@ def test_unknown_order_is_refused(ops, monkeypatch):
         (0, r"__syncthreads while others wait at .*faults\.cu:\d+ in block \(0, 0, 0\), thread \(\d+, 0, 0\)"),
         (1, r"__syncthreads while others wait at .*faults\.cu:\d+ in block"),
         (2, "__syncwarp with a mask that excludes the calling lane in block"),
-        (3, r"deadlock in block \(0, 0, 0\): 64 threads \(0, 2, 4, \.\.\.\) wait in __ballot_sync with mask 0x55555557"),
+        (
+            3,
+            r"deadlock in block \(0, 0, 0\): 64 threads \(0, 2, 4, \.\.\.\) wait in __ballot_sync with mask 0x55555557",
+        ),
         (4, r"__trap in block \(0, 0, 0\), thread \(5, 0, 0\)"),
         (5, "width must be 1, 2, 4, 8, 16 or 32"),
-        (6, r"deadlock in block \(0, 0, 0\): 127 threads .* wait at __syncthreads, .*; 1 threads \(3\) wait in __syncwarp"),
+        (
+            6,
+            r"deadlock in block \(0, 0, 0\): 127 threads .* wait at __syncthreads, .*; "
+            r"1 threads \(3\) wait in __syncwarp",
+        ),
     ),
 )
 def test_misuse_is_reported(ops, order, kind, message):
@@ -336,7 +344,8 @@ def test_sanitizer_passes_clean_kernels():
     code, output = call_sanitized(
         "ops.neighbour_sum(x, True); ops.reverse(x, True); ops.barriers(i[:100]); ops.fresh_shared(i); "
         "ops.shuffle(x, 3, 1, 32); ops.divergent(i); ops.collectives(i[:32], 255); "
-        "maps = torch.randn(50, 64, 48); assert torch.equal(ops.argmax(maps), maps.flatten(1).argmax(1)); print('clean')"
+        "maps = torch.randn(50, 64, 48); assert torch.equal(ops.argmax(maps), maps.flatten(1).argmax(1)); "
+        "print('clean')"
     )
     assert (code, output) == (0, "clean\n")
 

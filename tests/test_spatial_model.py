@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from pypose_ops.models import SpatialModel, full_edges, limb_edges, tree_edges
 
 from pypose_ops import gaussian_heatmaps
+from pypose_ops.models import SpatialModel, full_edges, limb_edges, tree_edges
 from pypose_ops.skeletons import COCO, MPII
 
 SIZE = (24, 20)

@@ -3,10 +3,10 @@
 import sys
 
 import torch
-from pypose_ops.models import SYSTEMS, System
 from torch import nn
 
 from pypose_ops import gaussian_heatmaps, soft_argmax
+from pypose_ops.models import SYSTEMS, System
 from pypose_ops.peaks import Peaks
 
 

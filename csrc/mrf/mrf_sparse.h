@@ -47,10 +47,11 @@ struct Frame {
     f.reach_x = shape.reach_x;
     f.rows = 2 * f.reach_y + 1;
     f.columns = 2 * f.reach_x + 1;
-    // As many accumulators as the processor has registers for; a narrow prior reaches few outputs.
+    // As many accumulators as the processor has registers for; a narrow prior reaches few outputs, but two vectors share
+    // the strips beside them.
     const int64_t most = has_wide_registers() ? 4 : 2;
     const int64_t needed = (f.width + lanes - 1) / lanes;
-    const int64_t useful = std::max<int64_t>(1, std::min(most, f.columns / lanes));
+    const int64_t useful = std::max<int64_t>(2, std::min(most, f.columns / lanes));
     const int64_t blocks = (needed + useful - 1) / useful;
     f.vecs = static_cast<int>((needed + blocks - 1) / blocks);
     f.block = f.vecs * lanes;

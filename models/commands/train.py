@@ -21,7 +21,7 @@ from pathlib import Path
 from pypose_ops.commands import InputError
 from pypose_ops.skeletons import SKELETONS
 
-from .. import SYSTEMS, build
+from .. import SYSTEMS, build, system_class
 from ..crops import Augmentation
 from ..data import PictureError, hold_out, joined, open_dataset
 from ..weights import load_tensors, load_weights, save_weights
@@ -99,7 +99,8 @@ def recipe_of(args):
 
 def system_of(args, skeleton):
     """The module, and what its weight files say about it."""
-    options = {}
+    # AI Challenger has as many joints as LSP: what depends on their names follows from the skeleton.
+    options = system_class(args.system).options_of(skeleton)
     for text in args.set:
         name, equals, value = text.partition("=")
         try:

@@ -13,8 +13,8 @@ class CPMHeatmap(GaussianCodec):
     """The maps of convolutional pose machines (Wei et al., CVPR 2016): people summed and clipped, then the background.
 
     ``align="center"``; the last of the ``K + 1`` maps is 1 minus the highest of the others. Stage 1 of a CPM is trained
-    on all people, the others on the person in the centre: ``encode(keypoints)`` and ``encode(keypoints[:, :1])``. Decoded by
-    DARK with the blur that fits ``sigma``, below 1.5 with UDP's narrower differences.
+    on all people, the others on the person in the centre: ``encode(keypoints)`` and ``encode(keypoints[:, :1])``.
+    Decoded by DARK with the blur that fits ``sigma``, below 1.5 with UDP's narrower differences.
 
     ``parity="cpm"``: each blob ends where it falls below ``exp(-4.6052)``, about 0.01.
 

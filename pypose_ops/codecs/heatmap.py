@@ -16,8 +16,8 @@ class MSRAHeatmap(GaussianCodec):
     """Gaussian maps of Xiao et al. (ECCV 2018) and, ``unbiased``, of DARK (Zhang et al., CVPR 2020); ``align="index"``.
 
     Biased maps have their blob on the nearest pixel, up to three sigmas from it, and are decoded by the quarter offset;
-    unbiased ones have it at the exact place, all over the map, and are decoded by DARK (below sigma 1.5 with UDP's narrower
-    differences), within 0.01 map pixels where ``blur_kernel_size`` fits ``sigma``, at the borders too.
+    unbiased ones have it at the exact place, all over the map, and are decoded by DARK (below sigma 1.5 with UDP's
+    narrower differences), within 0.01 map pixels where ``blur_kernel_size`` fits ``sigma``, at the borders too.
 
     ``parity="mmpose"``: where 3 sigma is not an integer, the window and with it the blob of joints near the left and
     the upper border is a pixel off; joints at -0.5 and below are rounded towards 0; a joint whose window ends right at

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 
 from ..peaks import REFINES, Peaks, PeaksWithCovariance, flip_permutation, kernel_size_of
 
-
 _RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
 
 

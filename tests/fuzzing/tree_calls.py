@@ -1,6 +1,7 @@
 """Calls of the exact inference on trees of joints."""
 
 import numpy as np
+import torch
 
 from .calls import Call, operator
 from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
@@ -30,7 +31,11 @@ def tree_call(draw, name):
         "root": draw.integer(0, joints - 1),
     }
     grad = () if draw.strange else tuple(n for n in ("unary", "deformation") if draw.chance(0.3))
-    return Call(name, arguments, grad, dtype, {"unary": 0.0, "deformation": 0.0})
+    # A score is a difference of costs and has their rounding: a weight of 1e3 and a mean 1e3 pixels away cost 1e9.
+    finite = np.where(np.isfinite(springs), np.abs(springs), 0.0)
+    cost = float((finite[:, 2:] * (finite[:, :2] + max(size)) ** 2).max(initial=0.0)) * max(joints - 1, 1)
+    lost = 8 * cost * (2.0**-53 if dtype == torch.float64 else 2.0**-24)
+    return Call(name, arguments, grad, dtype, {"unary": 0.0, "deformation": 0.0}, lost=lost)
 
 
 @operator("max_product", whole="all")
