@@ -40,35 +40,55 @@ struct Workspace {
   }
 };
 
+// Row t of the gradient, divided by the sum of the terms that share_terms takes from it: that of rounded logarithms is
+// not 1, but off by their size times the rounding. row is memory of a row.
+template <typename acc>
+void normalise_terms(
+    acc* grad, acc* row, const Padded<acc>& in, const Padded<acc>& message, const CostTable<acc>& table, int64_t t) {
+  const acc* to = message.row(t);
+  const int64_t columns = in.columns;
+  std::fill(row, row + columns, acc(0));
+  for (int64_t s = 0; s < in.rows; ++s) {
+    const acc weight = table.log_weight[table.at(s, t)];
+    const acc* from = in.row(s);
+    simd_call([=] {
+      for (int64_t x = 0; x < columns; ++x) {
+        row[x] += simd::exp(from[x] + weight - offset_of(to[x]));
+      }
+    });
+  }
+  for (int64_t x = 0; x < columns; ++x) {
+    grad[x] = row[x] > 0 ? grad[x] / row[x] : acc(0);
+  }
+}
+
 // What the targets of a column give, relative to their sums: grad_out(t) / sum(t) with sum as in sum_product_cpu.h, so that
-// the source s receives  exp(in(s) - peak) times the sum over t of weight(s - t) of it. Rows where a sum is not safe give
-// nothing here; their numbers are added to `unsafe`.
+// the source s receives  exp(in(s) - peak) times the sum over t of weight(s - t) of it, and all sources together what
+// arrived. Rows where a sum is not safe give nothing here; their numbers are added to `unsafe`.
 template <typename acc>
 void divide_gradients(
-    Padded<acc>& out, std::vector<int64_t>& unsafe, const Padded<acc>& grad_out, const Padded<acc>& message,
-    const std::vector<acc>& peaks, acc largest) {
+    Padded<acc>& out, std::vector<int64_t>& unsafe, const Padded<acc>& grad_out, const Padded<acc>& exponentials,
+    const SpringTable<acc>& table, const std::vector<acc>& peaks) {
   const acc* peak = peaks.data();
-  const acc safe = std::log(kSafeSum<acc>);
-  for (int64_t t = 0; t < out.rows; ++t) {
+  weigh_down(out, exponentials, table, [&](int64_t t) {
     const acc* grad = grad_out.row(t);
-    const acc* from = message.row(t);
     acc* to = out.row(t);
-    acc lowest = 0;
+    acc lowest = 1;
     const int64_t columns = out.columns;
-    simd_call([&, grad, from, to, peak, columns] {
-      acc least = 0;
+    simd_call([&, grad, to, peak, columns] {
+      acc least = 1;
       for (int64_t x = 0; x < columns; ++x) {
-        const acc logarithm = is_possible(peak[x]) ? from[x] - peak[x] - largest : acc(0);
-        least = logarithm < least ? logarithm : least;
-        to[x] = is_possible(peak[x]) ? grad[x] * simd::exp(-logarithm) : acc(0);
+        const acc sum = is_possible(peak[x]) ? to[x] : acc(1);
+        least = sum < least ? sum : least;
+        to[x] = is_possible(peak[x]) ? grad[x] / sum : acc(0);
       }
       lowest = least;
     });
-    if (!(lowest >= safe)) {
+    if (!(lowest >= kSafeSum<acc>)) {
       unsafe.push_back(t);
       std::fill(to, to + columns, acc(0));
     }
-  }
+  });
 }
 
 // total, first, second += what row t gives to row s, term by term: the gradient, times the stretch, times its square.
@@ -94,16 +114,19 @@ void share_terms(
 }
 
 // grad_in(s) = sum over t of grad_out(t) exp(in(s) - cost(s, t) - message(t)) in every column; partial receives the sums of
-// gradient times stretch and times squared stretch. exponentials are those of `in`, divided is memory.
+// gradient times stretch and times squared stretch. exponentials and divided are memory; grad_out is written to.
 template <typename acc>
 void share_down(
-    Padded<acc>& grad_in, const Padded<acc>& grad_out, const Padded<acc>& in, const Padded<acc>& message,
+    Padded<acc>& grad_in, Padded<acc>& grad_out, const Padded<acc>& in, const Padded<acc>& message,
     const SpringTable<acc>& table, Workspace<acc>& w, Padded<acc>& exponentials, Padded<acc>& divided,
     double* partial) {
   const int64_t n = in.rows;
   std::vector<int64_t> unsafe;
   take_exponentials(exponentials, w.passes.scratch.peaks, in);
-  divide_gradients(divided, unsafe, grad_out, message, w.passes.scratch.peaks, table.largest);
+  divide_gradients(divided, unsafe, grad_out, exponentials, table, w.passes.scratch.peaks);
+  for (const int64_t t : unsafe) {
+    normalise_terms(grad_out.row(t), w.passes.scratch.row.data(), in, message, table.cost, t);
+  }
   for (int64_t s = 0; s < n; ++s) {
     acc* const sums[3] = {grad_in.row(s), w.sums.row(0), w.sums.row(1)};
     const int64_t base = n - 1 - s;
@@ -131,7 +154,8 @@ void share_down(
   }
 }
 
-// out = the gradient of the beliefs: of the log-marginals, and of the partition at the root.
+// out = the gradient of the beliefs: of the log-marginals, and of the partition at the root. The marginals are made to
+// add up to 1: those of rounded logarithms do not.
 template <typename acc>
 void fill_beliefs(
     acc* out, const acc* grad, const acc* grad_partition, const acc* log_marginals, int64_t root, const Shape& s) {
@@ -140,15 +164,21 @@ void fill_beliefs(
       const acc* from = grad + map * s.pixels();
       const acc* logs = log_marginals + map * s.pixels();
       acc* to = out + map * s.pixels();
-      double sum = 0;
-      for (int64_t i = 0; i < s.pixels(); ++i) {
-        sum += is_possible(logs[i]) ? static_cast<double>(from[i]) : 0.0;
-      }
-      const acc rest =
-          (map % s.joints == root ? grad_partition[map / s.joints] : acc(0)) - static_cast<acc>(sum);
       simd_call([=] {
         for (int64_t i = 0; i < s.pixels(); ++i) {
-          to[i] = is_possible(logs[i]) ? from[i] + rest * simd::exp(logs[i]) : acc(0);
+          to[i] = simd::exp(logs[i]);
+        }
+      });
+      double sum = 0, total = 0;
+      for (int64_t i = 0; i < s.pixels(); ++i) {
+        sum += is_possible(logs[i]) ? static_cast<double>(from[i]) : 0.0;
+        total += static_cast<double>(to[i]);
+      }
+      const double arrived = map % s.joints == root ? static_cast<double>(grad_partition[map / s.joints]) : 0.0;
+      const acc rest = total > 0 ? static_cast<acc>((arrived - sum) / total) : acc(0);
+      simd_call([=] {
+        for (int64_t i = 0; i < s.pixels(); ++i) {
+          to[i] = is_possible(logs[i]) ? from[i] + rest * to[i] : acc(0);
         }
       });
     }

@@ -20,6 +20,18 @@ __device__ __forceinline__ acc share_line(
   return total;
 }
 
+// What a target gives, divided by the sum of the terms that share_line takes from it: that of rounded logarithms is not
+// 1, but off by their size times the rounding.
+template <typename acc>
+__device__ __forceinline__ acc normalised(
+    acc grad, const acc* line, int64_t stride, int n, int t, acc message, const Spring<acc>& spring) {
+  acc sum = 0;
+  for (int s = 0; s < n; ++s) {
+    sum += ::exp(line[s * stride] - spring.cost(s, t) - offset_of(message));
+  }
+  return sum > 0 ? grad / sum : acc(0);
+}
+
 // Memory of a level's messages, (B, count, H, W) each: their sources, after the pass along x, and the gradients of the
 // messages and of what the pass along x left.
 template <typename acc>
@@ -54,12 +66,25 @@ __global__ void __launch_bounds__(kThreads) sum_pass_back_kernel(
   const Spring<acc> along_y = spring_of(deformation, t.edge[job.i], t.sign[job.i], 1);
   pass_x(rows, source, along_x, shape);
   __syncthreads();
+  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
+    const int64_t x = p % width;
+    at_targets[p] = normalised(
+        at_targets[p], rows + x, width, static_cast<int>(shape.height), static_cast<int>(p / width), message[p],
+        along_y);
+  }
+  __syncthreads();
   StretchSums sums_x{0, 0}, sums_y{0, 0};
   for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
     const int64_t x = p % width;
     at_rows[p] = share_line(
         sums_y, at_targets + x, message + x, width, static_cast<int>(shape.height), static_cast<int>(p / width), rows[p],
         along_y);
+  }
+  __syncthreads();
+  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
+    const int64_t first = p - p % width;
+    at_rows[p] = normalised(
+        at_rows[p], source + first, 1, static_cast<int>(width), static_cast<int>(p - first), rows[p], along_x);
   }
   __syncthreads();
   for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
@@ -77,7 +102,8 @@ __global__ void __launch_bounds__(kThreads) sum_pass_back_kernel(
   }
 }
 
-// One block per joint of an image: the gradient of its belief.
+// One block per joint of an image: the gradient of its belief. The marginals are made to add up to 1: those of rounded
+// logarithms do not.
 template <typename acc>
 __global__ void __launch_bounds__(kThreads) sum_belief_gradient_kernel(
     acc* __restrict__ out, const acc* __restrict__ grad, const acc* __restrict__ grad_partition,
@@ -86,13 +112,17 @@ __global__ void __launch_bounds__(kThreads) sum_belief_gradient_kernel(
   __shared__ acc rest;
   const int64_t first = blockIdx.x * shape.pixels();
   double sum = 0;
+  double total = 0;
   for (int64_t p = threadIdx.x; p < shape.pixels(); p += kThreads) {
-    sum += is_possible(log_marginals[first + p]) ? static_cast<double>(grad[first + p]) : 0.0;
+    const acc logarithm = log_marginals[first + p];
+    sum += is_possible(logarithm) ? static_cast<double>(grad[first + p]) : 0.0;
+    total += static_cast<double>(::exp(logarithm));
   }
   sum = block_sum(sum, shared);
+  total = block_sum(total, shared);
   if (threadIdx.x == 0) {
     const acc of_partition = blockIdx.x % shape.joints == root ? grad_partition[blockIdx.x / shape.joints] : acc(0);
-    rest = of_partition - static_cast<acc>(sum);
+    rest = total > 0 ? static_cast<acc>((static_cast<double>(of_partition) - sum) / total) : acc(0);
   }
   __syncthreads();
   for (int64_t p = threadIdx.x; p < shape.pixels(); p += kThreads) {

@@ -187,13 +187,10 @@ struct SumScratch {
   explicit SumScratch(const Shape& s) : row(std::max(s.height, s.width) + 16) {}
 };
 
-// out(t) = log of the sum over rows s of exp(in(s) - cost(s, t)), in every column; exponentials is memory of the map.
-template <typename acc>
-void sum_down(
-    Padded<acc>& out, Padded<acc>& exponentials, const Padded<acc>& in, const SpringTable<acc>& table,
-    SumScratch<acc>& scratch) {
-  const int64_t n = in.rows;
-  take_exponentials(exponentials, scratch.peaks, in);
+// out(t) = the sum over rows s of exponentials(s) weight(s - t), in every column; done(t) follows.
+template <typename acc, typename Done>
+void weigh_down(Padded<acc>& out, const Padded<acc>& exponentials, const SpringTable<acc>& table, const Done& done) {
+  const int64_t n = out.rows;
   for (int64_t t = 0; t < n; t += 2) {
     const int64_t base = n - 1 - t;  // k = s + base
     const int64_t first = std::max<int64_t>(0, table.low - base);
@@ -205,11 +202,22 @@ void sum_down(
       weigh_rows<1, acc>({out.row(t)}, exponentials, {weight}, first, last);
     }
     for (int64_t row = t; row < std::min(n, t + 2); ++row) {
-      if (!take_logarithms(out.row(row), scratch.peaks.data(), table.largest, in.columns, in.stride)) {
-        sum_terms(out.row(row), scratch.row.data(), in, table.cost, row);
-      }
+      done(row);
     }
   }
+}
+
+// out(t) = log of the sum over rows s of exp(in(s) - cost(s, t)), in every column; exponentials is memory of the map.
+template <typename acc>
+void sum_down(
+    Padded<acc>& out, Padded<acc>& exponentials, const Padded<acc>& in, const SpringTable<acc>& table,
+    SumScratch<acc>& scratch) {
+  take_exponentials(exponentials, scratch.peaks, in);
+  weigh_down(out, exponentials, table, [&](int64_t row) {
+    if (!take_logarithms(out.row(row), scratch.peaks.data(), table.largest, in.columns, in.stride)) {
+      sum_terms(out.row(row), scratch.row.data(), in, table.cost, row);
+    }
+  });
 }
 
 // A message's two passes: source (H, W) -> along_x (H, W), after the pass along x -> out (H, W).
