@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) sum_pass_back_kernel(
 // One block per joint of an image: the gradient of its belief. The marginals are made to add up to 1: those of rounded
 // logarithms do not.
 template <typename acc>
-__global__ void __launch_bounds__(kThreads) sum_belief_gradient_kernel(
+__global__ void __launch_bounds__(kThreads, 2) sum_belief_gradient_kernel(
     acc* __restrict__ out, const acc* __restrict__ grad, const acc* __restrict__ grad_partition,
     const acc* __restrict__ log_marginals, const int64_t root, const Shape shape) {
   __shared__ double shared[kWarps];
