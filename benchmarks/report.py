@@ -45,6 +45,7 @@ class Target:
 
 
 RENDER, DECODE, LOSS = "gaussian_heatmaps", "decode_heatmaps", "heatmap_mse_loss"
+MESSAGES = "mrf_message_passing"
 BOTH = "forward+backward"
 FIELD = "16x38x56x56"
 CROWD = "16x18x21x10x56"
@@ -87,6 +88,9 @@ TARGETS = (
         devices=("cuda",),
     ),
     *(Target(f"MMPose / {c}.encode", f"{c}.encode", HEADLINE, "op", "mmpose", 50, ">=") for c in CODECS[:3]),
+    Target("FFT in torch / messages", MESSAGES, "8x17x64x64xreal", "op", "FFT in torch", 10, ">="),
+    Target("FFT in torch / messages, both ways", MESSAGES, "8x17x64x64xreal", "op", "FFT in torch", 8, ">=", BOTH),
+    Target("grouped conv / messages", MESSAGES, "1x17x64x64xreal", "op", "grouped conv2d (reference)", 100, ">="),
     *(Target(f"numpy / {c}.encode", f"{c}.encode", HEADLINE, "op", "numpy port", 50, ">=") for c in CODECS),
 )
 
