@@ -9,7 +9,9 @@ import itertools
 import math
 
 import numpy as np
+import PIL
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from pypose_ops.models.system import Batch
@@ -19,9 +21,6 @@ try:
 
     WARP = f"OpenCV {cv2.__version__}"
 except ModuleNotFoundError:
-    import PIL
-    from PIL import Image
-
     cv2, WARP = None, f"Pillow {PIL.__version__}"
 
 
