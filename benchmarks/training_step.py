@@ -8,13 +8,14 @@ same people with the same random numbers, in turns:
   loader      crops and targets by OpenCV and NumPy in processes of the loader, plain mean squared error, decoding by
               NumPy (loader_path.py)
 
-Every way also keeps a running PCK@0.2 of the training people, which is what the decoding is for. A part's time is its
-median over the steps; on a GPU that between CUDA events, so that nothing waits for the clock. In every way the pictures
-are in memory, decoded.
+Every way also keeps a running PCK@0.2 of the training people, which is what the decoding is for. A time is the median
+over the turns of a turn's mean; on a GPU parts lie between CUDA events, so that nothing waits for the clock. In every
+way the pictures are in memory, decoded.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -71,16 +72,14 @@ def generated(count):
 
 
 class Clock:
-    """Seconds by part, step by step: a part is what lies between two marks."""
+    """Seconds by part: a part is what lies between its mark and the mark before."""
 
     def __init__(self, device):
-        self.on_gpu, self.steps = device.type == "cuda", []
-
-    def start(self):
-        self.steps.append([("start", self._now())])
+        self.on_gpu = device.type == "cuda"
+        self.marks = [("", self._now())]
 
     def mark(self, part):
-        self.steps[-1].append((part, self._now()))
+        self.marks.append((part, self._now()))
 
     def _now(self):
         if not self.on_gpu:
@@ -90,11 +89,11 @@ class Clock:
         return event
 
     def seconds(self):
-        """A dict for each step; on a GPU the last work must be done."""
-        return [{part: self._between(a, b) for (_, a), (part, b) in zip(s, s[1:], strict=False)} for s in self.steps]
-
-    def _between(self, start, end):
-        return start.elapsed_time(end) / 1e3 if self.on_gpu else end - start
+        """All of each part; on a GPU the last work must be done."""
+        total = dict.fromkeys(PARTS, 0.0)
+        for (_, start), (part, end) in itertools.pairwise(self.marks):
+            total[part] += start.elapsed_time(end) / 1e3 if self.on_gpu else end - start
+        return total
 
 
 class Operators:
@@ -194,7 +193,6 @@ def step(way, source, optimizer, clock, pck, bf16=False):
 
     The gradient of the loss to the maps is taken first, by itself: it is the operators' work, not the network's.
     """
-    clock.start()
     loaded = way.to_device(next(source))
     clock.mark("data")
     batch, _ = way.crop(loaded)
@@ -220,8 +218,8 @@ def turn(way, weights, warmup, steps, bf16=False):
     """Some steps of one way from the same weights.
 
     Returns:
-        dict: ``parts`` of the steps after the first ``warmup`` and ``step``, seconds by the wall clock; ``losses`` and
-        ``pck`` of all steps; ``memory``, bytes on the GPU at most, or None.
+        dict: ``parts`` and ``step``, seconds of a step after the first ``warmup``, the step's by the wall clock;
+        ``losses`` and ``pck`` of all steps; ``memory``, bytes on the GPU at most, or None.
     """
     net, on_gpu = way.net, way.device.type == "cuda"
     net.load_state_dict(weights)
@@ -241,7 +239,8 @@ def turn(way, weights, warmup, steps, bf16=False):
         seconds = (time.perf_counter() - start) / steps
     memory = torch.cuda.max_memory_allocated() if on_gpu else None
     losses, pck = torch.stack(losses).tolist(), float(pck.compute()["mean"])
-    return {"parts": clock.seconds(), "step": seconds, "losses": losses, "pck": pck, "memory": memory}
+    parts = {part: value / steps for part, value in clock.seconds().items()}
+    return {"parts": parts, "step": seconds, "losses": losses, "pck": pck, "memory": memory}
 
 
 def compare(options, people, skeleton):
@@ -264,8 +263,7 @@ def compare(options, people, skeleton):
 
 def summary(turns, batch):
     """Medians over the turns of one way."""
-    steps = [parts for turn in turns for parts in turn["parts"]]
-    parts = {part: statistics.median(parts[part] for parts in steps) for part in PARTS}
+    parts = {part: statistics.median(turn["parts"][part] for turn in turns) for part in PARTS}
     whole = statistics.median(turn["step"] for turn in turns)
     return {
         "parts": parts,
