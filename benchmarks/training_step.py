@@ -8,9 +8,10 @@ same people with the same random numbers, in turns:
   loader      crops and targets by OpenCV and NumPy in processes of the loader, plain mean squared error, decoding by
               NumPy (loader_path.py)
 
-Every way also keeps a running PCK@0.2 of the training people, which is what the decoding is for. A time is the median
-over the turns of a turn's mean; on a GPU parts lie between CUDA events, so that nothing waits for the clock. In every
-way the pictures are in memory, decoded.
+Every way also keeps a running PCK@0.2 of the training people, which is what the decoding is for. A step's time is
+that of the wall clock, the median over the turns; a part's is its median over all steps, on a GPU between CUDA events,
+so that nothing waits for the clock; of "data" it is the mean, since a loader's batches come in bursts. What is left is
+"rest": memory given back to the system now and then, other programs. In every way the pictures are in memory, decoded.
 """
 
 import argparse
@@ -72,14 +73,14 @@ def generated(count):
 
 
 class Clock:
-    """Seconds by part: a part is what lies between its mark and the mark before."""
+    """Seconds by part, step by step: a part is what lies between its mark and the mark before."""
 
     def __init__(self, device):
         self.on_gpu = device.type == "cuda"
-        self.marks = [("", self._now())]
+        self.marks = [self._now()]
 
-    def mark(self, part):
-        self.marks.append((part, self._now()))
+    def mark(self):
+        self.marks.append(self._now())
 
     def _now(self):
         if not self.on_gpu:
@@ -89,11 +90,13 @@ class Clock:
         return event
 
     def seconds(self):
-        """All of each part; on a GPU the last work must be done."""
-        total = dict.fromkeys(PARTS, 0.0)
-        for (_, start), (part, end) in itertools.pairwise(self.marks):
-            total[part] += start.elapsed_time(end) / 1e3 if self.on_gpu else end - start
-        return total
+        """A dict of PARTS for each step; on a GPU the last work must be done."""
+        between = [self._between(start, end) for start, end in itertools.pairwise(self.marks)]
+        steps = zip(*[iter(between)] * len(PARTS), strict=True)
+        return [dict(zip(PARTS, step, strict=True)) for step in steps]
+
+    def _between(self, start, end):
+        return start.elapsed_time(end) / 1e3 if self.on_gpu else end - start
 
 
 class Operators:
@@ -120,8 +123,8 @@ class Operators:
         return loaded.to(self.device, non_blocking=True)
 
     def crop(self, loaded):
-        """:class:`Batch` and what the loss wants beside it."""
-        return self.crops(loaded, self.on_device[loaded.index])[0], ()
+        """A :class:`pypose_ops.models.Batch`."""
+        return self.crops(loaded, self.on_device[loaded.index])[0]
 
     def loss(self, batch, stages):
         codec = self.net.codec(batch.images, stages[-1])
@@ -169,7 +172,7 @@ class Loader(Operators):
 
     def crop(self, loaded):
         batch, *self.targets = loaded
-        return batch, ()
+        return batch
 
     def loss(self, batch, stages):
         return loader_path.maps_loss(stages, *self.targets)
@@ -194,23 +197,23 @@ def step(way, source, optimizer, clock, pck, bf16=False):
     The gradient of the loss to the maps is taken first, by itself: it is the operators' work, not the network's.
     """
     loaded = way.to_device(next(source))
-    clock.mark("data")
-    batch, _ = way.crop(loaded)
-    clock.mark("crop")
+    clock.mark()
+    batch = way.crop(loaded)
+    clock.mark()
     with torch.autocast(way.device.type, torch.bfloat16, enabled=bf16):
         stages = way.net.heatmaps(batch.images)
-        clock.mark("forward")
+        clock.mark()
         leaves = [maps.detach().requires_grad_() for maps in stages]
         loss = way.loss(batch, leaves)
     loss.backward()
-    clock.mark("target+loss")
+    clock.mark()
     torch.autograd.backward(stages, [maps.grad for maps in leaves])
-    clock.mark("backward")
+    clock.mark()
     optimizer.step()
     optimizer.zero_grad()
-    clock.mark("optimizer")
+    clock.mark()
     way.score(pck, batch, leaves[-1].detach())
-    clock.mark("decode")
+    clock.mark()
     return loss.detach()
 
 
@@ -218,7 +221,7 @@ def turn(way, weights, warmup, steps, bf16=False):
     """Some steps of one way from the same weights.
 
     Returns:
-        dict: ``parts`` and ``step``, seconds of a step after the first ``warmup``, the step's by the wall clock;
+        dict: ``parts``, seconds of each step after the first ``warmup``; ``step``, their mean by the wall clock;
         ``losses`` and ``pck`` of all steps; ``memory``, bytes on the GPU at most, or None.
     """
     net, on_gpu = way.net, way.device.type == "cuda"
@@ -239,8 +242,7 @@ def turn(way, weights, warmup, steps, bf16=False):
         seconds = (time.perf_counter() - start) / steps
     memory = torch.cuda.max_memory_allocated() if on_gpu else None
     losses, pck = torch.stack(losses).tolist(), float(pck.compute()["mean"])
-    parts = {part: value / steps for part, value in clock.seconds().items()}
-    return {"parts": parts, "step": seconds, "losses": losses, "pck": pck, "memory": memory}
+    return {"parts": clock.seconds(), "step": seconds, "losses": losses, "pck": pck, "memory": memory}
 
 
 def compare(options, people, skeleton):
@@ -263,35 +265,36 @@ def compare(options, people, skeleton):
 
 def summary(turns, batch):
     """Medians over the turns of one way."""
-    parts = {part: statistics.median(turn["parts"][part] for turn in turns) for part in PARTS}
+    steps = [parts for turn in turns for parts in turn["parts"]]
+    parts = {part: statistics.median(parts[part] for parts in steps) for part in PARTS}
+    parts["data"] = statistics.median(statistics.mean(p["data"] for p in turn["parts"]) for turn in turns)
     whole = statistics.median(turn["step"] for turn in turns)
     return {
         "parts": parts,
         "step": whole,
+        "rest": whole - sum(parts.values()),
         "pictures_per_second": batch / whole,
         "share": {part: parts[part] / whole for part in OPERATORS},
-        "losses": turns[0]["losses"],
-        "pck": turns[0]["pck"],
+        "turns": turns,
         "memory": max(turn["memory"] for turn in turns) if turns[0]["memory"] is not None else None,
     }
 
 
 def report(results):
     """Markdown."""
-    head = ["ms", "step", *PARTS, "pictures/s", "GPU memory"]
+    head = ["ms", "step", *PARTS, "rest", "pictures/s", "GPU memory"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
     for name, way in results["ways"].items():
-        times = [f"{1e3 * s:.1f}" for s in (way["step"], *way["parts"].values())]
+        times = [f"{1e3 * s:.1f}" for s in (way["step"], *way["parts"].values(), way["rest"])]
         memory = "not measured" if way["memory"] is None else f"{way['memory'] / 2**30:.2f} GiB"
         lines.append("| " + " | ".join([name, *times, f"{way['pictures_per_second']:.0f}", memory]) + " |")
     ours, plain, usual = (results["ways"][name] for name in WAYS)
     shares = ", ".join(f"{part} {share:.2%}" for part, share in ours["share"].items())
-    a, b = ours["losses"][0], plain["losses"][0]
+    a, b, c = (way["turns"][0]["losses"][0] for way in (ours, plain, usual))
     lines += [
         "",
         f"share of the operators' step: {shares}; all three {sum(ours['share'].values()):.2%}",
-        f"loss of the first step: operators {a:.7g}, reference {b:.7g} ({abs(a - b) / b:.1e} apart), "
-        f"loader {usual['losses'][0]:.7g}",
+        f"loss of the first step: operators {a:.7g}, reference {b:.7g} ({abs(a - b) / b:.1e} apart), loader {c:.7g}",
         f"a process of the loader makes a batch in {1e3 * usual['process_seconds']:.0f} ms",
     ]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 OUT = Path(__file__).with_name("training_step.png")
 NETWORK = {"forward": "#c9ced6", "backward": "#a9b1bd", "optimizer": "#868f9c"}
+REST = "#eeeeee"
 OTHER = {"data": "#e3b23c", "crop": "#1f77b4", "target+loss": "#2ca02c", "decode": "#d2521e"}
 
 
@@ -22,12 +23,12 @@ def draw_step(axis, ways):
     """Bars of the whole step, its parts one after the other."""
     for row, way in enumerate(ways.values()):
         left = 0.0
-        for part, seconds in way["parts"].items():
-            color = (NETWORK | OTHER)[part]
+        for part, seconds in (way["parts"] | {"rest": max(way["rest"], 0)}).items():
+            color = (NETWORK | OTHER | {"rest": REST})[part]
             axis.barh(row, 1e3 * seconds, left=left, color=color, label=part if row == 0 else None)
             left += 1e3 * seconds
         axis.text(left, row, f" {way['pictures_per_second']:.0f} pictures/s", va="center", fontsize=8)
-    axis.set_xlim(0, 1.3e3 * max(sum(way["parts"].values()) for way in ways.values()))
+    axis.set_xlim(0, 1.3e3 * max(way["step"] for way in ways.values()))
     axis.set(yticks=range(len(ways)), yticklabels=list(ways), xlabel="ms per step")
     axis.invert_yaxis()
     axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)

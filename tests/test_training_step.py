@@ -67,7 +67,7 @@ def ways(count=20, size=(64, 64), batch=4, kinds=(Operators, Reference, Loader))
 
 
 def test_results_of_a_run(tmp_path, capsys):
-    """The parts add up to the step by another clock, and the losses of the first step agree."""
+    """The parts add up to the step of another clock, and the losses of the first step agree."""
     path = tmp_path / "results.json"
     sizes = "--people 16 --batch 4 --rounds 1 --steps 2 --warmup 1 --workers 1".split()
     assert training_step.main(["--data", "generated", "--device", "cpu", *sizes, "--json", str(path)]) == 0
@@ -76,10 +76,11 @@ def test_results_of_a_run(tmp_path, capsys):
     for way in results["ways"].values():
         assert list(way["parts"]) == list(training_step.PARTS) and min(way["parts"].values()) >= 0
         assert sum(way["parts"].values()) == pytest.approx(way["step"], rel=0.1, abs=2e-3)
+        assert sum(way["parts"].values()) + way["rest"] == pytest.approx(way["step"])
         assert way["pictures_per_second"] == pytest.approx(4 / way["step"]) and way["memory"] is None
         assert way["share"]["crop"] == pytest.approx(way["parts"]["crop"] / way["step"])
-        assert np.isfinite(way["losses"]).all() and 0 <= way["pck"] <= 100
-    ours, plain, usual = (way["losses"] for way in results["ways"].values())
+        assert np.isfinite(way["turns"][0]["losses"]).all() and 0 <= way["turns"][0]["pck"] <= 100
+    ours, plain, usual = (way["turns"][0]["losses"] for way in results["ways"].values())
     assert ours[0] == pytest.approx(plain[0], rel=1e-5) and usual[0] == pytest.approx(ours[0], rel=0.2)
     assert draw_training_step.main([str(path), str(path), "--out", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").stat().st_size > 10_000
@@ -91,14 +92,14 @@ def test_operators_and_reference_train_alike():
     first, second = (training_step.turn(way, weights, 1, 3) for way in (ours, plain))
     assert first["losses"][0] == pytest.approx(second["losses"][0], rel=1e-5)
     assert first["losses"] == pytest.approx(second["losses"], rel=1e-2)  # AdamW's first steps are the gradients' signs
-    assert first["losses"][-1] != first["losses"][0] and len(first["losses"]) == 4
+    assert first["losses"][-1] != first["losses"][0] and len(first["parts"]) == 3
 
 
 def test_a_step_is_that_of_the_system():
     """The gradient in two parts is the gradient, and the loss that of the system."""
     (way,) = ways(kinds=(Operators,))
     way.net.eval()  # a second forward pass gives the same
-    batch, _ = way.crop(next(way.source(1)))
+    batch = way.crop(next(way.source(1)))
     whole = sum(way.net.losses(batch).values())
     expected = torch.autograd.grad(whole, list(way.net.parameters()))
     kept = []
@@ -112,7 +113,8 @@ def test_a_step_is_that_of_the_system():
 
     clock, pck = Clock(CPU), training_step.metrics.PCK()
     loss = training_step.step(way, way.source(1), Keep(), clock, pck)
-    assert loss == whole and list(clock.seconds()) == list(training_step.PARTS) and min(clock.seconds().values()) > 0
+    (parts,) = clock.seconds()
+    assert loss == whole and list(parts) == list(training_step.PARTS) and min(parts.values()) > 0
     for gradient, wanted in zip(kept, expected, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-7)
     assert pck.compute()["counts"].sum() > 0
@@ -135,7 +137,7 @@ def test_loader_makes_the_same_crops_and_targets():
     ours, usual = ways(count=50, size=(256, 256), batch=12, kinds=(Operators, Loader))
     codec, flips = HourglassHeatmap((256, 256), (64, 64), 2.0), 0
     for loaded, items in itertools.islice(zip(ours.source(6), usual.source(6), strict=False), 6):
-        batch, (theirs, maps, weights) = ours.crop(loaded)[0], usual.to_device(items)
+        batch, (theirs, maps, weights) = ours.crop(loaded), usual.to_device(items)
         assert torch.equal(batch.visible, theirs.visible) and 0 < batch.visible.float().mean() < 1
         torch.testing.assert_close(batch.keypoints, theirs.keypoints, rtol=1e-4, atol=1e-2)
         # Normalised: a grey level is 0.02. Edges differ by the rounding of coordinates.
@@ -150,6 +152,17 @@ def test_loader_makes_the_same_crops_and_targets():
     assert 6 < flips < 66
     half_bodies = ours.draws[:, 6] < 0.1
     assert half_bodies.any() and not half_bodies.all()
+
+
+def test_summary():
+    """Medians over all steps; of waiting the mean, which comes in bursts."""
+    step = dict.fromkeys(training_step.PARTS, 0.01)
+    bursts = [step | {"data": 0.0, "decode": decode} for decode in (0.02, 0.02, 0.9)] + [step | {"data": 0.4}]
+    turn = {"parts": bursts, "step": 0.5, "losses": [1.0], "pck": 1.0, "memory": 2**20}
+    result = training_step.summary([turn, turn | {"memory": 2**21}, turn | {"step": 9.0}], 8)
+    assert result["parts"]["data"] == pytest.approx(0.1) and result["parts"]["decode"] == pytest.approx(0.02)
+    assert result["step"] == 0.5 and result["pictures_per_second"] == 16 and result["memory"] == 2**21
+    assert result["rest"] == pytest.approx(0.5 - 0.1 - 0.02 - 5 * 0.01) and result["share"]["decode"] == 0.04
 
 
 @pytest.mark.parametrize("sigma", (1.75, 2.0))
