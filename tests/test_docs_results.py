@@ -52,6 +52,4 @@ def test_a_run(folder):
     log = (folder / "train.log").read_text()
     assert [float(v) for v in re.findall(r"val_pck ([\d.]+)", log)] == pytest.approx(pck, rel=1e-4)
     assert re.search(r"wrote weights.safetensors after [\d.]+ minutes", log)
-    assert "/" not in run["data"][0] + run["data"][1] and "/" not in log.replace("epoch ", "").split("wrote")[0].split(
-        "epoch"
-    )[0]
+    assert not re.search(r"lsp(et)?:\S*/", log)  # no folders of the machine

@@ -228,7 +228,7 @@ def run(args):
         raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
     parameters = sum(p.numel() for p in system.parameters())
     say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
-    bad, begun = set(), time.monotonic()
+    bad, begun = set(), (time.monotonic(), time.process_time())
     for number in range(first, len(system.phases)):
         last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
         unread = train_phase(
@@ -241,10 +241,13 @@ def run(args):
         if is_first():
             save_weights(weights_of_phase(args.out, number, system.phases), system, info)
     if is_first():
-        finish(args, recipe, system, train.skeleton, validation, bad, time.monotonic() - begun)
+        finish(args, recipe, system, train.skeleton, validation, bad)
+        spent = (now - then for now, then in zip((time.monotonic(), time.process_time()), begun, strict=True))
+        minutes = "{:.1f} minutes, {:.1f} of CPU time".format(*(seconds / 60 for seconds in spent))
+        print(f"wrote {args.out / 'weights.safetensors'} after {minutes}")
 
 
-def finish(args, recipe, system, skeleton, validation, bad, seconds):
+def finish(args, recipe, system, skeleton, validation, bad):
     """Scores the held-out people, and says what was left out."""
     from ..scores import evaluate
 
@@ -257,4 +260,3 @@ def finish(args, recipe, system, skeleton, validation, bad, seconds):
         (args.out / "held_out.json").write_text(json.dumps(result, indent=1) + "\n")
         if result["stages"]:
             print(f"held-out people: PCK@0.2 {result['stages'][-1]['pck']['mean']}")
-    print(f"wrote {args.out / 'weights.safetensors'} after {seconds / 60:.1f} minutes")
