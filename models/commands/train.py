@@ -160,7 +160,7 @@ def start_run(args, recipe, info):
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def open_data(args):
+def open_data(args, recipe):
     """Training and held-out people."""
     skeleton = SKELETONS[args.skeleton] if args.skeleton else None
     datasets = []
@@ -170,7 +170,7 @@ def open_data(args):
         notes = {"without labelled joints, left out": datasets[-1].skipped}
         notes["labels far out of their pictures, not counted"] = datasets[-1].dropped_joints
         say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
-    first, held_out = hold_out(datasets[0], args.held_out, args.seed)
+    first, held_out = hold_out(datasets[0], args.held_out, recipe.seed)
     return joined([first, *datasets[1:]]), held_out
 
 
@@ -201,7 +201,7 @@ def run(args):
         from ..training import folder_of, pl, train_phase  # here: Lightning takes seconds to import
     except ModuleNotFoundError as error:
         raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
-    train, held_out = open_data(args)
+    train, held_out = open_data(args, recipe)
 
     pl.seed_everything(recipe.seed, verbose=False)
     system, info = system_of(args, train.skeleton, options)
@@ -228,7 +228,7 @@ def run(args):
         raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
     parameters = sum(p.numel() for p in system.parameters())
     say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
-    bad, begun = set(), time.monotonic()
+    bad, begun = set(), (time.monotonic(), time.process_time())
     for number in range(first, len(system.phases)):
         last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
         unread = train_phase(
@@ -241,10 +241,13 @@ def run(args):
         if is_first():
             save_weights(weights_of_phase(args.out, number, system.phases), system, info)
     if is_first():
-        finish(args, system, train.skeleton, validation, bad, time.monotonic() - begun)
+        finish(args, recipe, system, train.skeleton, validation, bad)
+        spent = (now - then for now, then in zip((time.monotonic(), time.process_time()), begun, strict=True))
+        minutes = "{:.1f} minutes, {:.1f} of CPU time".format(*(seconds / 60 for seconds in spent))
+        print(f"wrote {args.out / 'weights.safetensors'} after {minutes}")
 
 
-def finish(args, system, skeleton, validation, bad, seconds):
+def finish(args, recipe, system, skeleton, validation, bad):
     """Scores the held-out people, and says what was left out."""
     from ..scores import evaluate
 
@@ -253,8 +256,7 @@ def finish(args, system, skeleton, validation, bad, seconds):
         print(f"{len(bad)} pictures could not be read, and were left out: {names}")
     if validation is not None:
         device = next(system.parameters()).device
-        result = evaluate(system, skeleton, validation, batch=args.batch, device=device)
+        result = evaluate(system, skeleton, validation, batch=recipe.batch, device=device)
         (args.out / "held_out.json").write_text(json.dumps(result, indent=1) + "\n")
         if result["stages"]:
             print(f"held-out people: PCK@0.2 {result['stages'][-1]['pck']['mean']}")
-    print(f"wrote {args.out / 'weights.safetensors'} after {seconds / 60:.1f} minutes")
