@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 OUT = Path(__file__).with_name("training_step.png")
 NETWORK = {"forward": "#c9ced6", "backward": "#a9b1bd", "optimizer": "#868f9c"}
-REST = "#eeeeee"
 OTHER = {"data": "#e3b23c", "crop": "#1f77b4", "target+loss": "#2ca02c", "decode": "#d2521e"}
 
 
@@ -23,8 +22,8 @@ def draw_step(axis, ways):
     """Bars of the whole step, its parts one after the other."""
     for row, way in enumerate(ways.values()):
         left = 0.0
-        for part, seconds in (way["parts"] | {"rest": max(way["rest"], 0)}).items():
-            color = (NETWORK | OTHER | {"rest": REST})[part]
+        for part, seconds in way["parts"].items():
+            color = (NETWORK | OTHER)[part]
             axis.barh(row, 1e3 * seconds, left=left, color=color, label=part if row == 0 else None)
             left += 1e3 * seconds
         axis.text(left, row, f" {way['pictures_per_second']:.0f} pictures/s", va="center", fontsize=8)
