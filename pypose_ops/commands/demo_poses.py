@@ -103,6 +103,9 @@ def people(folder, out):
     everybody = tuple(map(torch.cat, zip(*found.values(), strict=True)))
     parts = found | {"all": everybody}
     numbers = [counted(visible, skeleton) for *_, visible in parts.values()]
+    number, joints = numbers[-1]
+    if number == 0:
+        raise InputError(f"{folder / 'persons.json'}: expected people with a labelled torso, there is none")
     scores = [score(*part, skeleton)["pck"] for part in parts.values()]
     table = Table("", *parts, title="Poses in photographs: PCK@0.2, %")
     for row, values in zip(("people", "joints"), zip(*numbers, strict=True), strict=True):
@@ -110,7 +113,7 @@ def people(folder, out):
     for row in scores[-1]:
         table.add_row(row, *("-" if column[row] is None else f"{column[row]:.1f}" for column in scores))
     Console().print(table)
-    (number, joints), mean = numbers[-1], scores[-1]["mean"]
+    mean = scores[-1]["mean"]
     print(
         f"PCK@0.2 {mean:.1f} of {number} people with a labelled torso (of {len(everybody[0])}), {joints} joints that "
         f"their data sets and {skeleton.name} both have; these pictures were never seen in training"
