@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_files import lsp_folder
 from PIL import Image
 from safetensors import safe_open
 
@@ -111,6 +112,14 @@ def test_predict_writes_over_no_picture(tmp_path, astronaut, capsys):
     (tmp_path / "out" / "astronaut.json").mkdir(parents=True)
     assert main(["predict", str(astronaut), "--out", str(tmp_path / "out")]) == 2
     assert "astronaut.json: cannot be written" in capsys.readouterr().err
+
+
+def test_evaluate_takes_the_same_weights(tmp_path, capsys):
+    from pypose_ops.models.__main__ import main as models_main
+
+    folder = lsp_folder(tmp_path / "lsp", 3, (80, 120))
+    assert models_main(["evaluate", "--data", f"lsp:{folder}", "--split", "all"]) == 0
+    assert f"{pretrained()[1]['system']} {pretrained()[1]['preset']}, 3 people" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
