@@ -17,7 +17,7 @@ from .files import read_picture, write_picture
 
 # The systems learn from whole people: the box reaches as far below the picture as she would, to about her knees.
 ASTRONAUT = (20.0, 10.0, 500.0, 780.0)
-THRESHOLD = 0.3  # joints with a smaller score are not drawn: guesses, and those out of the picture
+THRESHOLD = 0.4  # joints with a smaller score are not drawn: guesses, and those out of the picture
 
 
 def photograph(picture, out):
