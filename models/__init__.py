@@ -16,6 +16,7 @@ __all__ = [
     "full_edges",
     "limb_edges",
     "load_checkpoint",
+    "pretrained",
     "system_class",
     "tree_edges",
 ]
@@ -56,3 +57,23 @@ def build(name, joints=14, preset="paper", **options):
     if preset not in cls.presets:
         raise ValueError(f"models: {name} has no preset {preset!r}; it has {', '.join(cls.presets)}")
     return cls(joints, **(cls.presets[preset] | options))
+
+
+def pretrained():
+    """The trained system that comes with the package: no download.
+
+    Its weights are ``pypose_ops/data/pose_lsp.safetensors``; the card beside them says what they are good for, how
+    good they are, and that the terms of their training data, research, are theirs.
+
+    Returns:
+        tuple[System, dict]: in evaluation mode, on the CPU, float32; and what the file says about it: ``system``,
+        ``preset``, ``options``, and ``skeleton``, whose joints it finds (a key of ``pypose_ops.skeletons.SKELETONS``).
+
+    Example:
+        >>> system, info = pretrained()
+        >>> info["skeleton"]
+        'lsp'
+    """
+    from .weights import load_packaged
+
+    return load_packaged()

@@ -1,6 +1,7 @@
 """Weight files: safetensors that say which system they are of, so that nothing else is needed to use them."""
 
 import json
+from importlib import resources
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,6 +13,7 @@ from pypose_ops.skeletons import SKELETONS
 from . import SYSTEMS, build
 
 FORMAT = "pypose_ops.models 1"
+PACKAGED = "pose_lsp.safetensors"  # in pypose_ops/data
 
 
 def save_weights(path, system, info, dtype=None):
@@ -78,6 +80,12 @@ def load_weights(path, system=None):
         raise InputError(f"{path}: its metadata does not describe a system ({error})") from None
     load_tensors(path, module, tensors)
     return module.eval(), info
+
+
+def load_packaged():
+    """:func:`load_weights` of the file that comes with the package."""
+    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED) as path:
+        return load_weights(path)
 
 
 def load_tensors(path, module, tensors):

@@ -1,15 +1,16 @@
-"""The command line: ``pypose-ops COMMAND``. A command is a module of :mod:`pypose_ops.commands`."""
+"""The command line: ``pypose-ops COMMAND``. A command is a module, most of them of :mod:`pypose_ops.commands`."""
 
 import sys
 
-from .commands import crop, decode, demo, evaluate, info, run_command
+from .commands import run_command
 
-COMMANDS = {"info": info, "crop": crop, "decode": decode, "evaluate": evaluate, "demo": demo}
+COMMANDS = {name: f"pypose_ops.commands.{name}" for name in ("info", "crop", "decode", "evaluate")}
+COMMANDS |= {"predict": "pypose_ops.models.commands.predict", "demo": "pypose_ops.commands.demo"}
 
 
 def main(argv=None):
     """Runs one command; returns the exit code."""
-    description = "2D human pose operators: try them on real heatmaps."
+    description = "2D human pose operators: find joints in pictures and heatmaps, and score them."
     return run_command(COMMANDS, argv, prog="pypose-ops", description=description)
 
 

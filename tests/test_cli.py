@@ -213,6 +213,7 @@ def test_demo(tmp_path, capsys):
     assert "gaussian_heatmaps" in out and "x faster" in out
     assert Image.open(tmp_path / "demo" / "astronaut.png").size == (512, 512)
     assert (tmp_path / "demo" / "astronaut-heatmaps.png").is_file()
+    assert Image.open(tmp_path / "demo" / "astronaut-from-photograph.png").size == (512, 512)
 
 
 def test_people_are_found(shared_data):

@@ -1,4 +1,4 @@
-"""evaluate, predict and plot: on a system that knows the answer."""
+"""evaluate, predict, export and plot: on a system that knows the answer."""
 
 import json
 
@@ -11,7 +11,7 @@ from PIL import Image
 from pypose_ops import Peaks
 from pypose_ops.models import SYSTEMS, System
 from pypose_ops.models.__main__ import main
-from pypose_ops.models.weights import save_weights
+from pypose_ops.models.weights import load_weights, save_weights
 
 
 class Bright(System):
@@ -176,6 +176,41 @@ def test_predict_wrong(tmp_path, weights, capsys, boxes, more, message):
 def test_predict_missing_picture(tmp_path, weights, capsys):
     assert main(["predict", str(tmp_path / "a.png"), "--weights", str(weights), "--out", str(tmp_path)]) == 2
     assert "a.png: no such file" in capsys.readouterr().err
+
+
+def test_export(tmp_path, weights, data, capsys):
+    """In float16 the bias of 8.003 is 8: every joint moves by 0.003 of a crop's pixel, both ways, and none is lost."""
+    system, info = load_weights(weights)
+    torch.nn.init.constant_(system.bias, 8.003)
+    save_weights(weights, system, info | {"note": "kept"})
+    out = tmp_path / "new" / "half.safetensors"
+    assert main(["export", str(weights), "--out", str(out), "--data", data, "--people", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "bright compact, 1 parameters, float16, 0.00 MiB" in text
+    # 120 px of the picture are 128 of the crop.
+    moved = 0.003 * 120 / 128 * 2**0.5
+    assert f"2 people: PCK@0.2 96.43 before, 96.43 after; joints moved by {moved:.4f} px" in text
+    half, kept = load_weights(out)
+    assert half.bias.item() == 8 and kept == info | {"note": "kept"} and out.stat().st_mode & 0o777 == 0o644
+    assert main(["export", str(weights), "--out", str(out), "--dtype", "float32"]) == 0
+    assert torch.equal(load_weights(out)[0].bias, system.bias)
+
+
+def test_export_wrong(tmp_path, weights, capsys):
+    system, info = load_weights(weights)
+    torch.nn.init.constant_(system.bias, 70000.0)
+    save_weights(tmp_path / "large.safetensors", system, info)
+    for path, out, more, message in (
+        ("large.safetensors", "o", [], "bias goes up to 7e+04, expected numbers that torch.float16 holds"),
+        ("none.safetensors", "o", [], "none.safetensors: no such file"),
+        ("w.safetensors", "w.safetensors", [], "the weights themselves, expected another file"),
+        ("w.safetensors", "large.safetensors/o", [], "cannot be written"),
+        ("w.safetensors", "o", ["--people", "0"], "--people must be positive"),
+    ):
+        assert main(["export", str(tmp_path / path), "--out", str(tmp_path / out), *more]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and message in lines[0]
+        assert not (tmp_path / "o").exists()
 
 
 def run_folder(folder):

@@ -13,11 +13,11 @@ from pypose_ops.commands import InputError
 from pypose_ops.skeletons import SKELETONS
 
 from ..data import SPLITS, joined, open_dataset
-from ..weights import load_weights
+from ..weights import load_packaged, load_weights
 
 
 def add_arguments(parser):
-    parser.add_argument("--weights", metavar="FILE", type=Path, required=True)
+    parser.add_argument("--weights", metavar="FILE", type=Path, help="default: those that come with the package")
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True, help="as in train")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     parser.add_argument("--per-stage", action="store_true", help="a row for every stage of the system")
@@ -58,7 +58,7 @@ def run(args):
     if args.batch < 1:
         raise InputError(f"--batch must be positive, got {args.batch}")
     device = device_of(args.device)
-    system, info = load_weights(args.weights)
+    system, info = load_weights(args.weights) if args.weights else load_packaged()
     skeleton = SKELETONS[info["skeleton"]]
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data])
     result = evaluate(system, skeleton, People(people, memory=0), batch=args.batch, device=device, flip=args.flip)

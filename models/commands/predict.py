@@ -1,11 +1,13 @@
 """Find the joints of people in pictures, and draw them.
 
-Without --boxes the whole picture is taken as one person. BOXES.json is a list of boxes for the only PICTURE, or an
-object with a list for each picture's file name; a box is
+Pictures are turned upright as their EXIF says; pixels below are those of the upright picture. Without --boxes the whole
+picture is taken as one person. BOXES.json is a list of boxes for the only PICTURE, or an object with a list for each
+picture's file name; a box is
   [x1, y1, x2, y2]                           two corners, picture px
   {"bbox": [x, y, w, h], "score": 0.9}       as in COCO's files; or "box" with two corners
-The score of a person is that of the box times the mean of the joints'; of people found twice the better one stays
-(OKS-NMS). DIR gets NAME.json and NAME.png for each picture.
+and reaches out of the picture where the person does. The score of a person is that of the box times the mean of the
+joints'; of people found twice the better one stays (OKS-NMS). DIR gets NAME.json and NAME.png for each picture; the
+person's left side is drawn orange, the right side blue.
 """
 
 import inspect
@@ -19,14 +21,14 @@ from pypose_ops.commands.crop import parse_boxes
 from pypose_ops.commands.files import read_picture, write_picture
 from pypose_ops.skeletons import SKELETONS
 
-from ..weights import load_weights
+from ..weights import load_packaged, load_weights
 from .evaluate import device_of
 
 
 def add_arguments(parser):
     parser.add_argument("pictures", metavar="PICTURE", type=Path, nargs="+")
-    parser.add_argument("--weights", metavar="FILE", type=Path, required=True)
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--weights", metavar="FILE", type=Path, help="default: those that come with the package")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out/predict"), help="default: %(default)s")
     parser.add_argument("--boxes", metavar="BOXES.json", type=Path)
     parser.add_argument("--flip", action="store_true", help="look at the mirrored crop too")
     parser.add_argument("--scales", metavar="S,S", help="scales of the crop to average, where the system has that")
@@ -86,39 +88,59 @@ def boxes_by_picture(path, pictures):
     return found
 
 
-def find_people(
-    system, skeleton, image, boxes, scores, rotations, *, padding, nms=0.9, flip=False, device="cpu", **options
-):
-    """The people in boxes of one picture.
+def find_joints(system, skeleton, image, boxes, rotations=0.0, *, padding=1.25, flip=False, **options):
+    """The joints of the person in each box of one picture.
 
     Args:
-        image (Tensor): ``(3, H, W)`` uint8.
-        boxes, scores, rotations (Tensor): ``(N, 4)``, ``(N,)``, ``(N,)`` degrees.
+        system (System): on any device.
+        skeleton (Skeleton): of its joints.
+        image: PIL image, or anything else of ``(H, W, 3)`` uint8.
+        boxes (Tensor): ``(N, 4)`` two corners, picture pixels.
+        rotations (Tensor or float): ``(N,)`` degrees.
         padding (float): by how much the crop is larger than the box.
-        nms (float): OKS from which two people are one.
+        flip (bool): look at the mirrored crop too.
+        options: of ``system.poses``.
 
     Returns:
-        tuple: joints ``(M, K, 2)`` in picture pixels, their scores ``(M, K)``, people's scores ``(M,)``, highest first,
-        and which boxes they are of.
+        tuple[Tensor, Tensor]: joints ``(N, K, 2)`` in picture pixels, NaN where there is no trace of one, and their
+        scores ``(N, K)``; on the system's device.
     """
     import torch
 
-    from pypose_ops import crop_patches, geometry, oks_nms
+    from pypose_ops import crop_patches, geometry
 
-    image, boxes = image.to(device), boxes.float().to(device)
+    device = next(system.parameters()).device
+    image, boxes = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(device), boxes.float().to(device)
+    if isinstance(rotations, torch.Tensor):
+        rotations = rotations.float().to(device)
     center, scale = geometry.box_to_center_and_scale(boxes, system.input_size, padding=padding)
-    transforms = geometry.box_to_transform(
-        center, scale, rotations.float().to(device), system.input_size, align="center"
-    )
+    transforms = geometry.box_to_transform(center, scale, rotations, system.input_size, align="center")
     crops = crop_patches(
         image[None], transforms, system.input_size, mean=tuple(system.mean), std=tuple(system.std), antialias=True
     )
     pairs = list(skeleton.flip_pairs) if flip else None
     with torch.no_grad():
         peaks = system.poses(crops, flip_pairs=pairs, **options)[-1]
-    coords, joint_scores = geometry.transform_points(peaks.coords.float(), transforms), peaks.scores.float()
-    coords = coords.where(joint_scores[..., None] > 0, float("nan"))
-    people = scores.float().to(device) * joint_scores.mean(1)
+    coords, scores = geometry.transform_points(peaks.coords.float(), transforms), peaks.scores.float()
+    return coords.where(scores[..., None] > 0, float("nan")), scores
+
+
+def find_people(system, skeleton, image, boxes, scores, rotations, *, nms=0.9, **options):
+    """The people in boxes of one picture, nobody twice.
+
+    Args:
+        scores (Tensor): ``(N,)`` of the boxes.
+        nms (float): OKS from which two people are one.
+        Others as in :func:`find_joints`.
+
+    Returns:
+        tuple: joints ``(M, K, 2)`` in picture pixels, their scores ``(M, K)``, people's scores ``(M,)``, highest first,
+        and which boxes they are of. On the CPU.
+    """
+    from pypose_ops import oks_nms
+
+    coords, joint_scores = find_joints(system, skeleton, image, boxes, rotations, **options)
+    people, boxes = scores.to(joint_scores) * joint_scores.mean(1), boxes.to(coords)
     sigmas = skeleton.sigmas or (0.08,) * len(skeleton)  # LSP defines none: about the mean of COCO's body
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = oks_nms(coords.nan_to_num(), people, area, sigmas=sigmas, threshold=nms).mask
@@ -126,38 +148,57 @@ def find_people(
     return coords[order].cpu(), joint_scores[order].cpu(), people[order].cpu(), order.cpu()
 
 
+def check_written(pictures, out):
+    """No result may replace another one, or a picture of the user's."""
+    if len({p.stem for p in pictures}) < len(pictures):
+        raise InputError("PICTURE: two have the same name, and would be written to the same file")
+    for path in pictures:
+        drawn = out / f"{path.stem}.png"
+        if path.exists() and drawn.exists() and path.samefile(drawn):
+            raise InputError(f"--out {out}: {path} would be overwritten, expected another folder")
+
+
+def write_people(picture, name, found, skeleton, path, threshold):
+    """Draws ``path.png`` and writes ``path.json`` of what :func:`find_people` found."""
+    from pypose_ops import viz
+
+    people = [
+        {
+            "box": int(box),
+            "score": score,
+            "keypoints": [None if x != x else [x, y] for x, y in joints],
+            "scores": each,
+        }
+        for joints, each, score, box in zip(*(t.tolist() for t in found), strict=True)
+    ]
+    drawn = viz.draw_pose(picture, found[0], found[1], skeleton, threshold=threshold)
+    write_picture(drawn, path.with_name(f"{path.name}.png"))
+    text = json.dumps({"picture": name, "joints": skeleton.joints, "people": people}, indent=1)
+    path = path.with_name(f"{path.name}.json")
+    try:
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
 def run(args):
     import torch
-
-    from pypose_ops import viz
 
     if not 0 < args.nms <= 1:
         raise InputError(f"--nms must be from 0 to 1, got {args.nms}")
     device = device_of(args.device)
-    system, info = load_weights(args.weights)
+    system, info = load_weights(args.weights) if args.weights else load_packaged()
     system.to(device)
     skeleton, options = SKELETONS[info["skeleton"]], scales_of(args.scales, system)
     boxes = boxes_by_picture(args.boxes, args.pictures) if args.boxes else {}
-    if len({p.stem for p in args.pictures}) < len(args.pictures):
-        raise InputError("PICTURE: two have the same name, and would be written to the same file")
+    check_written(args.pictures, args.out)
     for path in args.pictures:
-        picture = read_picture(path)
+        picture = read_picture(path, upright=True)
         whole = torch.tensor([[-0.5, -0.5, picture.width - 0.5, picture.height - 0.5]]), torch.ones(1), torch.zeros(1)
         found = find_people(
-            system, skeleton, torch.from_numpy(np.array(picture)).permute(2, 0, 1), *boxes.get(path, whole),
-            padding=1.25 if args.boxes else 1.0, nms=args.nms, flip=args.flip, device=device, **options,
+            system, skeleton, picture, *boxes.get(path, whole),
+            padding=1.25 if args.boxes else 1.0, nms=args.nms, flip=args.flip, **options,
         )  # fmt: skip
-        people = [
-            {
-                "box": int(box),
-                "score": score,
-                "keypoints": [None if x != x else [x, y] for x, y in joints],
-                "scores": each,
-            }
-            for joints, each, score, box in zip(*(t.tolist() for t in found), strict=True)
-        ]
-        drawn = viz.draw_pose(picture, found[0], found[1], skeleton, threshold=args.threshold)
-        write_picture(drawn, args.out / f"{path.stem}.png")
-        text = json.dumps({"picture": path.name, "joints": skeleton.joints, "people": people}, indent=1)
-        (args.out / f"{path.stem}.json").write_text(text + "\n")
-        print(f"{path}: {len(people)} people, wrote {args.out / path.stem}.png and .json")
+        write_people(picture, path.name, found, skeleton, args.out / path.stem, args.threshold)
+        count = len(found[0])
+        print(f"{path}: {count} {'person' if count == 1 else 'people'}, wrote {args.out / path.stem}.png and .json")

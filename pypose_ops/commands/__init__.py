@@ -1,6 +1,7 @@
 """The commands of ``pypose-ops``, one module each: its docstring, ``add_arguments(parser)`` and ``run(args)``."""
 
 import argparse
+import importlib
 import sys
 
 
@@ -11,15 +12,20 @@ class InputError(Exception):
 def run_command(commands, argv, *, prog, description, name=None):
     """Runs one of several commands; returns the exit code: 0, or 2 after one line on stderr when the input is at fault.
 
+    Only the module of the command that is asked for is imported; for the help of the whole, all of them.
+
     Args:
-        commands (dict[str, module]): by name, as described above.
+        commands (dict[str, str]): by name, the full name of a module as described above.
         argv (list[str] or None): the arguments; None for those of the process.
         prog, description (str): of the whole, for its help.
         name (str, optional): before an error; None for ``prog``.
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    wanted = argv[:1] if argv and argv[0] in commands else commands
     parser = argparse.ArgumentParser(prog=prog, description=description)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command, module in commands.items():
+    for command in wanted:
+        module = importlib.import_module(commands[command])
         subparser = subparsers.add_parser(
             command,
             help=module.__doc__.splitlines()[0],

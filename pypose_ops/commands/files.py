@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from . import InputError
 
@@ -69,11 +69,11 @@ def load_heatmaps(path, key="heatmaps"):
     return HeatmapFile(torch.from_numpy(heatmaps), hm2img, None if names is None else names.tolist(), meta)
 
 
-def read_picture(path):
-    """A picture as an RGB PIL image."""
+def read_picture(path, upright=False):
+    """A picture as an RGB PIL image; with ``upright`` turned as its EXIF says it was taken."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return (ImageOps.exif_transpose(image) if upright else image).convert("RGB")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
