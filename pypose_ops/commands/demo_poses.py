@@ -15,8 +15,8 @@ from pypose_ops.skeletons import SKELETONS, joint_map
 from . import InputError
 from .files import read_picture, write_picture
 
-# The systems learn from whole people: the box reaches as far below the picture as she would, to about her knees.
-ASTRONAUT = (20.0, 10.0, 500.0, 780.0)
+# The systems learn from whole people: the box reaches as far below the picture as she would.
+ASTRONAUT = (-40.0, 0.0, 520.0, 1000.0)
 THRESHOLD = 0.4  # joints with a smaller score are not drawn: guesses, and those out of the picture
 
 
