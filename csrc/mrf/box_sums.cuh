@@ -1,5 +1,5 @@
-// Sums over the boxes around the pixels of maps, on the GPU: what all pixels of mrf_message_passing that are not active send
-// together, and what such pixels add to the gradient of a prior.
+// Sums over the boxes around pixels, on the GPU: what the pixels of mrf_message_passing that are not active send together,
+// and what they add to the gradient of a prior.
 #pragma once
 
 #include <algorithm>

@@ -105,10 +105,9 @@ void images_backward(
     const int64_t count = grads[i].dim() == 4 ? job.shape.images : 1;
     const int64_t tiles_x = ceil_div(image.width, kTileWidth), tiles_y = ceil_div(image.height, kTileHeight);
     const int64_t blocks = count * channel_blocks * tiles_x * tiles_y;
-    PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "crop_patches: images are too large for backward, got ", blocks, " blocks");
     if (blocks > 0) {
       launch(
-          images_backward_kernel<acc>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+          images_backward_kernel<acc>, grid_of("crop_patches", blocks), dim3(kThreads), 0, stream,
           grads[i].mutable_data_ptr<acc>(), job, levels, image, static_cast<int64_t>(i), tiles_x, tiles_y,
           channel_blocks);
     }
@@ -199,12 +198,10 @@ __global__ void __launch_bounds__(kThreads) transforms_backward_kernel(
 template <typename T, typename acc>
 void transforms_backward(
     const Job<acc>& job, const Levels<acc>& levels, const ImageTable& table, acc* out, cudaStream_t stream) {
-  PYPOSE_OPS_CHECK(
-      job.shape.patches <= kMaxGridX, "crop_patches: too many patches for backward, got ", job.shape.patches);
   for (size_t i = 0; i < table.images.size() && job.shape.patches > 0; ++i) {
     launch(
-        transforms_backward_kernel<T, acc>, dim3(static_cast<unsigned>(job.shape.patches)), dim3(kThreads), 0, stream,
-        out, job, levels, table.images[i], table.stride, static_cast<int64_t>(i), table.batch);
+        transforms_backward_kernel<T, acc>, grid_of("crop_patches", job.shape.patches), dim3(kThreads), 0, stream, out,
+        job, levels, table.images[i], table.stride, static_cast<int64_t>(i), table.batch);
   }
 }
 
