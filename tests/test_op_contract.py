@@ -166,6 +166,17 @@ def test_op_that_autocast_changes_is_caught():
     fails(forward, "test_autocast", torch.bfloat16)
 
 
+def test_data_read_on_the_host_are_caught():
+    def forward(x, factor=2.0):
+        return x * factor if x.flatten()[0].item() != 0 else x * factor
+
+    fails(forward, "test_reads_no_data", error=(RuntimeError, NotImplementedError))
+
+
+def test_result_on_another_device_is_caught():
+    fails(lambda x, factor=2.0: torch.zeros(x.shape), "test_reads_no_data", error=(AssertionError, RuntimeError))
+
+
 def test_missing_fake_is_caught():
     wrong = define("missing_fake", contiguous_scale, fake=None)
     fails(wrong, "test_opcheck", "test_faketensor", error=torch.testing._internal.optests.generate_tests.OpCheckError)
