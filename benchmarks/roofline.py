@@ -10,9 +10,7 @@ the bandwidth of a large copy, measured in the same run.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from dataclasses import dataclass
 
 import bench_tools
@@ -36,6 +34,7 @@ class Row:
         bytes, operations: the formulas' values.
         inputs: function of a device that makes the arguments.
         call: function of pypose_ops, or of its reference, and of those arguments.
+        backward: the row is that of the call and the gradient of the first argument.
     """
 
     op: str
@@ -44,6 +43,7 @@ class Row:
     operations: float
     inputs: object
     call: object
+    backward: bool = False
 
 
 def keypoints(device, *shape, size=(H, W)):
@@ -65,8 +65,8 @@ def target_rows(b, dtype):
     yield Row(
         "heatmap_mse_loss", f"{b} x {K}, {H} x {W}, and backward", 3 * t * b * MAP,
         9 * b * MAP + 2 * EXP * b * K * (H + W),
-        lambda d: (torch.rand(b, K, H, W, device=d, dtype=dtype).requires_grad_(), keypoints(d, b, K)),
-        lambda ops, p, k: torch.autograd.grad(ops.heatmap_mse_loss(p, k, 2.0), p),
+        lambda d: (torch.rand(b, K, H, W, device=d, dtype=dtype), keypoints(d, b, K)),
+        lambda ops, p, k: ops.heatmap_mse_loss(p, k, 2.0), backward=True,
     )  # fmt: skip
     yield Row(
         "part_affinity_fields", f"{b} x {limbs} limbs, {H} x {W}", 2 * t * b * limbs * H * W, 10 * b * limbs * H * W,
@@ -213,20 +213,12 @@ def seconds(row, device):
     """The median time of a call."""
     arguments = [row.inputs(device) for _ in range(3)]  # on a GPU: larger than its cache together
     turn = iter(range(10**9))
+    function = bench_tools.with_gradient(row.call) if row.backward else row.call
 
     def call():
-        return row.call(pypose_ops, *arguments[next(turn) % len(arguments)])
+        return function(pypose_ops, *arguments[next(turn) % len(arguments)])
 
-    if device.type == "cuda":
-        return bench_tools.device_seconds(call)
-    times = []
-    until = time.perf_counter() + 0.5
-    call()
-    while time.perf_counter() < until or len(times) < 5:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return bench_tools.device_seconds(call) if device.type == "cuda" else bench_tools.host_seconds(call, 0.5)
 
 
 def unit(value):
