@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from op_contract import Bad, Sample, check_op
+from torch.testing._internal.optests.generate_tests import OpCheckError
 
 CPU = torch.device("cpu")
 
@@ -179,12 +180,12 @@ def test_result_on_another_device_is_caught():
 
 def test_missing_fake_is_caught():
     wrong = define("missing_fake", contiguous_scale, fake=None)
-    fails(wrong, "test_opcheck", "test_faketensor", error=torch.testing._internal.optests.generate_tests.OpCheckError)
+    fails(wrong, "test_opcheck", "test_faketensor", error=OpCheckError)
 
 
 def test_wrong_fake_is_caught():
     wrong = define("wrong_fake", contiguous_scale, fake=lambda x: x.new_empty(x.shape[:-1]))
-    fails(wrong, "test_opcheck", "test_faketensor", error=torch.testing._internal.optests.generate_tests.OpCheckError)
+    fails(wrong, "test_opcheck", "test_faketensor", error=OpCheckError)
 
 
 def test_op_that_is_never_called_is_caught():
