@@ -110,6 +110,8 @@ def chart(result, path):
     import matplotlib.pyplot as plt
 
     rows = [row for row in result["rows"] if row["row"] == "op" and share(row, 1)]
+    if not rows:
+        return
     names = list(dict.fromkeys(row["op"] for row in rows))
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
@@ -135,6 +137,7 @@ def chart(result, path):
     figure.suptitle(" \n ", fontsize=12)  # room for the legend
     figure.tight_layout()
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def arguments():
