@@ -1,11 +1,16 @@
 """What the benchmarks share: sizes, inputs that do not fit in a cache, device timing, the copy bandwidth."""
 
+import functools
 import itertools
 import platform
 import statistics
+import subprocess
 import time
 
 import torch
+from torch.utils._pytree import tree_leaves
+
+import pypose_ops
 
 # (batch, joints, height, width)
 SHAPES = [(1, 17, 64, 48), (64, 17, 64, 48), (512, 17, 64, 48), (16, 133, 96, 72)]
@@ -16,8 +21,15 @@ def named(shape):
     return "x".join(str(n) for n in shape)
 
 
+@functools.cache
 def device_name(device):
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}"
+    """What a figure depends on: the GPU with its driver, and the CUDA of torch and of the kernels."""
+    if device.type != "cuda":
+        return f"CPU {platform.machine()}"
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    toolkit = pypose_ops.build_info()["cuda_toolkit"]
+    return f"{torch.cuda.get_device_name(device)}, driver {driver}, CUDA {torch.version.cuda}, nvcc {toolkit}"
 
 
 def pixels(shape):
@@ -56,6 +68,23 @@ class Rotating:
         return self.outputs[i]
 
 
+def with_gradient(call):
+    """The call, ``call(ops, first, *others)``, and the gradient of ``first`` for ones at all outputs.
+
+    The ones are made once for every ``first``, and read from memory by every call.
+    """
+    weights = {}
+
+    def run(ops, first, *others):
+        leaf = first.detach().requires_grad_()
+        outputs = [o for o in tree_leaves(call(ops, leaf, *others)) if o.requires_grad]
+        if first.data_ptr() not in weights:
+            weights[first.data_ptr()] = [torch.ones_like(o) for o in outputs]
+        return torch.autograd.grad(outputs, leaf, weights[first.data_ptr()])
+
+    return run
+
+
 def synchronized(call, device):
     if device.type != "cuda":
         return call
@@ -85,6 +114,32 @@ def device_seconds(call, groups=9, seconds=0.02):
     return statistics.median(group(calls) for _ in range(groups))
 
 
+def graph_seconds(call, calls):
+    """Median device time of a call when this many calls in a row are replayed as one CUDA graph: without launches."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            call()
+    return device_seconds(graph.replay) / calls
+
+
+def host_seconds(call, seconds=0.3):
+    """Median time of a call on the CPU."""
+    times = []
+    call()
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(times) < 5:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
 def copy_bandwidth(device):
     """Bytes per second, read plus written, of a copy far larger than the caches."""
     elements = 2**28 if device.type == "cuda" else 2**25
@@ -94,13 +149,4 @@ def copy_bandwidth(device):
     def call():
         target.copy_(source)
 
-    if device.type == "cuda":
-        seconds = device_seconds(call)
-    else:
-        times = []
-        for _ in range(7):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        seconds = statistics.median(times)
-    return 2 * source.nbytes / seconds
+    return 2 * source.nbytes / (device_seconds(call) if device.type == "cuda" else host_seconds(call, 0.0))

@@ -10,9 +10,7 @@ the bandwidth of a large copy, measured in the same run.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from dataclasses import dataclass
 
 import bench_tools
@@ -22,8 +20,8 @@ import pypose_ops
 from pypose_ops import geometry, reference
 
 EXP = 20  # operations of an exponential or a logarithm
-B, K, H, W = bench_tools.HEADLINE
-MAP = B * K * H * W  # elements of the maps
+BATCH, K, H, W = bench_tools.HEADLINE
+MAP = K * H * W  # elements of one picture's maps
 HOST = ("group_people", "group_by_tags")  # on the host, whatever the device: assignments, no roofline
 
 
@@ -34,7 +32,9 @@ class Row:
     Attributes:
         op: the operator's name; work: the size in words.
         bytes, operations: the formulas' values.
-        inputs: function of a device that makes the arguments; call: of those.
+        inputs: function of a device that makes the arguments.
+        call: function of pypose_ops, or of its reference, and of those arguments.
+        backward: the row is that of the call and the gradient of the first argument.
     """
 
     op: str
@@ -43,142 +43,165 @@ class Row:
     operations: float
     inputs: object
     call: object
+    backward: bool = False
 
 
 def keypoints(device, *shape, size=(H, W)):
     return torch.rand(*shape, 2, device=device) * torch.tensor([size[1] - 1.0, size[0] - 1.0], device=device)
 
 
-def maps(device):
-    return pypose_ops.gaussian_heatmaps(keypoints(device, B, K), 2.0, (H, W))
+def maps(device, b, dtype):
+    return pypose_ops.gaussian_heatmaps(keypoints(device, b, K), 2.0, (H, W), dtype=dtype)
 
 
-def target_rows():
+def target_rows(b, dtype):
     """The operators that draw: what they write."""
     ends = [(i, i + 1) for i in range(16)]
-    limbs = len(ends)
+    limbs, t = len(ends), dtype.itemsize
     yield Row(
-        "gaussian_heatmaps", f"{B} x {K}, {H} x {W}", 4 * MAP, 2 * MAP + EXP * B * K * (H + W),
-        lambda d: (keypoints(d, B, K),), lambda k: pypose_ops.gaussian_heatmaps(k, 2.0, (H, W)),
+        "gaussian_heatmaps", f"{b} x {K}, {H} x {W}", t * b * MAP, 2 * b * MAP + EXP * b * K * (H + W),
+        lambda d: (keypoints(d, b, K),), lambda ops, k: ops.gaussian_heatmaps(k, 2.0, (H, W), dtype=dtype),
     )  # fmt: skip
     yield Row(
-        "heatmap_mse_loss", f"{B} x {K}, {H} x {W}, and backward", 3 * 4 * MAP, 9 * MAP + 2 * EXP * B * K * (H + W),
-        lambda d: (torch.rand(B, K, H, W, device=d).requires_grad_(), keypoints(d, B, K)),
-        lambda p, k: torch.autograd.grad(pypose_ops.heatmap_mse_loss(p, k, 2.0), p),
+        "heatmap_mse_loss", f"{b} x {K}, {H} x {W}, and backward", 3 * t * b * MAP,
+        9 * b * MAP + 2 * EXP * b * K * (H + W),
+        lambda d: (torch.rand(b, K, H, W, device=d, dtype=dtype), keypoints(d, b, K)),
+        lambda ops, p, k: ops.heatmap_mse_loss(p, k, 2.0), backward=True,
     )  # fmt: skip
     yield Row(
-        "part_affinity_fields", f"{B} x {limbs} limbs, {H} x {W}", 8 * B * limbs * H * W, 10 * B * limbs * H * W,
-        lambda d: (keypoints(d, B, K),), lambda k: pypose_ops.part_affinity_fields(k, ends, 2.0, (H, W)),
+        "part_affinity_fields", f"{b} x {limbs} limbs, {H} x {W}", 2 * t * b * limbs * H * W, 10 * b * limbs * H * W,
+        lambda d: (keypoints(d, b, K),),
+        lambda ops, k: ops.part_affinity_fields(k, ends, 2.0, (H, W), dtype=dtype),
     )  # fmt: skip
     yield Row(
-        "limb_masks", f"{B} x {limbs} limbs, {H} x {W}", 4 * B * limbs * H * W, 10 * B * limbs * H * W,
-        lambda d: (keypoints(d, B, K),), lambda k: pypose_ops.limb_masks(k, ends, 2.0, (H, W)),
+        "limb_masks", f"{b} x {limbs} limbs, {H} x {W}", t * b * limbs * H * W, 10 * b * limbs * H * W,
+        lambda d: (keypoints(d, b, K),), lambda ops, k: ops.limb_masks(k, ends, 2.0, (H, W), dtype=dtype),
     )  # fmt: skip
     yield Row(
-        "offset_heatmaps", f"{B} x {K}, {H} x {W}", 12 * MAP, 8 * MAP,
-        lambda d: (keypoints(d, B, K),), lambda k: pypose_ops.offset_heatmaps(k, 3.5, (H, W)),
+        "offset_heatmaps", f"{b} x {K}, {H} x {W}", 3 * t * b * MAP, 8 * b * MAP,
+        lambda d: (keypoints(d, b, K),), lambda ops, k: ops.offset_heatmaps(k, 3.5, (H, W), dtype=dtype),
     )  # fmt: skip
     bins = 2 * (256 + 192)
     yield Row(
-        "simcc_labels", f"{B} x {K}, 192 x 256, ratio 2", 4 * B * K * bins, (EXP + 4) * B * K * bins,
-        lambda d: (keypoints(d, B, K, size=(256, 192)),), lambda k: pypose_ops.simcc_labels(k, 6.0, (256, 192)),
+        "simcc_labels", f"{b} x {K}, 192 x 256, ratio 2", t * b * K * bins, (EXP + 4) * b * K * bins,
+        lambda d: (keypoints(d, b, K, size=(256, 192)),),
+        lambda ops, k: ops.simcc_labels(k, 6.0, (256, 192), dtype=dtype),
     )  # fmt: skip
 
 
-def decoder_rows():
+def decoder_rows(b, dtype):
     """The operators that read maps."""
-    kernel = 11
-    blur = 2 * B * K * (5 * (kernel + 4) ** 2 + 13 * kernel)
+    kernel, t = 11, dtype.itemsize
+    blur = 2 * b * K * (5 * (kernel + 4) ** 2 + 13 * kernel)
+    size = f"{b} x {K}, {H} x {W}"
     yield Row(
-        "decode_heatmaps", f"{B} x {K}, {H} x {W}, dark", 4 * MAP, 2 * MAP + blur + 13 * EXP * B * K,
-        lambda d: (maps(d),), pypose_ops.decode_heatmaps,
+        "decode_heatmaps", f"{size}, dark", t * b * MAP, 2 * b * MAP + blur + 13 * EXP * b * K,
+        lambda d: (maps(d, b, dtype),), lambda ops, m: ops.decode_heatmaps(m),
     )  # fmt: skip
     yield Row(
-        "find_peaks", f"{B} x {K}, {H} x {W}, radius 1", 4 * MAP, 9 * MAP, lambda d: (maps(d),), pypose_ops.find_peaks
-    )
+        "find_peaks", f"{size}, radius 1", t * b * MAP, 9 * b * MAP,
+        lambda d: (maps(d, b, dtype),), lambda ops, m: ops.find_peaks(m),
+    )  # fmt: skip
     yield Row(
-        "soft_argmax", f"{B} x {K}, {H} x {W}", 4 * MAP, (EXP + 7) * MAP, lambda d: (maps(d),), pypose_ops.soft_argmax
-    )
+        "soft_argmax", size, t * b * MAP, (EXP + 7) * b * MAP,
+        lambda d: (maps(d, b, dtype),), lambda ops, m: ops.soft_argmax(m),
+    )  # fmt: skip
     bins = 2 * (256 + 192)
     yield Row(
-        "decode_simcc", f"{B} x {K}, 192 x 256, ratio 2", 4 * B * K * bins, 2 * B * K * bins,
-        lambda d: pypose_ops.simcc_labels(keypoints(d, B, K, size=(256, 192)), 6.0, (256, 192)),
-        pypose_ops.decode_simcc,
+        "decode_simcc", f"{b} x {K}, 192 x 256, ratio 2", t * b * K * bins, 2 * b * K * bins,
+        lambda d: pypose_ops.simcc_labels(keypoints(d, b, K, size=(256, 192)), 6.0, (256, 192), dtype=dtype),
+        lambda ops, x, y: ops.decode_simcc(x, y),
     )  # fmt: skip
 
 
-def crop_transforms(device):
-    center, scale = torch.rand(64, 2) * torch.tensor([1280.0, 720.0]), (0.4 + 0.8 * torch.rand(64, 1)) * 720
-    return geometry.box_to_transform(center, scale * torch.tensor([0.75, 1.0]), torch.zeros(64), (256, 192)).to(device)
+def crop_transforms(device, n):
+    center, scale = torch.rand(n, 2) * torch.tensor([1280.0, 720.0]), (0.4 + 0.8 * torch.rand(n, 1)) * 720
+    return geometry.box_to_transform(center, scale * torch.tensor([0.75, 1.0]), torch.zeros(n), (256, 192)).to(device)
 
 
-def patch_rows():
+def patch_rows(b, dtype):
     """Crops: the patches written, and the picture read once; the votes of boxes."""
-    patch = 64 * 3 * 256 * 192
+    patch, t = b * 3 * 256 * 192, dtype.itemsize
     yield Row(
-        "crop_patches", "64 x 3 x 256 x 192 of 720p bytes, normalised", 4 * patch + 3 * 720 * 1280,
+        "crop_patches", f"{b} x 3 x 256 x 192 of 720p bytes, normalised", t * patch + 3 * 720 * 1280,
         10 * patch + 20 * patch / 3,
-        lambda d: (torch.randint(256, (1, 3, 720, 1280), dtype=torch.uint8, device=d), crop_transforms(d)),
-        lambda i, t: pypose_ops.crop_patches(i, t, (256, 192), mean=120.0, std=58.0),
+        lambda d: (torch.randint(256, (1, 3, 720, 1280), dtype=torch.uint8, device=d), crop_transforms(d, b)),
+        lambda ops, i, m: ops.crop_patches(i, m, (256, 192), mean=120.0, std=58.0, dtype=dtype),
     )  # fmt: skip
+    n = pictures(b)
     yield Row(
-        "box_vote", "16 x 1000 boxes x 14, 64 x 64", 4 * 16 * 14 * 64 * 64 + 4 * 16 * 1000 * 18,
-        16 * 14 * (2 * 64 * 64 + 4 * 1000),
-        lambda d: (64 * torch.rand(16, 1000, 4, device=d), torch.rand(16, 1000, 14, device=d)),
-        lambda b, w: pypose_ops.box_vote(b, w, (64, 64)),
+        "box_vote", f"{n} x 1000 boxes x 14, 64 x 64", t * n * 14 * 64 * 64 + 4 * n * 1000 * 4 + t * n * 1000 * 14,
+        n * 14 * (2 * 64 * 64 + 4 * 1000),
+        lambda d: (64 * torch.rand(n, 1000, 4, device=d), torch.rand(n, 1000, 14, device=d, dtype=dtype)),
+        lambda ops, boxes, w: ops.box_vote(boxes, w, (64, 64)),
     )  # fmt: skip
 
 
-def message_inputs(device):
-    unary = pypose_ops.gaussian_heatmaps(keypoints(device, 8, 17, size=(64, 64)), 2.0, (64, 64))
+def pictures(b):
+    """Pictures that a batch of as many people comes from."""
+    return max(1, b // 4)
+
+
+def message_inputs(device, n, dtype):
+    unary = pypose_ops.gaussian_heatmaps(keypoints(device, n, 17, size=(64, 64)), 2.0, (64, 64))
     prior = torch.rand(17 * 17, 127, 127, device=device) / 127**2
-    return torch.where(unary > 0.1, unary, 0.0), prior, torch.full((17 * 17,), 1e-3, device=device)
+    return torch.where(unary > 0.1, unary, 0.0).to(dtype), prior, torch.full((17 * 17,), 1e-3, device=device)
 
 
-def people_rows():
-    """Messages between joints, and what compares and joins people."""
-    edges = [(v, j) for v in range(17) for j in range(17)]
+def graph_rows(b, dtype):
+    """Messages between joints."""
+    edges, t, n = [(v, j) for v in range(17) for j in range(17)], dtype.itemsize, max(1, b // 8)
     active = 58  # pixels of such a map above 0.1: pi (2 sigma ln 10)
     yield Row(
-        "mrf_message_passing", f"8 x 17, 64 x 64, all {len(edges)} edges, {active} active pixels a map",
-        4 * (8 * 17 * 64 * 64 * 2 + len(edges) * 127 * 127), 2 * 8 * len(edges) * active * 64 * 64,
-        message_inputs, lambda u, p, b: pypose_ops.mrf_message_passing(u, p, b, edges),
+        "mrf_message_passing", f"{n} x 17, 64 x 64, all {len(edges)} edges, {active} active pixels a map",
+        (t + 4) * n * 17 * 64 * 64 + 4 * len(edges) * 127 * 127, 2 * n * len(edges) * active * 64 * 64,
+        lambda d: message_inputs(d, n, dtype),
+        lambda ops, u, p, bias: ops.mrf_message_passing(u, p, bias, edges),
     )  # fmt: skip
     tree = [(i, i + 1) for i in range(K - 1)]
     springs = torch.tensor([[2.0, 3.0, 0.05, 0.05]]).expand(K - 1, 4)
     for op, per_step in (("max_product", 12), ("sum_product", 2 * EXP * 16)):
         yield Row(
-            op, f"{B} x {K}, {H} x {W}, a chain", 8 * MAP, 2 * 2 * per_step * MAP,
-            lambda d: (maps(d), springs.to(d)), lambda u, s, op=op: getattr(pypose_ops, op)(u, tree, s),
+            op, f"{b} x {K}, {H} x {W}, a chain", (t + 4) * b * MAP, 2 * 2 * per_step * b * MAP,
+            lambda d: (maps(d, b, dtype), springs.to(d)),
+            lambda ops, u, s, op=op: getattr(ops, op)(u, tree, s),
         )  # fmt: skip
+
+
+def people_rows(b, dtype):
+    """What compares and joins people. The keypoints are float32, whatever the dtype of the maps."""
+    n, t = pictures(b), dtype.itemsize
     yield Row(
-        "oks", "16 x 100 x 30 people", 4 * 16 * (130 * 34 + 3000), (EXP + 8) * 16 * 3000 * 17,
-        lambda d: (keypoints(d, 16, 100, 17), keypoints(d, 16, 30, 17), torch.full((16, 30), 500.0, device=d)),
-        pypose_ops.oks,
+        "oks", f"{n} x 100 x 30 people", 4 * n * (130 * 34 + 3000), (EXP + 8) * n * 3000 * 17,
+        lambda d: (keypoints(d, n, 100, 17), keypoints(d, n, 30, 17), torch.full((n, 30), 500.0, device=d)),
+        lambda ops, *people: ops.oks(*people),
     )  # fmt: skip
     yield Row(
-        "oks_nms", "16 x 100 people", 4 * 16 * 100 * 37, (EXP + 8) * 16 * 100 * 100 * 17 / 2,
-        lambda d: (keypoints(d, 16, 100, 17), torch.rand(16, 100, device=d), torch.full((16, 100), 500.0, device=d)),
-        pypose_ops.oks_nms,
+        "oks_nms", f"{n} x 100 people", 4 * n * 100 * 37, (EXP + 8) * n * 100 * 100 * 17 / 2,
+        lambda d: (keypoints(d, n, 100, 17), torch.rand(n, 100, device=d), torch.full((n, 100), 500.0, device=d)),
+        lambda ops, *people: ops.oks_nms(*people),
     )  # fmt: skip
     limbs, peaks, samples = 19, 20, 10
     ends = [(i % 18, (i + 1) % 18) for i in range(limbs)]
-    read = 16 * limbs * peaks**2 * samples
+    read = n * limbs * peaks**2 * samples
 
     def fields(device):
-        coords = keypoints(device, 16, 18, peaks, size=(64, 48))
-        counts = torch.full((16, 18), peaks, device=device)
-        return torch.rand(16, 2 * limbs, 64, 48, device=device), pypose_ops.PeakSet(coords, coords[..., 0], counts)
+        coords = keypoints(device, n, 18, peaks, size=(64, 48))
+        counts = torch.full((n, 18), peaks, device=device)
+        pafs = torch.rand(n, 2 * limbs, 64, 48, device=device, dtype=dtype)
+        return pafs, pypose_ops.PeakSet(coords, coords[..., 0], counts)
 
     yield Row(
-        "score_limbs", f"16 x {limbs} limbs, {peaks} peaks a joint, {samples} samples",
-        4 * 16 * (2 * limbs * 64 * 48 + limbs * peaks**2), 12 * read,
-        fields, lambda p, s: pypose_ops.score_limbs(p, s, ends, samples=samples),
+        "score_limbs", f"{n} x {limbs} limbs, {peaks} peaks a joint, {samples} samples",
+        n * (2 * t * limbs * 64 * 48 + 4 * limbs * peaks**2), 12 * read,
+        fields, lambda ops, p, s: ops.score_limbs(p, s, ends, samples=samples),
     )  # fmt: skip
 
 
-def rows():
-    return [*target_rows(), *decoder_rows(), *patch_rows(), *people_rows()]
+def rows(b=BATCH, dtype=torch.float32):
+    """All of them for a batch of b people, with maps of that dtype."""
+    families = (target_rows, decoder_rows, patch_rows, graph_rows, people_rows)
+    return [row for family in families for row in family(b, dtype)]
 
 
 def missing():
@@ -190,20 +213,12 @@ def seconds(row, device):
     """The median time of a call."""
     arguments = [row.inputs(device) for _ in range(3)]  # on a GPU: larger than its cache together
     turn = iter(range(10**9))
+    function = bench_tools.with_gradient(row.call) if row.backward else row.call
 
     def call():
-        return row.call(*arguments[next(turn) % len(arguments)])
+        return function(pypose_ops, *arguments[next(turn) % len(arguments)])
 
-    if device.type == "cuda":
-        return bench_tools.device_seconds(call)
-    times = []
-    until = time.perf_counter() + 0.5
-    call()
-    while time.perf_counter() < until or len(times) < 5:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return bench_tools.device_seconds(call) if device.type == "cuda" else bench_tools.host_seconds(call, 0.5)
 
 
 def unit(value):

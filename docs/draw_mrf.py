@@ -18,6 +18,7 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 
 import mrf_distractors as experiment  # noqa: E402
+import mrf_people  # noqa: E402
 
 NATS = 6
 SHOWN = ("left_shoulder", "left_elbow", "left_wrist", "left_hip", "left_knee", "left_ankle")
@@ -58,9 +59,9 @@ def label(name):
 def synthetic(train, test, settings):
     """The first crop in which at least two joints are put right and none of the shown ones wrong."""
     model = experiment.model_of(train, settings)
-    maps, truth, count = experiment.rendered(test[:200], torch.Generator().manual_seed(5))
+    maps, truth, count = mrf_people.rendered(test[:200], torch.Generator().manual_seed(5))
     energy = model(maps)
-    hits = [experiment.right(v, truth, experiment.RIGHT * experiment.LONGER) & count for v in (maps, energy)]
+    hits = [experiment.right(v, truth, mrf_people.RIGHT * mrf_people.LONGER) & count for v in (maps, energy)]
     joints = [train.names.index(name) for name in SHOWN]
     fixed, broken = ((a & ~b)[:, joints] for a, b in (hits[::-1], hits))
     good = (fixed.sum(1) >= 2) & (broken.sum(1) == 0) & count[:, joints].all(1)
@@ -70,7 +71,7 @@ def synthetic(train, test, settings):
 
 def real(train, settings, folder, columns=6, each=2):
     """Joints that the messages put right, then those that they put wrong; at most ``each`` of a person."""
-    maps, truth, count, tolerance, dataset = experiment.read_real(folder, train.names)
+    maps, truth, count, tolerance, dataset = mrf_people.read_real(folder, train.names)
     energy = experiment.model_of(train, settings)(maps)
     before, after = (experiment.right(values, truth, tolerance) & count for values in (maps, energy))
     shown = []
@@ -89,7 +90,7 @@ def main():
     args = parser.parse_args()
     chosen = next(iter(json.loads(args.results.read_text(encoding="utf-8")).values()))["settings"]
     settings = experiment.Settings(**chosen)
-    train, test = experiment.read_mpii(args.data)
+    train, test = mrf_people.read_mpii(args.data)
     before_after(synthetic(train, test, settings), DOCS / "mrf_synthetic.png")
     before_after(real(train, settings, args.data), DOCS / "mrf_real_maps.png")
     names = [label(name).replace("left", "l.").replace("right", "r.") for name in train.names]

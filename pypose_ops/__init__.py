@@ -18,7 +18,8 @@ except ImportError as error:
 from . import geometry, reference
 from ._build import build_info
 from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
-from .grouping import Kept, People, group_by_tags, group_people, oks, oks_nms, score_limbs
+from .grouping import People, group_by_tags, group_people, score_limbs
+from .grouping_oks import Kept, oks, oks_nms
 from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing

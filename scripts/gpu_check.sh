@@ -8,16 +8,20 @@
 #   scripts/gpu_check.sh values memcheck          # call 1: every operator's values and gradients, and out-of-bounds accesses
 #   scripts/gpu_check.sh torch races              # call 2: graphs, compile, streams, no host sync; races, uninitialised memory
 #   scripts/gpu_check.sh fuzz benchmarks step     # call 3
+#   scripts/gpu_check.sh large sweep              # call 4
 #
 #   values      tests on cuda that compare values and gradients (the contract's, and those by hand)
-#   torch       tests on cuda of what torch does with an operator: graphs, compile, export, autocast, host syncs, strides
+#   torch       tests on cuda of what torch does with an operator: graphs, compile, export, autocast, host syncs, streams,
+#               another device where there are several
+#   large       tests on cuda of tensors past 2^31 elements, one after the other: up to 60 GB of GPU memory
 #   memcheck    compute-sanitizer memcheck on random calls of every operator
 #   races       racecheck, synccheck and initcheck on the same
 #   fuzz        scripts/fuzz.py --device cuda
 #   benchmarks  pytest benchmarks on cuda, as json, table and picture
+#   sweep       benchmarks/sweep.py: every operator from batch 1 to 1024 in three dtypes, as json and picture
 #   step        benchmarks/training_step.py: a hourglass' training step by part, on LSP below PYPOSE_OPS_DATA or on noise
 #
-# OUT (default out/gpu; a first word that is no STEP) gets gpu_check.log, benchmarks.{json,md,png} and
+# OUT (default out/gpu; a first word that is no STEP) gets gpu_check.log, benchmarks.{json,md,png}, sweep.{json,png} and
 # training_step.{json,png}. A step that fails or
 # runs out of its time makes the exit status 1; the steps after it still run. Of the tests only those on `cuda` run (-k cuda): the others need no GPU.
 # LIMIT: seconds that all steps together may take (default 570); a step gets what is left of it, at most its own limit.
@@ -25,7 +29,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-ALL=(values torch memcheck races fuzz benchmarks step)
+ALL=(values torch large memcheck races fuzz benchmarks sweep step)
 OUT=out/gpu
 if (($#)) && [[ " ${ALL[*]} " != *" $1 "* ]]; then
   OUT=$1
@@ -90,9 +94,11 @@ step import 20 "$PYTHON" -c 'import pypose_ops; print(pypose_ops.build_info())'
 workers=()
 "$PYTHON" -c 'import xdist' 2>>"$LOG" && workers=(-n 8)
 # Seconds each: these would compile for CUDA graphs and inductor, thousands of times over all samples.
-compiled="compile or export or opcheck or cuda_graph or autocast or no_host_sync"
-wanted values && step values 300 "$PYTHON" -m pytest tests -q "${workers[@]}" -k "cuda and not ($compiled)"
+compiled="compile or export or opcheck or cuda_graph or autocast or no_host_sync or two_streams or other_device"
+wanted values && step values 300 "$PYTHON" -m pytest tests -q "${workers[@]}" -k "cuda and not large_batch and not ($compiled)"
 wanted torch && step torch 400 "$PYTHON" -m pytest tests -q "${workers[@]}" -k "cuda and ($compiled)"
+
+wanted large && step large 200 "$PYTHON" -m pytest tests/test_large.py -q -k cuda
 
 device=cuda
 [[ $PYPOSE_OPS_REQUIRE_CUDA == 0 ]] && device=cpu
@@ -120,8 +126,11 @@ if wanted benchmarks; then
   step report 12 "$PYTHON" benchmarks/report.py "$OUT/benchmarks.json" --out "$OUT"
   sed -n '1,/^## All rows/p' "$OUT/benchmarks.md" 2>>"$LOG"
 fi
+if wanted sweep; then
+  # Without PYTHONSAFEPATH: a script's own folder holds what it imports.
+  step sweep 400 env -u PYTHONSAFEPATH "$PYTHON" benchmarks/sweep.py --device "$device" --seconds 330 --out "$OUT"
+fi
 if wanted step; then
-  # A script's own folder holds what it imports.
   step training-step 100 env -u PYTHONSAFEPATH "$PYTHON" benchmarks/training_step.py --device "$device" --steps 8 \
     --json "$OUT/training_step.json"
   [[ -f $OUT/training_step.json ]] &&

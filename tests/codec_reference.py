@@ -1,6 +1,22 @@
-"""What peers' codecs compute, one joint at a time in float64 numpy, written from their formulas: the tests' oracle."""
+"""What peers' codecs and decoders compute, in float64 numpy, written from their formulas: the tests' oracle."""
 
 import numpy as np
+import pytest
+import torch
+
+INPUT, GRID = (192, 256), (48, 64)  # (width, height), as codecs take them
+SIZE = GRID[::-1]
+
+
+def keypoints_of(batch=3, joints=17, beyond=25.0):
+    """Keypoints in and around the input, and their visibility."""
+    generator = torch.Generator().manual_seed(5)
+    span = torch.tensor(INPUT) + 2 * beyond
+    keypoints = torch.rand(batch, joints, 2, generator=generator, dtype=torch.float64) * span - beyond
+    keypoints[0, :4] = torch.tensor([[0.0, 0.0], [8.0, 8.0], [191.0, 255.0], [-1.9, 3.0]])
+    visible = (torch.rand(batch, joints, generator=generator) > 0.2).double()
+    visible[0, :4] = 1
+    return keypoints, visible
 
 
 def window(mu, sigma):
@@ -122,3 +138,38 @@ def simcc(value, sigma, bins, ratio, normalize):
     mu = np.around(value * ratio)
     label = np.exp(-((np.arange(bins) - mu) ** 2) / (2 * sigma**2))
     return label / (sigma * np.sqrt(2 * np.pi)) if normalize else label
+
+
+def dark(heatmap, kernel_size):
+    """MMPose's (x, y, is the Hessian negative definite) of one float64 map: the step is taken wherever it exists."""
+    cv2 = pytest.importorskip("cv2")
+    height, width = heatmap.shape
+    y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    r = (kernel_size - 1) // 2
+    padded = np.zeros((height + 2 * r, width + 2 * r))
+    padded[r : r + height, r : r + width] = heatmap
+    blurred = cv2.GaussianBlur(padded, (kernel_size, kernel_size), 0)[r : r + height, r : r + width]
+    h = np.log(np.maximum(blurred * heatmap.max() / blurred.max(), 1e-10))
+    if not (1 < x < width - 2 and 1 < y < height - 2):
+        return float(x), float(y), False
+    gradient = 0.5 * np.array([h[y, x + 1] - h[y, x - 1], h[y + 1, x] - h[y - 1, x]])
+    dxx = 0.25 * (h[y, x + 2] - 2 * h[y, x] + h[y, x - 2])
+    dyy = 0.25 * (h[y + 2, x] - 2 * h[y, x] + h[y - 2, x])
+    dxy = 0.25 * (h[y + 1, x + 1] - h[y - 1, x + 1] - h[y + 1, x - 1] + h[y - 1, x - 1])
+    hessian = np.array([[dxx, dxy], [dxy, dyy]])
+    if np.linalg.det(hessian) == 0:
+        return float(x), float(y), False
+    offset = -np.linalg.solve(hessian, gradient)
+    return x + offset[0], y + offset[1], bool(np.linalg.eigvalsh(hessian).max() < 0)
+
+
+def quarter(heatmap):
+    """MMPose's quarter of a pixel towards the larger neighbour."""
+    height, width = heatmap.shape
+    y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    refined = [float(x), float(y)]
+    if 1 < x < width - 1 and 0 < y < height:
+        refined[0] += 0.25 * np.sign(heatmap[y, x + 1] - heatmap[y, x - 1])
+    if 1 < y < height - 1 and 0 < x < width:
+        refined[1] += 0.25 * np.sign(heatmap[y + 1, x] - heatmap[y - 1, x])
+    return refined

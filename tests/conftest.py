@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("op_contract", "contract_tools")
+pytest.register_assert_rewrite("op_contract", "gpu_contract", "contract_tools")
 
 import torch  # noqa: E402
 

@@ -1,6 +1,7 @@
 """Small data sets in the formats of the large ones, made by hand."""
 
 import json
+import zipfile
 
 import numpy as np
 import scipy.io
@@ -42,3 +43,23 @@ def coco_file(path, annotations, joints=17, size=(40, 60)):
     picture(path.parent / "a.jpg", size)
     images = [{"id": 3, "file_name": "a.jpg", "height": size[0], "width": size[1]}]
     return write_json(path, {"images": images, "annotations": annotations, "categories": []})
+
+
+def cpm_person(**changes):
+    """One person in the json of MPII that CPM's authors made."""
+    joints = [[10.0 + k, 20.0 + k, 1.0] for k in range(16)]
+    nothing = {"_ArrayType_": "double", "_ArraySize_": [0, 0], "_ArrayData_": None}
+    return {
+        "dataset": "MPI", "isValidation": 0.0, "img_paths": "a.jpg", "img_width": 60.0, "img_height": 40.0,
+        "objpos": [21.0, 11.0], "joint_self": joints, "scale_provided": 0.1, "joint_others": nothing,
+        "numOtherPeople": 0.0,
+    } | changes  # fmt: skip
+
+
+def zipped(folder, path, top=""):
+    """A zip archive of a folder, all of it below ``top``."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, top + str(file.relative_to(folder)))
+    return path

@@ -24,6 +24,7 @@ from contract_tools import (
     strided,
     weighted,
 )
+from gpu_contract import OFF_HOST, GpuContract
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -63,7 +64,7 @@ class Bad:
     match: str
 
 
-class OpContract:
+class OpContract(GpuContract):
     """The checks. Subclasses made by :func:`check_op` fill in the operator."""
 
     op = reference = None
@@ -320,38 +321,6 @@ class OpContract:
         exported = torch.export.export(Module(), (tensors,)).module()
         same_bits(exported(tensors), tree_leaves(self.op(**arguments)))
 
-    @only_on("cuda")
-    def test_no_host_sync(self, device, sample):
-        arguments = self.arguments(sample, device)
-        self.run(arguments, sample.grad)  # module load and first allocations may wait
-        try:
-            torch.cuda.set_sync_debug_mode("error")
-            leaves = [arguments[n].requires_grad_() for n in sample.grad]
-            result = self.op(**arguments)
-            if leaves:
-                outputs = [o for o in tree_leaves(result) if o.requires_grad]
-                torch.autograd.grad(outputs, leaves, [torch.ones_like(o) for o in outputs])
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-    @only_on("cuda")
-    def test_cuda_graph(self, device, sample):
-        arguments = self.arguments(sample, device)
-        other = tree_map_only(torch.Tensor, lambda v: v.flip(0) if v.dim() else v, arguments)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self.op(**arguments)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = self.op(**arguments)
-        for now, new in zip(tree_leaves(arguments), tree_leaves(other), strict=True):
-            if is_tensor(now):
-                now.copy_(new)
-        graph.replay()
-        same_bits(captured, self.op(**other))
-
 
 GRADIENT_TESTS = (
     "test_gradcheck",
@@ -361,13 +330,14 @@ GRADIENT_TESTS = (
 )
 
 
-def check_op(op, reference, samples, *, bad=(), **options):
+def check_op(op, reference, samples, *, bad=(), on_host=False, **options):
     """A test class that checks the operator against its reference on the samples.
 
     Args:
         op, reference: two callables with the same signature.
         samples: :class:`Sample` list; at least one ``traced``.
         bad: :class:`Bad` list, the calls that must be refused.
+        on_host: an operator that works on the host wherever its tensors are: it waits for them.
         options: ``maps``, ``batched``, ``dtype_argument``, ``second_order``, ``namespace`` of :class:`OpContract`.
     """
     assert any(s.traced for s in samples), "no sample is traced: opcheck and torch.compile would check nothing"
@@ -375,6 +345,8 @@ def check_op(op, reference, samples, *, bad=(), **options):
     members = dict(op=staticmethod(op), reference=staticmethod(reference), samples=tuple(samples), bad=tuple(bad))
     if not any(s.grad for s in samples):
         members |= dict.fromkeys(GRADIENT_TESTS)  # nothing to collect
+    if on_host:
+        members |= dict.fromkeys(OFF_HOST)
     if options.get("second_order") is None:
         members["test_second_order_is_refused"] = None
     return type("Test_" + op.__name__, (OpContract,), members | options)

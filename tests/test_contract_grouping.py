@@ -312,6 +312,7 @@ TestGroupPeople = check_op(
         )
     ],
     batched=("coords", "scores", "counts", "limb_scores"),
+    on_host=True,
 )
 
 # Peaks far from each other: two in one pixel have the same tag, and may change places.
@@ -351,4 +352,5 @@ TestGroupByTags = check_op(
     ],
     maps=("tags",),
     batched=("coords", "scores", "counts", "tags"),
+    on_host=True,
 )

@@ -2,7 +2,7 @@
 
 import math
 
-import numpy as np
+import codec_reference as peer
 import pytest
 import torch
 
@@ -42,40 +42,6 @@ def decode_one(maps, device, **options):
 # ---- MMPose, from its formulas ----
 
 
-def mmpose_dark(heatmap, kernel_size):
-    """(x, y, is the Hessian negative definite) of one float64 map: the step is taken wherever it exists."""
-    cv2 = pytest.importorskip("cv2")
-    height, width = heatmap.shape
-    y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
-    r = (kernel_size - 1) // 2
-    padded = np.zeros((height + 2 * r, width + 2 * r))
-    padded[r : r + height, r : r + width] = heatmap
-    blurred = cv2.GaussianBlur(padded, (kernel_size, kernel_size), 0)[r : r + height, r : r + width]
-    h = np.log(np.maximum(blurred * heatmap.max() / blurred.max(), 1e-10))
-    if not (1 < x < width - 2 and 1 < y < height - 2):
-        return float(x), float(y), False
-    gradient = 0.5 * np.array([h[y, x + 1] - h[y, x - 1], h[y + 1, x] - h[y - 1, x]])
-    dxx = 0.25 * (h[y, x + 2] - 2 * h[y, x] + h[y, x - 2])
-    dyy = 0.25 * (h[y + 2, x] - 2 * h[y, x] + h[y - 2, x])
-    dxy = 0.25 * (h[y + 1, x + 1] - h[y - 1, x + 1] - h[y + 1, x - 1] + h[y - 1, x - 1])
-    hessian = np.array([[dxx, dxy], [dxy, dyy]])
-    if np.linalg.det(hessian) == 0:
-        return float(x), float(y), False
-    offset = -np.linalg.solve(hessian, gradient)
-    return x + offset[0], y + offset[1], bool(np.linalg.eigvalsh(hessian).max() < 0)
-
-
-def mmpose_quarter(heatmap):
-    height, width = heatmap.shape
-    y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
-    refined = [float(x), float(y)]
-    if 1 < x < width - 1 and 0 < y < height:
-        refined[0] += 0.25 * np.sign(heatmap[y, x + 1] - heatmap[y, x - 1])
-    if 1 < y < height - 1 and 0 < x < width:
-        refined[1] += 0.25 * np.sign(heatmap[y + 1, x] - heatmap[y - 1, x])
-    return refined
-
-
 @pytest.mark.parametrize("kernel_size", KERNEL_SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_dark_is_mmpose(device, dtype, kernel_size):
@@ -84,7 +50,7 @@ def test_dark_is_mmpose(device, dtype, kernel_size):
     coords = decode_heatmaps(maps.to(device), kernel_size=kernel_size, parity="mmpose").coords.cpu()
     compared = 0
     for heatmap, (x, y) in zip(maps.double().flatten(0, 1).numpy(), coords.flatten(0, 1).tolist(), strict=True):
-        want_x, want_y, is_maximum = mmpose_dark(heatmap, kernel_size)
+        want_x, want_y, is_maximum = peer.dark(heatmap, kernel_size)
         if is_maximum:
             assert (x, y) == pytest.approx((want_x, want_y), abs=1e-9 if dtype == torch.float64 else 2e-4)
             compared += 1
@@ -94,7 +60,7 @@ def test_dark_is_mmpose(device, dtype, kernel_size):
 def test_quarter_is_mmpose(device):
     maps = torch.rand(20, 17, 5, 4)
     coords = decode_heatmaps(maps.to(device), refine="quarter").coords.cpu()
-    want = [mmpose_quarter(heatmap) for heatmap in maps.flatten(0, 1).numpy()]
+    want = [peer.quarter(heatmap) for heatmap in maps.flatten(0, 1).numpy()]
     assert coords.flatten(0, 1).tolist() == want
 
 

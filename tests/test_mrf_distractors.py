@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import mrf_distractors as experiment  # noqa: E402
+import mrf_people  # noqa: E402
 
-read_mpii = functools.cache(experiment.read_mpii)  # seconds
+read_mpii = functools.cache(mrf_people.read_mpii)  # seconds
 CHOSEN = experiment.Settings(size="box", smooth=72, floor=3e-2, graph="limbs", weight=2.0)
 
 
@@ -25,24 +26,24 @@ def upright(count):
     low, high = xy.amin(1), xy.amax(1)
     extent = (high - low).amax(1)
     real = torch.zeros(count, dtype=torch.bool)
-    return experiment.People(experiment.BODY, xy, visible, (low + high) / 2, extent, 1.1 * extent, real)
+    return mrf_people.People(mrf_people.BODY, xy, visible, (low + high) / 2, extent, 1.1 * extent, real)
 
 
 def test_crops_are_as_described():
     people = upright(50)
-    maps, truth, count = experiment.rendered(people, torch.Generator().manual_seed(0), strength=0.0)
+    maps, truth, count = mrf_people.rendered(people, torch.Generator().manual_seed(0), strength=0.0)
     assert maps.shape == (50, 12, 64, 64) and maps.min() >= 0 and maps.max() <= 0.9
     assert not (count & ~people.visible).any() and count.sum() > 0.9 * people.visible.sum()
     # Nothing distracts: the peak is the joint, up to a pixel of noise and rounding.
     assert experiment.share(experiment.right(maps, truth, 5.0), count) > 0.99
     heights = maps.flatten(2).amax(-1)[count]
     assert 0.05 < (heights < 0.06).float().mean() < 0.25
-    again = experiment.rendered(people, torch.Generator().manual_seed(0), strength=0.0)
+    again = mrf_people.rendered(people, torch.Generator().manual_seed(0), strength=0.0)
     assert torch.equal(maps, again[0])
     people.real[0] = True
-    assert torch.equal(experiment.rendered(people, torch.Generator().manual_seed(0), strength=0.0)[2][1:], count[1:])
-    assert not experiment.rendered(people, torch.Generator().manual_seed(0), strength=0.0)[2][0].any()
-    hard = experiment.rendered(people, torch.Generator().manual_seed(0), strength=1.0)
+    assert torch.equal(mrf_people.rendered(people, torch.Generator().manual_seed(0), strength=0.0)[2][1:], count[1:])
+    assert not mrf_people.rendered(people, torch.Generator().manual_seed(0), strength=0.0)[2][0].any()
+    hard = mrf_people.rendered(people, torch.Generator().manual_seed(0), strength=1.0)
     assert experiment.share(experiment.right(hard[0], hard[1], 5.0), hard[2]) < 0.8
 
 
@@ -65,16 +66,16 @@ def test_the_choice():
 
 def test_restricted_graphs():
     model = experiment.full_model(upright(100), "height", 2)
-    limbs = experiment.restricted(model, experiment.BODY, "limbs", 1e-2)
-    tree = experiment.restricted(model, experiment.BODY, "tree", 1e-2)
+    limbs = experiment.restricted(model, mrf_people.BODY, "limbs", 1e-2)
+    tree = experiment.restricted(model, mrf_people.BODY, "tree", 1e-2)
     assert len(model.edges) == 132 and len(limbs.edges) == 24 and len(tree.edges) == 22
     edge = limbs.edges[5]
     assert torch.allclose(limbs.prior[5], model.prior[model.edges.index(edge)], rtol=1e-4)
 
 
 def test_mirrored_names():
-    assert experiment.opposite("left_knee") == "right_knee" and experiment.opposite("right_hip") == "left_hip"
-    assert experiment.opposite("nose") == "nose"
+    assert mrf_people.opposite("left_knee") == "right_knee" and mrf_people.opposite("right_hip") == "left_hip"
+    assert mrf_people.opposite("nose") == "nose"
 
 
 def test_real_people(shared_data):
@@ -91,11 +92,11 @@ def test_real_people(shared_data):
 
 def test_flic_people_stand_where_mpii_people_do(shared_data):
     mpii = read_mpii(shared_data)
-    flic, _ = experiment.read_flic(shared_data, mpii, torch.Generator().manual_seed(0))
+    flic, _ = mrf_people.read_flic(shared_data, mpii, torch.Generator().manual_seed(0))
     assert len(flic) == 3987 and flic.visible.all()
     xy = flic.in_map(1.1 * flic.extent)
-    middle, length = experiment.torso(xy, flic.names)
-    expected = experiment.torso(mpii[0].in_map(1.1 * mpii[0].extent), mpii[0].names)
+    middle, length = mrf_people.torso(xy, flic.names)
+    expected = mrf_people.torso(mpii[0].in_map(1.1 * mpii[0].extent), mpii[0].names)
     assert (middle.median(0).values - expected[0].median(0).values).abs().max() < 3
     assert abs(length.median() - expected[1].median()) < 3
 

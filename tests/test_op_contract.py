@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from op_contract import Bad, Sample, check_op
+from torch.testing._internal.optests.generate_tests import OpCheckError
 
 CPU = torch.device("cpu")
 
@@ -166,14 +167,25 @@ def test_op_that_autocast_changes_is_caught():
     fails(forward, "test_autocast", torch.bfloat16)
 
 
+def test_data_read_on_the_host_are_caught():
+    def forward(x, factor=2.0):
+        return x * factor if x.flatten()[0].item() != 0 else x * factor
+
+    fails(forward, "test_reads_no_data", error=(RuntimeError, NotImplementedError))
+
+
+def test_result_on_another_device_is_caught():
+    fails(lambda x, factor=2.0: torch.zeros(x.shape), "test_reads_no_data", error=(AssertionError, RuntimeError))
+
+
 def test_missing_fake_is_caught():
     wrong = define("missing_fake", contiguous_scale, fake=None)
-    fails(wrong, "test_opcheck", "test_faketensor", error=torch.testing._internal.optests.generate_tests.OpCheckError)
+    fails(wrong, "test_opcheck", "test_faketensor", error=OpCheckError)
 
 
 def test_wrong_fake_is_caught():
     wrong = define("wrong_fake", contiguous_scale, fake=lambda x: x.new_empty(x.shape[:-1]))
-    fails(wrong, "test_opcheck", "test_faketensor", error=torch.testing._internal.optests.generate_tests.OpCheckError)
+    fails(wrong, "test_opcheck", "test_faketensor", error=OpCheckError)
 
 
 def test_op_that_is_never_called_is_caught():

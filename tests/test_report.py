@@ -67,3 +67,28 @@ def test_every_operator_has_a_roofline(monkeypatch):
     assert roofline.missing() == []
     page = (Path(__file__).parents[1] / "docs" / "roofline.md").read_text()
     assert all(f"`{name}`" in page for name in reference.__all__)
+
+
+def test_a_sweep_is_written_and_drawn(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(PATH.parent)
+    import sweep
+
+    options = ["--device", "cpu", "--ops", "gaussian_heatmaps", "oks", "--batches", "1", "2"]
+    monkeypatch.setattr("sys.argv", ["sweep.py", *options, "--dtypes", "float32", "float16", "--out", str(tmp_path)])
+    assert sweep.main() == 0
+    result = json.loads((tmp_path / "sweep.json").read_text())
+    found = [(row["op"], row["batch"], row["dtype"], row["direction"]) for row in result["rows"]]
+    assert len(found) == len(set(found)) == 10 and ("oks", 2, "float16", "forward") not in found
+    assert all(row["seconds"] > 0 for row in result["rows"]) and result["copy_bytes_per_second"] > 0
+    assert (tmp_path / "sweep.png").stat().st_size > 1000
+    assert "gaussian_heatmaps 2 x 17, 64 x 48 float16 forward+backward, op: " in capsys.readouterr().out
+
+
+def test_rows_that_a_sweep_has_no_time_for_are_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(PATH.parent)
+    import sweep
+
+    options = ["--device", "cpu", "--ops", "find_peaks", "--batches", "1", "--dtypes", "float32", "--seconds", "0"]
+    monkeypatch.setattr("sys.argv", ["sweep.py", *options, "--out", str(tmp_path)])
+    assert sweep.main() == 1
+    assert "find_peaks 1 x 17, 64 x 48, radius 1 float32 forward, op: not measured" in capsys.readouterr().out

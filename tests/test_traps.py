@@ -21,8 +21,8 @@ TRAPS = {
     "1 MSRA's window of 3 sigma = 4.5 is off centre": ["test_codecs.test_a_fractional_window_is_centred"],
     "2 rounding of halves": [
         "test_traps.test_halves_round_up_where_peers_differ",
-        "test_codecs.test_simcc_is_mmposes",
-        "test_codecs.test_megvii_is_mmposes",
+        "test_codecs_peers.test_simcc_is_mmposes",
+        "test_codecs_peers.test_megvii_is_mmposes",
     ],
     "3 a score of 0 decodes to -1, 0 or NaN": ["test_decoders.test_steps_without_a_peak_are_minus_one_in_every_mode"],
     "4 quarter steps at x = 1 or y = 1": ["test_decoders.test_quarter_next_to_the_border"],
@@ -43,8 +43,8 @@ TRAPS = {
         "test_metrics.test_pckh_at_a_tenth_is_a_tenth",
     ],
     "14 CenterNet's radius": [
-        "test_codecs.test_centernets_radius_keeps_the_overlap",
-        "test_codecs.test_centernet_radii_and_maps",
+        "test_codecs_peers.test_centernets_radius_keeps_the_overlap",
+        "test_codecs_peers.test_centernet_radii_and_maps",
     ],
     "15 trt_pose's sigma, SLEAP's fourth power": ["test_contract_fields.test_soft_profiles_by_hand"],
     "16 ties and plateaus": [

@@ -101,6 +101,14 @@ inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+// That many blocks along x.
+inline dim3 grid_of(const char* op, int64_t blocks) {
+  PYPOSE_OPS_CHECK(
+      blocks <= kMaxGridX, op, ": the tensors are too large for one launch of at most ", kMaxGridX, " blocks, got ",
+      blocks);
+  return dim3(static_cast<unsigned>(blocks));
+}
+
 // Sum, maximum, ... over the lanes of a full warp; every lane gets the result, in the same order of operations.
 template <typename T, typename Op>
 __device__ __forceinline__ T warp_reduce(T value, Op op) {

@@ -84,9 +84,7 @@ __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4) oks_backward_kernel(
 }
 
 dim3 blocks_for(int64_t threads) {
-  const int64_t blocks = ceil_div(threads, kThreads);
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "oks: the output is too large, got ", threads, " values");
-  return dim3(static_cast<unsigned>(blocks));
+  return grid_of("oks", ceil_div(threads, kThreads));
 }
 
 template <typename acc>

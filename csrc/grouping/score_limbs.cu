@@ -86,10 +86,8 @@ void launch_score(
       list.y[i] = static_cast<int16_t>(channels[2 * (first + i) + 1]);
     }
     const int64_t chunks = ceil_div(shape.pairs(), kThreads);
-    const int64_t blocks = shape.batch * list.count * chunks;
-    PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "score_limbs: the output is too large, got ", blocks, " blocks");
     launch(
-        score_limbs_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+        score_limbs_kernel<T>, grid_of("score_limbs", shape.batch * list.count * chunks), dim3(kThreads), 0, stream,
         out.mutable_data_ptr<acc>(), tensors.pafs.const_data_ptr<T>(), tensors.coords.const_data_ptr<acc>(),
         tensors.counts.const_data_ptr<int64_t>(), list, options, shape, chunks);
   }

@@ -149,7 +149,6 @@ void launch_keypoint_gradients(
     const PeopleTensors& tensors, const Options& options, const Shape& shape, cudaStream_t stream) {
   const People<acc> people = tensors.view<acc>();
   const int64_t blobs = shape.maps() * shape.people;
-  PYPOSE_OPS_CHECK(blobs <= kMaxGridX, op, ": too many keypoints for backward, got ", blobs);
   std::optional<Tensor> scratch;
   AxisSum<acc>* sums = nullptr;
   if (options.normalize == Normalize::sum) {
@@ -157,11 +156,11 @@ void launch_keypoint_gradients(
     scratch = torch::stable::new_empty(grad_keypoints, {blobs, 2, 3});
     sums = static_cast<AxisSum<acc>*>(scratch->mutable_data_ptr());
     launch(
-        axis_sums_kernel<acc>, dim3(static_cast<unsigned>(ceil_div(blobs * 2, kWarps))), dim3(kThreads), 0, stream,
+        axis_sums_kernel<acc>, grid_of(op, ceil_div(blobs * 2, kWarps)), dim3(kThreads), 0, stream,
         sums, people, options, shape);
   }
   launch(
-      keypoint_gradients_kernel<acc, Source>, dim3(static_cast<unsigned>(blobs)), dim3(kThreads), 0, stream, source,
+      keypoint_gradients_kernel<acc, Source>, grid_of(op, blobs), dim3(kThreads), 0, stream, source,
       grad_keypoints.mutable_data_ptr<acc>(), grad_sigma.mutable_data_ptr<acc>(), sums, people, options, shape);
 }
 

@@ -35,11 +35,9 @@ void launch_render(
     const Tensor& out, const PeopleTensors& people, const Options& options, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
   const Layout layout = layout_of<kVec>(shape, sizeof(acc));
-  const int64_t blocks = shape.maps() * layout.chunks;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "gaussian_heatmaps: the output is too large, got ", blocks, " blocks");
   launch(
-      gaussian_heatmaps_kernel<T, kVec>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), layout.shared_bytes,
-      stream, out.mutable_data_ptr<T>(), people.view<acc>(), options, shape, layout);
+      gaussian_heatmaps_kernel<T, kVec>, grid_of("gaussian_heatmaps", shape.maps() * layout.chunks), dim3(kThreads),
+      layout.shared_bytes, stream, out.mutable_data_ptr<T>(), people.view<acc>(), options, shape, layout);
 }
 
 template <typename T>

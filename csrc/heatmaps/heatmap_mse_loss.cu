@@ -73,17 +73,15 @@ void launch_loss(
     const Options& options, const LossShape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
   const Layout layout = layout_of<kVec>(shape.target, sizeof(acc));
-  const int64_t blocks = shape.target.maps() * layout.chunks;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "heatmap_mse_loss: pred is too large, got ", blocks, " blocks");
   const bool whole = layout.chunks == 1;
   const Tensor parts = whole ? losses : torch::stable::new_empty(losses, {shape.maps(), layout.chunks});
   launch(
-      heatmap_mse_loss_kernel<T, kVec>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), layout.shared_bytes,
-      stream, parts.mutable_data_ptr<acc>(), pred.const_data_ptr<T>(), people.view<acc>(), per_map<acc>(weight),
+      heatmap_mse_loss_kernel<T, kVec>, grid_of("heatmap_mse_loss", shape.target.maps() * layout.chunks),
+      dim3(kThreads), layout.shared_bytes, stream, parts.mutable_data_ptr<acc>(), pred.const_data_ptr<T>(), people.view<acc>(), per_map<acc>(weight),
       options, shape, layout);
   if (!whole) {
     launch(
-        sum_chunks_kernel<acc>, dim3(static_cast<unsigned>(ceil_div(shape.maps(), kWarps))), dim3(kThreads), 0, stream,
+        sum_chunks_kernel<acc>, grid_of("heatmap_mse_loss", ceil_div(shape.maps(), kWarps)), dim3(kThreads), 0, stream,
         losses.mutable_data_ptr<acc>(), parts.const_data_ptr<acc>(), shape.maps(), layout.chunks);
   }
 }

@@ -77,12 +77,10 @@ void launch_pred_gradient(
     const std::optional<Tensor>& weight, const Options& options, const LossShape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
   const Layout layout = layout_of<kVec>(shape.target, sizeof(acc));
-  const int64_t blocks = shape.target.maps() * layout.chunks;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "heatmap_mse_loss: pred is too large, got ", blocks, " blocks");
   launch(
-      heatmap_mse_loss_backward_kernel<T, kVec>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
-      layout.shared_bytes, stream, grad_pred.mutable_data_ptr<T>(), per_map<acc>(grad), pred.const_data_ptr<T>(),
-      people.view<acc>(), per_map<acc>(weight), options, shape, layout);
+      heatmap_mse_loss_backward_kernel<T, kVec>, grid_of("heatmap_mse_loss", shape.target.maps() * layout.chunks),
+      dim3(kThreads), layout.shared_bytes, stream, grad_pred.mutable_data_ptr<T>(), per_map<acc>(grad),
+      pred.const_data_ptr<T>(), people.view<acc>(), per_map<acc>(weight), options, shape, layout);
 }
 
 template <typename T>

@@ -107,27 +107,46 @@ __global__ void __launch_bounds__(kThreads, 2) limbs_kernel(
   }
 }
 
-template <typename T, int channels, int kVec>
+template <int channels, int kVec, typename T>
 void launch_limbs_vec(
-    const char* op, const Tensor& out, const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options,
+    const char* op, T* out, const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options,
     const Shape& shape, cudaStream_t stream) {
   const int64_t chunks = ceil_div(shape.pixels(), kThreads * kVec);
-  const int64_t blocks = shape.batch * limbs.count * chunks;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": the output is too large, got ", blocks, " blocks");
   launch(
-      limbs_kernel<T, channels, kVec>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
-      out.mutable_data_ptr<T>(), people.view<acc_t<T>>(), limbs, options, shape, chunks);
+      limbs_kernel<T, channels, kVec>, grid_of(op, shape.batch * limbs.count * chunks), dim3(kThreads), 0, stream,
+      out, people.view<acc_t<T>>(), limbs, options, shape, chunks);
 }
 
-template <typename T, int channels>
+template <int channels, typename T>
 void launch_limbs(
-    const char* op, const Tensor& out, const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options,
+    const char* op, T* out, const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options,
     const Shape& shape, cudaStream_t stream) {
   if (shape.width % kPack<T> == 0) {
-    launch_limbs_vec<T, channels, kPack<T>>(op, out, people, limbs, options, shape, stream);
+    launch_limbs_vec<channels, kPack<T>>(op, out, people, limbs, options, shape, stream);
   } else {
-    launch_limbs_vec<T, channels, 1>(op, out, people, limbs, options, shape, stream);
+    launch_limbs_vec<channels, 1>(op, out, people, limbs, options, shape, stream);
   }
+}
+
+// What both operators do with their arguments: maps (B, channels * L, H, W), channels 2 for fields and 1 for masks.
+template <int channels>
+Tensor limb_maps_cuda(
+    const char* op, const Tensor& keypoints, const std::vector<int64_t>& limbs, const LimbOptions& options,
+    const std::optional<Tensor>& visible, int64_t height, int64_t width, ScalarType dtype) {
+  const Shape shape = check_people(op, keypoints, std::nullopt, visible, height, width);
+  const LimbList list = check_limbs(op, limbs, shape.joints);
+  check_map_type(op, dtype);
+  const DeviceGuard guard(keypoints.get_device_index());
+  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, channels * list.count, height, width}, dtype);
+  if (out.numel() == 0) {
+    return out;
+  }
+  const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
+  const cudaStream_t stream = current_stream(keypoints);
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, "limbs", [&] {
+    launch_limbs<channels>(op, out.mutable_data_ptr<scalar_t>(), people, list, options, shape, stream);
+  });
+  return out;
 }
 
 }  // namespace heatmaps

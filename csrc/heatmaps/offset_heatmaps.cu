@@ -66,10 +66,8 @@ void launch_draw(
     const Tensor& out, const PeopleTensors& people, double radius, Winner winner, const Shape& shape,
     cudaStream_t stream) {
   const int64_t chunks = ceil_div(shape.pixels(), kThreads * kVec);
-  const int64_t blocks = shape.maps() * chunks;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "offset_heatmaps: the output is too large, got ", blocks, " blocks");
   launch(
-      offset_heatmaps_kernel<T, kVec>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+      offset_heatmaps_kernel<T, kVec>, grid_of("offset_heatmaps", shape.maps() * chunks), dim3(kThreads), 0, stream,
       out.mutable_data_ptr<T>(), people.view<acc_t<T>>(), radius, winner, shape, chunks);
 }
 

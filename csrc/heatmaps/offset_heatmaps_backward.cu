@@ -66,10 +66,8 @@ void launch_backward(
     const char* op, const Tensor& grad, const Tensor& grad_keypoints, const PeopleTensors& people, double radius,
     Winner winner, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const int64_t blocks = shape.maps() * shape.people;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": too many keypoints for backward, got ", blocks);
   launch(
-      offset_gradients_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+      offset_gradients_kernel<T>, grid_of(op, shape.maps() * shape.people), dim3(kThreads), 0, stream,
       grad.const_data_ptr<T>(), grad_keypoints.mutable_data_ptr<acc>(), people.view<acc>(), radius, winner, shape);
 }
 

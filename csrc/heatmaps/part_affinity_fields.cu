@@ -1,37 +1,16 @@
-#include "common/cuda.cuh"
 #include "heatmaps/limb_chunks.cuh"
-#include "heatmaps/limbs.h"
 
 namespace pypose_ops {
 namespace {
 
 using namespace heatmaps;
 
-template <typename T>
-void launch_draw(
-    const char* op, const Tensor& out, const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options,
-    const Shape& shape, cudaStream_t stream) {
-  launch_limbs<T, 2>(op, out, people, limbs, options, shape, stream);
-}
-
 Tensor part_affinity_fields_cuda(
     const Tensor& keypoints, std::vector<int64_t> limbs, double limb_width, const std::optional<Tensor>& visible,
     int64_t height, int64_t width, int64_t profile, int64_t combine, ScalarType dtype) {
   constexpr const char* op = "part_affinity_fields";
-  const Shape shape = check_people(op, keypoints, std::nullopt, visible, height, width);
-  const LimbList list = check_limbs(op, limbs, shape.joints);
-  const LimbOptions options = check_limb_options(op, limb_width, profile, combine);
-  check_map_type(op, dtype);
-  const DeviceGuard guard(keypoints.get_device_index());
-  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, 2 * list.count, height, width}, dtype);
-  if (out.numel() == 0) {
-    return out;
-  }
-  const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
-  const cudaStream_t stream = current_stream(keypoints);
-  PYPOSE_OPS_DISPATCH_FLOATING(
-      dtype, op, [&] { launch_draw<scalar_t>(op, out, people, list, options, shape, stream); });
-  return out;
+  return limb_maps_cuda<2>(
+      op, keypoints, limbs, check_limb_options(op, limb_width, profile, combine), visible, height, width, dtype);
 }
 
 }  // namespace

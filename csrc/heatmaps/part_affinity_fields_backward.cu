@@ -103,14 +103,12 @@ void launch_backward(
     const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options, const Shape& shape,
     cudaStream_t stream) {
   using acc = acc_t<T>;
-  const int64_t blocks = shape.batch * shape.people * limbs.count;
   const int64_t keypoints = shape.batch * shape.people * shape.joints;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": too many limbs for backward, got ", blocks);
   launch(
-      limb_gradients_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+      limb_gradients_kernel<T>, grid_of(op, shape.batch * shape.people * limbs.count), dim3(kThreads), 0, stream,
       grad.const_data_ptr<T>(), grad_ends.mutable_data_ptr<acc>(), people.view<acc>(), limbs, options, shape);
   launch(
-      gather_ends_kernel<acc>, dim3(static_cast<unsigned>(ceil_div(keypoints, kThreads))), dim3(kThreads), 0, stream,
+      gather_ends_kernel<acc>, grid_of(op, ceil_div(keypoints, kThreads)), dim3(kThreads), 0, stream,
       grad_ends.const_data_ptr<acc>(), grad_keypoints.mutable_data_ptr<acc>(), limbs, shape.joints, keypoints);
 }
 

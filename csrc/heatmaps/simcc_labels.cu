@@ -37,11 +37,9 @@ template <typename T>
 void launch_draw(
     const Tensor& x, const Tensor& y, const PeopleTensors& people, const LabelOptions& options,
     const LabelShape& shape, cudaStream_t stream) {
-  const int64_t blocks = shape.batch * shape.joints;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "simcc_labels: too many keypoints, got ", blocks);
   launch(
-      simcc_labels_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, x.mutable_data_ptr<T>(),
-      y.mutable_data_ptr<T>(), people.view<acc_t<T>>(), options, shape);
+      simcc_labels_kernel<T>, grid_of("simcc_labels", shape.batch * shape.joints), dim3(kThreads), 0, stream,
+      x.mutable_data_ptr<T>(), y.mutable_data_ptr<T>(), people.view<acc_t<T>>(), options, shape);
 }
 
 std::tuple<Tensor, Tensor> simcc_labels_cuda(

@@ -54,10 +54,8 @@ void launch_backward(
     const char* op, const Tensor& grad_x, const Tensor& grad_y, const Tensor& grad_keypoints, const Tensor& grad_sigma,
     const PeopleTensors& people, const LabelOptions& options, const LabelShape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const int64_t blocks = shape.batch * shape.joints;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": too many keypoints for backward, got ", blocks);
   launch(
-      label_gradients_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+      label_gradients_kernel<T>, grid_of(op, shape.batch * shape.joints), dim3(kThreads), 0, stream,
       grad_x.const_data_ptr<T>(), grad_y.const_data_ptr<T>(), grad_keypoints.mutable_data_ptr<acc>(),
       grad_sigma.mutable_data_ptr<acc>(), people.view<acc>(), options, shape);
 }

@@ -11,12 +11,7 @@ namespace {
 using namespace tree;
 
 template <typename acc>
-struct Workspace {
-  std::vector<acc> source;  // (H, W)
-  MaxPasses<acc> passes;
-
-  explicit Workspace(const Shape& s) : source(s.pixels()), passes(s) {}
-};
+using Workspace = ForwardMemory<acc, MaxPasses<acc>>;
 
 // The highest pixel, the first of equals; -1 where none is possible.
 template <typename acc>

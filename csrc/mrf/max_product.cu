@@ -109,16 +109,13 @@ void launch_max_product(
     const char* op, const MaxProductTensors& out, const Tensor& unary, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const Tensor table_memory = upload_ints(unary, schedule.values, stream);
-  const Tables t = schedule.tables(static_cast<const int32_t*>(table_memory.const_data_ptr()));
-  const ScalarType type = acc_scalar_type(unary.scalar_type());
+  const LevelMemory<acc> memory(out.max_marginals, schedule, shape, 3, stream);
+  const Tables& t = memory.tables;
   const Tensor messages =
-      torch::stable::new_empty(unary, {shape.batch, shape.messages(), shape.height, shape.width}, type);
-  const int64_t level_maps = shape.batch * widest_level(schedule) * shape.pixels();
-  const Tensor buffers = torch::stable::new_empty(unary, {3, level_maps}, type);
-  const Tensor hull = torch::stable::new_empty(unary, {level_maps}, ScalarType::Short);
-  acc* buffer = buffers.mutable_data_ptr<acc>();
-  const Scratch<acc> scratch{buffer, buffer + level_maps, buffer + 2 * level_maps, hull.mutable_data_ptr<int16_t>()};
+      torch::stable::new_empty(out.max_marginals, {shape.batch, shape.messages(), shape.height, shape.width});
+  const int64_t positions = memory.size;
+  const Tensor hull = torch::stable::new_empty(unary, {positions}, ScalarType::Short);
+  const Scratch<acc> scratch{memory.buffer(0), memory.buffer(1), memory.buffer(2), hull.mutable_data_ptr<int16_t>()};
   each_level(schedule, false, [&](const Level& level) {
     launch(
         max_messages_kernel<T>, grid_of(op, shape.batch * level.count), dim3(kThreads), 0, stream,

@@ -64,23 +64,23 @@ void fill_beliefs(acc* out, const acc* grad, const acc* max_marginals, int64_t c
 
 template <typename acc>
 void launch_backward(
-    const Tensor& grad_unary, const Tensor& grad_deformation, const Tensor& grad, const Tensor& grad_scores,
+    const Gradients& out, const Tensor& grad, const Tensor& grad_scores,
     const Tensor& max_marginals, const Tensor& coords, const Tensor& steps, const Tensor& deformation,
     const Schedule& schedule, const Shape& shape) {
   const Tables t = schedule.tables();
   const int64_t pixels = shape.pixels();
-  acc* out = grad_unary.mutable_data_ptr<acc>();
+  acc* grads = out.unary.mutable_data_ptr<acc>();
   const int16_t* all_steps = steps.const_data_ptr<int16_t>();
   const acc* springs = deformation.const_data_ptr<acc>();
   const acc* places = coords.const_data_ptr<acc>();
   const acc* of_scores = grad_scores.const_data_ptr<acc>();
   std::vector<double> partial(shape.batch * shape.messages() * 4);
   // The gradient of the beliefs first; then what comes back along the messages is added.
-  fill_beliefs(out, grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), grad.numel());
+  fill_beliefs(grads, grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), grad.numel());
   run_tree<Workspace<acc>, acc>(
       schedule, shape, nullptr, true,
       [&](int64_t b, int64_t i, acc* maps, Workspace<acc>& w) {
-        fill_incoming(w.incoming.data(), out + b * shape.joints * pixels, maps, t, i, pixels);
+        fill_incoming(w.incoming.data(), grads + b * shape.joints * pixels, maps, t, i, pixels);
         const int64_t message = b * shape.messages() + i;
         route(
             maps + i * pixels, w, all_steps + message * kSteps * pixels, spring_of(springs, t.edge[i], t.sign[i], 0),
@@ -88,7 +88,7 @@ void launch_backward(
       },
       [&](int64_t b, const acc* maps, Workspace<acc>&) {
         for (int64_t k = 0; k < shape.joints; ++k) {
-          acc* map = out + (b * shape.joints + k) * pixels;
+          acc* map = grads + (b * shape.joints + k) * pixels;
           add_messages<true>(map, map, maps, t, k, -1, pixels);
           const acc* place = places + (b * shape.joints + k) * 2;
           if (place[0] >= 0) {
@@ -97,7 +97,7 @@ void launch_backward(
           }
         }
       });
-  write_deformation_gradient(grad_deformation.mutable_data_ptr<acc>(), partial, springs, t, shape);
+  write_deformation_gradient(out.deformation.mutable_data_ptr<acc>(), partial, springs, t, shape);
 }
 
 std::tuple<Tensor, Tensor> max_product_backward_cpu(
@@ -106,19 +106,17 @@ std::tuple<Tensor, Tensor> max_product_backward_cpu(
   const Shape shape = check_max_backward(grad, grad_scores, max_marginals, coords, steps, deformation, edges, root);
   const Schedule schedule = make_schedule(kMaxBackward, edges, shape.joints, root);
   const ScalarType acc = max_marginals.scalar_type();
-  const Tensor grad_unary =
-      torch::stable::new_empty(max_marginals, {shape.batch, shape.joints, shape.height, shape.width});
-  const Tensor grad_deformation = torch::stable::new_zeros(max_marginals, {shape.edges, 4});
+  const Gradients out = new_gradients(max_marginals, shape);
   if (shape.batch > 0) {
     const auto run = [&](auto zero) {
       launch_backward<decltype(zero)>(
-          grad_unary, grad_deformation, torch::stable::contiguous(grad), torch::stable::contiguous(grad_scores),
+          out, torch::stable::contiguous(grad), torch::stable::contiguous(grad_scores),
           torch::stable::contiguous(max_marginals), torch::stable::contiguous(coords), torch::stable::contiguous(steps),
           as_contiguous(deformation, acc), schedule, shape);
     };
     acc == ScalarType::Double ? run(double(0)) : run(float(0));
   }
-  return {grad_unary, grad_deformation};
+  return {out.unary, out.deformation};
 }
 
 }  // namespace

@@ -63,13 +63,7 @@ __global__ void __launch_bounds__(kThreads) route_kernel(
       }
     }
   }
-  const double sums[4] = {sums_x.first, sums_x.second, sums_y.first, sums_y.second};
-  for (int n = 0; n < 4; ++n) {
-    const double sum = block_sum(sums[n], shared);
-    if (threadIdx.x == 0) {
-      partial[(job.b * shape.messages() + job.i) * 4 + n] = sum;
-    }
-  }
+  write_stretch_sums(partial, sums_x, sums_y, job, shape, shared);
 }
 
 // One thread per joint: its score's gradient goes to its place.
@@ -86,30 +80,27 @@ __global__ void __launch_bounds__(kThreads) score_gradient_kernel(
 
 template <typename acc>
 void launch_backward(
-    const Tensor& grad_unary, const Tensor& grad_deformation, const Tensor& grad, const Tensor& grad_scores,
+    const Gradients& out, const Tensor& grad, const Tensor& grad_scores,
     const Tensor& max_marginals, const Tensor& coords, const Tensor& steps, const Tensor& deformation,
     const Schedule& schedule, const Shape& shape, cudaStream_t stream) {
-  const Tensor table_memory = upload_ints(grad, schedule.values, stream);
-  const Tables t = schedule.tables(static_cast<const int32_t*>(table_memory.const_data_ptr()));
+  const LevelMemory<acc> memory(grad, schedule, shape, 2, stream);
+  const Tables& t = memory.tables;
   const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
   const Tensor partial = torch::stable::new_empty(grad, {shape.batch, shape.messages(), 4}, ScalarType::Double);
-  const int64_t level_maps = shape.batch * widest_level(schedule) * shape.pixels();
-  const Tensor buffers = torch::stable::new_empty(grad, {2, level_maps});
-  acc* out = grad_unary.mutable_data_ptr<acc>();
-  acc* buffer = buffers.mutable_data_ptr<acc>();
+  acc* grads = out.unary.mutable_data_ptr<acc>();
   launch(
       max_belief_gradient_kernel<acc>, grid_of(kMaxBackward, ceil_div(grad.numel(), kThreads)), dim3(kThreads), 0,
-      stream, out, grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), shape);
+      stream, grads, grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), shape);
   each_level(schedule, true, [&](const Level& level) {
     launch(
         route_kernel<acc>, grid_of(kMaxBackward, shape.batch * level.count), dim3(kThreads), 0, stream,
-        maps.mutable_data_ptr<acc>(), partial.mutable_data_ptr<double>(), out, steps.const_data_ptr<int16_t>(),
-        deformation.const_data_ptr<acc>(), t, level, buffer, buffer + level_maps, shape);
+        maps.mutable_data_ptr<acc>(), partial.mutable_data_ptr<double>(), grads, steps.const_data_ptr<int16_t>(),
+        deformation.const_data_ptr<acc>(), t, level, memory.buffer(0), memory.buffer(1), shape);
   });
-  finish_gradients<acc>(kMaxBackward, grad_unary, grad_deformation, maps, partial, deformation, t, shape, stream);
+  finish_gradients<acc>(kMaxBackward, out, maps, partial, deformation, t, shape, stream);
   launch(
       score_gradient_kernel<acc>, grid_of(kMaxBackward, ceil_div(shape.batch * shape.joints, kThreads)),
-      dim3(kThreads), 0, stream, out, grad_scores.const_data_ptr<acc>(), coords.const_data_ptr<acc>(), shape);
+      dim3(kThreads), 0, stream, grads, grad_scores.const_data_ptr<acc>(), coords.const_data_ptr<acc>(), shape);
 }
 
 std::tuple<Tensor, Tensor> max_product_backward_cuda(
@@ -119,19 +110,17 @@ std::tuple<Tensor, Tensor> max_product_backward_cuda(
   const Schedule schedule = make_schedule(kMaxBackward, edges, shape.joints, root);
   const DeviceGuard guard(grad.get_device_index());
   const ScalarType type = max_marginals.scalar_type();
-  const Tensor grad_unary =
-      torch::stable::new_empty(max_marginals, {shape.batch, shape.joints, shape.height, shape.width});
-  const Tensor grad_deformation = torch::stable::new_zeros(max_marginals, {shape.edges, 4});
+  const Gradients out = new_gradients(max_marginals, shape);
   if (shape.batch > 0) {
     const auto run = [&](auto zero) {
       launch_backward<decltype(zero)>(
-          grad_unary, grad_deformation, torch::stable::contiguous(grad), torch::stable::contiguous(grad_scores),
+          out, torch::stable::contiguous(grad), torch::stable::contiguous(grad_scores),
           torch::stable::contiguous(max_marginals), torch::stable::contiguous(coords), torch::stable::contiguous(steps),
           as_contiguous(deformation, type), schedule, shape, current_stream(grad));
     };
     type == ScalarType::Double ? run(double(0)) : run(float(0));
   }
-  return {grad_unary, grad_deformation};
+  return {out.unary, out.deformation};
 }
 
 }  // namespace

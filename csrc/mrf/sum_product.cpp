@@ -13,12 +13,7 @@ namespace {
 using namespace tree;
 
 template <typename acc>
-struct Workspace {
-  std::vector<acc> source;  // (H, W)
-  Passes<acc> passes;
-
-  explicit Workspace(const Shape& s) : source(s.pixels()), passes(s) {}
-};
+using Workspace = ForwardMemory<acc, Passes<acc>>;
 
 // map -= log of the sum of its exponentials, which is returned.
 template <typename acc>

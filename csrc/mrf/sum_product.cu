@@ -71,16 +71,13 @@ void launch_sum_product(
     const char* op, const SumProductTensors& out, const Tensor& unary, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const Tensor table_memory = upload_ints(unary, schedule.values, stream);
-  const Tables t = schedule.tables(static_cast<const int32_t*>(table_memory.const_data_ptr()));
-  const int64_t level_maps = shape.batch * widest_level(schedule) * shape.pixels();
-  const Tensor buffers = torch::stable::new_empty(out.log_marginals, {2, level_maps});
-  acc* buffer = buffers.mutable_data_ptr<acc>();
+  const LevelMemory<acc> memory(out.log_marginals, schedule, shape, 2, stream);
+  const Tables& t = memory.tables;
   each_level(schedule, false, [&](const Level& level) {
     launch(
         sum_messages_kernel<T>, grid_of(op, shape.batch * level.count), dim3(kThreads), 0, stream,
         out.messages.mutable_data_ptr<acc>(), unary.const_data_ptr<T>(), deformation.const_data_ptr<acc>(), t, level,
-        buffer, buffer + level_maps, shape);
+        memory.buffer(0), memory.buffer(1), shape);
   });
   launch(
       marginals_kernel<T>, grid_of(op, shape.batch * shape.joints), dim3(kThreads), 0, stream,

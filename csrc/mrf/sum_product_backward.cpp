@@ -210,20 +210,20 @@ void pass_back(acc* out, Workspace<acc>& w, const acc* message, const Shape& s, 
 
 template <typename T>
 void launch_backward(
-    const Tensor& grad_unary, const Tensor& grad_deformation, const Tensor& grad, const Tensor& grad_partition,
+    const Gradients& out, const Tensor& grad, const Tensor& grad_partition,
     const Tensor& unary, const Tensor& log_marginals, const Tensor& messages, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape) {
   using acc = acc_t<T>;
   const Tables t = schedule.tables();
   const int64_t pixels = shape.pixels();
-  acc* out = grad_unary.mutable_data_ptr<acc>();
+  acc* grads = out.unary.mutable_data_ptr<acc>();
   const acc* springs = deformation.const_data_ptr<acc>();
   const acc* kept = messages.const_data_ptr<acc>();
   std::vector<acc> clean(shape.batch * shape.joints * pixels);
   fill_evidence(clean.data(), unary.const_data_ptr<T>(), shape.batch * shape.joints * pixels);
   std::vector<double> partial(shape.batch * shape.messages() * 4);
   fill_beliefs(
-      out, grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
+      grads, grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
       shape);
   run_tree<Workspace<acc>, acc>(
       schedule, shape, nullptr, true,
@@ -231,18 +231,18 @@ void launch_backward(
         const FlushSubnormals flush;
         const int64_t message = b * shape.messages() + i;
         const acc* all = kept + b * shape.messages() * pixels;
-        fill_incoming(w.incoming.data(), out + b * shape.joints * pixels, maps, t, i, pixels);
+        fill_incoming(w.incoming.data(), grads + b * shape.joints * pixels, maps, t, i, pixels);
         fill_source(w.source.data(), clean.data() + b * shape.joints * pixels, all, t, i, pixels);
         w.passes.fill_tables(springs, t, i);
         pass_back(maps + i * pixels, w, all + i * pixels, shape, partial.data() + 4 * message);
       },
       [&](int64_t b, const acc* maps, Workspace<acc>&) {
         for (int64_t k = 0; k < shape.joints; ++k) {
-          acc* map = out + (b * shape.joints + k) * pixels;
+          acc* map = grads + (b * shape.joints + k) * pixels;
           add_messages<true>(map, map, maps, t, k, -1, pixels);
         }
       });
-  write_deformation_gradient(grad_deformation.mutable_data_ptr<acc>(), partial, springs, t, shape);
+  write_deformation_gradient(out.deformation.mutable_data_ptr<acc>(), partial, springs, t, shape);
 }
 
 std::tuple<Tensor, Tensor> sum_product_backward_cpu(
@@ -250,19 +250,17 @@ std::tuple<Tensor, Tensor> sum_product_backward_cpu(
     const Tensor& messages, const Tensor& deformation, std::vector<int64_t> edges, int64_t root) {
   const Shape shape = check_sum_backward(grad, grad_partition, unary, log_marginals, messages, deformation, edges, root);
   const Schedule schedule = make_schedule(kSumBackward, edges, shape.joints, root);
-  const Tensor grad_unary =
-      torch::stable::new_empty(log_marginals, {shape.batch, shape.joints, shape.height, shape.width});
-  const Tensor grad_deformation = torch::stable::new_zeros(log_marginals, {shape.edges, 4});
+  const Gradients out = new_gradients(log_marginals, shape);
   if (shape.batch > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), kSumBackward, [&] {
       launch_backward<scalar_t>(
-          grad_unary, grad_deformation, torch::stable::contiguous(grad), torch::stable::contiguous(grad_partition),
+          out, torch::stable::contiguous(grad), torch::stable::contiguous(grad_partition),
           torch::stable::contiguous(unary), torch::stable::contiguous(log_marginals),
           torch::stable::contiguous(messages), as_contiguous(deformation, log_marginals.scalar_type()), schedule, root,
           shape);
     });
   }
-  return {grad_unary, grad_deformation};
+  return {out.unary, out.deformation};
 }
 
 }  // namespace

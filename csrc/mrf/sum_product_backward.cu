@@ -93,13 +93,7 @@ __global__ void __launch_bounds__(kThreads) sum_pass_back_kernel(
         sums_x, at_rows + first, rows + first, 1, static_cast<int>(width), static_cast<int>(p - first), source[p],
         along_x);
   }
-  const double sums[4] = {sums_x.first, sums_x.second, sums_y.first, sums_y.second};
-  for (int n = 0; n < 4; ++n) {
-    const double sum = block_sum(sums[n], shared);
-    if (threadIdx.x == 0) {
-      partial[(job.b * shape.messages() + job.i) * 4 + n] = sum;
-    }
-  }
+  write_stretch_sums(partial, sums_x, sums_y, job, shape, shared);
 }
 
 // One block per joint of an image: the gradient of its belief. The marginals are made to add up to 1: those of rounded
@@ -133,30 +127,27 @@ __global__ void __launch_bounds__(kThreads, 2) sum_belief_gradient_kernel(
 
 template <typename T>
 void launch_backward(
-    const Tensor& grad_unary, const Tensor& grad_deformation, const Tensor& grad, const Tensor& grad_partition,
+    const Gradients& out, const Tensor& grad, const Tensor& grad_partition,
     const Tensor& unary, const Tensor& log_marginals, const Tensor& messages, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const Tensor table_memory = upload_ints(grad, schedule.values, stream);
-  const Tables t = schedule.tables(static_cast<const int32_t*>(table_memory.const_data_ptr()));
+  const LevelMemory<acc> memory(grad, schedule, shape, 4, stream);
+  const Tables& t = memory.tables;
   const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
   const Tensor partial = torch::stable::new_empty(grad, {shape.batch, shape.messages(), 4}, ScalarType::Double);
-  const int64_t level_maps = shape.batch * widest_level(schedule) * shape.pixels();
-  const Tensor buffers = torch::stable::new_empty(grad, {4, level_maps});
-  acc* out = grad_unary.mutable_data_ptr<acc>();
-  acc* buffer = buffers.mutable_data_ptr<acc>();
-  const Scratch<acc> scratch{buffer, buffer + level_maps, buffer + 2 * level_maps, buffer + 3 * level_maps};
+  acc* grads = out.unary.mutable_data_ptr<acc>();
+  const Scratch<acc> scratch{memory.buffer(0), memory.buffer(1), memory.buffer(2), memory.buffer(3)};
   launch(
       sum_belief_gradient_kernel<acc>, grid_of(kSumBackward, shape.batch * shape.joints), dim3(kThreads), 0, stream,
-      out, grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
+      grads, grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
       shape);
   each_level(schedule, true, [&](const Level& level) {
     launch(
         sum_pass_back_kernel<T>, grid_of(kSumBackward, shape.batch * level.count), dim3(kThreads), 0, stream,
-        maps.mutable_data_ptr<acc>(), partial.mutable_data_ptr<double>(), out, unary.const_data_ptr<T>(),
+        maps.mutable_data_ptr<acc>(), partial.mutable_data_ptr<double>(), grads, unary.const_data_ptr<T>(),
         messages.const_data_ptr<acc>(), deformation.const_data_ptr<acc>(), t, level, scratch, shape);
   });
-  finish_gradients<acc>(kSumBackward, grad_unary, grad_deformation, maps, partial, deformation, t, shape, stream);
+  finish_gradients<acc>(kSumBackward, out, maps, partial, deformation, t, shape, stream);
 }
 
 std::tuple<Tensor, Tensor> sum_product_backward_cuda(
@@ -165,19 +156,17 @@ std::tuple<Tensor, Tensor> sum_product_backward_cuda(
   const Shape shape = check_sum_backward(grad, grad_partition, unary, log_marginals, messages, deformation, edges, root);
   const Schedule schedule = make_schedule(kSumBackward, edges, shape.joints, root);
   const DeviceGuard guard(grad.get_device_index());
-  const Tensor grad_unary =
-      torch::stable::new_empty(log_marginals, {shape.batch, shape.joints, shape.height, shape.width});
-  const Tensor grad_deformation = torch::stable::new_zeros(log_marginals, {shape.edges, 4});
+  const Gradients out = new_gradients(log_marginals, shape);
   if (shape.batch > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), kSumBackward, [&] {
       launch_backward<scalar_t>(
-          grad_unary, grad_deformation, torch::stable::contiguous(grad), torch::stable::contiguous(grad_partition),
+          out, torch::stable::contiguous(grad), torch::stable::contiguous(grad_partition),
           torch::stable::contiguous(unary), torch::stable::contiguous(log_marginals),
           torch::stable::contiguous(messages), as_contiguous(deformation, log_marginals.scalar_type()), schedule, root,
           shape, current_stream(grad));
     });
   }
-  return {grad_unary, grad_deformation};
+  return {out.unary, out.deformation};
 }
 
 }  // namespace

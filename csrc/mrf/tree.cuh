@@ -86,6 +86,18 @@ __device__ __forceinline__ double block_sum(double value, double* shared) {
   return value;
 }
 
+// Backward: what a block's message adds to the gradients of its spring -> partial (B, messages, 2 axes, 2).
+__device__ __forceinline__ void write_stretch_sums(
+    double* partial, const StretchSums& x, const StretchSums& y, const Job& job, const Shape& shape, double* shared) {
+  const double sums[4] = {x.first, x.second, y.first, y.second};
+  for (int n = 0; n < 4; ++n) {
+    const double sum = block_sum(sums[n], shared);
+    if (threadIdx.x == 0) {
+      partial[(job.b * shape.messages() + job.i) * 4 + n] = sum;
+    }
+  }
+}
+
 // The gradient of the beliefs, in place: plus what came back along the messages. One thread per pixel.
 template <typename acc>
 __global__ void __launch_bounds__(kThreads)
@@ -134,15 +146,15 @@ __global__ void __launch_bounds__(kThreads) deformation_gradient_kernel(
 
 template <typename acc>
 void finish_gradients(
-    const char* op, const Tensor& grad_unary, const Tensor& grad_deformation, const Tensor& maps,
-    const Tensor& partial, const Tensor& deformation, const Tables& t, const Shape& shape, cudaStream_t stream) {
+    const char* op, const Gradients& out, const Tensor& maps, const Tensor& partial, const Tensor& deformation,
+    const Tables& t, const Shape& shape, cudaStream_t stream) {
   launch(
-      unary_gradient_kernel<acc>, grid_of(op, ceil_div(grad_unary.numel(), kThreads)), dim3(kThreads), 0, stream,
-      grad_unary.mutable_data_ptr<acc>(), maps.const_data_ptr<acc>(), t, shape);
+      unary_gradient_kernel<acc>, grid_of(op, ceil_div(out.unary.numel(), kThreads)), dim3(kThreads), 0, stream,
+      out.unary.mutable_data_ptr<acc>(), maps.const_data_ptr<acc>(), t, shape);
   if (shape.edges > 0) {
     launch(
         deformation_gradient_kernel<acc>, grid_of(op, shape.edges), dim3(kThreads), 0, stream,
-        grad_deformation.mutable_data_ptr<acc>(), partial.const_data_ptr<double>(), deformation.const_data_ptr<acc>(),
+        out.deformation.mutable_data_ptr<acc>(), partial.const_data_ptr<double>(), deformation.const_data_ptr<acc>(),
         t, shape);
   }
 }
@@ -162,6 +174,24 @@ inline int64_t widest_level(const Schedule& schedule) {
   each_level(schedule, false, [&](const Level& level) { widest = std::max<int64_t>(widest, level.count); });
   return widest;
 }
+
+// Device memory of a launcher: the schedule's tables, and buffers for the messages of one level, (B, count, H, W) each.
+// like: of the arithmetic's dtype, on the device.
+template <typename acc>
+struct LevelMemory {
+  int64_t size;  // of a buffer
+  Tensor table_memory, buffers;
+  Tables tables;
+
+  LevelMemory(const Tensor& like, const Schedule& schedule, const Shape& shape, int64_t count, cudaStream_t stream)
+      : size(shape.batch * widest_level(schedule) * shape.pixels()),
+        table_memory(upload_ints(like, schedule.values, stream)),
+        buffers(torch::stable::new_empty(like, {count, size})),
+        tables(schedule.tables(static_cast<const int32_t*>(table_memory.const_data_ptr()))) {}
+  acc* buffer(int64_t n) const {
+    return buffers.mutable_data_ptr<acc>() + n * size;
+  }
+};
 
 }  // namespace
 }  // namespace pypose_ops

@@ -212,6 +212,18 @@ inline Tensor as_contiguous(const Tensor& tensor, ScalarType type) {
   return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
 }
 
+// What both operators return backward. like: of the arithmetic's dtype.
+struct Gradients {
+  Tensor unary;        // (B, K, H, W), to be filled
+  Tensor deformation;  // (E, 4), zeros
+};
+
+inline Gradients new_gradients(const Tensor& like, const Shape& s) {
+  return {
+      torch::stable::new_empty(like, {s.batch, s.joints, s.height, s.width}),
+      torch::stable::new_zeros(like, {s.edges, 4})};
+}
+
 // One axis of an edge, seen from a target at t: a source at s costs weight (s - t - shift)^2.
 template <typename acc>
 struct Spring {

@@ -139,6 +139,15 @@ void row_limits(std::vector<acc>& out, const Padded<acc>& map) {
   });
 }
 
+// A thread's memory in a forward pass: the source of the message at hand, (H, W), and what its passes along x and y need.
+template <typename acc, typename Passes>
+struct ForwardMemory {
+  std::vector<acc> source;
+  Passes passes;
+
+  explicit ForwardMemory(const Shape& s) : source(s.pixels()), passes(s) {}
+};
+
 // message(b, i, maps, workspace) for every message, in order or in reverse; then finish(b, maps, workspace). maps are the
 // image's (messages, H, W): part of `kept` where that is given, else memory of this thread.
 template <typename Workspace, typename acc, typename Message, typename Finish>

@@ -47,10 +47,5 @@ Tensor upload_ints(const Tensor& like, const std::vector<Int>& values, cudaStrea
   return memory;
 }
 
-inline dim3 grid_of(const char* op, int64_t blocks) {
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, op, ": the maps are too large, got ", blocks, " blocks");
-  return dim3(static_cast<unsigned>(blocks));
-}
-
 }  // namespace
 }  // namespace pypose_ops

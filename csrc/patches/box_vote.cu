@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "common/cuda.cuh"
 #include "patches/box_vote.h"
 
@@ -126,9 +128,7 @@ __global__ void __launch_bounds__(kThreads) boxes_kernel(
 }
 
 dim3 blocks_for(int64_t threads) {
-  const int64_t blocks = ceil_div(threads, kThreads);
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "box_vote: the maps are too large, got ", blocks, " blocks");
-  return dim3(static_cast<unsigned>(blocks > 0 ? blocks : 1));
+  return grid_of("box_vote", std::max<int64_t>(1, ceil_div(threads, kThreads)));
 }
 
 template <typename T>

@@ -148,15 +148,14 @@ __global__ void __launch_bounds__(kThreads) crop_patches_kernel(
 
 template <typename T, typename acc>
 void crop(const Job<acc>& job, const ImageTable& table, const Levels<acc>& levels, cudaStream_t stream) {
-  const int64_t blocks = job.shape.patches * job.blocks;
-  PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "crop_patches: the output is too large, got ", blocks, " blocks");
+  const dim3 grid = grid_of("crop_patches", job.shape.patches * job.blocks);
   const int64_t listed = static_cast<int64_t>(table.images.size());
   const bool batch = table.batch;
   for (int64_t first = 0; first < listed; first += kImagesPerLaunch) {
     Images images{batch, table.stride, first, std::min<int64_t>(kImagesPerLaunch, listed - first), {}};
     std::copy_n(table.images.begin() + first, images.count, images.table);
     launch(
-        crop_patches_kernel<T, acc>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, job, images, levels);
+        crop_patches_kernel<T, acc>, grid, dim3(kThreads), 0, stream, job, images, levels);
   }
 }
 

@@ -1,7 +1,6 @@
-#include <limits>
-
 #include "common/cuda.cuh"
 #include "patches/crop_checks.h"
+#include "patches/crop_search.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -10,163 +9,8 @@ using namespace patches;
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarpSize;
-template <typename acc>
-constexpr int kChannelBlock = 16 / sizeof(acc);  // channels that share the search for their patches
 constexpr int kTileWidth = 32;
 constexpr int kTileHeight = kThreads / kTileWidth;
-constexpr int kMaxCopies = 64;  // mirrored copies of a picture that are searched one by one
-
-template <typename acc>
-struct Job {
-  const acc* grad;  // (N, grad_channels, h, w)
-  const acc* transforms;
-  const int64_t* index;
-  Shape shape;
-  Options options;
-  int64_t grad_channels;
-};
-
-// An interval of coordinates.
-template <typename acc>
-struct Range {
-  acc low, high;
-
-  __device__ bool meets(const Range& other) const {
-    return low <= other.high && other.low <= high;
-  }
-  __device__ Range cut(const Range& other) const {
-    return {low > other.low ? low : other.low, high < other.high ? high : other.high};
-  }
-};
-
-// Picture coordinates that a whole patch spans along one axis, with the half pixels around it and one more.
-template <typename acc>
-__device__ Range<acc> span_of(acc step, acc across, acc offset, const Shape& shape) {
-  const acc along = step * (static_cast<acc>(shape.width) - acc(0.5)), before = acc(-0.5) * step;
-  const acc down = across * (static_cast<acc>(shape.height) - acc(0.5)), above = acc(-0.5) * across;
-  return {
-      offset + (along < before ? along : before) + (down < above ? down : above) - acc(1),
-      offset + (along < before ? before : along) + (down < above ? above : down) + acc(1)};
-}
-
-// Coordinates from which pixel `at` takes gradient, in copy number `copy` of the picture.
-template <typename acc>
-__device__ Range<acc> reach_of(int32_t at, int32_t size, Padding padding, acc copy) {
-  const acc far = std::numeric_limits<acc>::infinity();
-  const int32_t last = size - 1;
-  acc center = static_cast<acc>(at);
-  if (padding == Padding::reflect) {
-    const acc turns = floor_of(copy * acc(0.5));
-    const bool mirrored = copy - acc(2) * turns > acc(0.5);
-    const acc period = acc(2) * static_cast<acc>(last);
-    center = mirrored ? (turns + acc(1)) * period - center : turns * period + center;
-    if (last == 0) {
-      return {-far, far};
-    }
-  }
-  const bool border = padding == Padding::border;
-  return {border && at == 0 ? -far : center - acc(1), border && at == last ? far : center + acc(1)};
-}
-
-// Whole numbers [first, last].
-struct Numbers {
-  int32_t first, last;
-};
-
-// Patch pixels along one side that may lie in the parallelogram over (us, vs), `size` of them at most; ix and iy are the
-// row of the inverse transform. `flat`: there is no inverse worth using, all of them may.
-template <typename acc>
-__device__ Numbers patch_pixels(
-    const Affine<acc>& affine, acc ix, acc iy, const Range<acc>& us, const Range<acc>& vs, bool flat, int64_t size) {
-  const acc a = ix * (us.low - affine.x0), b = ix * (us.high - affine.x0);
-  const acc c = iy * (vs.low - affine.y0), d = iy * (vs.high - affine.y0);
-  // Half a pixel for the samples around a centre, and what rounding may cost.
-  const acc slack = acc(0.6) + acc(2e-5) * (magnitude(ix * affine.x0) + magnitude(a) + magnitude(b) +
-                                            magnitude(iy * affine.y0) + magnitude(c) + magnitude(d));
-  const acc low = ::ceil((a < b ? a : b) + (c < d ? c : d) - slack);
-  const acc high = floor_of((a < b ? b : a) + (c < d ? d : c) + slack);
-  const acc last = static_cast<acc>(size - 1);
-  return {
-      !flat && low > acc(0) ? static_cast<int32_t>(low < last ? low : last) : 0,
-      !flat && high < last ? static_cast<int32_t>(high > acc(-1) ? high : acc(-1)) : static_cast<int32_t>(size - 1)};
-}
-
-// The search for the samples of a patch that reach one pixel of the picture.
-template <typename acc>
-struct Search {
-  const Job<acc>& job;
-  const Image& image;  // its size
-  const Affine<acc> affine;
-  const Samples<acc> samples;
-  const Range<acc> span_x, span_y;
-  const int64_t n;
-  bool whole;  // all copies of the picture at once
-  bool flat;
-  acc inverse[4];
-
-  __device__ Search(const Job<acc>& job, const Image& image, int64_t n)
-      : job(job), image(image), affine(Affine<acc>::load(job.transforms + n * 6)),
-        samples(samples_of(affine, job.options)), span_x(span_of(affine.xx, affine.xy, affine.x0, job.shape)),
-        span_y(span_of(affine.yx, affine.yy, affine.y0, job.shape)), n(n), whole(false) {
-    const acc det = affine.xx * affine.yy - affine.xy * affine.yx;
-    const acc size = (magnitude(affine.xx) + magnitude(affine.xy)) * (magnitude(affine.yx) + magnitude(affine.yy));
-    const acc scale = acc(1) / det;
-    flat = !(magnitude(det) > acc(1e-2) * size) || scale == acc(0);
-    inverse[0] = affine.yy * scale;
-    inverse[1] = -affine.xy * scale;
-    inverse[2] = -affine.yx * scale;
-    inverse[3] = affine.xx * scale;
-  }
-
-  __device__ static acc weight_at(const Tap<acc>& tap, int32_t at) {
-    return tap.base == at ? tap.near : (tap.base + 1 == at ? tap.far : acc(0));
-  }
-
-  // Adds what pixel (px, py) gets from the copies (kx, ky) of the picture.
-  __device__ void add(acc (&sums)[kChannelBlock<acc>], int32_t px, int32_t py, acc kx, acc ky, int64_t begin) const {
-    const Padding padding = job.options.padding;
-    const Range<acc> us = whole ? span_x : reach_of(px, image.width, padding, kx).cut(span_x);
-    const Range<acc> vs = whole ? span_y : reach_of(py, image.height, padding, ky).cut(span_y);
-    if (us.low > us.high || vs.low > vs.high) {
-      return;
-    }
-    const Numbers xs = patch_pixels(affine, inverse[0], inverse[1], us, vs, flat || whole, job.shape.width);
-    const Numbers ys = patch_pixels(affine, inverse[2], inverse[3], us, vs, flat || whole, job.shape.height);
-    const bool mirrors = padding == Padding::reflect && !whole;
-    for (int32_t y = ys.first; y <= ys.last; ++y) {
-      for (int32_t x = xs.first; x <= xs.last; ++x) {
-        acc weight = 0;
-        for (int32_t i = 0; i < samples.count(); ++i) {
-          const Sample<acc> s = sample_at(affine, samples, i, x, y, image, job.options);
-          const bool counts = !mirrors || (s.tap_x.copy == kx && s.tap_y.copy == ky);
-          weight += counts ? weight_at(s.tap_x, px) * weight_at(s.tap_y, py) : acc(0);
-        }
-        if (weight != acc(0)) {
-          const acc* g = job.grad + ((n * job.grad_channels + begin) * job.shape.height + y) * job.shape.width + x;
-#pragma unroll
-          for (int c = 0; c < kChannelBlock<acc>; ++c) {
-            if (begin + c < job.shape.channels) {
-              sums[c] += weight * g[c * job.shape.pixels()];
-            }
-          }
-        }
-      }
-    }
-  }
-};
-
-// The first and the last copy of the picture that a span of coordinates touches; whole: too many to search one by one.
-template <typename acc>
-__device__ Range<acc> copies_of(const Range<acc>& span, int32_t size, Padding padding, bool* whole) {
-  if (padding != Padding::reflect || size == 1) {
-    return {acc(0), acc(0)};
-  }
-  acc first = 0, last = 0, unused = 0;
-  reflected(span.low, static_cast<acc>(size - 1), &first, &unused);
-  reflected(span.high, static_cast<acc>(size - 1), &last, &unused);
-  *whole = *whole || !(last - first < acc(kMaxCopies));
-  return {first, last};
-}
 
 // One block owns a tile of one picture and up to kChannelBlock of its channels, one thread one pixel: it gathers from
 // the patches in their order, so there are no atomics and the bits are the same every time. The patches that may reach
@@ -261,10 +105,9 @@ void images_backward(
     const int64_t count = grads[i].dim() == 4 ? job.shape.images : 1;
     const int64_t tiles_x = ceil_div(image.width, kTileWidth), tiles_y = ceil_div(image.height, kTileHeight);
     const int64_t blocks = count * channel_blocks * tiles_x * tiles_y;
-    PYPOSE_OPS_CHECK(blocks <= kMaxGridX, "crop_patches: images are too large for backward, got ", blocks, " blocks");
     if (blocks > 0) {
       launch(
-          images_backward_kernel<acc>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+          images_backward_kernel<acc>, grid_of("crop_patches", blocks), dim3(kThreads), 0, stream,
           grads[i].mutable_data_ptr<acc>(), job, levels, image, static_cast<int64_t>(i), tiles_x, tiles_y,
           channel_blocks);
     }
@@ -355,12 +198,10 @@ __global__ void __launch_bounds__(kThreads) transforms_backward_kernel(
 template <typename T, typename acc>
 void transforms_backward(
     const Job<acc>& job, const Levels<acc>& levels, const ImageTable& table, acc* out, cudaStream_t stream) {
-  PYPOSE_OPS_CHECK(
-      job.shape.patches <= kMaxGridX, "crop_patches: too many patches for backward, got ", job.shape.patches);
   for (size_t i = 0; i < table.images.size() && job.shape.patches > 0; ++i) {
     launch(
-        transforms_backward_kernel<T, acc>, dim3(static_cast<unsigned>(job.shape.patches)), dim3(kThreads), 0, stream,
-        out, job, levels, table.images[i], table.stride, static_cast<int64_t>(i), table.batch);
+        transforms_backward_kernel<T, acc>, grid_of("crop_patches", job.shape.patches), dim3(kThreads), 0, stream, out,
+        job, levels, table.images[i], table.stride, static_cast<int64_t>(i), table.batch);
   }
 }
 

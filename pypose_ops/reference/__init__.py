@@ -4,7 +4,8 @@ Readable first: these are what the kernels are tested against and what the bench
 """
 
 from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
-from .grouping import group_by_tags, group_people, oks, oks_nms, score_limbs
+from .grouping import group_by_tags, group_people, score_limbs
+from .grouping_oks import oks, oks_nms
 from .heatmaps import gaussian_heatmaps
 from .losses import heatmap_mse_loss
 from .mrf import mrf_message_passing
