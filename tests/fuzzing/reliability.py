@@ -176,11 +176,12 @@ def memory(options, size=400, points=20):
                 flush=True,
             )
     elapsed = time.perf_counter() - start
-    first, last = found[points // 4 - 1], found[-1]
-    made = size * (rounds - rounds * (points // 4) // points)
+    first, last = found[points // 2 - 1], found[-1]
+    made = size * (rounds - rounds * (points // 2) // points)
+    a_day = 86400 / elapsed * rounds * size / made * (last.allocated - first.allocated)
     print(
         f"{rounds * size} calls on {options.device}, seed {options.seed}, {elapsed:.0f} s: over the last {made} the "
         f"process grew by {(last.resident - first.resident) / 2**20:.2f} MiB, {last.allocated - first.allocated} "
-        f"allocated bytes and {last.objects - first.objects} objects"
+        f"allocated bytes and {last.objects - first.objects} objects; at this rate {a_day / 2**20:.1f} MiB in 24 h"
     )
     return 0
