@@ -100,5 +100,7 @@ def stage_losses(codec, stages, keypoints, visible):
 
     The maps of joints that are not ``visible`` count 0. Stages share their targets: one call for all of them.
     """
-    losses = codec.loss(torch.stack(tuple(stages)), keypoints, visible, reduction="none")
+    # A network in channels_last has maps so: the operator would copy them once more for the gradient.
+    maps = torch.stack(tuple(stages)).contiguous()
+    losses = codec.loss(maps, keypoints, visible, reduction="none")
     return {f"stage{s + 1}": loss for s, loss in enumerate(losses.mean((1, 2)).unbind())}

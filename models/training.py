@@ -3,7 +3,6 @@
 import logging
 import time
 import warnings
-from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
 import torch
@@ -22,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pypose_ops import geometry, metrics
 from pypose_ops.commands import InputError
 
-from .crops import DRAWS, Augmentation, Crops
+from .crops import DRAWS, Crops
 from .loading import eval_loader, train_loader
 from .scores import torso_of
 
@@ -37,43 +36,6 @@ QUIET = (
     ".*in eval mode at the start of training.*",  # what a phase keeps still
 )
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-
-
-@dataclass
-class Recipe:
-    """How a system is trained.
-
-    Attributes:
-        epochs (int): in all; each phase has its share of them, or ``phase_epochs`` says how many.
-        batch (int): people in a step, on each device.
-        lr (float): the highest learning rate; it rises for a twentieth of a phase, and falls along a cosine.
-        weight_decay (float): of AdamW.
-        clip (float): largest norm of the gradient; 0: not clipped.
-        precision (str): as Lightning has it: "32-true", "bf16-mixed", "16-mixed".
-        ema (float): decay of an exponential average of the weights, which is what is validated and kept; 0: none.
-        patience (int): epochs without a better PCK after which the last phase stops; 0: it does not.
-        seed (int): of everything that is random.
-        augmentation (Augmentation): of the crops.
-    """
-
-    epochs: int = 30
-    batch: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 1e-4
-    clip: float = 0.0
-    precision: str = "32-true"
-    ema: float = 0.0
-    patience: int = 0
-    seed: int = 0
-    phase_epochs: tuple = ()
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def shares(self, phases):
-        """Epochs of each of ``phases``."""
-        if self.phase_epochs:
-            return list(self.phase_epochs)
-        each, rest = divmod(self.epochs, len(phases))
-        return [each + (k < rest) for k in range(len(phases))]
 
 
 class Phase(pl.LightningModule):

@@ -7,7 +7,7 @@
 #
 #   scripts/gpu_check.sh values memcheck          # call 1: every operator's values and gradients, and out-of-bounds accesses
 #   scripts/gpu_check.sh torch races              # call 2: graphs, compile, streams, no host sync; races, uninitialised memory
-#   scripts/gpu_check.sh fuzz benchmarks          # call 3
+#   scripts/gpu_check.sh fuzz benchmarks step     # call 3
 #
 #   values      tests on cuda that compare values and gradients (the contract's, and those by hand)
 #   torch       tests on cuda of what torch does with an operator: graphs, compile, export, autocast, host syncs, strides
@@ -15,15 +15,17 @@
 #   races       racecheck, synccheck and initcheck on the same
 #   fuzz        scripts/fuzz.py --device cuda
 #   benchmarks  pytest benchmarks on cuda, as json, table and picture
+#   step        benchmarks/training_step.py: a hourglass' training step by part, on LSP below PYPOSE_OPS_DATA or on noise
 #
-# OUT (default out/gpu; a first word that is no STEP) gets gpu_check.log and benchmarks.{json,md,png}. A step that fails or
+# OUT (default out/gpu; a first word that is no STEP) gets gpu_check.log, benchmarks.{json,md,png} and
+# training_step.{json,png}. A step that fails or
 # runs out of its time makes the exit status 1; the steps after it still run. Of the tests only those on `cuda` run (-k cuda): the others need no GPU.
 # LIMIT: seconds that all steps together may take (default 570); a step gets what is left of it, at most its own limit.
 # PYTHON: the interpreter (default python3). PYPOSE_OPS_REQUIRE_CUDA=0: a rehearsal on a machine without a GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-ALL=(values torch memcheck races fuzz benchmarks)
+ALL=(values torch memcheck races fuzz benchmarks step)
 OUT=out/gpu
 if (($#)) && [[ " ${ALL[*]} " != *" $1 "* ]]; then
   OUT=$1
@@ -117,6 +119,13 @@ if wanted benchmarks; then
   step benchmarks 350 "$PYTHON" -m pytest benchmarks -q -k "$device" --benchmark-json="$OUT/benchmarks.json"
   step report 12 "$PYTHON" benchmarks/report.py "$OUT/benchmarks.json" --out "$OUT"
   sed -n '1,/^## All rows/p' "$OUT/benchmarks.md" 2>>"$LOG"
+fi
+if wanted step; then
+  # A script's own folder holds what it imports.
+  step training-step 100 env -u PYTHONSAFEPATH "$PYTHON" benchmarks/training_step.py --device "$device" --steps 8 \
+    --json "$OUT/training_step.json"
+  [[ -f $OUT/training_step.json ]] &&
+    step picture 12 "$PYTHON" docs/draw_training_step.py "$OUT/training_step.json" --out "$OUT/training_step.png"
 fi
 
 printf '%s\n' "${SUMMARY[@]}" | tee -a "$LOG"

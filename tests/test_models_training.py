@@ -97,7 +97,7 @@ def test_joints_are_found_by_name_not_by_number():
 def test_every_system(data, tmp_path, capsys, system):
     """One epoch of every phase, on a few people; then its weights are read and used."""
     phases = len(build(system, 14, "compact").phases)
-    more = ["--epochs", str(phases), "--held-out", "3", "--batch", "4", "--device", "cpu"]
+    more = ["--recipe", "--epochs", str(phases), "--held-out", "3", "--device", "cpu"]
     assert main(["train", system, "--data", data, "--out", str(tmp_path / "run"), *more]) == 0
     assert len(losses(tmp_path / "run", ("loss", "val_loss", "val_pck"))) == phases
     more = ["--split", "all", "--per-stage", "--flip", "--json", str(tmp_path / "e.json")]

@@ -24,7 +24,21 @@ from pypose_ops.skeletons import SKELETONS
 from .. import SYSTEMS, build, system_class
 from ..crops import Augmentation
 from ..data import PictureError, hold_out, joined, open_dataset
+from ..recipe import Recipe, read_recipe
 from ..weights import load_tensors, load_weights, save_weights
+
+# Attributes of Recipe that have an option of that name.
+RECIPE = {
+    "epochs": "of all phases together",
+    "batch": "people in a step on each device",
+    "lr": "highest learning rate",
+    "weight_decay": "of AdamW",
+    "clip": "largest norm of the gradient, 0 for no limit",
+    "precision": "32-true, bf16-mixed or 16-mixed",
+    "ema": "decay of an average of the weights, 0 for no average",
+    "patience": "stop after so many epochs without a better PCK, 0 for never",
+    "seed": "of everything that is random",
+}
 
 
 def add_arguments(parser):
@@ -34,22 +48,17 @@ def add_arguments(parser):
     parser.add_argument("--preset", default="compact", help="of the system: paper or compact (default: %(default)s)")
     parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="an argument of the system")
     parser.add_argument("--skeleton", choices=SKELETONS, help="the joints; default: those of the first data set")
-    parser.add_argument("--epochs", type=int, default=30, help="of all phases together (default: %(default)s)")
+    parser.add_argument("--recipe", action="store_true", help="of the system's recipe, what no option here says")
+    for name, text in RECIPE.items():
+        default = getattr(Recipe, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=f"{text} (default: {default})")
     parser.add_argument("--phase-epochs", metavar="N,N", help="epochs of each phase, in place of equal shares")
-    parser.add_argument("--batch", type=int, default=32, help="people in a step on each device (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
-    parser.add_argument("--weight-decay", type=float, default=1e-4, help="default: %(default)s")
-    parser.add_argument("--clip", type=float, default=0.0, help="largest norm of the gradient; default: no limit")
-    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: %(default)s)")
-    parser.add_argument("--ema", type=float, default=0.0, help="decay of an average of the weights; 0: no average")
-    parser.add_argument("--patience", type=int, default=0, help="stop after so many epochs without a better PCK")
     parser.add_argument("--held-out", type=int, default=200, help="pictures for validation (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     parser.add_argument("--weights", metavar="FILE", type=Path, help="start from these weights of the same system")
     for option in dataclasses.fields(Augmentation):
         name = option.name.replace("_", "-")
-        parser.add_argument(f"--augment-{name}", type=float, default=option.default, help="default: %(default)s")
+        parser.add_argument(f"--augment-{name}", type=float, help=f"default: {option.default}")
     parser.add_argument("--workers", type=int, help="processes that decode; default: 0 if all pictures fit in memory")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     parser.add_argument("--devices", type=int, default=1, help="on each machine (default: %(default)s)")
@@ -71,36 +80,47 @@ def say(*text, **options):
 
 
 def recipe_of(args):
-    """The Recipe that the options say."""
-    try:
-        from ..training import Recipe  # here: Lightning takes seconds to import
-    except ModuleNotFoundError as error:
-        raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
+    """The Recipe that the options say, and what the recipe file says of the system's arguments."""
+    said = read_recipe(args.system, args.preset) if args.recipe else {}
+    options, augmentation = said.pop("options", {}), said.pop("augmentation", {})
+    said |= {name: getattr(args, name) for name in RECIPE if getattr(args, name) is not None}
+    for name in (f.name for f in dataclasses.fields(Augmentation)):
+        if (value := getattr(args, f"augment_{name}")) is not None:
+            augmentation[name] = value
+    if args.epochs is not None:
+        said.pop("phase_epochs", None)
+    if args.phase_epochs:
+        try:
+            said["phase_epochs"] = [int(n) for n in args.phase_epochs.split(",")]
+        except ValueError:
+            raise InputError(f"--phase-epochs must be numbers with commas between, got {args.phase_epochs}") from None
+    said["phase_epochs"] = tuple(said.get("phase_epochs", ()))
+    recipe = Recipe(**said, augmentation=Augmentation(**augmentation))
+    check_recipe(recipe, args)
+    return recipe, options
+
+
+def check_recipe(recipe, args):
+    """Refuses what cannot be trained with."""
+    values = vars(args) | {name: getattr(recipe, name) for name in RECIPE}
+    values |= {f"augment_{name}": value for name, value in dataclasses.asdict(recipe.augmentation).items()}
     for name in ("epochs", "batch", "lr", "devices", "nodes"):
-        if not getattr(args, name) > 0:
-            raise InputError(f"--{name} must be positive, got {getattr(args, name)}")
-    for name, value in vars(args).items():
-        if (
-            name.startswith("augment_") or name in ("weight_decay", "clip", "patience", "held_out", "seed")
-        ) and value < 0:
+        if not values[name] > 0:
+            raise InputError(f"--{name} must be positive, got {values[name]}")
+    not_negative = ("weight_decay", "clip", "patience", "held_out", "seed")
+    for name, value in values.items():
+        if (name in not_negative or name.startswith("augment_")) and value < 0:
             raise InputError(f"--{name.replace('_', '-')} must not be negative, got {value}")
-    if not 0 <= args.ema < 1:
-        raise InputError(f"--ema must be from 0 to 1, got {args.ema}")
-    try:
-        phases = tuple(int(n) for n in args.phase_epochs.split(",")) if args.phase_epochs else ()
-    except ValueError:
-        raise InputError(f"--phase-epochs must be numbers with commas between, got {args.phase_epochs}") from None
-    if args.precision not in ("32-true", "bf16-mixed", "16-mixed"):
-        raise InputError(f"--precision must be 32-true, bf16-mixed or 16-mixed, got {args.precision}")
-    augmentation = {f.name: getattr(args, f"augment_{f.name}") for f in dataclasses.fields(Augmentation)}
-    options = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if hasattr(args, f.name)}
-    return Recipe(**(options | {"phase_epochs": phases, "augmentation": Augmentation(**augmentation)}))
+    if not 0 <= recipe.ema < 1:
+        raise InputError(f"--ema must be from 0 to 1, got {recipe.ema}")
+    if recipe.precision not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise InputError(f"--precision must be 32-true, bf16-mixed or 16-mixed, got {recipe.precision}")
 
 
-def system_of(args, skeleton):
-    """The module, and what its weight files say about it."""
+def system_of(args, skeleton, options):
+    """The module, and what its weight files say about it. ``options``: of the recipe."""
     # AI Challenger has as many joints as LSP: what depends on their names follows from the skeleton.
-    options = system_class(args.system).options_of(skeleton)
+    options = system_class(args.system).options_of(skeleton) | options
     for text in args.set:
         name, equals, value = text.partition("=")
         try:
@@ -140,7 +160,7 @@ def start_run(args, recipe, info):
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def open_data(args):
+def open_data(args, recipe):
     """Training and held-out people."""
     skeleton = SKELETONS[args.skeleton] if args.skeleton else None
     datasets = []
@@ -150,7 +170,7 @@ def open_data(args):
         notes = {"without labelled joints, left out": datasets[-1].skipped}
         notes["labels far out of their pictures, not counted"] = datasets[-1].dropped_joints
         say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
-    first, held_out = hold_out(datasets[0], args.held_out, args.seed)
+    first, held_out = hold_out(datasets[0], args.held_out, recipe.seed)
     return joined([first, *datasets[1:]]), held_out
 
 
@@ -176,12 +196,15 @@ def check_checkpoint(path):
 def run(args):
     if args.system not in SYSTEMS:
         raise InputError(f"SYSTEM must be one of {', '.join(SYSTEMS)}, got {args.system}")
-    recipe = recipe_of(args)
-    train, held_out = open_data(args)
-    from ..training import folder_of, pl, train_phase
+    recipe, options = recipe_of(args)
+    try:
+        from ..training import folder_of, pl, train_phase  # here: Lightning takes seconds to import
+    except ModuleNotFoundError as error:
+        raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
+    train, held_out = open_data(args, recipe)
 
     pl.seed_everything(recipe.seed, verbose=False)
-    system, info = system_of(args, train.skeleton)
+    system, info = system_of(args, train.skeleton, options)
     if recipe.phase_epochs and len(recipe.phase_epochs) != len(system.phases):
         raise InputError(f"--phase-epochs must be {len(system.phases)} numbers, for {', '.join(system.phases)}")
     if not recipe.phase_epochs and recipe.epochs < len(system.phases):
@@ -205,7 +228,7 @@ def run(args):
         raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
     parameters = sum(p.numel() for p in system.parameters())
     say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
-    bad, begun = set(), time.monotonic()
+    bad, begun = set(), (time.monotonic(), time.process_time())
     for number in range(first, len(system.phases)):
         last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
         unread = train_phase(
@@ -218,10 +241,13 @@ def run(args):
         if is_first():
             save_weights(weights_of_phase(args.out, number, system.phases), system, info)
     if is_first():
-        finish(args, system, train.skeleton, validation, bad, time.monotonic() - begun)
+        finish(args, recipe, system, train.skeleton, validation, bad)
+        spent = (now - then for now, then in zip((time.monotonic(), time.process_time()), begun, strict=True))
+        minutes = "{:.1f} minutes, {:.1f} of CPU time".format(*(seconds / 60 for seconds in spent))
+        print(f"wrote {args.out / 'weights.safetensors'} after {minutes}")
 
 
-def finish(args, system, skeleton, validation, bad, seconds):
+def finish(args, recipe, system, skeleton, validation, bad):
     """Scores the held-out people, and says what was left out."""
     from ..scores import evaluate
 
@@ -230,8 +256,7 @@ def finish(args, system, skeleton, validation, bad, seconds):
         print(f"{len(bad)} pictures could not be read, and were left out: {names}")
     if validation is not None:
         device = next(system.parameters()).device
-        result = evaluate(system, skeleton, validation, batch=args.batch, device=device)
+        result = evaluate(system, skeleton, validation, batch=recipe.batch, device=device)
         (args.out / "held_out.json").write_text(json.dumps(result, indent=1) + "\n")
         if result["stages"]:
             print(f"held-out people: PCK@0.2 {result['stages'][-1]['pck']['mean']}")
-    print(f"wrote {args.out / 'weights.safetensors'} after {seconds / 60:.1f} minutes")

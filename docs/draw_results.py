@@ -1,0 +1,151 @@
+"""Fills the tables of docs/results.md, and draws docs/results.png, from docs/results/.
+
+python docs/draw_results.py [--add RUN TEST LOG]... [--published DATA]
+
+--add RUN TEST LOG first copies a run there: the folder of train, the json of evaluate, and what train printed; as they
+are, without the folders of data sets. --published DATA first scores published predictions, DATA/predictions/lsp_*.mat.
+"""
+
+import argparse
+import csv
+import json
+import re
+from pathlib import Path
+
+from pypose_ops.models import SYSTEMS, build
+from pypose_ops.models.commands.plot import read_logs
+from pypose_ops.skeletons import LSP
+
+FOLDER = Path(__file__).with_name("results")
+PAGE = FOLDER.with_suffix(".md")
+GROUPS = [name for name, _ in LSP.groups]
+AUTHORS = {"tompson2014": "Tompson et al. 2014", "fan2015": "DS-CNN, Fan et al. 2015", "wei2016": "CPM, also on MPII"}
+
+
+def add(run, test, log):
+    """Copies a run."""
+    to = FOLDER / run.name
+    to.mkdir(parents=True, exist_ok=True)
+    for path, name in ((run / "run.json", "run.json"), (test, "test.json")):
+        text = json.loads(path.read_text())
+        text["data"] = [re.sub(r":.*/", ":", spec) for spec in text["data"]]
+        for stage in text.get("stages", []):
+            stage.pop("curve")
+        (to / name).write_text(json.dumps(text, indent=1) + "\n")
+    (to / "train.log").write_text(re.sub(r"(lsp|lspet):\S*/", r"\1:", log.read_text()).replace(str(run) + "/", ""))
+    epochs = read_logs(run)
+    columns = sorted({name for values in epochs.values() for name in values if name.startswith(("loss", "val_"))})
+    with (to / "epochs.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["phase", "epoch", *columns])
+        for (phase, epoch), values in sorted(epochs.items()):
+            table.writerow([phase, epoch, *(f"{values[c]:.6g}" if c in values else "" for c in columns)])
+
+
+def score_published(data):
+    """PCK and PCP of predictions on LSP's test pictures 1001 to 1500, and PCK on all 1,000."""
+    import numpy as np
+    import scipy.io
+    import torch
+
+    from pypose_ops.models.scores import score
+
+    truth = scipy.io.loadmat(data / "predictions" / "lsp_joints.mat")["joints"][:, :, 1000:]
+    truth = torch.from_numpy(truth.astype(np.float64)).permute(2, 1, 0)
+    visible = torch.where(truth[..., 2] == 1, 1, 2)
+    out = {}
+    for name in AUTHORS:
+        pred = scipy.io.loadmat(data / "predictions" / f"lsp_{name}.mat")["pred"].astype(np.float64)
+        pred = torch.from_numpy(pred).permute(2, 1, 0)
+        scores = score(pred[:500], truth[:500, :, :2], visible[:500], LSP)
+        scores.pop("curve")
+        out[name] = scores | {"pck_of_all": score(pred, truth[..., :2], visible, LSP)["pck"]["mean"]}
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "published.json").write_text(json.dumps(out, indent=1) + "\n")
+
+
+def runs():
+    """``{name: (run.json, test.json, log)}``, in the order of the systems."""
+    found = {}
+    for path in FOLDER.glob("*/run.json"):
+        run, test = (json.loads((path.parent / name).read_text()) for name in ("run.json", "test.json"))
+        found[path.parent.name] = run, test, (path.parent / "train.log").read_text()
+    order = list(SYSTEMS)
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[1][0]["system"]), item[0])))
+
+
+def row(*cells):
+    return "| " + " | ".join(f"{c:.1f}" if isinstance(c, float) else "-" if c is None else str(c) for c in cells) + " |"
+
+
+def scores_of(stage):
+    return [stage["pck"][g] for g in [*GROUPS, "mean"]] + [stage["pcp_strict"]["mean"], stage["pcp_relaxed"]["mean"]]
+
+
+def parameters(run):
+    return sum(p.numel() for p in build(run["system"], len(LSP), run["preset"], **run["options"]).parameters())
+
+
+def test_table():
+    """PCK of every run's last stage, and of published predictions."""
+    lines = [row("", *GROUPS, "PCK@0.2", "PCP strict", "relaxed", "parameters", "minutes")]
+    lines.append("|---|" + "--:|" * (len(GROUPS) + 5))
+    for name, (run, test, log) in runs().items():
+        minutes = float(re.search(r"after ([\d.]+) minutes", log)[1])
+        title = f"[`{name}`](results/{name})"
+        lines.append(row(title, *scores_of(test["stages"][-1]), f"{parameters(run):,}", f"{minutes:.0f}"))
+    for name, stage in json.loads((FOLDER / "published.json").read_text()).items():
+        lines.append(row(f"{AUTHORS[name]} ({stage['pck_of_all']:.1f} on all 1,000)", *scores_of(stage), "", ""))
+    return lines
+
+
+def stage_table():
+    """Every stage of every run."""
+    lines = [row("", "stage", "PCK@0.2", "seen", "occluded", "PCP strict", "relaxed"), "|---|---|" + "--:|" * 5]
+    for name, (_, test, _) in runs().items():
+        for n, stage in enumerate(test["stages"], 1):
+            pcp = stage["pcp_strict"]["mean"], stage["pcp_relaxed"]["mean"]
+            pck = stage["pck"]["mean"], stage["pck_seen"], stage["pck_occluded"]
+            lines.append(row(f"`{name}`", n, *pck, *pcp))
+    return lines
+
+
+def filled(text):
+    """The page with its tables."""
+    for name, lines in (("test", test_table()), ("stages", stage_table())):
+        begin, end = f"<!-- table: {name} -->\n", "<!-- end of table -->"
+        before, rest = text.split(begin)
+        text = before + begin + "\n".join(lines) + "\n" + rest[rest.index(end) :]
+    return text
+
+
+def draw():
+    """PCK of the held-out people over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch of all phases", ylabel="PCK@0.2 of the 200 held-out people, %")
+    for name in runs():
+        with (FOLDER / name / "epochs.csv").open(newline="") as file:
+            values = [float(line["val_pck"]) for line in csv.DictReader(file)]
+        axes.plot(range(1, len(values) + 1), values, marker=".", label=name)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(FOLDER.with_suffix(".png"), dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--add", nargs=3, type=Path, action="append", default=[], metavar=("RUN", "TEST", "LOG"))
+    parser.add_argument("--published", type=Path, metavar="DATA")
+    args = parser.parse_args()
+    for run, test, log in args.add:
+        add(run, test, log)
+    if args.published:
+        score_published(args.published)
+    PAGE.write_text(filled(PAGE.read_text()))
+    draw()
+
+
+if __name__ == "__main__":
+    main()
