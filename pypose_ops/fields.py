@@ -182,7 +182,8 @@ def simcc_labels(
             ``1 - smoothing`` in the keypoint's bin and ``smoothing / (bins - 1)`` in the others, 0 everywhere when the
             keypoint is in none of them.
         center (str): of a Gaussian: the keypoint's bin, ``"rounded"`` with halves to even, or its ``"exact"`` place.
-        normalize (str): of a Gaussian: ``"peak"``, its top is 1, or ``"density"``, ``1 / (sigma sqrt(2 pi))``.
+        normalize (str): of a Gaussian: ``"peak"``, its top is 1, or ``"density"``, ``1 / (sigma sqrt(2 pi))``
+            (infinite for sigmas whose density overflows, below 1e-39 in float32).
         smoothing (float): of ``"one_hot"``, in [0, 1).
         dtype (torch.dtype): of the labels: float16, bfloat16, float32 or float64.
 

@@ -43,8 +43,8 @@ def crop_patches(
             n, or all patches from the only picture. An index that is no picture (-1, say) gives a patch of ``fill``.
         mode (str): ``"bilinear"``, or ``"nearest"``, halves up.
         padding (str): what lies outside of the picture: ``"zeros"``; ``"constant"``, ``fill``; ``"border"``, the
-            nearest pixel; ``"reflect"``, the mirror at the centre of the outermost pixels. A transform with NaN gives
-            ``fill`` (0 but for ``"constant"``), in all cases.
+            nearest pixel; ``"reflect"``, the mirror at the centre of the outermost pixels. A transform that is not
+            finite gives ``fill`` (0 but for ``"constant"``) in all cases, and a mask of 0.
         fill (float or list): in the units of the picture, so normalised too; one number, or one for each channel.
         mean, std (float or list, optional): the patch is ``(sample - mean) / std``; one number, or one for each
             channel. Of ``fill``, ``mean`` and ``std``, lists may have up to 64 entries.

@@ -32,7 +32,8 @@ def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, retu
     Args:
         heatmaps (Tensor): ``(B, K, H, W)``, float16, bfloat16, float32 or float64, of any strides. ``H`` and ``W`` at
             least 1, at most 2^30 pixels per map.
-        temperature (float): positive; multiplies the map (kornia up to 0.8 does so too, 0.9 divides).
+        temperature (float): positive; multiplies the map (kornia up to 0.8 does so too, 0.9 divides). More than 2^127
+            (float64 maps: 2^1023) counts as that.
         window (int, optional): only the ``window`` x ``window`` pixels (odd) around the highest pixel count, those that
             are in the map; the gradient does not see that the window moves. None: all pixels.
         normalized (str, optional): coordinates from -1 to 1 over the map: ``"centers"``, pixel centres at

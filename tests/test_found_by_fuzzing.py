@@ -66,6 +66,40 @@ def test_the_loss_gradient_does_not_overflow_before_its_value_does(device):
     assert pred.grad[0, 0, 2, 1].item() == pytest.approx(-2 * (3e38 / 36))
 
 
+def test_a_loud_soft_argmax_finds_the_highest_pixel(device):
+    """Times log2 e the temperature was infinite, and infinity times 0 is NaN: no pixel weighed anything."""
+    maps = torch.zeros(1, 1, 4, 5, device=device).requires_grad_()
+    with torch.no_grad():
+        maps[0, 0, 2, 3], maps[0, 0, 0, 0] = 3e38, -3e38
+    for temperature in (3e38, 1e300):
+        assert same("soft_argmax", maps, temperature=temperature)[0].tolist() == [[[3, 2]]]
+    level = torch.ones(1, 1, 1, 2, dtype=torch.float64, device=device)
+    assert same("soft_argmax", level, temperature=1.7e308)[0].tolist() == [[[0.5, 0]]]
+
+
+def test_the_mean_of_a_map_and_its_flipped_twin_does_not_overflow(device):
+    """Their sum did, and what is infinite is no peak."""
+    maps = torch.zeros(1, 1, 5, 5, device=device)
+    maps[0, 0, 2, 1] = 3e38
+    options = {"refine": "none", "flipped": maps.flip(-1), "flip_pairs": ()}
+    coords, scores = pypose_ops.decode_heatmaps(maps, **options)
+    assert coords.tolist() == [[[1, 2]]]
+    assert scores.item() == pytest.approx(3e38)
+    same("decode_heatmaps", maps, **options)
+
+
+def test_an_infinite_density_has_a_gradient(device):
+    """Of a subnormal sigma: infinity times the gradient 0 that arrives, and times the distance 0, was NaN."""
+    keypoints = torch.tensor([[[2.0, 3.0]]], device=device).requires_grad_()
+    sigma = torch.tensor([[1e-40]], device=device).requires_grad_()
+    x, y = pypose_ops.simcc_labels(keypoints, sigma, (9, 7), center="exact", normalize="density", split_ratio=1)
+    assert x[0, 0].tolist() == [0, 0, INF, 0, 0, 0, 0] and y[0, 0, 3] == INF
+    for weight in (0.0, 1.0):
+        found = torch.autograd.grad(x, (keypoints, sigma), torch.full_like(x, weight), retain_graph=True)
+        assert found[0].tolist() == [[[0, 0]]]
+        assert found[1].item() == (-INF if weight else 0)
+
+
 # Silent wrong answers -------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +145,33 @@ def test_a_step_may_be_longer_than_the_root_of_the_largest_number(device):
     maps[0, 0], maps[0, 1] = 1.0, 1e30
     options = {"refine": "offset", "radius": 6.0, "kernel_size": 3, "max_offset": None}
     assert same("decode_heatmaps", maps, **options)[0][0, 0, 0].item() == pytest.approx(6e30)
+
+
+@pytest.mark.parametrize("center", ((0.0, -1e30), (14.4, -1e30), (-1e30, 5.0)), ids=str)
+def test_the_pixels_of_a_huge_disc_are_counted(device, center):
+    """Those on its edge, and those of a disc far away, were drawn and not counted: a sum of up to 14."""
+    maps = pypose_ops.gaussian_heatmaps(
+        torch.tensor([[center]], device=device), 1e30, (19, 14), profile="disc", normalize="sum"
+    )
+    assert maps.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("padding", ("zeros", "constant", "border", "reflect"))
+@pytest.mark.parametrize("antialias", (False, True))
+def test_a_transform_with_infinity_shows_the_fill(device, padding, antialias):
+    """Infinity times 0 is NaN: some pixels were the border's and others were filled, by the order of the products."""
+    images = torch.rand(1, 2, 5, 4, dtype=torch.float64, device=device).requires_grad_()
+    transforms = torch.tensor([[[1.0, 0, 1], [0, 1, 1]]], dtype=torch.float64, device=device).repeat(6, 1, 1)
+    for number in range(6):
+        transforms[number].view(-1)[number] = -INF if number % 2 else INF
+    options = {"fill": 0.5} if padding == "constant" else {}
+    mask = torch.tensor([[-INF, -INF, INF, INF]], dtype=torch.float64, device=device).expand(6, 4)
+    patches = pypose_ops.crop_patches(
+        images, transforms, (3, 4), padding=padding, antialias=antialias, mask=mask, **options
+    )
+    assert (patches[:, :2] == options.get("fill", 0)).all() and (patches[:, 2] == 0).all()
+    assert not torch.autograd.grad(patches.sum(), images)[0].any()
+    same("crop_patches", images, transforms, (3, 4), padding=padding, antialias=antialias, grad=0, **options)
 
 
 # References and documentation that were wrong -------------------------------------------------------------------------

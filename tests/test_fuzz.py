@@ -108,6 +108,18 @@ def test_a_crash_is_reported_with_the_command_that_repeats_it(monkeypatch, capfd
     assert f"python scripts/fuzz.py --device cpu --seed 0 --call {call}" in out
 
 
+def test_a_terminated_campaign_sums_up_what_it_has_made(monkeypatch, capfd):
+    def terminates(*args, **options):
+        os.kill(os.getppid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr(pypose_ops, "oks", terminates)
+    call = next(n for n in range(300) if check.drawn(0, n).name == "oks")
+    assert campaign.run(Options(calls=10**6, in_process=False)) == 0
+    assert f"{call} calls on cpu, seed 0, numbers 0 to {call - 1}: 0 failures" in capfd.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_the_same_bits_with_two_threads_from_threads_and_in_workers(capfd):
     assert reliability.bits(Options(calls=60, scale=4)) == 0
     assert reliability.threads(Options(threads=4, seconds=1.0)) == 0

@@ -171,17 +171,20 @@ POSE_HD void blob_gradients(
 }
 
 // How many pixels of row y the disc covers: the widest interval around the centre whose ends still satisfy the very
-// predicate that draws them.
+// predicate that draws them. The search starts outside of it: four roundings, each of half an epsilon of a sum of 1 and of
+// the coordinates, move the edge no further.
 template <typename acc>
 POSE_HD int64_t disc_row_count(const Blob<acc>& blob, int64_t y, int64_t width) {
   const acc row = blob.y.disc(y);
-  if (!(row <= acc(1)) || !(blob.x.center > acc(-1e9)) || !(blob.x.center < acc(1e9))) {
+  if (!(row <= acc(1))) {
     return 0;
   }
-  const acc half = blob.x.sigma * ::sqrt(acc(1) - row);
+  constexpr acc rounding = 4 * std::numeric_limits<acc>::epsilon();
+  const acc half = blob.x.sigma * ::sqrt(acc(1) - row + rounding);
+  const acc slack = acc(1) + rounding * (::fabs(blob.x.center) + half);
   const acc last = static_cast<acc>(width - 1);
-  const acc low = ::ceil(blob.x.center - half) - acc(1);
-  const acc high = ::floor(blob.x.center + half) + acc(1);
+  const acc low = ::ceil(blob.x.center - half) - slack;
+  const acc high = ::floor(blob.x.center + half) + slack;
   int64_t first = low > 0 ? (low < last ? static_cast<int64_t>(low) : width - 1) : 0;
   int64_t end = high < last ? (high > 0 ? static_cast<int64_t>(high) : 0) : width - 1;
   while (first <= end && !(blob.x.disc(first) + row <= acc(1))) {

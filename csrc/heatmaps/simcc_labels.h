@@ -39,7 +39,8 @@ struct Label {
   POSE_HD acc offset(int32_t i) const {
     return (static_cast<acc>(i) - center) / sigma;
   }
-  POSE_HD acc gaussian(int32_t i) const {
+  // With its top at 1.
+  POSE_HD acc peak(int32_t i) const {
     const acc u = offset(i);
     const acc exponent = acc(-0.5) * u * u;
 #ifdef __CUDA_ARCH__
@@ -47,6 +48,10 @@ struct Label {
 #else
     const acc value = simd::exp(exponent);
 #endif
+    return value > 0 ? value : acc(0);
+  }
+  POSE_HD acc gaussian(int32_t i) const {
+    const acc value = peak(i);
     return value > 0 ? value * factor : acc(0);  // the density of a subnormal sigma is infinite
   }
   POSE_HD acc one_hot(int32_t i) const {
@@ -122,14 +127,16 @@ inline LabelShape check_labels(
   return {shape.batch, shape.joints, {bins_x, bins_y}};
 }
 
-// Sums of G v u and of G v u^2 (of a density: G v (u^2 - 1)) over a label's bins, v its value, u the distance from its
-// centre in sigmas, G the incoming gradient -> gradients of one axis of the keypoint and of its sigma.
+// Sums of G v u and of G v u^2 (of a density: G v (u^2 - 1)) over a label's bins, v its value with the top at 1, u the
+// distance from its centre in sigmas, G the incoming gradient -> gradients of one axis of the keypoint and of its sigma.
 template <typename acc>
 POSE_HD void label_gradients(
     const Label<acc>& label, const LabelOptions& options, acc first, acc second, acc& grad_keypoint, acc& grad_sigma) {
   const bool exact = options.center == Center::exact;
-  grad_keypoint = exact ? first / label.sigma * static_cast<acc>(options.ratio) : acc(0);
-  grad_sigma = second / label.sigma;
+  const acc huge = std::numeric_limits<acc>::max();
+  const acc factor = label.factor < huge ? label.factor : huge;  // infinity times 0 would be NaN
+  grad_keypoint = exact ? factor * first / label.sigma * static_cast<acc>(options.ratio) : acc(0);
+  grad_sigma = factor * second / label.sigma;
 }
 
 inline LabelShape check_label_backward(

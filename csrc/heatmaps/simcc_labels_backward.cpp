@@ -45,7 +45,7 @@ void label_backward(
   acc* out = sums;
   simd_call([=] {
     for (int32_t i = 0; i < n; ++i) {
-      const acc value = label.gaussian(i);
+      const acc value = label.peak(i);
       const acc u = value > 0 ? label.offset(i) : acc(0);  // u may overflow where the value is 0
       const acc g = simd::load(grad[i]) * value;
       first[i] = g * u;

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads) label_gradients_kernel(
     const int32_t bins = static_cast<int32_t>(shape.bins[axis]);
     const T* grad = (axis == 0 ? grad_x : grad_y) + keypoint * bins;
     for (int32_t i = threadIdx.x; label.drawn && i < bins; i += kThreads) {
-      const acc value = label.gaussian(i);
+      const acc value = label.peak(i);
       if (value > 0) {  // u may overflow where the value is 0
         const acc u = label.offset(i);
         const acc g = static_cast<acc>(grad[i]) * value;

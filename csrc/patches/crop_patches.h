@@ -179,13 +179,15 @@ POSE_HD Tap<acc> tap_at(acc t, int32_t whole, int32_t size, Mode mode, Padding p
   return tap;
 }
 
-// A patch's affine, patch px -> picture px.
+// A patch's affine, patch px -> picture px. Infinity counts as NaN: it times 0 is NaN, and which pixels that meets would
+// depend on how the products are summed up.
 template <typename acc>
 struct Affine {
   acc xx, xy, x0, yx, yy, y0;
 
   static POSE_HD Affine load(const acc* m) {
-    return {m[0], m[1], m[2], m[3], m[4], m[5]};
+    const acc spoilt = acc(0) * m[0] + acc(0) * m[1] + acc(0) * m[2] + acc(0) * m[3] + acc(0) * m[4] + acc(0) * m[5];
+    return {m[0] + spoilt, m[1] + spoilt, m[2] + spoilt, m[3] + spoilt, m[4] + spoilt, m[5] + spoilt};
   }
   POSE_HD Line<acc> line_x(acc y) const {
     return Line<acc>::of(xx, xy, x0, y);

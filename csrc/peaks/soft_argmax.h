@@ -11,6 +11,13 @@
 namespace pypose_ops {
 namespace peaks {
 
+// What larger temperatures count as: their products with log2 e would overflow, and infinity times 0 is NaN.
+template <typename acc>
+acc limited_temperature(double temperature) {
+  const double most = std::ldexp(1.0, std::numeric_limits<acc>::max_exponent - 1);
+  return static_cast<acc>(temperature < most ? temperature : most);
+}
+
 // The pixels that are summed over.
 struct Region {
   int left, top, width, height;
@@ -130,7 +137,7 @@ struct SoftTensors {
         heatmaps.template const_data_ptr<scalar>(), coords.template mutable_data_ptr<acc>(),
         variance.template mutable_data_ptr<acc>(), stats.template mutable_data_ptr<acc>(),
         index.template mutable_data_ptr<int64_t>(), static_cast<int>(heatmaps.size(2)),
-        static_cast<int>(heatmaps.size(3)), static_cast<int>(window), static_cast<acc>(temperature)};
+        static_cast<int>(heatmaps.size(3)), static_cast<int>(window), limited_temperature<acc>(temperature)};
   }
 };
 
@@ -179,7 +186,7 @@ struct SoftBackwardTensors {
     args.height = static_cast<int>(heatmaps.size(2));
     args.width = static_cast<int>(heatmaps.size(3));
     args.window = static_cast<int>(window);
-    args.temperature = static_cast<acc>(temperature);
+    args.temperature = limited_temperature<acc>(temperature);
     return args;
   }
 };

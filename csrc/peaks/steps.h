@@ -81,7 +81,7 @@ POSE_HD int mirrored_column(int x, int width, bool shift) {
 
 template <typename acc>
 POSE_HD acc merged(acc value, acc mirrored) {
-  return acc(0.5) * (value + mirrored);
+  return acc(0.5) * value + acc(0.5) * mirrored;  // the sum of two large ones would overflow
 }
 
 // One map of a call. A pixel is the merged one: where a flipped twin is given, the mean of the map and the mirrored twin.

@@ -30,6 +30,7 @@ def crop_patches(
     acc = torch.float64 if torch.float64 in (first.dtype, dtype) else torch.float32
     count, channels = len(transforms), first.shape[-3]
     affine = transforms.to(acc)
+    affine = torch.where(affine.isfinite().all(-1).all(-1)[:, None, None], affine, torch.nan)
     if image_index is None:
         image_index = range(count) if len(images) != 1 else [0] * count
     fill = _per_channel(fill, channels, affine)

@@ -41,7 +41,7 @@ def decode_heatmaps(
             back = torch.cat([back[..., :1], back[..., :-1]], -1)
         if channels == 3:  # class, x, y: x points the other way
             back = back * torch.tensor([1, -1, 1], dtype=maps.dtype, device=maps.device)[:, None, None]
-        maps = 0.5 * (maps + back)
+        maps = 0.5 * maps + 0.5 * back
     maps, offsets = maps[:, :, 0], maps[:, :, 1:]
     if refine == "offset":
         maps = _blur(maps, _gaussian_taps(2 * kernel_size + 1), "reflect101")

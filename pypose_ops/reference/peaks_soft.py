@@ -20,8 +20,10 @@ def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, retu
         peak = torch.stack([first % width, first // width], -1)
         counted = finite & ((grid - peak[:, :, None]).abs() <= window // 2).all(-1)
     found = counted.any(-1, keepdim=True)
+    temperature = min(temperature, 2.0 ** (1023 if maps.dtype == torch.float64 else 127))
     # Placeholders keep what is not finite out of the graph.
-    logits = torch.where(counted, temperature * torch.where(counted, maps.flatten(2), 0.0), -torch.inf)
+    highest = torch.where(found, flat.detach().amax(-1, keepdim=True), 0.0)
+    logits = torch.where(counted, temperature * (torch.where(counted, maps.flatten(2), 0.0) - highest), -torch.inf)
     weights = torch.where(found, logits, 0.0).softmax(-1)
     coords = weights @ grid.to(maps.dtype)
     variance = (weights[..., None] * (grid - coords[..., None, :]) ** 2).sum(-2)

@@ -20,15 +20,23 @@ def broken(draw, call):
     value = call.arguments[name]
     changed = other(draw, call, name, value)
     grad = tuple(n for n in call.grad if n != name)
-    coarser = getattr(changed, "dtype", None) in (torch.float16, torch.float32) and call.dtype == torch.float64
     return dataclasses.replace(
         call,
-        dtype=changed.dtype if coarser else call.dtype,
+        dtype=coarser(value, changed, call.dtype),
         arguments=call.arguments | {name: changed},
         grad=grad,
         valid=False,
         broken=f"{name} = {brief(changed)}",
     )
+
+
+def coarser(value, changed, dtype):
+    """The dtype that sets the tolerance: with another tensor in the place of one of float64, that one's may."""
+    tensors = isinstance(value, torch.Tensor) and isinstance(changed, torch.Tensor)
+    if not tensors or torch.float64 not in (dtype, value.dtype) or changed.dtype == torch.float64:
+        return dtype
+    # Operators that take integers compute in float32.
+    return changed.dtype if changed.dtype in (torch.float16, torch.float32) else torch.float32
 
 
 def other(draw, call, name, value):

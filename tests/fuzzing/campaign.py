@@ -14,15 +14,24 @@ from .check import check, drawn, one_line
 
 
 def run(options):
-    """Makes the calls [first, first + calls); prints the failures and a summary; 1 when there were any."""
+    """Makes the calls [first, first + calls); prints the failures and a summary; 1 when there were any.
+
+    Interrupted or terminated, it sums up the calls that were made until then.
+    """
     torch.manual_seed(0)
     state = State()
     start = time.perf_counter()
     end = options.first + options.calls
-    if options.in_process:
-        calls(options, options.first, end, state)
-    else:
-        supervise(options, end, state)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if options.in_process:
+            calls(options, options.first, end, state)
+        else:
+            supervise(options, end, state)
+    except KeyboardInterrupt:
+        end = state.number
+    finally:
+        signal.signal(signal.SIGTERM, before)
     elapsed = time.perf_counter() - start
     print(
         f"{state.made} calls on {options.device}, seed {options.seed}, numbers {options.first} to {end - 1}"
@@ -56,7 +65,12 @@ def supervise(options, end, state):
         child = os.fork()
         if child == 0:
             work(options, first, end, state)
-        _, status = os.waitpid(child, 0)
+        try:
+            _, status = os.waitpid(child, 0)
+        except KeyboardInterrupt:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
         if status == 0:
             return
         if os.WIFSIGNALED(status):
@@ -72,6 +86,8 @@ def supervise(options, end, state):
 def work(options, first, end, state):
     """The child: never returns."""
     status = 3
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to see to
     try:
         calls(options, first, end, state)
         status = 0

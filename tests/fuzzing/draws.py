@@ -77,6 +77,14 @@ class Draw:
         """Like values, or smooth peaks as a network gives them, (..., H, W)."""
         return self.spoil(self.peaks(shape)) if self.chance(0.4) else self.values(shape)
 
+    def one_sided(self, values):
+        """Values for a blur: large negative ones are smaller than large positive ones.
+
+        What a symmetric blur leaves of 1e30 to the left and -1e30 to the right is rounding alone, anything from 0 to
+        1e23, and DARK takes its logarithm.
+        """
+        return np.where((values < -1e20) & np.isfinite(values), 0.3 * values, values)
+
     def peaks(self, shape):
         """Maps (..., H, W) with one smooth peak each."""
         height, width = shape[-2:]

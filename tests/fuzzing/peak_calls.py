@@ -10,7 +10,7 @@ from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 def maps_of(draw, dtype, channels=None):
     shape = (draw.count(3), draw.count(4) if channels is None else channels, *draw.size())
-    return draw.tensor(draw.maps(shape), dtype)
+    return draw.tensor(draw.one_sided(draw.maps(shape)), dtype)
 
 
 def limit(draw):
@@ -27,12 +27,13 @@ def kernel(draw, refine):
     return {}
 
 
-def flips(draw, maps, joints):
+def flips(draw, maps, joints, values):
+    """A flipped twin, drawn like the maps by ``values(shape)``."""
     if draw.chance(0.6):
         return {}
     order = [int(k) for k in draw.random.permutation(joints)]
     pairs = list(zip(order[::2], order[1::2], strict=False))[: draw.integer(0, 2)]
-    flipped = draw.tensor(draw.maps(tuple(maps.shape)), maps.dtype)
+    flipped = draw.tensor(draw.one_sided(values(tuple(maps.shape))), maps.dtype)
     if draw.chance(0.5):  # what a net would say
         flipped = maps.flip(-1)
     return {"flipped": flipped, "flip_pairs": pairs, "flip_shift": draw.chance(0.5)}
@@ -63,7 +64,7 @@ def decode_heatmaps(draw):
         "max_offset": draw.uniform(0, 3) if singular else limit(draw),
         "return_covariance": refine in ("dark", "dark_udp") and draw.chance(0.3),
     }
-    arguments |= kernel(draw, refine) | flips(draw, maps, joints)
+    arguments |= kernel(draw, refine) | flips(draw, maps, joints, draw.peaks if clear else draw.maps)
     if clear:
         arguments |= {"kernel_size": draw.pick((3, 5, 7, 9)), "sigma": None}
     if refine == "offset":
@@ -121,7 +122,8 @@ def decode_simcc(draw):
     # A step where the logarithm is straight but for 1e-9: as in decode_heatmaps.
     singular = parity is not None
     values = draw.peaks if singular and dtype != torch.float64 else draw.maps
-    x, y = (draw.tensor(values((batch, joints, 1, draw.size(40)[1]))[:, :, 0], dtype) for _ in range(2))
+    shapes = [(batch, joints, 1, draw.size(40)[1]) for _ in range(2)]
+    x, y = (draw.tensor(draw.one_sided(values(shape))[:, :, 0], dtype) for shape in shapes)
     sigmas = (0.5, 2, 6.0, (4.9, 5.66))
     arguments = {
         "x": x,

@@ -1,11 +1,13 @@
 """The same bits whatever the threads, calls from several threads and forked workers, memory over many calls."""
 
-import itertools
+import ctypes
+import gc
 import os
 import random
 import sys
 import threading
 import time
+from typing import NamedTuple
 
 import torch
 from contract_tools import ForkedCalls, one_by_one
@@ -118,32 +120,68 @@ def workers(options):
     return 1 if failures else 0
 
 
-def resident():
-    """Bytes of memory that the process holds."""
+class Memory(NamedTuple):
+    """What the process holds.
+
+    Attributes:
+        resident: bytes of it, after the allocator has given back what it holds free.
+        allocated: bytes that malloc has handed out: tensors, and everything else in C and C++.
+        objects: blocks that Python's own allocator has handed out.
+    """
+
+    resident: int
+    allocated: int
+    objects: int
+
+
+class MallocInfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def held():
+    """The memory of this process, when everything that is garbage is gone."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
+    libc.mallinfo2.restype = MallocInfo
+    info = libc.mallinfo2()
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return Memory(resident, info.uordblks + info.hblkhd, sys.getallocatedblocks())
 
 
 def memory(options, size=400, points=20):
-    """The same calls over and over, refused ones too: memory after the first tenth against memory at the end."""
+    """The same calls over and over, refused ones too: what the process holds after whole rounds of them.
+
+    Not what it holds in between: the next call lives beside the error or the result of the last one, whichever it was.
+    """
     calls = [drawn(options.seed, options.first + n, options.scale) for n in range(size)]
-    every = max(1, options.calls // points)
-    held = []
+    rounds = max(points, options.calls // size)
+    marks = {rounds * n // points for n in range(1, points + 1)}
+    found = []
     start = time.perf_counter()
-    for number, call in zip(range(options.calls), itertools.cycle(calls), strict=False):
-        if number % every == 0:
-            held.append(resident())
-        outcome(call.op, call.arguments, call.grad)
-    held.append(resident())
+    for number in range(1, rounds + 1):
+        for call in calls:
+            outcome(call.op, call.arguments, call.grad)
+        if number in marks:
+            found.append(held())
+            print(
+                f"{number * size:>8} calls: {found[-1].resident / 2**20:.2f} MiB resident, "
+                f"{found[-1].allocated} bytes allocated, {found[-1].objects} objects",
+                flush=True,
+            )
     elapsed = time.perf_counter() - start
-    settled = held[len(held) // 2 :]
-    growth = settled[-1] - settled[0]
-    made = every * (len(settled) - 1)
-    a_day = growth / max(made, 1) * options.calls / elapsed * 86400
-    print(", ".join(f"{h / 2**20:.1f}" for h in held) + " MiB")
+    first, last = found[points // 2 - 1], found[-1]
+    made = size * (rounds - rounds * (points // 2) // points)
+    a_day = 86400 / elapsed * rounds * size / made * (last.allocated - first.allocated)
     print(
-        f"{options.calls} calls on {options.device}, seed {options.seed}, {elapsed:.0f} s: over the last {made} calls "
-        f"the process grew by {growth / 2**20:.2f} MiB; at this rate by {a_day / 2**20:.0f} MiB in 24 h"
+        f"{rounds * size} calls on {options.device}, seed {options.seed}, {elapsed:.0f} s: over the last {made} the "
+        f"process grew by {(last.resident - first.resident) / 2**20:.2f} MiB, {last.allocated - first.allocated} "
+        f"allocated bytes and {last.objects - first.objects} objects; at this rate {a_day / 2**20:.1f} MiB in 24 h"
     )
-    sys.stdout.flush()
     return 0

@@ -1,5 +1,6 @@
 """Calls of the operators that draw targets, and of the loss that draws them on the fly."""
 
+import numpy as np
 import torch
 
 from .calls import Call, operator
@@ -11,7 +12,9 @@ def keypoints_of(draw, size, people=True, farthest=float("inf")):
     shape = (draw.count(3), draw.count(4))
     if people and draw.chance(0.5):
         shape = (shape[0], draw.count(4), shape[1])
-    return draw.tensor(draw.bounded(draw.points(shape, size), farthest), draw.pick(COORDINATE_DTYPES))
+    points = draw.bounded(draw.points(shape, size), farthest)
+    points = np.where(np.abs(points) < 1e-30, 0.0, points)  # subnormal, so may count as 0: sigmas as small would tell
+    return draw.tensor(points, draw.pick(COORDINATE_DTYPES))
 
 
 def sigma_of(draw, keypoints):
