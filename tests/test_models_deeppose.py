@@ -129,6 +129,16 @@ def test_simulated_predictions_have_the_moments_of_the_real_ones(tiny):
     assert abs(ratio.mean() - 0.1) < 0.02 and abs(ratio.std() - 0.3) < 0.02
 
 
+def test_outliers_do_not_count(tiny):
+    """People who are seen along their torso: a tenth of all, a hundred diams off."""
+    displacements = 0.5 * torch.randn(4000, 14, 2)
+    displacements[:400] *= 200
+    tiny.fit(1, displacements, torch.zeros(4000))
+    expected = 0.5 * torch.eye(2).expand(14, 2, 2)
+    torch.testing.assert_close(tiny.displacement_factor[0], expected, rtol=0, atol=0.08)
+    torch.testing.assert_close(tiny.displacement_mean[0], torch.zeros(14, 2), rtol=0, atol=0.05)
+
+
 def test_begin_phase_measures_the_stage_before():
     """A first stage that is off by a known vector, in diams."""
     system = DeepPose(14, **TINY, stages=2).eval()
