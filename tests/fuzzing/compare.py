@@ -62,12 +62,24 @@ def moved_arguments(call, arguments, salt):
     return out
 
 
-def tolerance(call, output):
+def tolerance(call, output, truth):
     """(rtol, atol) of an output: the contract's, and those of a narrower output dtype where that is coarser."""
     rtol, atol = TOLERANCES[call.dtype]
     if output.is_floating_point() and output.dtype in TOLERANCES and output.dtype != torch.float64:
         rtol, atol = max(rtol, TOLERANCES[output.dtype][0]), max(atol, TOLERANCES[output.dtype][1])
+    if call.arguments.get("return_covariance") and output.dim() == 4:
+        atol = atol + covariance_rounding(truth, ROUNDING.get(call.dtype, 2.0**-24))
     return rtol, atol + call.lost
+
+
+def covariance_rounding(covariance, rounding):
+    """What the rounding of H costs the covariance C = -H^-1: to first order dC = C dH C, (..., 2, 2).
+
+    An entry of H adds up logarithms with weights of 4 in all (dark_udp's differences), and each of them has an error of
+    up to 4 units: those of the blur's sum, which the logarithm makes absolute, and its own.
+    """
+    rows = covariance.double().abs().sum(-1).nan_to_num(0.0, 0.0, 0.0)
+    return 16 * rounding * rows[..., :, None] * rows[..., None, :]
 
 
 def close(actual, expected, rtol, atol, spread=0.0):
@@ -90,7 +102,7 @@ class Comparison:
     def __init__(self, call, whole, actual, truth, others):
         self.call, self.whole, self.others = call, whole, others
         self.actual = [a.double() for a in actual]
-        self.limits = [tolerance(call, a) for a in actual]
+        self.limits = [tolerance(call, a, t) for a, t in zip(actual, truth, strict=True)]
         self.dtypes = [a.dtype for a in actual]
         self.truth = [self.rounded(t, d) for t, d in zip(truth, self.dtypes, strict=True)]
 
