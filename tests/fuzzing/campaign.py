@@ -62,14 +62,16 @@ def supervise(options, end, state):
     while first < end:
         sys.stdout.flush()
         state.number = first
-        child = os.fork()
-        if child == 0:
-            work(options, first, end, state)
+        child = None
         try:
+            child = os.fork()
+            if child == 0:
+                work(options, first, end, state)
             _, status = os.waitpid(child, 0)
         except KeyboardInterrupt:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            if child is not None:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
             raise
         if status == 0:
             return
