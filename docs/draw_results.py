@@ -119,6 +119,13 @@ def filled(text):
     return text
 
 
+def trained_stage(line, phases):
+    """PCK of the stage that an epoch trained: its phase's, and the last one's where all are trained together."""
+    stages = sum(name.startswith("val_pck_") and value != "" for name, value in line.items())
+    number = stages if phases == 1 else min(int(line["phase"]) + 1, stages)
+    return float(line[f"val_pck_{number}"])
+
+
 def draw():
     """PCK of the held-out people over the epochs."""
     from matplotlib.figure import Figure
@@ -127,7 +134,9 @@ def draw():
     axes = figure.add_subplot(xlabel="epoch of all phases", ylabel="PCK@0.2 of the 200 held-out people, %")
     for name in runs():
         with (FOLDER / name / "epochs.csv").open(newline="") as file:
-            values = [float(line["val_pck"]) for line in csv.DictReader(file)]
+            lines = list(csv.DictReader(file))
+        phases = len({line["phase"] for line in lines})
+        values = [trained_stage(line, phases) for line in lines]
         axes.plot(range(1, len(values) + 1), values, marker=".", label=name)
     axes.legend()
     axes.grid(alpha=0.3)
