@@ -214,7 +214,7 @@ def test_export_wrong(tmp_path, weights, capsys):
 
 
 def run_folder(folder):
-    """Logs of two phases; the second was cut off after its second epoch, which was trained again."""
+    """Logs of two phases; the second was cut off after its second epoch, which was trained again, and once more."""
     logs = {
         "0-coarse/version_0": [(0, 0.9, 10), (1, 0.5, 20)],
         "1-fine/version_0": [(0, 0.4, 30), (1, 0.3, 35)],
@@ -226,6 +226,9 @@ def run_folder(folder):
         for epoch, loss, pck in rows:
             lines += [f"{epoch},,,3,{loss + 0.1},{pck},{pck - 5},{pck}", f"{epoch},{loss},,3,,,,"]
         (folder / "logs" / name / "metrics.csv").write_text("\n".join(lines) + "\n")
+    # And once it was cut off in its first epoch.
+    (folder / "logs" / "1-fine" / "version_2").mkdir()
+    (folder / "logs" / "1-fine" / "version_2" / "metrics.csv").write_text("lr-AdamW,step\n0.1,0\n")
     curve = {"thresholds": [0.0, 0.1, 0.2], "pck": [0.0, 20.0, None]}
     write_json(folder / "held_out.json", {"stages": [{"curve": curve}]})
     write_json(folder / "run.json", {"system": "tiny"})

@@ -28,8 +28,9 @@ def read_logs(folder):
         try:
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    if not row["epoch"]:
-                        continue  # the learning rate's own
+                    float(row["step"])  # which every line of a log has
+                    if not row.get("epoch"):
+                        continue  # the learning rate's own; a run that was stopped in its first epoch has no others
                     fresh.setdefault((phase, int(row["epoch"])), {}).update({k: float(v) for k, v in row.items() if v})
         except (KeyError, ValueError, TypeError):
             raise InputError(f"{path}: expected the log that train wrote") from None
