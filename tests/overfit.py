@@ -1,13 +1,16 @@
 """Sixteen real people, and whether a system can learn them by heart."""
 
+import io
+import zipfile
 from dataclasses import fields
 
 import numpy as np
 import torch
+from PIL import Image
+from scipy.io import loadmat
 
 from pypose_ops import crop_patches, geometry, metrics, skeletons
 from pypose_ops.models import Batch
-from pypose_ops.models.data import open_dataset
 
 TORSO = tuple(skeletons.LSP.joints.index(name) for name in ("left_shoulder", "right_hip"))
 
@@ -17,14 +20,17 @@ def lsp_people(folder, system, count=16, *, padding=1.25):
 
     The box is that of the joints, a square enlarged by ``padding``. ``folder`` is that of ``lsp_dataset.zip``.
     """
-    people = open_dataset(f"lsp:{folder / 'lsp_dataset.zip'}").samples[:count]
-    keypoints = torch.from_numpy(np.stack([person.keypoints for person in people])).float()
-    occluded = torch.from_numpy(np.stack([person.visible == 1 for person in people]))
+    with zipfile.ZipFile(folder / "lsp_dataset.zip") as archive:
+        joints = loadmat(io.BytesIO(archive.read("joints.mat")))["joints"][:, :, :count]
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[:count]
+        pictures = [np.array(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
+    joints = torch.from_numpy(joints.transpose(2, 1, 0).astype(np.float32))  # (N, 14, 3): x, y, occluded
+    keypoints = joints[..., :2] - 1  # MATLAB counts from 1
     boxes = torch.cat((keypoints.amin(1), keypoints.amax(1)), -1)
     center, scale = geometry.box_to_center_and_scale(boxes, system.input_size, padding=padding)
     transforms = geometry.box_to_transform(center, scale, 0.0, system.input_size, align="center")
     images = crop_patches(
-        [person.picture.decode().permute(2, 0, 1) for person in people],
+        [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures],
         transforms,
         system.input_size,
         mean=system.mean,
@@ -32,7 +38,7 @@ def lsp_people(folder, system, count=16, *, padding=1.25):
         antialias=True,
     )
     keypoints = geometry.transform_points(keypoints, geometry.invert_transform(transforms))
-    return Batch(images, keypoints, torch.ones(count, 14, dtype=torch.bool), occluded)
+    return Batch(images, keypoints, torch.ones(count, 14, dtype=torch.bool), joints[..., 2] > 0.5)
 
 
 def overfit(system, batch, steps, *, lr=2e-3, size=None, phase=None, target=None, every=10):

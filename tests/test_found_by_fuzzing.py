@@ -123,6 +123,17 @@ def test_of_people_as_far_as_one_another_the_first_has_the_offset(device):
     assert gradient[0, 0, 0, 0] > gradient[0, 1, 0, 0] > 0
 
 
+def test_the_height_of_a_blurred_map_is_that_inside_of_it(device):
+    """MMPose's rescaling counted what the blur carries over the border, next to a peak at it."""
+    maps = 2 * torch.rand(4, 8, 10, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) - 1
+    maps[..., -1, 0] = 1.5
+    options = {"refine": "dark_udp", "parity": "mmpose", "sigma": 2.2, "return_covariance": True}
+    _, _, actual = pypose_ops.decode_heatmaps(maps.to(device), **options)
+    _, _, expected = reference.decode_heatmaps(maps, **options)
+    assert expected.isfinite().any()
+    torch.testing.assert_close(actual.cpu(), expected, equal_nan=True)
+
+
 @pytest.mark.parametrize("parity", (None, "mmpose0", "hf"))
 def test_udp_takes_no_step_next_to_infinity(device, parity):
     """The outermost columns of its patch were not looked at, its outermost rows were."""

@@ -142,7 +142,10 @@ Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refine
         blurred += taps_x[i] * down[row][column + i];
       }
       logs[row][column] = blurred;
-      highest = blurred > highest ? blurred : highest;
+      const int u = stencil.x + column - kReach;
+      const int v = stencil.y + row - kReach;
+      const bool inside = u >= 0 && u < map.width && v >= 0 && v < map.height;
+      highest = inside && blurred > highest ? blurred : highest;
     }
   }
   const acc scale = refinement.rescale ? map(x, y) / highest : acc(1);

@@ -98,7 +98,10 @@ __device__ Refined<acc> dark_step(
   }
   acc scale = 1;
   if (refinement.rescale) {
-    scale = map(x, y) / warp_reduce(blurred, [](acc a, acc b) { return b > a ? b : a; });
+    const int u = stencil.x + column - kReach;
+    const int v = stencil.y + row - kReach;
+    const bool inside = u >= 0 && u < map.width && v >= 0 && v < map.height;
+    scale = map(x, y) / warp_reduce(inside ? blurred : acc(0), [](acc a, acc b) { return b > a ? b : a; });
   }
   if (needed) {
     scratch.logs[row][column] = log_blurred(blurred * scale, refinement.low, refinement.high);
