@@ -198,7 +198,7 @@ def run(args):
         raise InputError(f"SYSTEM must be one of {', '.join(SYSTEMS)}, got {args.system}")
     recipe, options = recipe_of(args)
     try:
-        from ..training import folder_of, pl, train_phase  # here: Lightning takes seconds to import
+        from ..training import pl  # here: Lightning takes seconds to import
     except ModuleNotFoundError as error:
         raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
     train, held_out = open_data(args, recipe)
@@ -228,23 +228,31 @@ def run(args):
         raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
     parameters = sum(p.numel() for p in system.parameters())
     say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
-    bad, begun = set(), (time.monotonic(), time.process_time())
-    for number in range(first, len(system.phases)):
-        last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
-        unread = train_phase(
-            system, train.skeleton, recipe, number, people, validation, args.out,
-            checkpoint=check_checkpoint(last) if args.resume and number == first and last.exists() else None,
-            workers=args.workers, device=args.device, devices=args.devices, nodes=args.nodes,
-            profile=args.profile, progress=args.progress or sys.stdout.isatty(),
-        )  # fmt: skip
-        bad |= unread
-        if is_first():
-            save_weights(weights_of_phase(args.out, number, system.phases), system, info)
+    begun = time.monotonic(), time.process_time()
+    bad = train_phases(args, recipe, system, info, first, train.skeleton, people, validation)
     if is_first():
         finish(args, recipe, system, train.skeleton, validation, bad)
         spent = (now - then for now, then in zip((time.monotonic(), time.process_time()), begun, strict=True))
         minutes = "{:.1f} minutes, {:.1f} of CPU time".format(*(seconds / 60 for seconds in spent))
         print(f"wrote {args.out / 'weights.safetensors'} after {minutes}")
+
+
+def train_phases(args, recipe, system, info, first, skeleton, people, validation):
+    """Trains the phases from number ``first`` on; returns the pictures that could not be read."""
+    from ..training import folder_of, train_phase
+
+    bad = set()
+    for number in range(first, len(system.phases)):
+        last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
+        bad |= train_phase(
+            system, skeleton, recipe, number, people, validation, args.out,
+            checkpoint=check_checkpoint(last) if args.resume and number == first and last.exists() else None,
+            workers=args.workers, device=args.device, devices=args.devices, nodes=args.nodes,
+            profile=args.profile, progress=args.progress or sys.stdout.isatty(),
+        )  # fmt: skip
+        if is_first():
+            save_weights(weights_of_phase(args.out, number, system.phases), system, info)
+    return bad
 
 
 def finish(args, recipe, system, skeleton, validation, bad):
