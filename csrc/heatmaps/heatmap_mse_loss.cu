@@ -77,8 +77,8 @@ void launch_loss(
   const Tensor parts = whole ? losses : torch::stable::new_empty(losses, {shape.maps(), layout.chunks});
   launch(
       heatmap_mse_loss_kernel<T, kVec>, grid_of("heatmap_mse_loss", shape.target.maps() * layout.chunks),
-      dim3(kThreads), layout.shared_bytes, stream, parts.mutable_data_ptr<acc>(), pred.const_data_ptr<T>(), people.view<acc>(), per_map<acc>(weight),
-      options, shape, layout);
+      dim3(kThreads), layout.shared_bytes, stream, parts.mutable_data_ptr<acc>(), pred.const_data_ptr<T>(),
+      people.view<acc>(), per_map<acc>(weight), options, shape, layout);
   if (!whole) {
     launch(
         sum_chunks_kernel<acc>, grid_of("heatmap_mse_loss", ceil_div(shape.maps(), kWarps)), dim3(kThreads), 0, stream,

@@ -128,25 +128,21 @@ void launch_limbs(
   }
 }
 
-// What both operators do with their arguments: maps (B, channels * L, H, W), channels 2 for fields and 1 for masks.
 template <int channels>
 Tensor limb_maps_cuda(
     const char* op, const Tensor& keypoints, const std::vector<int64_t>& limbs, const LimbOptions& options,
     const std::optional<Tensor>& visible, int64_t height, int64_t width, ScalarType dtype) {
-  const Shape shape = check_people(op, keypoints, std::nullopt, visible, height, width);
-  const LimbList list = check_limbs(op, limbs, shape.joints);
-  check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, channels * list.count, height, width}, dtype);
-  if (out.numel() == 0) {
-    return out;
+  LimbMaps maps(op, channels, keypoints, limbs, visible, height, width, dtype);
+  if (maps.out.numel() == 0) {
+    return maps.out;
   }
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
   const cudaStream_t stream = current_stream(keypoints);
   PYPOSE_OPS_DISPATCH_FLOATING(dtype, "limbs", [&] {
-    launch_limbs<channels>(op, out.mutable_data_ptr<scalar_t>(), people, list, options, shape, stream);
+    launch_limbs<channels>(op, maps.out.mutable_data_ptr<scalar_t>(), people, maps.limbs, options, maps.shape, stream);
   });
-  return out;
+  return maps.out;
 }
 
 }  // namespace heatmaps

@@ -168,6 +168,28 @@ inline LimbList check_limbs(const char* op, const std::vector<int64_t>& limbs, i
   return list;
 }
 
+// The arguments of both operators, checked, and the maps to draw: (B, channels * L, H, W), 2 channels for fields (x, then y, a
+// map apart) and 1 for masks.
+struct LimbMaps {
+  LimbMaps(
+      const char* op, int channels, const Tensor& keypoints, const std::vector<int64_t>& limbs,
+      const std::optional<Tensor>& visible, int64_t height, int64_t width, ScalarType dtype)
+      : shape(check_people(op, keypoints, std::nullopt, visible, height, width)),
+        limbs(check_limbs(op, limbs, shape.joints)),
+        out(new_maps(op, channels, keypoints, dtype)) {}
+
+  Shape shape;
+  LimbList limbs;
+  Tensor out;
+
+ private:
+  Tensor new_maps(const char* op, int channels, const Tensor& keypoints, ScalarType dtype) const {
+    check_map_type(op, dtype);
+    return torch::stable::new_empty(
+        keypoints, {shape.batch, channels * limbs.count, shape.height, shape.width}, dtype);
+  }
+};
+
 inline void check_limb_width(const char* op, double width) {
   PYPOSE_OPS_CHECK(
       width >= kShortest && width <= kFarthest, op, ": width must be positive, from ", kShortest, " to ", kFarthest,

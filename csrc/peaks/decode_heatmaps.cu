@@ -102,7 +102,8 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
 }
 
 template <typename scalar>
-void launch_decode_heatmaps(const Tensors& tensors, const RefineOptions& options, const FlipIndex& flip_index, bool flip_shift) {
+void launch_decode_heatmaps(
+    const Tensors& tensors, const RefineOptions& options, const FlipIndex& flip_index, bool flip_shift) {
   Arguments<scalar> args = make_arguments<scalar>(tensors, flip_shift);
   args.refinement = options.as<acc_t<scalar>>();
   const int threads = args.height * args.width < kLargeMap ? kSmallBlock : kLargeBlock;
