@@ -83,9 +83,10 @@ def decode_heatmaps(
       differences are those around the nearest pixel that has two to each side, and where the blur would leave the map
       it narrows along that axis to what is there: Gaussians are found exactly at the border too. (MMPose blurs with
       zeros around the map, and leaves peaks less than two pixels from the border where they are: ``parity``.) Peaks are
-      left where they are, which MMPose lacks, where the Hessian is not negative definite, and with a pixel that is not
-      finite among the ``kernel_size + 4`` squared pixels around them. Only the 13 blurred pixels that the step needs
-      are computed.
+      left where they are, which MMPose lacks, where the Hessian is not negative definite or only so by rounding (its
+      lesser curvature below some 64 epsilons of the logarithm: Gaussians wider than 350 pixels in float32), and with a
+      pixel that is not finite among the ``kernel_size + 4`` squared pixels around them. Only the 13 blurred pixels that
+      the step needs are computed.
     - ``"dark_udp"``: the same with the narrower differences of Huang et al., "The Devil is in the Details", CVPR 2020,
       of one pixel to each side.
     - ``"centroid"``: to the mean of the ``kernel_size`` squared pixels around the peak that are in the map, weighted by

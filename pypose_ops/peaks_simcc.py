@@ -27,9 +27,9 @@ def decode_simcc(
 
     ``refine="dark"`` blurs each vector and takes one Newton step on its logarithm, from differences two bins wide
     (SimCC-DARK). Near the ends the differences are those around the nearest bin that has two to each side, and the blur
-    narrows to what the vector holds. There is no step where the logarithm does not curve down, or where a bin that is
-    not finite is among those blurred; the step over both axes is never longer than ``max_offset``. Only the five
-    blurred bins that the step needs are computed.
+    narrows to what the vector holds. There is no step where the logarithm does not curve down, beyond its rounding, or
+    where a bin that is not finite is among those blurred; the step over both axes is never longer than ``max_offset``.
+    Only the five blurred bins that the step needs are computed.
 
     Args:
         x, y (Tensor): ``(B, K, W * split_ratio)`` and ``(B, K, H * split_ratio)``, the scores of the bins, float16,

@@ -95,6 +95,14 @@ def test_by_hand(device):
     assert coords[0, 0, 1].item() == pytest.approx(2 + want, abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_straight_logarithms_have_no_top(device, dtype):
+    slopes = torch.linspace(0.01, 2, 300, dtype=torch.float64)[None, :, None]
+    rows = torch.exp(-slopes * torch.arange(9, dtype=torch.float64)).to(dtype).to(device)
+    coords, _ = decode_simcc(rows, rows, refine="dark", kernel_size=1, max_offset=None)
+    assert torch.equal(coords, torch.zeros_like(coords))
+
+
 def mmpose_axis(row, sigma):
     """The refined bin of one float64 vector, from MMPose's formulas."""
     k = int((20 * sigma - 7) // 3)

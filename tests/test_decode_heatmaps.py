@@ -196,6 +196,28 @@ def test_dark_steps_only_where_the_hessian_is_negative_definite(device, corner, 
     assert got[:2] == pytest.approx(want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("refine", ["dark", "dark_udp"])
+def test_ridges_have_no_top(device, refine, dtype):
+    # The logarithm is a parabola across and straight along: H is singular, often negative definite by rounding.
+    angles = torch.linspace(0.05, 3.1, 400, dtype=torch.float64)[:, None, None, None]
+    x, y = torch.arange(-8, 9, dtype=torch.float64), torch.arange(-8, 9, dtype=torch.float64)[:, None]
+    maps = torch.exp(-((x * angles.cos() + y * angles.sin() - 0.3) ** 2) / 8).to(dtype).to(device)
+    options = {"refine": refine, "kernel_size": 1, "max_offset": None}
+    peaks = decode_heatmaps(maps, **options, return_covariance=True)
+    assert torch.equal(peaks.coords, decode_heatmaps(maps, refine="none").coords)
+    assert peaks.covariance.isnan().all()
+
+
+@pytest.mark.parametrize("refine", ["dark", "dark_udp"])
+def test_wide_gaussians_have_a_top(device, refine):
+    maps = gaussians(torch.tensor([[[15.7, 15.4]]], dtype=torch.float64), 50.0, 31, 31).float().to(device)
+    peaks = decode_heatmaps(maps, refine=refine, kernel_size=1, max_offset=None, return_covariance=True)
+    assert peaks.coords.flatten().tolist() == pytest.approx([15.7, 15.4], abs=0.02)
+    want = 2500 * torch.eye(2)
+    assert (peaks.covariance.cpu().view(2, 2) - want).abs().max() < 25
+
+
 def test_constant_maps_decode_to_their_first_pixel(device):
     assert decode_one(torch.ones(1, 1, 9, 9), device) == (0, 0, 1)
 

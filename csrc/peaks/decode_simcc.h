@@ -101,7 +101,7 @@ POSE_HD acc line_step(const acc (&blurred)[kSpan], acc peak, int away, bool pari
   }
   const acc slope = acc(0.5) * (h[3] - h[1]);
   const acc curvature = acc(0.25) * (h[4] - 2 * h[2] + h[0]) + (parity ? acc(1e-9) : acc(0));
-  const acc step = parity || curvature < 0 ? acc(away) - slope / curvature : acc(0);
+  const acc step = parity || curvature < -least_curvature(h[kReach]) ? acc(away) - slope / curvature : acc(0);
   constexpr acc infinity = std::numeric_limits<acc>::infinity();
   return step < infinity && step > -infinity ? step : acc(0);
 }

@@ -142,9 +142,7 @@ Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refine
         blurred += taps_x[i] * down[row][column + i];
       }
       logs[row][column] = blurred;
-      const int u = stencil.x + column - kReach;
-      const int v = stencil.y + row - kReach;
-      const bool inside = u >= 0 && u < map.width && v >= 0 && v < map.height;
+      const bool inside = map.contains(stencil.x + column - kReach, stencil.y + row - kReach);
       highest = inside && blurred > highest ? blurred : highest;
     }
   }

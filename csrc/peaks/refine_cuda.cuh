@@ -98,9 +98,7 @@ __device__ Refined<acc> dark_step(
   }
   acc scale = 1;
   if (refinement.rescale) {
-    const int u = stencil.x + column - kReach;
-    const int v = stencil.y + row - kReach;
-    const bool inside = u >= 0 && u < map.width && v >= 0 && v < map.height;
+    const bool inside = map.contains(stencil.x + column - kReach, stencil.y + row - kReach);
     scale = map(x, y) / warp_reduce(inside ? blurred : acc(0), [](acc a, acc b) { return b > a ? b : a; });
   }
   if (needed) {

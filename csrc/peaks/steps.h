@@ -93,6 +93,10 @@ struct MapView {
   int height, width;
   bool shift;
 
+  POSE_HD bool contains(int x, int y) const {
+    return x >= 0 && x < width && y >= 0 && y < height;
+  }
+
   POSE_HD acc operator()(int x, int y) const {
     const int row = y * width;
     const acc value = static_cast<acc>(map[row + x]);
@@ -255,6 +259,13 @@ POSE_HD acc log_blurred(acc blurred, acc low, acc high) {
   return std::log(clamped) + (blurred - blurred);
 }
 
+// The smallest curvature that says something: logs are known to some units in the last place of 1 and of themselves, and
+// the differences of several of them to no more.
+template <typename acc>
+POSE_HD acc least_curvature(acc log) {
+  return 64 * std::numeric_limits<acc>::epsilon() * (1 + std::abs(log));
+}
+
 // The slope and the curvature of the logs around a peak.
 template <typename acc>
 struct Derivatives {
@@ -294,8 +305,9 @@ POSE_HD Refined<acc> no_covariance(Step<acc> step) {
 
 // The Newton step -H^-1 g to the top of the Gaussian whose logs are h (Zhang et al., "Distribution-Aware Coordinate
 // Representation", CVPR 2020, eq. 4-8; Huang et al., "The Devil is in the Details", CVPR 2020).
-// Beyond the papers: no step where H is not negative definite, the peak then being no maximum of a Gaussian. The step is that
-// from the peak (x, y), wherever the stencil is.
+// Beyond the papers: no step where H is not negative definite, the peak then being no maximum of a Gaussian, nor where it is
+// so by rounding alone: determinant / trace lies between half of the lesser curvature and the whole. The step is that from
+// the peak (x, y), wherever the stencil is.
 template <typename acc>
 POSE_HD Refined<acc> newton_step(
     const Refinement<acc>& refinement, const acc (&h)[kSpan][kSpan], const Stencil& stencil, int x, int y, int width,
@@ -306,7 +318,8 @@ POSE_HD Refined<acc> newton_step(
   d.dxx += refinement.ridge;
   d.dyy += refinement.ridge;
   const acc determinant = d.dxx * d.dyy - d.dxy * d.dxy;
-  const bool maximum = d.dxx < 0 && determinant > 0;
+  const acc least = -(d.dxx + d.dyy) * least_curvature(h[kReach][kReach]);
+  const bool maximum = d.dxx < 0 && d.dyy < 0 && least < determinant;
   if (refinement.definite && !maximum) {
     return no_covariance(Step<acc>{0, 0});
   }

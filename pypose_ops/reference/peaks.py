@@ -237,7 +237,14 @@ def _newton_step(h, refine, ridge=0.0):
     determinant = dxx * dyy - dxy * dxy
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
     covariance = torch.stack([-dyy, dxy, dxy, -dxx], -1).unflatten(-1, (2, 2)) / determinant[..., None, None]
-    return step, covariance, (dxx < 0) & (determinant > 0)
+    # No maximum by rounding alone: determinant / trace lies between half of the lesser curvature and the whole.
+    is_maximum = (dxx < 0) & (dyy < 0) & (determinant > -(dxx + dyy) * least_curvature(h(0, 0)))
+    return step, covariance, is_maximum
+
+
+def least_curvature(log):
+    """The smallest curvature of logarithms near ``log`` that is not their rounding."""
+    return 64 * torch.finfo(log.dtype).eps * (1 + log.abs())
 
 
 def _spoilt(maps, center, kernel_size):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from ..peaks import Peaks
 from ..peaks_simcc import simcc_kernels
-from .peaks import _gaussian_taps, _limited
+from .peaks import _gaussian_taps, _limited, least_curvature
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def _decode_axis(rows, kernel_size, refine, parity):
     slope = 0.5 * (h[..., 3] - h[..., 1])
     curvature = 0.25 * (h[..., 4] - 2 * h[..., 2] + h[..., 0]) + ridge
     step = center - peak - slope / curvature
-    valid = step.isfinite() if parity == "mmpose" else step.isfinite() & (curvature < 0)
+    valid = step.isfinite() if parity == "mmpose" else step.isfinite() & (curvature < -least_curvature(h[..., 2]))
     return peak, torch.where(valid, step, 0.0), scores
 
 

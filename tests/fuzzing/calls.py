@@ -20,6 +20,8 @@ class Call:
         perturbed: names of the arguments that carry rounding errors, and how large these are beside the values'
             own: coordinates are rounded on the scale of the map that they are compared with.
         lost: absolute error that the documentation allows the results.
+        conditioned: ``conditioned(call, arguments)``: what the rounding of the steps between costs output 0, in its
+            shape. Asked only where the contract's tolerance is exceeded, with the arguments in float64.
         valid: whether the documentation allows it; otherwise it may be refused, by name.
     """
 
@@ -29,6 +31,7 @@ class Call:
     dtype: torch.dtype = torch.float32
     perturbed: dict = field(default_factory=dict)
     lost: float = 0.0
+    conditioned: object = None
     valid: bool = True
     broken: str = ""
 

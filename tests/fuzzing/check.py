@@ -83,7 +83,14 @@ class Check:
         if len(tensors) != len(expected.tensors):
             return f"{len(tensors)} tensors, the reference {len(expected.tensors)}"
         whole = OPERATORS[call.name].whole
-        return Comparison(call, whole, tensors, expected.tensors, lambda: self.others(truth, weights)).failure()
+        return Comparison(
+            call,
+            whole,
+            tensors,
+            expected.tensors,
+            others=lambda: self.others(truth, weights),
+            conditioned=lambda: call.conditioned and call.conditioned(call, truth),
+        ).failure()
 
     def refused(self, error):
         """What is wrong with an error: nothing, where a call is not valid and the operator says so by name."""

@@ -2,9 +2,11 @@
 
 import torch
 
-from pypose_ops.peaks import _PARITIES_OF, REFINES
+from pypose_ops.peaks import _PARITIES_OF, REFINES, kernel_size_of
+from pypose_ops.reference.peaks import refined
 
 from .calls import Call, operator
+from .compare import HESSIAN_ULPS, ROUNDING, covariance_rows
 from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
@@ -39,6 +41,31 @@ def flips(draw, maps, joints, values):
     return {"flipped": flipped, "flip_pairs": pairs, "flip_shift": draw.chance(0.5)}
 
 
+def step_rounding(call, arguments):
+    """What the rounding of g and H costs DARK's steps -H^-1 g: to first order C (dg + dH step) with C = -H^-1."""
+    if arguments["refine"] not in ("dark", "dark_udp"):
+        return None
+    free = arguments | {"transform": None, "max_offset": None}
+    pixels = call.reference(**free | {"refine": "none"} | ({"parity": None} if "parity" in free else {})).coords
+    if call.name == "decode_heatmaps":
+        coords, _, covariance = call.reference(**free | {"return_covariance": True})
+    else:
+        size = free.get("kernel_size") or kernel_size_of(call.name, free["refine"], free.get("sigma"))
+        coords, covariance = refined(free["heatmaps"], pixels.clamp(min=0).long(), free["refine"], size, None)
+    step = (coords - pixels).norm(dim=-1, keepdim=True)
+    error = HESSIAN_ULPS * ROUNDING.get(call.dtype, 2.0**-24) * covariance_rows(covariance) * (1 + step)
+    limit = arguments["max_offset"]
+    limit = (1.0 if arguments.get("parity") is None else None) if limit == "auto" else limit
+    if limit is not None:  # shortened together with the step; the direction's error counts too
+        error = torch.where(step > limit, 2 * error * limit / step, error)
+    error = torch.where(pixels >= 0, error, 0.0)
+    transform = arguments.get("transform")
+    if transform is not None:
+        linear = transform[..., :2].abs()
+        error = error @ (linear if linear.dim() == 2 or error.dim() == 3 else linear[:, None]).mT
+    return error
+
+
 @operator("decode_heatmaps", whole=2)
 def decode_heatmaps(draw):
     dtype = draw.pick(MAP_DTYPES)
@@ -71,7 +98,8 @@ def decode_heatmaps(draw):
         arguments |= {"kernel_size": draw.integer(0, min(maps.shape[-2:]) // 4) * 2 + 1, "sigma": None}
         arguments["radius"] = draw.number(0.5, 6)
     perturbed = {"heatmaps": 0.0, "flipped": 0.0, "transform": 0.0}
-    return Call("decode_heatmaps", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)
+    lost = 1e-6 if singular else 0.0
+    return Call("decode_heatmaps", arguments, (), dtype, perturbed, lost, conditioned=step_rounding)
 
 
 @operator("find_peaks", whole=2)
@@ -94,7 +122,8 @@ def find_peaks(draw):
         "max_offset": 1.0 if offset == "auto" else offset,
         "transform": draw.transform(maps.shape[0]),
     } | kernel(draw, refine)
-    return Call("find_peaks", arguments, (), dtype, {"heatmaps": 0.0, "transform": 0.0})
+    perturbed = {"heatmaps": 0.0, "transform": 0.0}
+    return Call("find_peaks", arguments, (), dtype, perturbed, conditioned=step_rounding)
 
 
 @operator("soft_argmax")
