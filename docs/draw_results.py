@@ -12,7 +12,7 @@ import json
 import re
 from pathlib import Path
 
-from pypose_ops.models import SYSTEMS, build
+from pypose_ops.models import SYSTEMS
 from pypose_ops.models.commands.plot import read_logs
 from pypose_ops.skeletons import LSP
 
@@ -64,7 +64,7 @@ def score_published(data):
     (FOLDER / "published.json").write_text(json.dumps(out, indent=1) + "\n")
 
 
-def runs():
+def read_runs():
     """``{name: (run.json, test.json, log)}``, in the order of the systems."""
     found = {}
     for path in FOLDER.glob("*/run.json"):
@@ -82,27 +82,24 @@ def scores_of(stage):
     return [stage["pck"][g] for g in [*GROUPS, "mean"]] + [stage["pcp_strict"]["mean"], stage["pcp_relaxed"]["mean"]]
 
 
-def parameters(run):
-    return sum(p.numel() for p in build(run["system"], len(LSP), run["preset"], **run["options"]).parameters())
-
-
-def test_table():
+def test_table(runs):
     """PCK of every run's last stage, and of published predictions."""
     lines = [row("", *GROUPS, "PCK@0.2", "PCP strict", "relaxed", "parameters", "minutes")]
     lines.append("|---|" + "--:|" * (len(GROUPS) + 5))
-    for name, (run, test, log) in runs().items():
+    for name, (_, test, log) in runs.items():
         minutes = float(re.search(r"after ([\d.]+) minutes", log)[1])
+        parameters = re.search(r"([\d,]+) parameters", log)[1]
         title = f"[`{name}`](results/{name})"
-        lines.append(row(title, *scores_of(test["stages"][-1]), f"{parameters(run):,}", f"{minutes:.0f}"))
+        lines.append(row(title, *scores_of(test["stages"][-1]), parameters, f"{minutes:.0f}"))
     for name, stage in json.loads((FOLDER / "published.json").read_text()).items():
         lines.append(row(f"{AUTHORS[name]} ({stage['pck_of_all']:.1f} on all 1,000)", *scores_of(stage), "", ""))
     return lines
 
 
-def stage_table():
+def stage_table(runs):
     """Every stage of every run."""
     lines = [row("", "stage", "PCK@0.2", "seen", "occluded", "PCP strict", "relaxed"), "|---|---|" + "--:|" * 5]
-    for name, (_, test, _) in runs().items():
+    for name, (_, test, _) in runs.items():
         for n, stage in enumerate(test["stages"], 1):
             pcp = stage["pcp_strict"]["mean"], stage["pcp_relaxed"]["mean"]
             pck = stage["pck"]["mean"], stage["pck_seen"], stage["pck_occluded"]
@@ -110,9 +107,9 @@ def stage_table():
     return lines
 
 
-def filled(text):
+def filled(text, runs):
     """The page with its tables."""
-    for name, lines in (("test", test_table()), ("stages", stage_table())):
+    for name, lines in (("test", test_table(runs)), ("stages", stage_table(runs))):
         begin, end = f"<!-- table: {name} -->\n", "<!-- end of table -->"
         before, rest = text.split(begin)
         text = before + begin + "\n".join(lines) + "\n" + rest[rest.index(end) :]
@@ -126,13 +123,13 @@ def trained_stage(line, phases):
     return float(line[f"val_pck_{number}"])
 
 
-def draw():
+def draw(runs):
     """PCK of the held-out people over the epochs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch of all phases", ylabel="PCK@0.2 of the 200 held-out people, %")
-    for name in runs():
+    for name in runs:
         with (FOLDER / name / "epochs.csv").open(newline="") as file:
             lines = list(csv.DictReader(file))
         phases = len({line["phase"] for line in lines})
@@ -152,8 +149,9 @@ def main():
         add(run, test, log)
     if args.published:
         score_published(args.published)
-    PAGE.write_text(filled(PAGE.read_text()))
-    draw()
+    runs = read_runs()
+    PAGE.write_text(filled(PAGE.read_text(), runs))
+    draw(runs)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,20 @@ def only_on(*kernels):
     return pytest.mark.parametrize("kernels", kernels, indirect=True)
 
 
+def captured_graph(call):
+    """A CUDA graph of the call, and the tensors that its replays fill."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # modules are loaded, and cuDNN picks its algorithms, outside of the capture
+        for _ in range(2):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = call()
+    return graph, captured
+
+
 class ForkedCalls(torch.utils.data.Dataset):
     """Runs a call in a data loader's workers."""
 

@@ -6,7 +6,7 @@ are read back.
 
 import pytest
 import torch
-from contract_tools import is_floating, is_tensor, only_on, same_bits, weighted
+from contract_tools import captured_graph, is_floating, is_tensor, only_on, same_bits, weighted
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 # Names of what an operator of the host cannot do; check_op leaves them out there.
@@ -62,14 +62,7 @@ class GpuContract:
         arguments = self.arguments(sample, device)
         other = flipped(arguments)
         call = self.step(arguments, sample.grad)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            call()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = call()
+        graph, captured = captured_graph(call)
         overwrite(arguments, other)
         for _ in range(2):
             graph.replay()

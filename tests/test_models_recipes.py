@@ -1,21 +1,26 @@
 """The recipes of models/recipes/, and the options of train that stand over them."""
 
+import argparse
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from pypose_ops.commands import InputError
-from pypose_ops.models import SYSTEMS, build
+from pypose_ops.models import SYSTEMS, build, system_class
 from pypose_ops.models.commands import train
 from pypose_ops.models.crops import Augmentation
 from pypose_ops.models.recipe import FOLDER, Recipe, read_recipe
+from pypose_ops.skeletons import LSP
 
 CASES = [(name, preset) for name in SYSTEMS if name != "tiny" for preset in ("compact", "paper")]
 
 
-def parsed(*arguments):
-    import argparse
+RUNS = sorted((Path(__file__).resolve().parents[1] / "docs" / "results").glob("*/run.json"))
 
+
+def parsed(*arguments):
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     return parser.parse_args([*arguments, "--data", "lsp:here", "--out", "there"])
@@ -29,10 +34,18 @@ def test_a_recipe_fits_its_system(system, preset):
         phases = build(system, 14, preset, **options).phases
         assert len(recipe.shares(phases)) == len(phases) and min(recipe.shares(phases)) > 0
     else:
-        from pypose_ops.models import system_class
-
         known = system_class(system).__init__.__kwdefaults__
         assert options.keys() <= known.keys()
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
+def test_the_results_are_of_the_recipes(path):
+    run = json.loads(path.read_text())
+    recipe = train.recipe_of(parsed(run["system"], "--recipe", "--preset", run["preset"]))[0]
+    recipe = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    if recipe["phase_epochs"]:
+        recipe["epochs"] = run["recipe"]["epochs"]  # without a meaning there
+    assert run["recipe"] == recipe
 
 
 def test_every_recipe_is_of_a_system():
@@ -66,8 +79,6 @@ def test_arguments_of_the_system(monkeypatch, tmp_path):
     args = parsed("stacked_hourglass", "--recipe", "--set", "stacks=3")
     recipe, options = train.recipe_of(args)
     assert recipe == dataclasses.replace(Recipe(), lr=0.5, augmentation=Augmentation(flip=0.25))
-    from pypose_ops.skeletons import LSP
-
     assert train.system_of(args, LSP, options)[1]["options"] == {"sigma": 3.0, "stacks": 3}
 
 

@@ -5,7 +5,7 @@
 
 import pytest
 import torch
-from contract_tools import only_on
+from contract_tools import captured_graph, only_on
 
 from pypose_ops import decode_heatmaps, find_peaks, geometry, soft_argmax
 from pypose_ops.skeletons import COCO
@@ -132,15 +132,7 @@ def test_aot_inductor_for_any_batch(tmp_path, net):
 def test_capture_as_a_cuda_graph(device, net):
     net = net.to(device)
     static = inputs(4, device)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):  # cuDNN picks its algorithms outside of the capture
-            net(*static)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = net(*static)
+    graph, captured = captured_graph(lambda: net(*static))
     for _ in range(2):
         arguments = inputs(4, device)
         for old, new in zip(static, arguments, strict=True):

@@ -83,10 +83,10 @@ def recipe_of(args):
     """The Recipe that the options say, and what the recipe file says of the system's arguments."""
     said = read_recipe(args.system, args.preset) if args.recipe else {}
     options, augmentation = said.pop("options", {}), said.pop("augmentation", {})
-    said |= {name: getattr(args, name) for name in RECIPE if getattr(args, name) is not None}
-    for name in (f.name for f in dataclasses.fields(Augmentation)):
-        if (value := getattr(args, f"augment_{name}")) is not None:
-            augmentation[name] = value
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    said |= {name: given[name] for name in RECIPE if name in given}
+    names = [field.name for field in dataclasses.fields(Augmentation)]
+    augmentation |= {name: given[f"augment_{name}"] for name in names if f"augment_{name}" in given}
     if args.epochs is not None:
         said.pop("phase_epochs", None)
     if args.phase_epochs:
