@@ -22,8 +22,8 @@
 #   step        benchmarks/training_step.py: a hourglass' training step by part, on LSP below PYPOSE_OPS_DATA or on noise
 #
 # OUT (default out/gpu; a first word that is no STEP) gets gpu_check.log, benchmarks.{json,md,png}, sweep.{json,png} and
-# training_step.{json,png}. A step that fails or
-# runs out of its time makes the exit status 1; the steps after it still run. Of the tests only those on `cuda` run (-k cuda): the others need no GPU.
+# training_step.{json,png}. A step that fails or runs out of its time makes the exit status 1; the steps after it still
+# run. Of the tests only those on `cuda` run (-k cuda): the others need no GPU.
 # LIMIT: seconds that all steps together may take (default 570); a step gets what is left of it, at most its own limit.
 # PYTHON: the interpreter (default python3). PYPOSE_OPS_REQUIRE_CUDA=0: a rehearsal on a machine without a GPU.
 set -uo pipefail
