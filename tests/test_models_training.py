@@ -1,6 +1,7 @@
 """Training: it goes on after a kill as if nothing had happened, and on two processes as on one."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -172,6 +173,8 @@ def test_early_stop_and_half_precision(data, tmp_path, capsys):
     assert main(options(data, tmp_path / "run", *more)) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fine, epoch")]
     assert 1 < len(lines) < 9  # nothing is learnt, so nothing gets better
+    pck, *stages = map(float, re.search(r"val_pck (\S+) \(stages: (\S+) (\S+)\), ", lines[0]).groups())
+    assert stages[1] == pytest.approx(pck, abs=0.051)
 
 
 def test_start_from_weights(data, whole, tmp_path):
