@@ -185,6 +185,18 @@ def test_a_transform_with_infinity_shows_the_fill(device, padding, antialias):
     same("crop_patches", images, transforms, (3, 4), padding=padding, antialias=antialias, grad=0, **options)
 
 
+@pytest.mark.parametrize("profile", ["trt_pose", "sleap"])
+def test_gradients_of_a_limb_that_ends_far_away(device, profile):
+    """Towards its start, by x: the distance of pixels from the limb was a difference of nearly equal numbers."""
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        keypoints = torch.tensor([[[-1.56, 9.42], [65504.0, 13.29]]], dtype=torch.float64).to(device).requires_grad_()
+        fields = pypose_ops.part_affinity_fields(keypoints, [(0, 1)], 1.0, (15, 9), profile=profile, dtype=dtype)
+        weights = torch.linspace(-1, 2, fields.numel(), dtype=torch.float64).view_as(fields)
+        gradients.append(torch.autograd.grad(fields, keypoints, weights.to(device, dtype))[0][0, 0].double())
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=0)
+
+
 # References and documentation that were wrong -------------------------------------------------------------------------
 
 

@@ -25,20 +25,24 @@ POSE_HD void limb_moments(
   } else {
     const acc dx = static_cast<acc>(x) - limb.x;
     const acc dy = static_cast<acc>(y) - limb.y;
-    acc along = dx * limb.along_x + dy * limb.along_y;
+    const acc projected = dx * limb.along_x + dy * limb.along_y;
+    acc along = projected;
     if constexpr (profile == LimbProfile::sleap) {
       along = limb.length < acc(1) ? along * limb.length * limb.length : along;
     }
     const acc nearest = along > 0 ? (along < limb.length ? along : limb.length) : acc(0);
     const acc t = nearest / limb.length;
-    const acc rx = dx - nearest * limb.along_x;
-    const acc ry = dy - nearest * limb.along_y;
+    // The vector r by its parts along and across: of a limb whose ends are far away, dx - nearest u would leave nothing.
+    const acc beyond = projected - nearest;
+    const acc across = dx * limb.along_y - dy * limb.along_x;
+    const acc rx = beyond * limb.along_x + across * limb.along_y;
+    const acc ry = beyond * limb.along_y - across * limb.along_x;
     const acc slope = acc(2) * weight / (width * width) * (grad_x * limb.along_x + grad_y * limb.along_y);
     if constexpr (profile == LimbProfile::sleap) {
       // Of a limb that sleap counts as one pixel long, r is not perpendicular to it: t counts too.
       const acc inside = along > 0 ? (along < limb.length ? acc(1) : acc(0)) : acc(0);
       const acc shortened = limb.length < acc(1) ? inside : acc(0);
-      const acc lever = shortened * (rx * limb.along_x + ry * limb.along_y) * limb.length;
+      const acc lever = shortened * beyond * limb.length;
       const acc steep = slope * (rx * rx + ry * ry);
       moments[2] = steep * (rx * (acc(1) - t) - lever * (limb.length * limb.along_x + dx));
       moments[3] = steep * (ry * (acc(1) - t) - lever * (limb.length * limb.along_y + dy));

@@ -28,8 +28,8 @@ def decode_simcc(
         max_offset = 1.0 if parity is None else None
     sizes = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    axes = [_decode_axis(rows.to(dtype), size, refine, parity) for rows, size in zip((x, y), sizes, strict=True)]
-    peak, step, scores = (torch.stack(parts, -1) for parts in zip(*axes, strict=True))
+    axes = [decode_axis(rows.to(dtype), size, refine, parity) for rows, size in zip((x, y), sizes, strict=True)]
+    peak, step, scores, _ = (torch.stack(parts, -1) for parts in zip(*axes, strict=True))
     scores = scores.amin(-1)
     coords = peak.to(dtype) / split_ratio + _limited(step / split_ratio, max_offset)
     if transform is not None:
@@ -38,22 +38,23 @@ def decode_simcc(
     return Peaks(torch.where(scores[..., None] > 0, coords, -1.0), scores)
 
 
-def _decode_axis(rows, kernel_size, refine, parity):
-    """The highest bins, the steps from there, and the scores, each (B, K)."""
+def decode_axis(rows, kernel_size, refine, parity):
+    """The highest bins, the steps, the scores and the Gaussians' variances, 0 without a step: (B, K) each."""
     bins = rows.shape[-1]
     candidates = torch.where(rows.isfinite() & (rows > 0), rows, 0.0)
     scores = candidates.amax(-1)
     number = torch.arange(bins, device=rows.device)
     peak = torch.where(candidates == scores[..., None], number, bins).amin(-1)
+    nothing = torch.zeros_like(scores)
     if refine == "none":
-        return peak, torch.zeros_like(scores), scores
+        return peak, nothing, scores, nothing
 
     offsets = torch.arange(-2, 3, device=rows.device)
     if parity == "mmpose":
         h = _logs_of_mmpose(rows, (peak[..., None] + offsets).clamp(0, bins - 1), kernel_size, scores)
         center, ridge = peak, 1e-9
     elif bins < 5:
-        return peak, torch.zeros_like(scores), scores
+        return peak, nothing, scores, nothing
     else:  # as near to the peak as the differences stay in the row, of a blur narrowed until it does
         center, ridge = peak.clamp(2, bins - 3), 0.0
         room = torch.minimum(center - 2, bins - 3 - center).clamp(max=kernel_size // 2)
@@ -62,7 +63,7 @@ def _decode_axis(rows, kernel_size, refine, parity):
     curvature = 0.25 * (h[..., 4] - 2 * h[..., 2] + h[..., 0]) + ridge
     step = center - peak - slope / curvature
     valid = step.isfinite() if parity == "mmpose" else step.isfinite() & (curvature < -least_curvature(h[..., 2]))
-    return peak, torch.where(valid, step, 0.0), scores
+    return peak, torch.where(valid, step, 0.0), scores, torch.where(valid, 1 / curvature.abs(), 0.0)
 
 
 def _logs_of_mmpose(rows, around, kernel_size, scores):

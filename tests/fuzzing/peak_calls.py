@@ -3,7 +3,9 @@
 import torch
 
 from pypose_ops.peaks import _PARITIES_OF, REFINES, kernel_size_of
+from pypose_ops.peaks_simcc import simcc_kernels
 from pypose_ops.reference.peaks import refined
+from pypose_ops.reference.peaks_simcc import decode_axis
 
 from .calls import Call, operator
 from .compare import HESSIAN_ULPS, ROUNDING, covariance_rows
@@ -53,12 +55,34 @@ def step_rounding(call, arguments):
         size = free.get("kernel_size") or kernel_size_of(call.name, free["refine"], free.get("sigma"))
         coords, covariance = refined(free["heatmaps"], pixels.clamp(min=0).long(), free["refine"], size, None)
     step = (coords - pixels).norm(dim=-1, keepdim=True)
-    error = HESSIAN_ULPS * ROUNDING.get(call.dtype, 2.0**-24) * covariance_rows(covariance) * (1 + step)
-    limit = arguments["max_offset"]
-    limit = (1.0 if arguments.get("parity") is None else None) if limit == "auto" else limit
-    if limit is not None:  # shortened together with the step; the direction's error counts too
-        error = torch.where(step > limit, 2 * error * limit / step, error)
-    error = torch.where(pixels >= 0, error, 0.0)
+    error = rounding_of_steps(call, step, covariance_rows(covariance))
+    return through_transform(torch.where(pixels >= 0, error, 0.0), arguments)
+
+
+def bin_rounding(call, arguments):
+    """The same of decode_simcc's steps, in pixels."""
+    sizes = arguments.get("kernel_size") or simcc_kernels(arguments.get("sigma", 6.0))
+    sizes = (sizes, sizes) if isinstance(sizes, int) else sizes
+    rows, options = (arguments["x"], arguments["y"]), (arguments["refine"], arguments["parity"])
+    axes = [decode_axis(row, size, *options) for row, size in zip(rows, sizes, strict=True)]
+    _, step, _, variance = (torch.stack(parts, -1) for parts in zip(*axes, strict=True))
+    ratio = arguments["split_ratio"]
+    step = (step / ratio).norm(dim=-1, keepdim=True)
+    return through_transform(rounding_of_steps(call, step, variance / ratio), arguments)
+
+
+def rounding_of_steps(call, step, covariance):
+    """Of steps (..., 1) as long as ``step``, those past max_offset shortened to it; ``covariance (..., 2)`` by rows."""
+    error = HESSIAN_ULPS * ROUNDING.get(call.dtype, 2.0**-24) * covariance * (1 + step)
+    limit = call.arguments["max_offset"]
+    limit = (1.0 if call.arguments.get("parity") is None else None) if limit == "auto" else limit
+    if limit is None:
+        return error
+    # Shortened together with the step; the direction's error counts too, up to the opposite direction.
+    return torch.where(step > limit, (2 * error * limit / step).clamp(max=2 * limit), error)
+
+
+def through_transform(error, arguments):
     transform = arguments.get("transform")
     if transform is not None:
         linear = transform[..., :2].abs()
@@ -91,7 +115,8 @@ def decode_heatmaps(draw):
         "max_offset": draw.uniform(0, 3) if singular else limit(draw),
         "return_covariance": refine in ("dark", "dark_udp") and draw.chance(0.3),
     }
-    arguments |= kernel(draw, refine) | flips(draw, maps, joints, draw.peaks if clear else draw.maps)
+    values = draw.peaks if clear else draw.random.random if refine == "offset" else draw.maps
+    arguments |= kernel(draw, refine) | flips(draw, maps, joints, values)
     if clear:
         arguments |= {"kernel_size": draw.pick((3, 5, 7, 9)), "sigma": None}
     if refine == "offset":
@@ -169,4 +194,5 @@ def decode_simcc(draw):
         one = 2 * draw.integer(0, 20) + 1
         arguments["kernel_size"] = draw.pick((one, (one, 2 * draw.integer(0, 63) + 1)))
     perturbed = {"x": 0.0, "y": 0.0, "transform": 0.0}
-    return Call("decode_simcc", arguments, (), dtype, perturbed, lost=1e-6 if singular else 0.0)
+    lost = 1e-6 if singular else 0.0
+    return Call("decode_simcc", arguments, (), dtype, perturbed, lost, conditioned=bin_rounding)

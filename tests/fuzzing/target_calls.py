@@ -7,12 +7,14 @@ from .calls import Call, operator
 from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
 
 
-def keypoints_of(draw, size, people=True, farthest=float("inf")):
-    """Keypoints (B, K, 2) or (B, P, K, 2)."""
+def keypoints_of(draw, size, people=True, farthest=float("inf"), apart=False):
+    """Keypoints (B, K, 2) or (B, P, K, 2). ``apart``: far people are not equally far but for rounding."""
     shape = (draw.count(3), draw.count(4))
     if people and draw.chance(0.5):
         shape = (shape[0], draw.count(4), shape[1])
     points = draw.bounded(draw.points(shape, size), farthest)
+    if apart and points.ndim == 4:
+        points = np.where(np.abs(points) > 2048, points * (1 - 0.01 * np.arange(shape[1])[:, None, None]), points)
     points = np.where(np.abs(points) < 1e-30, 0.0, points)  # subnormal, so may count as 0: sigmas as small would tell
     return draw.tensor(points, draw.pick(COORDINATE_DTYPES))
 
@@ -133,7 +135,7 @@ def limb_masks(draw):
 def offset_heatmaps(draw):
     size = draw.size()
     # Some way from 1e6, where a keypoint that is moved a little is left out.
-    keypoints = keypoints_of(draw, size, farthest=5e5)
+    keypoints = keypoints_of(draw, size, farthest=5e5, apart=True)
     dtype = draw.pick(MAP_DTYPES)
     arguments = {
         "keypoints": keypoints,
