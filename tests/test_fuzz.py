@@ -1,5 +1,6 @@
 """The fuzzer: its first calls on the CPU and on simt, that it knows every operator and notices what is wrong."""
 
+import math
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzzing import campaign, check, registry, reliability
+from fuzzing import campaign, check, compare, registry, reliability
 from fuzzing.calls import OPERATORS
 
 import pypose_ops
@@ -57,6 +58,13 @@ def test_a_call_depends_on_its_seed_and_number_alone():
     assert len({check.drawn(5, n).name for n in range(300)}) == len(OPERATORS)
 
 
+def test_a_sum_may_overflow_on_the_way():
+    inf, largest = torch.tensor(math.inf), torch.finfo(torch.float32).max
+    for actual, expected, same in ((inf, 2e38, True), (-inf, inf, True), (inf, 1e30, False), (inf * 0, 2e38, False)):
+        expected = torch.as_tensor(expected, dtype=torch.float64)
+        assert compare.close(actual.double(), expected, 1e-5, 0.0, largest=largest).item() == same
+
+
 def find(name, **wanted):
     """The first ordinary call of an operator with these arguments."""
     for number in range(5000):
@@ -67,9 +75,19 @@ def find(name, **wanted):
     raise AssertionError(f"no call of {name}")
 
 
-@pytest.mark.parametrize("name", ("gaussian_heatmaps", "decode_heatmaps", "oks", "box_vote"))
-def test_a_wrong_value_is_noticed(monkeypatch, name):
-    call = find(name)
+@pytest.mark.parametrize(
+    "name, wanted",
+    (
+        ("gaussian_heatmaps", {}),
+        ("decode_heatmaps", {"refine": "dark", "parity": None}),
+        ("decode_heatmaps", {"refine": "dark_udp", "max_offset": None}),
+        ("decode_simcc", {"refine": "dark", "parity": None}),
+        ("oks", {}),
+        ("box_vote", {}),
+    ),
+)
+def test_a_wrong_value_is_noticed(monkeypatch, name, wanted):
+    call = find(name, **wanted)
     assert check.Check(call).failure() is None
     right = getattr(pypose_ops, name)
 
