@@ -116,9 +116,9 @@ class EpochLine(Callback):
     def on_train_epoch_end(self, trainer, module):
         if not trainer.is_global_zero:
             return
-        value = {name: f"{v.item():.5g}" for name, v in trainer.callback_metrics.items()}
-        parts = [f"{n} {value[n]}" for n in ("loss", "val_loss", "val_pck") if n in value]
-        stages = [f"{float(value[n]):.1f}" for n in (f"val_pck_{s + 1}" for s in range(len(value))) if n in value]
+        value = {name: v.item() for name, v in trainer.callback_metrics.items()}
+        parts = [f"{n} {value[n]:.5g}" for n in ("loss", "val_loss", "val_pck") if n in value]
+        stages = [f"{value[n]:.1f}" for n in (f"val_pck_{s + 1}" for s in range(len(value))) if n in value]
         if len(stages) > 1:  # the last one may not have been trained yet
             parts[-1] += f" (stages: {' '.join(stages)})"
         seconds = time.monotonic() - self.start

@@ -15,8 +15,6 @@ from pypose_ops.models.recipe import FOLDER, Recipe, read_recipe
 from pypose_ops.skeletons import LSP
 
 CASES = [(name, preset) for name in SYSTEMS if name != "tiny" for preset in ("compact", "paper")]
-
-
 RUNS = sorted((Path(__file__).resolve().parents[1] / "docs" / "results").glob("*/run.json"))
 
 

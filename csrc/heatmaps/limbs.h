@@ -168,8 +168,8 @@ inline LimbList check_limbs(const char* op, const std::vector<int64_t>& limbs, i
   return list;
 }
 
-// The arguments of both operators, checked, and the maps to draw: (B, channels * L, H, W), 2 channels for fields (x, then y, a
-// map apart) and 1 for masks.
+// The arguments of both operators, checked, and the maps to draw: (B, channels * L, H, W), 2 channels for fields (x, then
+// y, a map apart) and 1 for masks.
 struct LimbMaps {
   LimbMaps(
       const char* op, int channels, const Tensor& keypoints, const std::vector<int64_t>& limbs,

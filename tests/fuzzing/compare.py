@@ -66,13 +66,14 @@ def moved_arguments(call, arguments, salt):
 
 
 def tolerance(call, output, truth):
-    """(rtol, atol) of an output: the contract's, and those of a narrower output dtype where that is coarser."""
+    """(rtol, atol, largest number of the arithmetic) of an output: the contract's, or a narrower output dtype's."""
     rtol, atol = TOLERANCES[call.dtype]
     if output.is_floating_point() and output.dtype in TOLERANCES and output.dtype != torch.float64:
         rtol, atol = max(rtol, TOLERANCES[output.dtype][0]), max(atol, TOLERANCES[output.dtype][1])
     if call.arguments.get("return_covariance") and output.dim() == 4:
         atol = atol + covariance_rounding(truth, ROUNDING.get(call.dtype, 2.0**-24))
-    return rtol, atol + call.lost
+    largest = torch.finfo(torch.float64 if call.dtype == torch.float64 else torch.float32).max
+    return rtol, atol + call.lost, largest
 
 
 def covariance_rounding(covariance, rounding):
@@ -86,7 +87,7 @@ def covariance_rows(covariance):
     return covariance.double().abs().sum(-1).nan_to_num(0.0, 0.0, 0.0)
 
 
-def close(actual, expected, rtol, atol, spread=0.0, largest=math.inf):
+def close(actual, expected, rtol, atol, largest, spread=0.0):
     """Element by element; NaN equals NaN. What is infinite, or too large for the dtype, may be NaN: inf minus inf.
 
     ``largest``: of the arithmetic's dtype; sums a little smaller may have overflowed on the way.
@@ -112,7 +113,6 @@ class Comparison:
         self.actual = [a.double() for a in actual]
         self.limits = [tolerance(call, a, t) for a, t in zip(actual, truth, strict=True)]
         self.dtypes = [a.dtype for a in actual]
-        self.largest = torch.finfo(torch.float64 if call.dtype == torch.float64 else torch.float32).max
         self.truth = [self.rounded(t, d) for t, d in zip(truth, self.dtypes, strict=True)]
 
     def rounded(self, expected, dtype):
@@ -125,21 +125,17 @@ class Comparison:
             expected = torch.where(expected.abs() > largest, expected.sign() * math.inf, expected)
         return expected
 
-    def close(self, *numbers, **options):
-        return close(*numbers, **options, largest=self.largest)
-
     def failure(self):
         """None, or what is wrong, in one line."""
         for number, (a, t) in enumerate(zip(self.actual, self.truth, strict=True)):
             if a.shape != t.shape:
                 return f"output {number} has shape {tuple(a.shape)}, the reference {tuple(t.shape)}"
-        if all(
-            self.close(a, t, *limit).all() for a, t, limit in zip(self.actual, self.truth, self.limits, strict=True)
-        ):
+        if all(close(a, t, *limit).all() for a, t, limit in zip(self.actual, self.truth, self.limits, strict=True)):
             return None
         more = self.conditioned()
         if more is not None:
-            self.limits[0] = (self.limits[0][0], self.limits[0][1] + more)
+            rtol, atol, largest = self.limits[0]
+            self.limits[0] = rtol, atol + more, largest
         others = [[self.rounded(o, d) for o, d in zip(other, self.dtypes, strict=True)] for other in self.others()]
         results = [self.truth, *(o for o in others if [x.shape for x in o] == [x.shape for x in self.truth])]
         wrong = self.grouped(results) if self.whole else self.elementwise(results)
@@ -151,9 +147,9 @@ class Comparison:
             stack = torch.stack([r[number] for r in results])
             finite = torch.where(stack.isfinite(), stack, stack[:1])
             spread = 2 * (finite - finite[:1]).abs().amax(0)
-            good = self.close(a, stack[0], *limit, spread=spread.nan_to_num(0.0, 0.0, 0.0))
+            good = close(a, stack[0], *limit, spread=spread.nan_to_num(0.0, 0.0, 0.0))
             for r in stack[1:]:
-                good |= self.close(a, r, *limit)
+                good |= close(a, r, *limit)
             # NaN is right nowhere but where the reference is NaN, or too large for the dtype.
             good &= ~(a.isnan() & stack[0].isfinite())
             if not good.all():
@@ -175,16 +171,14 @@ class Comparison:
                 spread = 2 * apart.nan_to_num(0.0, 0.0, 0.0).sort(0).values[min(3, len(results) - 1)]
                 spread = torch.where(spread.isfinite(), spread, 0.0)
                 here &= (
-                    self.close(a, result[number], *limit, spread=self.bounded(spread, number))
-                    .reshape(groups, -1)
-                    .all(-1)
+                    close(a, result[number], *limit, spread=self.bounded(spread, number)).reshape(groups, -1).all(-1)
                 )
             fine |= here
         if fine.all():
             return None
         group = int((~fine).nonzero()[0])
         for number, (a, t, limit) in enumerate(zip(self.actual, self.truth, self.limits, strict=True)):
-            bad = (~self.close(a, t, *limit)).reshape(groups, -1)[group] if a.numel() else torch.zeros(0)
+            bad = (~close(a, t, *limit)).reshape(groups, -1)[group] if a.numel() else torch.zeros(0)
             if bad.any():
                 place = torch.zeros_like(a, dtype=torch.bool).reshape(groups, -1)
                 place[group] = bad
