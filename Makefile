@@ -14,7 +14,7 @@ endif
 BIN := $(VENV)/bin
 DONE := $(VENV)/done
 WHEELS := $(VENV)/wheels
-SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models pypose_ops -type f ! -name '*.pyc' ! -name '*.so')
+SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypose_ops -type f ! -name '*.pyc' ! -name '*.so')
 
 .PHONY: demo test bench lint sanitize wheel clean
 

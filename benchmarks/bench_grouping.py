@@ -10,7 +10,7 @@ import pytest
 import torch
 from bench_tools import Rotating
 
-from pypose_ops import find_peaks, group_people, metrics, oks_nms, reference, score_limbs
+from pypose_ops import find_peaks, group_by_tags, group_people, metrics, oks, oks_nms, reference, score_limbs
 from pypose_ops.skeletons import COCO
 
 pytestmark = pytest.mark.benchmark(max_time=0.6, min_rounds=5, warmup=False)
@@ -20,16 +20,21 @@ BATCH, JOINTS, LIMBS, PEOPLE, SIDE = 16, 18, 21, 10, 56
 SHAPE = (BATCH, JOINTS, LIMBS, PEOPLE, SIDE)
 
 
-def crowd_maps(device):
-    """Heatmaps, part affinity fields and limbs of people of random poses: a tree and four limbs more."""
+def crowd_poses():
+    """Random poses (BATCH, PEOPLE, JOINTS, 2), and the grid of the maps' pixels (SIDE, SIDE, 2)."""
     generator = torch.Generator().manual_seed(0)
     centers = 6 + (SIDE - 12) * torch.rand(BATCH, PEOPLE, 1, 2, generator=generator)
     poses = (centers + 5 * torch.randn(BATCH, PEOPLE, JOINTS, 2, generator=generator)).clamp(1, SIDE - 2)
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    return poses, torch.stack((x, y), -1).float()
+
+
+def crowd_maps(device):
+    """Heatmaps, part affinity fields and limbs of people of random poses: a tree and four limbs more."""
+    poses, grid = crowd_poses()
     heatmaps = reference.gaussian_heatmaps(poses, 1.0, (SIDE, SIDE))
     limbs = [(max(0, k - 3), k) for k in range(1, JOINTS)] + [(0, 9), (4, 12), (8, 17), (2, 15)]
     pafs = torch.zeros(BATCH, 2 * LIMBS, SIDE, SIDE)
-    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    grid = torch.stack((x, y), -1).float()
     for limb, (a, b) in enumerate(limbs):
         start, delta = poses[:, :, a, None, None], poses[:, :, b, None, None] - poses[:, :, a, None, None]
         length = delta.norm(dim=-1, keepdim=True)
@@ -108,6 +113,23 @@ def test_parse(measure, device, row):
     measure(Rotating(call, tuple, device, 0), "parse", SHAPE, "forward", row, device, 0)
 
 
+@pytest.mark.parametrize("row", ("op", "reference"))
+def test_group_by_tags(measure, device, row):
+    """Associative embedding: every pixel is tagged by the person whose joint is nearest, with a little noise."""
+    heatmaps, _, _ = crowd_maps(device)
+    peaks = find_peaks(heatmaps)
+    poses, grid = crowd_poses()
+    nearest = (poses[:, :, :, None, None] - grid).norm(dim=-1).argmin(1).float()  # (BATCH, JOINTS, SIDE, SIDE)
+    tags = (nearest + 0.1 * torch.randn(nearest.shape, generator=torch.Generator().manual_seed(1))).to(device)
+    calls = {"op": lambda: group_by_tags(peaks, tags), "reference": lambda: reference.group_by_tags(peaks, tags)}
+
+    def same(actual):
+        torch.testing.assert_close(actual.scores, calls["reference"]().scores, rtol=1e-3, atol=1e-4)
+
+    run = Rotating(calls[row], tuple, device, 0)
+    measure(run, "group_by_tags", SHAPE, "forward", row, device, 0, same if row == "op" else None)
+
+
 def crowd(people, device):
     generator = torch.Generator().manual_seed(0)
     originals = 300 * torch.rand(people // 4, 17, 2, generator=generator)
@@ -154,6 +176,20 @@ def test_oks_nms(measure, device, row, people):
         Rotating(call, lambda: inputs, device, 0), "oks_nms", (people, 17), "forward", row, device, 0,
         same if row == "op" else None,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ("op", "reference"))
+def test_oks(measure, device, row):
+    """Every one of 300 predicted people with every one of 300 annotated."""
+    keypoints, _, area = crowd(300, device)
+    inputs = keypoints + 4, keypoints, area
+    call = {"op": oks, "reference": reference.oks}[row]
+
+    def same(actual):
+        torch.testing.assert_close(actual, reference.oks(*inputs), rtol=1e-5, atol=1e-6)
+
+    run = Rotating(call, lambda: inputs, device, 0)
+    measure(run, "oks", (300, 300, 17), "forward", row, device, 0, same if row == "op" else None)
 
 
 N = 100_000

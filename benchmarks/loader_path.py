@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pypose_ops.models.system import Batch
+from pypose_ops.models.systems.system import Batch
 
 try:
     import cv2

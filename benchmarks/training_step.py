@@ -33,12 +33,13 @@ from torch.utils.data import DistributedSampler
 
 from pypose_ops import metrics, reference, skeletons
 from pypose_ops.codecs import _base as codec_module
-from pypose_ops.commands import InputError
-from pypose_ops.models import build, crops
-from pypose_ops.models.data import PoseDataset, Sample, open_dataset
-from pypose_ops.models.heatmap_system import stage_losses
-from pypose_ops.models.loading import People, train_loader
-from pypose_ops.models.scores import torso_of
+from pypose_ops.datasets import PoseDataset, Sample, open_dataset
+from pypose_ops.errors import InputError
+from pypose_ops.models import build
+from pypose_ops.models.systems.heatmap_system import stage_losses
+from pypose_ops.models.training import crops
+from pypose_ops.models.training.loading import People, train_loader
+from pypose_ops.models.training.scores import torso_of
 
 PARTS = ("data", "crop", "forward", "target+loss", "backward", "optimizer", "decode")
 OPERATORS = ("crop", "target+loss", "decode")

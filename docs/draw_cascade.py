@@ -8,7 +8,7 @@ import torch
 from skimage.data import astronaut
 
 from pypose_ops import crop_patches, decode_heatmaps, geometry
-from pypose_ops.commands.files import load_heatmaps
+from pypose_ops.cli.files import load_heatmaps
 from pypose_ops.skeletons import COCO
 
 matplotlib.use("Agg")

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from pypose_ops._geometry_maps import scale_coordinates
+from pypose_ops.geometry import scale_coordinates
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

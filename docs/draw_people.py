@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pypose_ops import oks
-from pypose_ops.commands.people import find_people
+from pypose_ops.cli.people import find_people
 from pypose_ops.skeletons import COCO, joint_map
 
 matplotlib.use("Agg")

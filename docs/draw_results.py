@@ -12,8 +12,8 @@ import json
 import re
 from pathlib import Path
 
+from pypose_ops.cli.plot import read_logs
 from pypose_ops.models import SYSTEMS
-from pypose_ops.models.commands.plot import read_logs
 from pypose_ops.skeletons import LSP
 
 FOLDER = Path(__file__).with_name("results")
@@ -48,7 +48,7 @@ def score_published(data):
     import scipy.io
     import torch
 
-    from pypose_ops.models.scores import score
+    from pypose_ops.models.training.scores import score
 
     truth = scipy.io.loadmat(data / "predictions" / "lsp_joints.mat")["joints"][:, :, 1000:]
     truth = torch.from_numpy(truth.astype(np.float64)).permute(2, 1, 0)

@@ -2,10 +2,10 @@
 
 import importlib
 
-from .checkpoint import load_checkpoint
-from .joint_graphs import full_edges, limb_edges, tree_edges
-from .spatial_model import SpatialModel
-from .system import Batch, System
+from .modules.joint_graphs import full_edges, limb_edges, tree_edges
+from .modules.spatial_model import SpatialModel
+from .systems.system import Batch, System
+from .weights.checkpoint import load_checkpoint
 
 __all__ = [
     "SYSTEMS",
@@ -23,13 +23,13 @@ __all__ = [
 
 # name -> module and class; imported when asked for.
 SYSTEMS = {
-    "cnn_mrf": "cnn_mrf:CnnMrf",
-    "deeppose": "deeppose:DeepPose",
-    "dual_source": "dual_source:DualSource",
-    "cpm": "cpm:ConvolutionalPoseMachine",
-    "paf_net": "paf_net:PafNet",
-    "part_heatmap_regression": "part_heatmap_regression:PartHeatmapRegression",
-    "stacked_hourglass": "stacked_hourglass:StackedHourglass",
+    "cnn_mrf": "systems.cnn_mrf:CnnMrf",
+    "deeppose": "systems.deeppose:DeepPose",
+    "dual_source": "systems.dual_source:DualSource",
+    "cpm": "systems.cpm:ConvolutionalPoseMachine",
+    "paf_net": "systems.paf_net:PafNet",
+    "part_heatmap_regression": "systems.part_heatmap_regression:PartHeatmapRegression",
+    "stacked_hourglass": "systems.stacked_hourglass:StackedHourglass",
 }
 
 
@@ -74,6 +74,6 @@ def pretrained():
         >>> info["skeleton"]
         'lsp'
     """
-    from .weights import load_packaged
+    from .weights.files import load_packaged
 
     return load_packaged()

@@ -98,7 +98,7 @@ compiled="compile or export or opcheck or cuda_graph or autocast or no_host_sync
 wanted values && step values 300 "$PYTHON" -m pytest tests -q "${workers[@]}" -k "cuda and not large_batch and not ($compiled)"
 wanted torch && step torch 400 "$PYTHON" -m pytest tests -q "${workers[@]}" -k "cuda and ($compiled)"
 
-wanted large && step large 200 "$PYTHON" -m pytest tests/test_large.py -q -k cuda
+wanted large && step large 200 "$PYTHON" -m pytest tests/ops/test_large.py -q -k cuda
 
 device=cuda
 [[ $PYPOSE_OPS_REQUIRE_CUDA == 0 ]] && device=cpu

@@ -32,8 +32,8 @@ def build():
     run(tool("cmake"), "--build", folder, "--parallel", os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", "2"))
     package = folder / "site" / "pypose_ops"
     package.mkdir(parents=True, exist_ok=True)
-    sources = [path for path in (ROOT / "pypose_ops").iterdir() if not path.name.startswith(("_C.", "models"))]
-    for path in [*sources, ROOT / "models", *folder.glob("_C.*.so")]:
+    sources = [path for path in (ROOT / "pypose_ops").iterdir() if not path.name.startswith(("_C.", "models", "cli"))]
+    for path in [*sources, ROOT / "models", ROOT / "cli", *folder.glob("_C.*.so")]:
         link = package / path.name
         if not link.is_symlink():
             link.symlink_to(path)

@@ -9,7 +9,7 @@
 namespace pypose_ops {
 namespace peaks {
 
-// In the order of the names in pypose_ops/peaks.py.
+// In the order of the names in pypose_ops/ops/decode_heatmaps.py.
 enum class Refine : int { none, quarter, parabola, dark, dark_udp, centroid };
 constexpr int kRefines = 6;
 enum class Parity : int { none, hrnet, mmpose, mmpose0, hf };

@@ -2,10 +2,10 @@
 
 import torch
 
-from .._geometry_maps import scale_coordinates
-from ..heatmaps import gaussian_heatmaps
-from ..losses import heatmap_mse_loss
-from ..peaks import decode_heatmaps
+from ..geometry import scale_coordinates
+from ..ops.decode_heatmaps import decode_heatmaps
+from ..ops.gaussian_heatmaps import gaussian_heatmaps
+from ..ops.heatmap_mse_loss import heatmap_mse_loss
 
 
 def two(codec, name, value, kind=int):

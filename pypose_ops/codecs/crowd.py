@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from ..heatmaps import gaussian_heatmaps
-from ..peaks import kernel_size_of
+from ..ops.decode_heatmaps import kernel_size_of
+from ..ops.gaussian_heatmaps import gaussian_heatmaps
 from ._base import GaussianCodec, check_joints, dark_for, weigh, within
 
 

@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from ..fields import offset_heatmaps
-from ..heatmaps import gaussian_heatmaps, scaled_heatmaps
-from ..peaks import Peaks, decode_heatmaps
+from ..ops.decode_heatmaps import Peaks, decode_heatmaps
+from ..ops.gaussian_heatmaps import gaussian_heatmaps, scaled_heatmaps
+from ..ops.offset_heatmaps import offset_heatmaps
 from ._base import GaussianCodec, HeatmapCodec, cut_window, dark_for, mmpose_meets, mmpose_window
 
 ANYWHERE = 1e30  # a reach that leaves out only what is not finite

@@ -2,9 +2,9 @@
 
 import torch
 
-from ..fields import simcc_labels
-from ..peaks import Peaks
-from ..peaks_simcc import decode_simcc
+from ..ops.decode_heatmaps import Peaks
+from ..ops.decode_simcc import decode_simcc
+from ..ops.simcc_labels import simcc_labels
 from ._base import check_joints, two, weigh, within
 from .heatmap import MSRAHeatmap
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..grouping_oks import oks
+from ..ops.oks import oks
 
 # Pairs whose joints are gathered at a time.
 _CHUNK = 1 << 15

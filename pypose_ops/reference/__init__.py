@@ -3,18 +3,26 @@
 Readable first: these are what the kernels are tested against and what the benchmarks compare with.
 """
 
-from .fields import limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
-from .grouping import group_by_tags, group_people, score_limbs
-from .grouping_oks import oks, oks_nms
-from .heatmaps import gaussian_heatmaps
-from .losses import heatmap_mse_loss
-from .mrf import mrf_message_passing
-from .mrf_tree import max_product, sum_product
-from .patches import box_vote, crop_patches
-from .peaks import decode_heatmaps
-from .peaks_local import find_peaks
-from .peaks_simcc import decode_simcc
-from .peaks_soft import soft_argmax
+from .box_vote import box_vote
+from .crop_patches import crop_patches
+from .decode_heatmaps import decode_heatmaps
+from .decode_simcc import decode_simcc
+from .find_peaks import find_peaks
+from .gaussian_heatmaps import gaussian_heatmaps
+from .group_by_tags import group_by_tags
+from .group_people import group_people
+from .heatmap_mse_loss import heatmap_mse_loss
+from .limb_masks import limb_masks
+from .max_product import max_product
+from .mrf_message_passing import mrf_message_passing
+from .offset_heatmaps import offset_heatmaps
+from .oks import oks
+from .oks_nms import oks_nms
+from .part_affinity_fields import part_affinity_fields
+from .score_limbs import score_limbs
+from .simcc_labels import simcc_labels
+from .soft_argmax import soft_argmax
+from .sum_product import sum_product
 
 __all__ = [
     "box_vote",

@@ -2,10 +2,10 @@
 
 import torch
 
-from pypose_ops.peaks import _PARITIES_OF, REFINES, kernel_size_of
-from pypose_ops.peaks_simcc import simcc_kernels
-from pypose_ops.reference.peaks import refined
-from pypose_ops.reference.peaks_simcc import decode_axis
+from pypose_ops.ops.decode_heatmaps import _PARITIES_OF, REFINES, kernel_size_of
+from pypose_ops.ops.decode_simcc import simcc_kernels
+from pypose_ops.reference.decode_heatmaps import refined
+from pypose_ops.reference.decode_simcc import decode_axis
 
 from .calls import Call, operator
 from .compare import HESSIAN_ULPS, ROUNDING, covariance_rows

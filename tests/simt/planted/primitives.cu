@@ -1,4 +1,4 @@
-// One small operator per primitive of the runtime, for tests/test_simt.py.
+// One small operator per primitive of the runtime, for tests/simt/test_simt.py.
 #include <string>
 
 #include "common/cuda.cuh"

@@ -1,0 +1,128 @@
+"""Cut boxes out of a picture: one file for each, and a contact sheet.
+
+BOXES.json is a list, or an object with the list under "boxes"; each entry is
+  [x1, y1, x2, y2]             two corners, picture px
+  {"box": [x1, y1, x2, y2]}    the same
+  {"bbox": [x, y, w, h]}       as in COCO's annotation files
+and an object may have "rotation", in degrees from x towards y. Boxes are padded and grown to the shape of the crops.
+
+DIR gets crop-0000.png and so on, contact.png, and crops.json: for each its box and the affine crop px -> picture px.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+
+from pypose_ops import crop_patches, geometry
+from pypose_ops.errors import InputError
+
+from .files import read_picture, write_picture
+
+PADDINGS = ("zeros", "border", "reflect")
+BATCH = 64  # crops in memory at a time
+
+
+def image_size(text):
+    """HEIGHTxWIDTH, as in 256x192."""
+    try:
+        height, width = (int(n) for n in text.lower().split("x"))
+    except ValueError:
+        height = width = 0
+    if not (0 < height <= 8192 and 0 < width <= 8192):
+        raise InputError(f"--size must be HEIGHTxWIDTH, from 1 to 8192 a side, got {text!r}")
+    return height, width
+
+
+def add_arguments(parser):
+    parser.add_argument("picture", metavar="PICTURE", type=Path)
+    parser.add_argument("--boxes", metavar="BOXES.json", type=Path, required=True)
+    parser.add_argument("--size", metavar="HxW", default="256x192", help="height x width (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--scale", type=float, default=1.25, help="enlarge the boxes by this (default: %(default)s)")
+    parser.add_argument("--align", choices=geometry.ALIGNS, default="center", help="default: %(default)s")
+    parser.add_argument("--padding", choices=PADDINGS, default="zeros", help="outside of the picture: %(default)s")
+    parser.add_argument("--flip", action="store_true", help="mirror the crops from left to right")
+
+
+def load_boxes(path):
+    """Boxes (N, 4) as two corners, and rotations (N,) in degrees, float64."""
+    try:
+        entries = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise InputError(f"{path}: not json") from None
+    return parse_boxes(path, entries)
+
+
+def parse_boxes(path, entries):
+    """As :func:`load_boxes`, of what was in a json file."""
+    if isinstance(entries, dict):
+        entries = entries.get("boxes")
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f'{path}: must be a list of boxes that is not empty, or {{"boxes": [...]}}')
+    boxes, rotations = zip(*(_entry(path, i, entry) for i, entry in enumerate(entries)), strict=True)
+    return torch.tensor(boxes, dtype=torch.float64), torch.tensor(rotations, dtype=torch.float64)
+
+
+def _entry(path, i, entry):
+    rotation, corners = 0.0, entry
+    if isinstance(entry, dict):
+        rotation, corners = entry.get("rotation", 0.0), entry.get("box", entry.get("bbox"))
+    try:
+        x1, y1, x2, y2 = (float(v) for v in corners)
+        rotation = float(rotation)
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: box {i} must be four numbers, got {json.dumps(entry)[:80]}") from None
+    if isinstance(entry, dict) and "box" not in entry:
+        x2, y2 = x1 + x2, y1 + y2
+    if not (all(map(math.isfinite, (x1, y1, x2, y2, rotation))) and x2 > x1 and y2 > y1):
+        raise InputError(f"{path}: box {i} must be finite and not empty, got {json.dumps(entry)[:80]}")
+    return (x1, y1, x2, y2), rotation
+
+
+def contact_sheet(crops, columns=None, gap=4):
+    """Pictures of one size in rows, the longer side at most 192 px each."""
+    width, height = crops[0].size
+    shrink = min(1.0, 192 / max(width, height))
+    tile = max(1, round(width * shrink)), max(1, round(height * shrink))
+    columns = min(len(crops), columns or max(1, round(math.sqrt(len(crops) * 1.5))))
+    rows = -(-len(crops) // columns)
+    sheet = Image.new("RGB", (columns * (tile[0] + gap) + gap, rows * (tile[1] + gap) + gap), "white")
+    for i, crop in enumerate(crops):
+        at = gap + i % columns * (tile[0] + gap), gap + i // columns * (tile[1] + gap)
+        sheet.paste(crop.resize(tile, Image.Resampling.BOX), at)
+    return sheet
+
+
+def run(args):
+    size = image_size(args.size)
+    if not (math.isfinite(args.scale) and args.scale > 0):
+        raise InputError(f"--scale must be positive, got {args.scale}")
+    if args.align == "corners" and min(size) < 2:
+        raise InputError(f"--align corners needs a --size of at least 2x2, got {args.size}")
+    boxes, rotations = load_boxes(args.boxes)
+    picture = torch.from_numpy(np.array(read_picture(args.picture))).permute(2, 0, 1)[None]
+    center, scale = geometry.box_to_center_and_scale(boxes, size, padding=args.scale)
+    transforms = geometry.box_to_transform(center, scale, rotations, size, align=args.align, flip=args.flip)
+    crops, index = [], []
+    for i in track(range(len(boxes)), description=f"cutting {len(boxes)} boxes", transient=True):
+        if i % BATCH == 0:
+            patches = crop_patches(
+                picture, transforms[i : i + BATCH], size, padding=args.padding, antialias=True, dtype=torch.uint8
+            )
+        path = args.out / f"crop-{i:04d}.png"
+        crops.append(Image.fromarray(patches[i % BATCH].permute(1, 2, 0).contiguous().numpy()))
+        write_picture(crops[-1], path)
+        index.append({"file": path.name, "box": boxes[i].tolist(), "crop_to_picture": transforms[i].tolist()})
+    write_picture(contact_sheet(crops), args.out / "contact.png")
+    try:
+        (args.out / "crops.json").write_text(json.dumps(index, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{args.out / 'crops.json'}: cannot be written ({error.strerror})") from None
+    print(f"wrote {len(crops)} crops, contact.png and crops.json to {args.out}")

@@ -1,0 +1,132 @@
+"""Decode a file of heatmaps to joints; draw them over the picture.
+
+HEATMAPS.npz holds
+  heatmaps     (K, H, W) or (B, K, H, W), float16, float32 or float64 (another name: --key)
+  hm2img       optional (2, 3) or (B, 2, 3): affine heatmap px -> picture px, pixel centres at integers;
+               without it coordinates are heatmap px, and with --image the maps are taken to cover the picture
+  joint_names  optional K strings; default: the names of --skeleton
+  meta         optional json text, copied to --json
+
+With --paf NAME the heatmaps are of a whole picture with several people, and the file also holds
+  NAME          (C, H, W) part affinity fields
+  limbs         (L, 2) joint numbers; maps behind the last joint (the background) are left out
+  paf_channels  optional (L, 2): channels of the x and the y component of each limb; default: 0 1, 2 3, ...
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pypose_ops import decode_heatmaps, viz
+from pypose_ops.errors import InputError
+from pypose_ops.ops.decode_heatmaps import REFINES as REFINE
+from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
+
+from .files import load_heatmaps, read_picture, write_picture
+from .people import decode_people
+
+
+def add_arguments(parser):
+    parser.add_argument("heatmaps", metavar="HEATMAPS.npz", type=Path)
+    parser.add_argument("--key", default="heatmaps", help="the array to decode (default: %(default)s)")
+    parser.add_argument("--image", metavar="PICTURE", type=Path, help="the picture the maps were computed from")
+    parser.add_argument(
+        "--out", metavar="OUT.png", type=Path, help="write the pose over the picture, and the maps to OUT-heatmaps.png"
+    )
+    parser.add_argument("--refine", choices=REFINE, default="dark", help="sub-pixel step (default: %(default)s)")
+    parser.add_argument("--skeleton", choices=SKELETONS, help="default: the one with this number of joints")
+    parser.add_argument("--threshold", type=float, default=0.2, help="smallest score drawn (default: %(default)s)")
+    parser.add_argument("--paf", metavar="NAME", help="group several people by the part affinity fields of this name")
+    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the joints to a file")
+
+
+def find_skeleton(names, count, wanted=None):
+    """The skeleton to draw with, and the joint names of the maps.
+
+    Maps with names may stand in any order; without names they follow the order of the skeleton.
+    """
+    candidates = [SKELETONS[wanted]] if wanted else list(SKELETONS.values())
+    if names is not None:
+        maps = {skeleton.name: joint_map(names, skeleton.joints) for skeleton in candidates}
+        # The one with the fewest joints missing; among those, the one that draws most of the maps.
+        return min(candidates, key=lambda s: (maps[s.name].count(-1), -len(s))), names
+    fitting = [skeleton for skeleton in candidates if len(skeleton) == count]
+    if len(fitting) > 1:
+        raise InputError(f"{count} maps could be {' or '.join(s.name for s in fitting)}: say which with --skeleton")
+    if not fitting and wanted:
+        raise InputError(f"--skeleton {wanted} has {len(SKELETONS[wanted])} joints, the file has {count} maps")
+    if not fitting:
+        names = tuple(f"joint_{k}" for k in range(count))
+        fitting = [Skeleton("unknown", names, edges=(), flip_pairs=(), upper_body=())]
+    return fitting[0], list(fitting[0].joints)
+
+
+def draw(image, heatmaps, peaks, names, skeleton, hm2img, out, threshold=0.2):
+    """Writes the pose picture and, per person, the heatmap picture; returns the paths."""
+    index = joint_map(names, skeleton.joints)
+    scores = peaks.scores[:, index].clone()
+    scores[:, [k for k, i in enumerate(index) if i < 0]] = float("-inf")
+    write_picture(viz.draw_pose(image, peaks.coords[:, index], scores, skeleton, threshold=threshold), out)
+    paths = [out]
+    for i, maps in enumerate(heatmaps):
+        number = f"-{i}" if len(heatmaps) > 1 else ""
+        paths.append(out.with_name(f"{out.stem}-heatmaps{number}{out.suffix}"))
+        montage = viz.heatmap_montage(
+            image, maps, hm2img[i], names=names, keypoints=peaks.coords[i], scores=peaks.scores[i]
+        )
+        write_picture(montage, paths[-1])
+    return paths
+
+
+def print_joints(peaks, names, unit):
+    """A table of joints per person."""
+    for i, (coords, scores) in enumerate(zip(peaks.coords.tolist(), peaks.scores.tolist(), strict=True)):
+        table = Table("joint", title=f"person {i}, {unit}" if len(peaks.coords) > 1 else unit)
+        for column in ("x", "y", "score"):
+            table.add_column(column, justify="right")
+        for name, (x, y), score in zip(names, coords, scores, strict=True):
+            table.add_row(name.replace("_", " "), f"{x:.2f}", f"{y:.2f}", f"{score:.3f}")
+        Console().print(table)
+
+
+def write_json(path, content):
+    try:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    print(f"wrote {path}")
+
+
+def run(args):
+    if (args.image is None) != (args.out is None):
+        raise InputError("--image and --out go together")
+    file = load_heatmaps(args.heatmaps, args.key)
+    image = None if args.image is None else read_picture(args.image)
+    if args.paf is not None:
+        people, names, unit = decode_people(args, file, image)
+    else:
+        people, names, unit = decode_person(args, file, image)
+    if args.json is not None:
+        result = {"joints": names, "unit": unit, "refine": args.refine, "people": people, "meta": file.meta}
+        write_json(args.json, result)
+
+
+def decode_person(args, file, image):
+    """Prints, draws and returns the joints of maps of one person each."""
+    skeleton, names = find_skeleton(file.joint_names, file.heatmaps.shape[1], args.skeleton)
+    hm2img, unit = file.hm2img, "picture px"
+    if hm2img is None and image is not None:
+        hm2img = torch.from_numpy(viz.whole_picture(file.heatmaps.shape[:1:-1], image.size)).float()
+        hm2img = hm2img.expand(len(file.heatmaps), 2, 3)
+    elif hm2img is None:
+        unit = "heatmap px"
+    peaks = decode_heatmaps(file.heatmaps, refine=args.refine, transform=hm2img)
+    print_joints(peaks, names, unit)
+    if image is not None:
+        for path in draw(image, file.heatmaps, peaks, names, skeleton, hm2img, args.out, args.threshold):
+            print(f"wrote {path}")
+    people = [{"keypoints": k, "scores": s} for k, s in zip(peaks.coords.tolist(), peaks.scores.tolist(), strict=True)]
+    return people, names, unit

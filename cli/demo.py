@@ -1,0 +1,214 @@
+"""Go from a photograph to a pose, decode the shipped heatmaps, and compare speed and accuracy.
+
+Finds the joints of scikit-image's astronaut by the weights that come with the package, and draws them. Decodes and
+draws another net's heatmaps of her, compares every decoder with the net's own decode, and prints the speed of every
+operator against its reference. With --data it does the same with annotated people, and prints PCK@0.2 of their poses.
+"""
+
+from importlib import resources
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.benchmark import Timer
+
+from pypose_ops import decode_heatmaps, find_peaks, gaussian_heatmaps, reference
+from pypose_ops.errors import InputError
+from pypose_ops.skeletons import COCO
+
+from . import demo_poses
+from .decode import REFINE, draw, print_joints
+from .files import load_heatmaps, load_npz, take
+
+SURE = 0.3  # the net's own score; joints with less are not in the picture, or guesses
+NEAR = 0.1  # of the longer side of the person's box
+SAME_PEAK = 3  # heatmap px
+# The nets of the people below draw narrower blobs than the default blur is for.
+DECODERS = {refine: {"refine": refine} for refine in REFINE} | {"dark, sigma 1.5": {"refine": "dark", "sigma": 1.5}}
+CROWDS = {
+    "OpenPose MobileNet thin": ("openpose_thin_coco_images.npz", "heat_{}", None),
+    "PoseNet MobileNet": ("posenet_coco_images.npz", "heat_logit_{}", torch.sigmoid),
+}
+THRESHOLD = 0.1  # of the peaks of several people
+NETS = {"MoveNet Thunder": "movenet_thunder_topdown.npz", "EfficientPose II Lite": "efficientpose_topdown.npz"}
+
+
+def add_arguments(parser):
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out/demo"), help="default: %(default)s")
+    parser.add_argument("--data", metavar="DIR", type=Path, help="annotated people: a folder with people/, heatmaps/")
+
+
+def decode_all(path, key="heatmaps"):
+    """A heatmap file, all its arrays, and its coordinates in picture px by every decoder."""
+    file, arrays = load_heatmaps(path, key), load_npz(path)
+    coords = {
+        name: decode_heatmaps(file.heatmaps, transform=file.hm2img, **options).coords
+        for name, options in DECODERS.items()
+    }
+    return file, arrays, coords
+
+
+def pixel_size(file):
+    """One heatmap px in picture px, (B, 1)."""
+    return torch.linalg.det(file.hm2img[:, :, :2]).abs().sqrt()[:, None]
+
+
+def near_own(file, arrays, coords):
+    """Mean distance in heatmap px to the net's own decode, by choice of joints and decoder."""
+    own = torch.from_numpy(arrays["own_xy"]).view_as(coords["none"])
+    distance = {refine: (c - own).norm(dim=-1) / pixel_size(file) for refine, c in coords.items()}
+    sure = torch.from_numpy(arrays["own_score"]).view_as(distance["none"]) >= SURE
+    # The net prefers peaks near the person's centre; in a crowd the highest peak may be somebody else's.
+    label = f"own score >= {SURE}"
+    choices = {label: sure, f"{label}, same peak": sure & (distance["none"] <= SAME_PEAK)}
+    return {
+        f"{label} ({chosen.sum().item()})": {refine: d[chosen].mean().item() for refine, d in distance.items()}
+        for label, chosen in choices.items()
+    }
+
+
+def near_truth(path, arrays, coords):
+    """Per data set: how many people and visible joints, and the share of these joints near the truth, by decoder."""
+    truth = torch.from_numpy(take(arrays, "gt_kps", path))
+    side = torch.from_numpy(take(arrays, "bbox_xywh", path))[:, 2:].amax(1, keepdim=True)
+    dataset = take(arrays, "dataset", path)
+    near = {refine: (c - truth[..., :2]).norm(dim=-1) <= NEAR * side for refine, c in coords.items()}
+    found = {}
+    for name in dict.fromkeys(dataset.tolist()):
+        rows = torch.from_numpy(dataset == name)
+        counted = (truth[..., 2] == 2) & rows[:, None]
+        shares = {refine: hits[counted].float().mean().item() for refine, hits in near.items()}
+        found[name] = rows.sum().item(), counted.sum().item(), shares
+    return found
+
+
+def error(path, file, arrays, coords):
+    """How many visible joints plain argmax finds, and their mean distance to the labels in heatmap px, by decoder."""
+    truth = torch.from_numpy(take(arrays, "gt_kps", path))
+    side = torch.from_numpy(take(arrays, "bbox_xywh", path))[:, 2:].amax(1, keepdim=True)
+    distance = {name: (c - truth[..., :2]).norm(dim=-1) for name, c in coords.items()}
+    found = (truth[..., 2] == 2) & (distance["none"] <= NEAR * side)
+    return found.sum().item(), {name: (d / pixel_size(file))[found].mean().item() for name, d in distance.items()}
+
+
+def strict_maxima(maps):
+    """Every pixel above the threshold that is higher than its eight neighbours, as coordinates per joint."""
+    padded = torch.nn.functional.pad(maps, (1, 1, 1, 1), value=-torch.inf)
+    height, width = maps.shape[-2:]
+    around = [
+        padded[..., dy : dy + height, dx : dx + width] for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)
+    ]
+    is_peak = (maps > THRESHOLD) & (maps > torch.stack(around).amax(0))
+    return [joint.nonzero().flip(-1).float() for joint in is_peak[0]]
+
+
+def crowd(path, key, activation):
+    """The labelled joints of pictures with several people, and how many of them have a peak near, by way of search."""
+    arrays, labelled, covered = load_npz(path), 0, {}
+    for picture in range(int(take(arrays, "n_images", path))):
+        maps = torch.from_numpy(take(arrays, key.format(picture), path)).float()[None]
+        maps = maps if activation is None else activation(maps)
+        hm2img = torch.from_numpy(take(arrays, f"hm2img_{picture}", path))
+        truth = torch.from_numpy(take(arrays, f"gt_kps_{picture}", path))
+        side = torch.from_numpy(take(arrays, f"bbox_xywh_{picture}", path))[:, 2:].amax(1)
+        places = {"strict 3x3 maxima": strict_maxima(maps)}
+        for refine in ("none", "dark"):
+            peaks = find_peaks(maps, threshold=THRESHOLD, refine=refine)
+            places[f"find_peaks, {refine}"] = [c[:n] for c, n in zip(peaks.coords[0], peaks.counts[0], strict=True)]
+        person, joint = (truth[..., 2] > 0).nonzero(as_tuple=True)
+        labelled += len(person)
+        for name, coords in places.items():
+            hits = [
+                bool(
+                    (
+                        (coords[k] @ hm2img[:, :2].T + hm2img[:, 2] - truth[p, k, :2]).norm(dim=-1) <= NEAR * side[p]
+                    ).any()
+                )
+                for p, k in zip(person.tolist(), joint.tolist(), strict=True)
+            ]
+            covered[name] = covered.get(name, 0) + sum(hits)
+    return labelled, covered
+
+
+def sample(out):
+    """Decodes and draws the astronaut."""
+    try:
+        from skimage.data import astronaut
+    except ImportError:
+        raise InputError("the demo needs scikit-image: pip install 'pypose_ops[demo]'") from None
+
+    with resources.as_file(resources.files("pypose_ops") / "data" / "astronaut_movenet.npz") as path:
+        file, arrays, coords = decode_all(path, "heat")
+    table = Table("joints", *DECODERS, title="Astronaut: mean distance to the net's own decode, heatmap px")
+    for choice, means in near_own(file, arrays, coords).items():
+        table.add_row(choice, *(f"{mean:.3f}" for mean in means.values()))
+    peaks = decode_heatmaps(file.heatmaps, transform=file.hm2img)
+    print_joints(peaks, file.joint_names, "Astronaut, dark, picture px")
+    Console().print(table)
+    paths = draw(astronaut(), file.heatmaps, peaks, file.joint_names, COCO, file.hm2img, out / "astronaut.png")
+    print("\n".join(f"wrote {path}" for path in paths))
+    demo_poses.photograph(astronaut(), out / "astronaut-from-photograph.png")
+
+
+def speed():
+    """Times each operator and its reference on the same batch."""
+    keypoints = torch.rand(64, 17, 2) * torch.tensor([48.0, 64.0])
+    heatmaps = gaussian_heatmaps(keypoints, 2.0, (64, 48))
+    calls = {"gaussian_heatmaps": ("f(keypoints, 2.0, (64, 48))", gaussian_heatmaps, reference.gaussian_heatmaps)}
+    for refine in REFINE:
+        call = f"f(heatmaps, refine={refine!r})"
+        calls[f"decode_heatmaps {refine}"] = (call, decode_heatmaps, reference.decode_heatmaps)
+    threads = torch.get_num_threads()
+    table = Table("operator", title=f"Batch 64 x 17 joints x 64x48, CPU, {threads} threads")
+    table.add_column("against pypose_ops.reference", justify="right")
+    for name, (call, op, slow) in calls.items():
+        times = []
+        for f in (op, slow):
+            scope = {"f": f, "keypoints": keypoints, "heatmaps": heatmaps}
+            timer = Timer(call, globals=scope, num_threads=threads)
+            timer.timeit(1)
+            times.append(timer.blocked_autorange(min_run_time=0.3).median)
+        table.add_row(name, f"{times[1] / times[0]:.1f}x faster")
+    Console().print(table)
+
+
+def people(folder):
+    """Decodes annotated people with every decoder; tables of how near they come to the labels and to the net's own."""
+    truth = Table(
+        "net", "data set", "people", "joints", *DECODERS, title=f"Joints within {NEAR} of the longer box side"
+    )
+    labels = Table("net", "joints", *DECODERS, title="Mean distance to the labels, heatmap px, where argmax is as near")
+    own = Table("net", "joints", *DECODERS, title="Mean distance to the net's own decode, heatmap px")
+    for net, name in NETS.items():
+        path = folder / "heatmaps" / name
+        file, arrays, coords = decode_all(path)
+        for dataset, (count, joints, shares) in near_truth(path, arrays, coords).items():
+            truth.add_row(net, dataset, str(count), str(joints), *(f"{share:.3f}" for share in shares.values()))
+        joints, means = error(path, file, arrays, coords)
+        labels.add_row(net, str(joints), *(f"{mean:.3f}" for mean in means.values()))
+        if "own_xy" in arrays:
+            for choice, means in near_own(file, arrays, coords).items():
+                own.add_row(net, choice, *(f"{mean:.3f}" for mean in means.values()))
+    found = Table(
+        "net", "labelled joints", title=f"Joints of several people with a peak within {NEAR} of the longer side"
+    )
+    for net, (name, key, activation) in CROWDS.items():
+        labelled, covered = crowd(folder / "heatmaps" / name, key, activation)
+        for way in covered if not found.rows else ():
+            found.add_column(way)
+        found.add_row(net, str(labelled), *map(str, covered.values()))
+    Console().print(truth, labels, own, found)
+
+
+def run(args):
+    if args.data is not None and not args.data.is_dir():
+        raise InputError(f"{args.data}: no such folder")
+    sample(args.out)
+    speed()
+    if args.data is not None:
+        people(args.data)
+        if (args.data / "people").is_dir():
+            demo_poses.people(args.data / "people", args.out / "people")
+        else:
+            print(f"{args.data / 'people'}: no such folder, so no poses in photographs of people")

@@ -1,0 +1,185 @@
+"""Evaluate predicted joints against a data set's ground truth; print the table of its papers.
+
+--metric pck    LSP and FLIC, PCK@0.2 of the torso
+         pdj    the same as a curve: at 0.05, 0.1, ... 0.3, or at one --threshold
+         pcp    LSP, strict PCP@0.5; --relaxed: the mean of both ends
+         pckh   MPII, PCKh@0.5
+         coco   COCO, AP and AR
+         aic    AI Challenger, its score
+
+LSP     .mat, joints (3, 14, N) or (14, 3, N); predictions pred (2, 14, N)
+FLIC    examples.mat, or .npz: joints (N, 11, 2) and optionally is_train (N,); predictions of the test people: .mat with
+        pred (2, 11, N), .npz with pred (N, 11, 2), joints lsho lelb lwri rsho relb rwri lhip rhip leye reye nose
+MPII    .mat, pos_gt_src (16, 2, N), jnt_missing (16, N), headboxes_src (2, 2, N); or .json, .json.gz of MSRA's form
+        (joints, joints_vis) or CPM's (joint_self, isValidation), with --head-boxes; predictions pos_pred_src (16, 2, N)
+        or preds (N, 16, 2), or .json of either form
+COCO    .json, annotations and results; without area: 0.53 of the box; of AI Challenger's 14 joints too
+AIC     .json, AI Challenger's own form, both
+
+Where the ground truth has more people than the predictions, --people says which ones they are.
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pypose_ops import metrics
+from pypose_ops.datasets.flic import observers_sides, read_flic, read_mpii
+from pypose_ops.datasets.results import holds, read_aic, read_coco, read_lsp
+from pypose_ops.errors import InputError
+from pypose_ops.skeletons import AIC, FLIC, LSP, MPII
+
+# Left shoulder and right hip.
+TORSO = {LSP: (9, 2), FLIC: (0, 7)}
+CURVE = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+
+
+def add_arguments(parser):
+    parser.add_argument("--predictions", metavar="FILE", type=Path, required=True)
+    parser.add_argument("--ground-truth", metavar="FILE", type=Path, required=True)
+    parser.add_argument("--metric", choices=METRICS, required=True)
+    parser.add_argument("--threshold", type=float, help="default: 0.2 for pck, 0.5 for pcp and pckh")
+    parser.add_argument("--head-boxes", metavar="FILE", type=Path, help="pckh: a .mat with headboxes_src (2, 2, N)")
+    parser.add_argument(
+        "--observer-centric", action="store_true", help="FLIC: left and right of the predictions are the observer's"
+    )
+    parser.add_argument("--relaxed", action="store_true", help="pcp: the mean of the two ends counts, not both")
+    parser.add_argument("--strict", action="store_true", help="pck, pdj, pckh: < instead of <=, as MMPose")
+    parser.add_argument(
+        "--people",
+        metavar="FIRST:LAST",
+        help="the people of the ground truth that are predicted, from 1, both included",
+    )
+    parser.add_argument(
+        "--offset",
+        type=float,
+        default=0.0,
+        help="added to predictions: 1 where they count pixels from 0 (pck, pdj, pcp, pckh)",
+    )
+
+
+def parse_people(text):
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise InputError(f"--people must be FIRST:LAST, such as 1001:2000, got {text}")
+    return int(first), int(last)
+
+
+def columns_of(result, groups):
+    """A result's columns, left and right together, and the mean."""
+    rows = [(name, result["per_joint"][list(members)].mean().item()) for name, members in groups]
+    return [*rows, ("mean", result["mean"].item())]
+
+
+def read_torso(args):
+    """Predictions, ground truth, skeleton, and a note, of LSP or FLIC."""
+    if args.ground_truth.suffix != ".npz" and not holds(args.ground_truth, "examples"):
+        if args.observer_centric:
+            raise InputError("--observer-centric is for FLIC")
+        pred, target = read_lsp(args.predictions, args.ground_truth, parse_people(args.people))
+        return pred, target, LSP, f"{len(pred)} people"
+    if args.people is not None:
+        raise InputError("--people is for LSP and MPII: FLIC's files say which people are of the test set")
+    pred, target = read_flic(args.predictions, args.ground_truth)
+    note = f"{len(pred)} people"
+    if args.observer_centric:
+        target, swapped = observers_sides(target)
+        note += f"; left and right of {swapped} swapped"
+    return pred, target, FLIC, note
+
+
+def torso_of(target, skeleton, note):
+    norm = metrics.torso_size(target, TORSO[skeleton])
+    without = int((~(norm > 0)).sum())
+    return norm, note + (f"; {without} have no torso and are not counted" if without else "")
+
+
+def run_pck(args):
+    pred, target, skeleton, note = read_torso(args)
+    norm, note = torso_of(target, skeleton, note)
+    threshold = 0.2 if args.threshold is None else args.threshold
+    result = metrics.pck(pred + args.offset, target, norm=norm, threshold=threshold, strict=args.strict)
+    return f"PCK@{threshold:g}, %", columns_of(result, skeleton.groups), note
+
+
+def run_pdj(args):
+    pred, target, skeleton, note = read_torso(args)
+    norm, note = torso_of(target, skeleton, note)
+    thresholds = CURVE if args.threshold is None else (args.threshold,)
+    result = metrics.pdj(pred + args.offset, target, None, norm, thresholds=thresholds, strict=args.strict)
+    rows = [("at", *(f"{t:g}" for t in thresholds))]
+    rows += [(name, *result["per_joint"][:, list(members)].mean(1).tolist()) for name, members in skeleton.groups]
+    return "PDJ of the torso, %", [*rows, ("mean", *result["mean"].tolist())], note
+
+
+def run_pcp(args):
+    pred, target = read_lsp(args.predictions, args.ground_truth, parse_people(args.people))
+    threshold = 0.5 if args.threshold is None else args.threshold
+    rule = "relaxed" if args.relaxed else "strict"
+    result = metrics.pcp(pred + args.offset, target, threshold=threshold, rule=rule)
+    return f"PCP@{threshold:g}, {rule}, %", columns_of(result, LSP.stick_groups), f"{len(pred)} people"
+
+
+def run_pckh(args):
+    pred, target, visible, boxes = read_mpii(
+        args.predictions, args.ground_truth, parse_people(args.people), args.head_boxes
+    )
+    threshold = 0.5 if args.threshold is None else args.threshold
+    size = metrics.head_size(boxes)
+    result = metrics.pckh(pred + args.offset, target, visible, size, threshold=threshold, strict=args.strict)
+    without = int((~(size > 0)).sum())
+    note = f"{len(pred)} people, {int(result['counts'].sum())} joints"
+    return (
+        f"PCKh@{threshold:g}, %",
+        columns_of(result, MPII.groups),
+        note + (f"; {without} have no head box and are not counted" if without else ""),
+    )
+
+
+def note_of(people):
+    """How many there are, and in how many pictures nobody is predicted."""
+    note = f"{len(people['target'])} people annotated, {len(people['pred'])} predicted"
+    missing = set(people["target_picture"].tolist()) - set(people["pred_picture"].tolist())
+    return note + (f"; {len(missing)} pictures have no predictions: their people count as missed" if missing else "")
+
+
+def run_coco(args):
+    people, skeleton, estimated = read_coco(args.predictions, args.ground_truth)
+    result = metrics.coco_ap(**people, sigmas=skeleton.sigmas)
+    note = note_of(people)
+    if estimated:
+        note += "; no areas in the ground truth: 0.53 of the boxes"
+    return "COCO keypoints", [(name, value.item()) for name, value in result.items()], note
+
+
+def run_aic(args):
+    people, unknown = read_aic(args.predictions, args.ground_truth, AIC)
+    result = metrics.aic_score(**people)
+    note = note_of(people)
+    if unknown:
+        named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        note += f"; {len(unknown)} pictures of {args.predictions} are not in the ground truth and not counted: {named}"
+    rows = [
+        (f"OKS > {t:.2f}", v) for t, v in zip(metrics.aic.THRESHOLDS, result["per_threshold"].tolist(), strict=True)
+    ]
+    return "AI Challenger keypoints", [*rows, ("score", result["score"].item())], note
+
+
+METRICS = {"pckh": run_pckh, "pck": run_pck, "pdj": run_pdj, "pcp": run_pcp, "coco": run_coco, "aic": run_aic}
+
+
+def run(args):
+    title, rows, note = METRICS[args.metric](args)
+    digits = 2 if title.endswith("%") else 5
+    table = Table(title=title, show_header=False)
+    table.add_column()
+    for _ in rows[0][1:]:
+        table.add_column(justify="right")
+    for name, *values in rows:
+        table.add_row(name, *(v if isinstance(v, str) else f"{v:.{digits}f}" for v in values))
+    console = Console()
+    console.print(table)
+    console.print(note, highlight=False, soft_wrap=True)

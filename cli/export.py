@@ -1,0 +1,75 @@
+"""Write weights in half precision, as a file to ship.
+
+The metadata are kept: system, preset, options, skeleton. With --data people are looked at with both files, and the
+joints and PCK@0.2 of the one compared with those of the other.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pypose_ops.datasets import SPLITS, joined, open_dataset
+from pypose_ops.errors import InputError
+from pypose_ops.models.weights.files import load_weights, save_weights
+from pypose_ops.skeletons import SKELETONS
+
+DTYPES = ("float16", "bfloat16", "float32")
+
+
+def add_arguments(parser):
+    parser.add_argument("weights", metavar="FILE", type=Path, help="written by train")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True)
+    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="default: %(default)s")
+    parser.add_argument("--data", metavar="FORMAT:PATH", action="append", default=[], help="as in train")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
+    parser.add_argument("--people", metavar="N", type=int, default=100, help="at most so many (default: %(default)s)")
+
+
+def check_range(path, system, dtype):
+    """Refuses numbers that are none any more in ``dtype``."""
+    for name, tensor in system.state_dict().items():
+        if tensor.is_floating_point() and not tensor.to(dtype).isfinite().all():
+            raise InputError(f"{path}: {name} goes up to {tensor.abs().max():.3g}, expected numbers that {dtype} holds")
+
+
+def compare(systems, skeleton, people):
+    """How far the joints of two systems are apart, in picture pixels, and the PCK@0.2 of each: for print."""
+    from pypose_ops.models.training.loading import People
+    from pypose_ops.models.training.scores import predict_people, score
+
+    loaded, found = People(people, memory=0), []
+    for system in systems:
+        coords, _, index, bad = predict_people(system, skeleton, loaded)
+        if coords is None:
+            raise InputError(f"{people.name}: none of its pictures could be read, the first is {sorted(bad)[0]}")
+        found.append(coords[-1])
+    distance = (found[0] - found[1]).norm(dim=-1).nan_to_num().flatten()
+    before, after = (score(c, loaded.keypoints[index], loaded.visible[index], skeleton)["pck"]["mean"] for c in found)
+    pck = "none has a labelled torso" if before is None else f"PCK@0.2 {before:.2f} before, {after:.2f} after"
+    far = f"{distance.quantile(0.99):.3f} px or less for 99 % of them, at most {distance.max():.3f}"
+    return f"{len(index)} people: {pck}; joints moved by {distance.mean():.4f} px, {far}"
+
+
+def run(args):
+    import torch
+    from safetensors import SafetensorError
+
+    if args.people < 1:
+        raise InputError(f"--people must be positive, got {args.people}")
+    system, info = load_weights(args.weights)
+    skeleton, dtype = SKELETONS[info["skeleton"]], getattr(torch, args.dtype)
+    people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
+    check_range(args.weights, system, dtype)
+    if args.out.exists() and args.out.samefile(args.weights):
+        raise InputError(f"--out {args.out}: the weights themselves, expected another file")
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(args.out, system, info, dtype)
+        args.out.chmod(0o644)  # safetensors makes it its owner's alone
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{args.out}: cannot be written ({error})") from None
+    count, size = sum(p.numel() for p in system.parameters()), args.out.stat().st_size
+    what = f"{info['system']} {info['preset']}, {count:,} parameters"
+    print(f"wrote {args.out}: {what}, {args.dtype}, {size / 2**20:.2f} MiB")
+    if people is not None:
+        people = replace(people, samples=people.samples[: args.people])
+        print(compare((system, load_weights(args.out)[0]), skeleton, people))

@@ -1,0 +1,104 @@
+"""Draw a run's loss and PCK over the epochs, and PCK over the threshold.
+
+DIR is the --out of train. DIR/loss.png and DIR/pck.png are drawn of its logs, DIR/curve.png of every evaluation in it:
+held_out.json, and those that evaluate --json put there.
+"""
+
+import csv
+import json
+from pathlib import Path
+
+from pypose_ops.errors import InputError
+
+
+def add_arguments(parser):
+    parser.add_argument("folder", metavar="DIR", type=Path)
+
+
+def read_logs(folder):
+    """``{(phase, epoch): {name: value}}`` of all the logs of a run; of an epoch that was trained twice, the later."""
+    files = {}
+    for path in folder.glob("logs/*-*/version_*/metrics.csv"):
+        files[int(path.parts[-3].split("-")[0]), int(path.parts[-2].split("_")[1])] = path
+    if not files:
+        raise InputError(f"{folder}: expected the folder of a run of train, with logs/*/version_0/metrics.csv")
+    epochs = {}
+    for (phase, _), path in sorted(files.items()):
+        fresh = {}
+        try:
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    float(row["step"])  # which every line of a log has
+                    if not row.get("epoch"):
+                        continue  # the learning rate's own; a run that was stopped in its first epoch has no others
+                    fresh.setdefault((phase, int(row["epoch"])), {}).update({k: float(v) for k, v in row.items() if v})
+        except (KeyError, ValueError, TypeError):
+            raise InputError(f"{path}: expected the log that train wrote") from None
+        epochs.update(fresh)
+    return epochs
+
+
+def series(epochs, name):
+    """``(epochs from 1 over all phases, values)`` where there is such a value."""
+    numbered = enumerate(sorted(epochs), 1)
+    return zip(*[(n, epochs[key][name]) for n, key in numbered if name in epochs[key]], strict=True)
+
+
+def run(args):
+    from matplotlib.figure import Figure
+
+    epochs = read_logs(args.folder)
+    names = sorted({name for values in epochs.values() for name in values})
+    wanted = {
+        "loss": ("loss", [n for n in names if n in ("loss", "val_loss")]),
+        "pck": ("PCK@0.2 of the held-out people, %", [n for n in names if n.startswith("val_pck_")]),
+    }
+    for file, (label, lines) in wanted.items():
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        for name in lines:
+            axes.plot(*series(epochs, name), marker=".", label=LABELS.get(name, name.replace("val_pck_", "stage ")))
+        if lines:
+            finish(axes, epochs, figure, args.folder / f"{file}.png", log=file == "loss")
+    draw_curves(args.folder)
+
+
+LABELS = {"loss": "training", "val_loss": "held out"}
+
+
+def finish(axes, epochs, figure, path, log=False):
+    """Marks where phases begin, and writes the picture."""
+    order = sorted(epochs)
+    for n in range(1, len(order)):
+        if order[n][0] != order[n - 1][0]:
+            axes.axvline(n + 0.5, color="grey", linestyle=":")
+    if log:
+        axes.set_yscale("log")
+    write(axes, figure, path)
+
+
+def write(axes, figure, path):
+    axes.grid(alpha=0.3)
+    axes.legend()
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    print(f"wrote {path}")
+
+
+def draw_curves(folder):
+    """PCK over the threshold: a line for each evaluation, the last stage's."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="threshold, of the torso", ylabel="PCK, %", ylim=(0, 100))
+    for path in sorted(folder.glob("*.json")):
+        try:
+            curve = json.loads(path.read_text())["stages"][-1]["curve"]
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue  # run.json, say
+        axes.plot(curve["thresholds"], [float("nan") if v is None else v for v in curve["pck"]], label=path.stem)
+    if axes.lines:
+        write(axes, figure, folder / "curve.png")

@@ -1,0 +1,143 @@
+"""Find the joints of people in pictures, and draw them.
+
+Pictures are turned upright as their EXIF says; pixels below are those of the upright picture. Without --boxes the whole
+picture is taken as one person. BOXES.json is a list of boxes for the only PICTURE, or an object with a list for each
+picture's file name; a box is
+  [x1, y1, x2, y2]                           two corners, picture px
+  {"bbox": [x, y, w, h], "score": 0.9}       as in COCO's files; or "box" with two corners
+and reaches out of the picture where the person does. The score of a person is that of the box times the mean of the
+joints'; of people found twice the better one stays (OKS-NMS). DIR gets NAME.json and NAME.png for each picture; the
+person's left side is drawn orange, the right side blue.
+"""
+
+import inspect
+import json
+from pathlib import Path
+
+from pypose_ops.errors import InputError
+from pypose_ops.models.inference import find_people
+from pypose_ops.models.weights.files import load_packaged, load_weights
+from pypose_ops.skeletons import SKELETONS
+
+from .crop import parse_boxes
+from .files import read_picture, write_picture
+from .test import device_of
+
+
+def add_arguments(parser):
+    parser.add_argument("pictures", metavar="PICTURE", type=Path, nargs="+")
+    parser.add_argument("--weights", metavar="FILE", type=Path, help="default: those that come with the package")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out/predict"), help="default: %(default)s")
+    parser.add_argument("--boxes", metavar="BOXES.json", type=Path)
+    parser.add_argument("--flip", action="store_true", help="look at the mirrored crop too")
+    parser.add_argument("--scales", metavar="S,S", help="scales of the crop to average, where the system has that")
+    parser.add_argument("--nms", type=float, default=0.9, help="OKS from which two are one (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.2, help="smallest joint score drawn (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+
+
+def scales_of(text, system):
+    """Options of ``system.poses``."""
+    if text is None:
+        return {}
+    try:
+        scales = tuple(float(s) for s in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < s < 100 for s in scales):
+        raise InputError(f"--scales must be positive numbers with commas between, got {text}")
+    if "scales" not in inspect.signature(system.poses).parameters:
+        raise InputError(f"--scales: {type(system).__name__} has no test at several scales")
+    return {"scales": scales}
+
+
+def scored_boxes(path, entries):
+    """Boxes (N, 4), scores (N,), rotations (N,)."""
+    import torch
+
+    boxes, rotations = parse_boxes(path, entries)
+    if isinstance(entries, dict):
+        entries = entries["boxes"]
+    try:
+        scores = torch.tensor([float(e.get("score", 1.0)) if isinstance(e, dict) else 1.0 for e in entries])
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: a score must be a number") from None
+    return boxes, scores, rotations
+
+
+def boxes_by_picture(path, pictures):
+    """``{picture: (boxes (N, 4), scores (N,), rotations (N,))}``."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise InputError(f"{path}: expected json") from None
+    named = isinstance(content, dict) and "boxes" not in content
+    if not named and len(pictures) > 1:
+        raise InputError(f"{path}: expected an object with a list for each of the {len(pictures)} pictures")
+    lists = content if named else {pictures[0].name: content}
+    found = {}
+    for picture in pictures:
+        if picture.name not in lists:
+            raise InputError(f"{path}: no boxes for {picture.name}, it has {', '.join(lists)[:80] or 'none'}")
+        found[picture] = scored_boxes(path, lists[picture.name])
+    return found
+
+
+def check_written(pictures, out):
+    """No result may replace another one, or a picture of the user's."""
+    if len({p.stem for p in pictures}) < len(pictures):
+        raise InputError("PICTURE: two have the same name, and would be written to the same file")
+    for path in pictures:
+        drawn = out / f"{path.stem}.png"
+        if path.exists() and drawn.exists() and path.samefile(drawn):
+            raise InputError(f"--out {out}: {path} would be overwritten, expected another folder")
+
+
+def write_people(picture, name, found, skeleton, path, threshold):
+    """Draws ``path.png`` and writes ``path.json`` of what :func:`find_people` found."""
+    from pypose_ops import viz
+
+    people = [
+        {
+            "box": int(box),
+            "score": score,
+            "keypoints": [None if x != x else [x, y] for x, y in joints],
+            "scores": each,
+        }
+        for joints, each, score, box in zip(*(t.tolist() for t in found), strict=True)
+    ]
+    drawn = viz.draw_pose(picture, found[0], found[1], skeleton, threshold=threshold)
+    write_picture(drawn, path.with_name(f"{path.name}.png"))
+    text = json.dumps({"picture": name, "joints": skeleton.joints, "people": people}, indent=1)
+    path = path.with_name(f"{path.name}.json")
+    try:
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def run(args):
+    import torch
+
+    if not 0 < args.nms <= 1:
+        raise InputError(f"--nms must be from 0 to 1, got {args.nms}")
+    device = device_of(args.device)
+    system, info = load_weights(args.weights) if args.weights else load_packaged()
+    system.to(device)
+    skeleton, options = SKELETONS[info["skeleton"]], scales_of(args.scales, system)
+    boxes = boxes_by_picture(args.boxes, args.pictures) if args.boxes else {}
+    check_written(args.pictures, args.out)
+    for path in args.pictures:
+        picture = read_picture(path, upright=True)
+        whole = torch.tensor([[-0.5, -0.5, picture.width - 0.5, picture.height - 0.5]]), torch.ones(1), torch.zeros(1)
+        found = find_people(
+            system, skeleton, picture, *boxes.get(path, whole),
+            padding=1.25 if args.boxes else 1.0, nms=args.nms, flip=args.flip, **options,
+        )  # fmt: skip
+        write_people(picture, path.name, found, skeleton, args.out / path.stem, args.threshold)
+        count = len(found[0])
+        print(f"{path}: {count} {'person' if count == 1 else 'people'}, wrote {args.out / path.stem}.png and .json")

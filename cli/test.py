@@ -1,0 +1,82 @@
+"""Score weights on a data set: PCK@0.2 per joint group, PCP, joints to be seen and occluded.
+
+Whole pictures (LSP) are looked at as they are, other people in their boxes enlarged by 1.25; upright.
+"""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pypose_ops.datasets import SPLITS, joined, open_dataset
+from pypose_ops.errors import InputError
+from pypose_ops.models.weights.files import load_packaged, load_weights
+from pypose_ops.skeletons import SKELETONS
+
+
+def add_arguments(parser):
+    parser.add_argument("--weights", metavar="FILE", type=Path, help="default: those that come with the package")
+    parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True, help="as in train")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
+    parser.add_argument("--per-stage", action="store_true", help="a row for every stage of the system")
+    parser.add_argument("--flip", action="store_true", help="look at the mirrored crop too")
+    parser.add_argument("--batch", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write everything, and the curve of PCK")
+
+
+def device_of(name):
+    """A torch device that is there."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"--device must be cpu or a GPU of this machine, such as cuda, got {name}") from None
+    return device
+
+
+def print_scores(console, title, stages):
+    """A table with a row for each of ``[(name, numbers by column)]``."""
+    table = Table(title=title)
+    table.add_column("stage")
+    columns = list(stages[0][1])
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in stages:
+        table.add_row(name, *("-" if values[c] is None else f"{values[c]:.1f}" for c in columns))
+    console.print(table)
+
+
+def run(args):
+    from pypose_ops.models.training.loading import People
+    from pypose_ops.models.training.scores import evaluate
+
+    if args.batch < 1:
+        raise InputError(f"--batch must be positive, got {args.batch}")
+    device = device_of(args.device)
+    system, info = load_weights(args.weights) if args.weights else load_packaged()
+    skeleton = SKELETONS[info["skeleton"]]
+    people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data])
+    result = evaluate(system, skeleton, People(people, memory=0), batch=args.batch, device=device, flip=args.flip)
+    if not result["stages"]:
+        raise InputError(f"{people.name}: none of its pictures could be read, the first is {result['left_out'][0]}")
+    stages = list(enumerate(result["stages"], 1))
+    stages = [(str(n), stage) for n, stage in (stages if args.per_stage else stages[-1:])]
+    console = Console()
+    titles = {"pck": "PCK@0.2, %", "pcp_strict": "PCP@0.5 strict, %", "pcp_relaxed": "PCP@0.5 relaxed, %"}
+    for key, title in titles.items():
+        if key in stages[0][1]:
+            print_scores(console, title, [(n, stage[key]) for n, stage in stages])
+    kinds = [(n, {"seen": stage["pck_seen"], "occluded": stage["pck_occluded"]}) for n, stage in stages]
+    print_scores(console, "PCK@0.2 by visibility, %", kinds)
+    left_out = f"; {len(result['left_out'])} pictures could not be read" if result["left_out"] else ""
+    console.print(f"{info['system']} {info['preset']}, {result['people']} people{left_out}", highlight=False)
+    if args.json:
+        try:
+            args.json.write_text(json.dumps(info | {"data": args.data, "split": args.split} | result, indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"{args.json}: cannot be written ({error.strerror})") from None
+        print(f"wrote {args.json}")

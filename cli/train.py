@@ -1,0 +1,271 @@
+"""Train a system on people's pictures; weights, logs and checkpoints go to a folder.
+
+--data FORMAT:PATH, once or more:
+  lsp:PATH, lspet:PATH          a folder or the official zip archive
+  mpii:FILE                     the release's .mat, or a json of MSRA (MMPose) or of CPM (the hourglass)
+  coco:FILE, aic:FILE           json annotations; AI Challenger's own or in COCO's form
+Pictures are looked for beside FILE and in images/; elsewhere: coco:FILE,images=FOLDER.
+
+Of the first data set 200 pictures (at most a fifth) are held out; the epoch with the best PCK@0.2 on them is kept. DIR
+gets weights.safetensors, held_out.json, run.json, logs/, tensorboard/ and checkpoints/. With --resume a run that was
+cut off goes on with the losses that it would have had.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from pypose_ops.datasets import PictureError, hold_out, joined, open_dataset
+from pypose_ops.errors import InputError
+from pypose_ops.models import SYSTEMS, build, system_class
+from pypose_ops.models.training.crops import Augmentation
+from pypose_ops.models.training.recipe import Recipe, read_recipe
+from pypose_ops.models.weights.files import load_tensors, load_weights, save_weights
+from pypose_ops.skeletons import SKELETONS
+
+# Attributes of Recipe that have an option of that name.
+RECIPE = {
+    "epochs": "of all phases together",
+    "batch": "people in a step on each device",
+    "lr": "highest learning rate",
+    "weight_decay": "of AdamW",
+    "clip": "largest norm of the gradient, 0 for no limit",
+    "precision": "32-true, bf16-mixed or 16-mixed",
+    "ema": "decay of an average of the weights, 0 for no average",
+    "patience": "stop after so many epochs without a better PCK, 0 for never",
+    "seed": "of everything that is random",
+}
+
+
+def add_arguments(parser):
+    parser.add_argument("system", metavar="SYSTEM", help=f"one of {', '.join(SYSTEMS)}")
+    parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--preset", default="compact", help="of the system: paper or compact (default: %(default)s)")
+    parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="an argument of the system")
+    parser.add_argument("--skeleton", choices=SKELETONS, help="the joints; default: those of the first data set")
+    parser.add_argument("--recipe", action="store_true", help="of the system's recipe, what no option here says")
+    for name, text in RECIPE.items():
+        default = getattr(Recipe, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=f"{text} (default: {default})")
+    parser.add_argument("--phase-epochs", metavar="N,N", help="epochs of each phase, in place of equal shares")
+    parser.add_argument("--held-out", type=int, default=200, help="pictures for validation (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    parser.add_argument("--weights", metavar="FILE", type=Path, help="start from these weights of the same system")
+    for option in dataclasses.fields(Augmentation):
+        name = option.name.replace("_", "-")
+        parser.add_argument(f"--augment-{name}", type=float, help=f"default: {option.default}")
+    parser.add_argument("--workers", type=int, help="processes that decode; default: 0 if all pictures fit in memory")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    parser.add_argument("--devices", type=int, default=1, help="on each machine (default: %(default)s)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
+    parser.add_argument("--profile", action="store_true", help="write where the time goes to DIR")
+    parser.add_argument("--progress", action="store_true", help="a progress bar, also where there is no terminal")
+
+
+def is_first():
+    """Is this the first of several processes?"""
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def say(*text, **options):
+    """Prints, in the first process."""
+    if is_first():
+        print(*text, **options)
+
+
+def recipe_of(args):
+    """The Recipe that the options say, and what the recipe file says of the system's arguments."""
+    said = read_recipe(args.system, args.preset) if args.recipe else {}
+    options, augmentation = said.pop("options", {}), said.pop("augmentation", {})
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    said |= {name: given[name] for name in RECIPE if name in given}
+    names = [field.name for field in dataclasses.fields(Augmentation)]
+    augmentation |= {name: given[f"augment_{name}"] for name in names if f"augment_{name}" in given}
+    if args.epochs is not None:
+        said.pop("phase_epochs", None)
+    if args.phase_epochs:
+        try:
+            said["phase_epochs"] = [int(n) for n in args.phase_epochs.split(",")]
+        except ValueError:
+            raise InputError(f"--phase-epochs must be numbers with commas between, got {args.phase_epochs}") from None
+    said["phase_epochs"] = tuple(said.get("phase_epochs", ()))
+    recipe = Recipe(**said, augmentation=Augmentation(**augmentation))
+    check_recipe(recipe, args)
+    return recipe, options
+
+
+def check_recipe(recipe, args):
+    """Refuses what cannot be trained with."""
+    values = vars(args) | {name: getattr(recipe, name) for name in RECIPE}
+    values |= {f"augment_{name}": value for name, value in dataclasses.asdict(recipe.augmentation).items()}
+    for name in ("epochs", "batch", "lr", "devices", "nodes"):
+        if not values[name] > 0:
+            raise InputError(f"--{name} must be positive, got {values[name]}")
+    not_negative = ("weight_decay", "clip", "patience", "held_out", "seed")
+    for name, value in values.items():
+        if (name in not_negative or name.startswith("augment_")) and value < 0:
+            raise InputError(f"--{name.replace('_', '-')} must not be negative, got {value}")
+    if not 0 <= recipe.ema < 1:
+        raise InputError(f"--ema must be from 0 to 1, got {recipe.ema}")
+    if recipe.precision not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise InputError(f"--precision must be 32-true, bf16-mixed or 16-mixed, got {recipe.precision}")
+
+
+def system_of(args, skeleton, options):
+    """The module, and what its weight files say about it. ``options``: of the recipe."""
+    # AI Challenger has as many joints as LSP: what depends on their names follows from the skeleton.
+    options = system_class(args.system).options_of(skeleton) | options
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            raise InputError(f"--set must be OPTION=VALUE with a json value, got {text}") from None
+    info = {"system": args.system, "preset": args.preset, "skeleton": skeleton.name, "options": options}
+    try:
+        return build(args.system, len(skeleton), args.preset, **options), info
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from None
+
+
+def start_run(args, recipe, info):
+    """Writes run.json; or, to resume, sees that it is the same run. The first rank only."""
+    path = args.out / "run.json"
+    run = {**info, "data": args.data, "held_out": args.held_out, "world": args.devices * args.nodes}
+    run = json.loads(json.dumps(run | {"recipe": dataclasses.asdict(recipe)}))
+    if path.exists() and not args.resume:
+        raise InputError(f"{args.out}: holds a run already; --resume goes on with it, or give another --out")
+    if not path.exists() and args.resume:
+        raise InputError(f"{args.out}: nothing to resume, expected a run.json in it")
+    if args.resume:
+        try:
+            before = json.loads(path.read_text())
+            different = [k for k in run if before.get(k) != run[k]]
+        except (OSError, ValueError, AttributeError):
+            raise InputError(f"{path}: expected the json that train wrote") from None
+        if different:
+            k = different[0]
+            raise InputError(f"{path}: the run has {k} {json.dumps(before.get(k))}, not {json.dumps(run[k])}")
+        return
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def open_data(args, recipe):
+    """Training and held-out people."""
+    skeleton = SKELETONS[args.skeleton] if args.skeleton else None
+    datasets = []
+    for spec in args.data:
+        datasets.append(open_dataset(spec, "train", skeleton))
+        skeleton = datasets[0].skeleton
+        notes = {"without labelled joints, left out": datasets[-1].skipped}
+        notes["labels far out of their pictures, not counted"] = datasets[-1].dropped_joints
+        say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
+    first, held_out = hold_out(datasets[0], args.held_out, recipe.seed)
+    return joined([first, *datasets[1:]]), held_out
+
+
+def weights_of_phase(out, number, phases):
+    """Where the weights after a phase are."""
+    return out / (
+        "weights.safetensors" if number == len(phases) - 1 else f"phase-{number}-{phases[number]}.safetensors"
+    )
+
+
+def check_checkpoint(path):
+    """Sees that Lightning will be able to read a checkpoint."""
+    import torch
+
+    try:
+        if "state_dict" not in torch.load(path, map_location="cpu", weights_only=True):
+            raise KeyError("state_dict")
+    except Exception as error:  # zip, pickle and torch raise many kinds
+        raise InputError(f"{path}: expected a checkpoint of train; damaged ({type(error).__name__})") from None
+    return path
+
+
+def run(args):
+    if args.system not in SYSTEMS:
+        raise InputError(f"SYSTEM must be one of {', '.join(SYSTEMS)}, got {args.system}")
+    recipe, options = recipe_of(args)
+    try:
+        from pypose_ops.models.training.training import pl
+    except ModuleNotFoundError as error:
+        raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
+    train, held_out = open_data(args, recipe)
+
+    pl.seed_everything(recipe.seed, verbose=False)
+    system, info = system_of(args, train.skeleton, options)
+    if recipe.phase_epochs and len(recipe.phase_epochs) != len(system.phases):
+        raise InputError(f"--phase-epochs must be {len(system.phases)} numbers, for {', '.join(system.phases)}")
+    if not recipe.phase_epochs and recipe.epochs < len(system.phases):
+        wanted = f"{len(system.phases)} or more, one for each of {', '.join(system.phases)}"
+        raise InputError(f"--epochs must be {wanted}; got {recipe.epochs}")
+    if is_first():
+        start_run(args, recipe, info)
+    first = 0
+    if args.resume:
+        finished = [k for k in range(len(system.phases)) if weights_of_phase(args.out, k, system.phases).exists()]
+        first = finished[-1] + 1 if finished else 0
+    if first == len(system.phases):
+        raise InputError(f"{args.out}: the run has ended, there is nothing to resume")
+    start = weights_of_phase(args.out, first - 1, system.phases) if first else args.weights
+    if start:
+        load_tensors(start, system, load_weights(start, args.system)[0].state_dict())
+    from pypose_ops.models.training.loading import People
+
+    people, validation = People(train), People(held_out) if len(held_out) else None
+    if people.complete and all(isinstance(p, PictureError) for p in people.cache.values()):
+        raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
+    parameters = sum(p.numel() for p in system.parameters())
+    say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
+    begun = time.monotonic(), time.process_time()
+    bad = train_phases(args, recipe, system, info, first, train.skeleton, people, validation)
+    if is_first():
+        finish(args, recipe, system, train.skeleton, validation, bad)
+        spent = (now - then for now, then in zip((time.monotonic(), time.process_time()), begun, strict=True))
+        minutes = "{:.1f} minutes, {:.1f} of CPU time".format(*(seconds / 60 for seconds in spent))
+        print(f"wrote {args.out / 'weights.safetensors'} after {minutes}")
+
+
+def train_phases(args, recipe, system, info, first, skeleton, people, validation):
+    """Trains the phases from number ``first`` on; returns the pictures that could not be read."""
+    from pypose_ops.models.training.training import folder_of, train_phase
+
+    bad = set()
+    for number in range(first, len(system.phases)):
+        last = folder_of(args.out, number, system.phases[number]) / "last.ckpt"
+        bad |= train_phase(
+            system, skeleton, recipe, number, people, validation, args.out,
+            checkpoint=check_checkpoint(last) if args.resume and number == first and last.exists() else None,
+            workers=args.workers, device=args.device, devices=args.devices, nodes=args.nodes,
+            profile=args.profile, progress=args.progress or sys.stdout.isatty(),
+        )  # fmt: skip
+        if is_first():
+            save_weights(weights_of_phase(args.out, number, system.phases), system, info)
+    return bad
+
+
+def finish(args, recipe, system, skeleton, validation, bad):
+    """Scores the held-out people, and says what was left out."""
+    from pypose_ops.models.training.scores import evaluate
+
+    if bad:
+        names = ", ".join(sorted(bad)[:3]) + (", ..." if len(bad) > 3 else "")
+        print(f"{len(bad)} pictures could not be read, and were left out: {names}")
+    if validation is not None:
+        device = next(system.parameters()).device
+        result = evaluate(system, skeleton, validation, batch=recipe.batch, device=device)
+        (args.out / "held_out.json").write_text(json.dumps(result, indent=1) + "\n")
+        if result["stages"]:
+            print(f"held-out people: PCK@0.2 {result['stages'][-1]['pck']['mean']}")

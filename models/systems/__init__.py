@@ -1,0 +1,1 @@
+"""The systems, one module each, and what they share."""

@@ -1,0 +1,308 @@
+"""A part detector and a Markov random field over its heatmaps (Tompson, Jain, LeCun and Bregler, NIPS 2014)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pypose_ops import gaussian_heatmaps
+
+from ..modules.cascade import Cascade
+from ..modules.joint_graphs import full_edges
+from ..modules.layers import ConvBlock
+from ..modules.spatial_model import SpatialModel
+from .heatmap_system import HeatmapSystem
+
+
+class CnnMrf(HeatmapSystem):
+    """A multi-resolution part detector, then one round of messages between the joints' heatmaps.
+
+    Tompson, Jain, LeCun, Bregler, "Joint Training of a Convolutional Network and a Graphical Model for Human Pose
+    Estimation", NIPS 2014 (arXiv 1406.2984): figures 2 and 3 (detector), equation 2 and section 3.2 (spatial model).
+    Faithful: banks of 5x5, 5x5, 5x5 and 9x9 convolutions with two pools, on the picture and on its half, with receptive
+    fields of 64 and 128 pixels, whose outputs are added; two 1x1 convolutions; maps of a quarter of the size, 90 x 60
+    for 360 x 240; a fully connected graph, priors that hold every displacement in the map and start at the histograms
+    of the training set, SoftPlus and floor; the torso as a source of messages that is not an output; training in three
+    phases: detector, spatial model on the heatmaps of the fixed detector, both.
+
+    Our choices: a 9x9 convolution in each bank, summed before the ReLU, which is one over the features of all banks
+    side by side; zero padding where the paper's shrinks the map; the channels of the first two convolutions; the width
+    of the targets; local contrast normalisation over a square window; the spatial model's evidence and trained weight
+    (see :class:`SpatialModel`), which is normalised over the pixels to become heatmaps; in the second phase pictures
+    are augmented instead of stored heatmaps.
+
+    The torso is in the middle of the crop, as a crop around a person has it, unless ``torso_joints`` are given: then it
+    is the mean of these joints in training, and in tests what ``torso`` says, as in the paper.
+
+    Args:
+        num_joints (int): K.
+        input_size (tuple[int, int]): ``(height, width)``, multiples of ``4 * 2 ** (banks - 1)``; the priors' size
+            follows from it, so pictures must have it.
+        banks (int): resolutions: the picture, its half, ...; 2 in the paper, 3 in Tompson et al. (CVPR 2015).
+        channels (tuple[int, ...]): of the three convolutions of a bank.
+        wide (tuple[int, int]): of the 9x9 and the first 1x1 convolution.
+        norm (bool): batch normalisation before each ReLU; the paper has none.
+        contrast (int or None): window of the local contrast normalisation, odd.
+        dropout (float): whole maps dropped before the 1x1 convolutions (SpatialDropout of Tompson et al., CVPR 2015).
+        sigma (float): of the targets, in heatmap pixels.
+        torso (bool): with the torso channel.
+        torso_joints (tuple[int, ...]): see above.
+        torso_sigma (float): of the torso's map, in heatmap pixels.
+        everybody (bool): the detector is trained to find all the people of a picture, so that it is the spatial model
+            that chooses.
+        weights (tuple[float, float]): of the losses of detector and spatial model, which are of very different sizes
+            with ``"cross_entropy"``.
+        spatial_loss (str): ``"mse"`` as in the paper, of maps with a peak of 1; or ``"cross_entropy"`` over the pixels.
+        spatial (dict): arguments of :class:`SpatialModel`: ``bias``, ``floor``, ``beta``, ``weight``, ``method``.
+
+    ``forward(images (B, 3, H, W), torso=None)``, torso ``(B, 2)`` picture pixels, gives the detector's heatmaps and the
+    spatial model's log-energies, ``(B, K, H / 4, W / 4)`` each. Scores of poses are the heatmaps' peaks, then the
+    posterior probabilities of the pixels.
+    """
+
+    phases = ("detector", "spatial", "joint")
+    presets = {
+        "paper": {},
+        "compact": {
+            "input_size": (96, 96),
+            "channels": (16, 24, 32),
+            "wide": (48, 64),
+            "norm": True,
+            "contrast": None,
+            "sigma": 1.0,
+            "spatial_loss": "cross_entropy",
+            "weights": (100.0, 1.0),
+        },
+    }
+
+    def __init__(
+        self,
+        num_joints,
+        *,
+        input_size=(240, 360),
+        banks=2,
+        channels=(128, 128, 128),
+        wide=(512, 256),
+        norm=False,
+        contrast=9,
+        dropout=0.0,
+        sigma=1.5,
+        torso=True,
+        torso_joints=(),
+        torso_sigma=1.5,
+        everybody=False,
+        weights=(1.0, 1.0),
+        spatial_loss="mse",
+        spatial=None,
+    ):
+        super().__init__(num_joints, input_size)
+        unit = 4 * 2 ** (banks - 1)
+        if any(side % unit for side in self.input_size):
+            raise ValueError(
+                f"CnnMrf: input_size must be multiples of {unit} with {banks} banks, got {self.input_size}"
+            )
+        if spatial_loss not in ("mse", "cross_entropy"):
+            raise ValueError(f"CnnMrf: spatial_loss must be one of mse, cross_entropy, got {spatial_loss!r}")
+        self.sigma, self.everybody, self.spatial_loss, self.weights = sigma, everybody, spatial_loss, tuple(weights)
+        self.torso, self.torso_joints, self.torso_sigma = torso, tuple(torso_joints), torso_sigma
+        self.map_size = tuple(side // 4 for side in self.input_size)
+        self.edges = full_edges(num_joints, [num_joints] if torso else [])
+        self.spatial_options = spatial or {}
+        priors = [2 * side - 1 for side in self.map_size]
+        uniform = torch.full((len(self.edges), *priors), 1.0 / (priors[0] * priors[1]))
+        self.cascade = Cascade(
+            MultiResolution(banks, (*channels, wide[0]), norm=norm, contrast=contrast),
+            DetectorHead(wide, num_joints, norm=norm, dropout=dropout),
+            SpatialStage(SpatialModel(uniform, self.edges, num_joints, **self.spatial_options)),
+        )
+
+    @property
+    def spatial(self):
+        """The :class:`SpatialModel`."""
+        return self.cascade.refine[0].model
+
+    def forward(self, images, torso=None):
+        if tuple(images.shape[-2:]) != self.input_size:
+            raise ValueError(f"CnnMrf: images must be {self.input_size}, as the priors, got {tuple(images.shape[-2:])}")
+        return self.cascade(images, self.torso_maps(images, torso))
+
+    def heatmaps(self, images, torso=None):
+        found, energies = self(images, torso)
+        return [found, energies.flatten(2).softmax(-1).view_as(energies)]
+
+    def torso_maps(self, images, torso=None):
+        """``(B, 1, h, w)`` of positions ``(B, 2)`` in picture pixels, NaN or None in the middle; None without torso."""
+        if not self.torso:
+            return None
+        height, width = images.shape[-2:]
+        middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=images.device).expand(len(images), 2)
+        torso = middle if torso is None else torch.where(torso.isfinite().all(-1, keepdim=True), torso, middle)
+        at = self.at(images).to_heatmap(torso[:, None])
+        return gaussian_heatmaps(at, self.torso_sigma, self.map_size, dtype=images.dtype)
+
+    def torso_of(self, keypoints, visible):
+        """``(B, 2)`` means of the labelled ``torso_joints``, NaN where there is none; None without such joints."""
+        if not self.torso_joints:
+            return None
+        joints = list(self.torso_joints)
+        known = visible[:, joints, None]
+        return torch.where(known, keypoints[:, joints], 0.0).sum(1) / known.sum(1)
+
+    def at(self, images):
+        """The codec between pictures and maps."""
+        return self.codec(images, images.new_empty(0, 0, *self.map_size))
+
+    def begin_phase(self, phase, batches):
+        """What is trained; before ``"spatial"`` the priors are measured on the joints of ``batches``."""
+        if phase not in self.phases:
+            raise ValueError(f"CnnMrf: phase must be one of {', '.join(self.phases)}, got {phase!r}")
+        self.requires_grad_(False)
+        for part in self._trained(phase):
+            part.requires_grad_(True)
+        self.frozen = phase == "spatial"
+        if phase == "spatial":
+            self.measure_priors(batches)
+
+    def _trained(self, phase):
+        detector = [self.cascade.features, self.cascade.first]
+        return {"detector": detector, "spatial": [self.spatial], "joint": [self]}[phase]
+
+    frozen = False
+
+    def train(self, mode=True):
+        """As in ``nn.Module``; a detector that is not trained also keeps its running statistics."""
+        super().train(mode)
+        if self.frozen:
+            self.cascade.features.eval()
+            self.cascade.first.eval()
+        return self
+
+    @torch.no_grad()
+    def measure_priors(self, batches):
+        """Starts the priors at the displacements between the labelled joints of ``batches``, smoothed."""
+        poses, known = [], []
+        for batch in batches:
+            keypoints, visible = batch.keypoints, batch.visible
+            if self.torso:
+                height, width = self.input_size
+                middle = keypoints.new_tensor([(width - 1) / 2, (height - 1) / 2]).expand(len(keypoints), 2)
+                torso = self.torso_of(keypoints, visible)
+                torso = middle if torso is None else torso.where(torso.isfinite(), middle)
+                keypoints = torch.cat((keypoints, torso[:, None]), 1)
+                visible = torch.cat((visible, visible.any(1, keepdim=True)), 1)
+            poses.append(self.at(batch.images).to_heatmap(keypoints).float().cpu())
+            known.append(visible.cpu())
+        if not poses:
+            return
+        fresh = SpatialModel.from_displacements(
+            torch.cat(poses), torch.cat(known), self.edges, self.map_size, self.num_joints, **self.spatial_options
+        )
+        self.spatial.load_state_dict(fresh.state_dict())
+
+    def losses(self, batch, phase=None):
+        phase = self.phases[-1] if phase is None else phase
+        codec, found = self.at(batch.images), {}
+        torso = self.torso_of(batch.keypoints, batch.visible)
+        features = self.cascade.features
+        with torch.set_grad_enabled(torch.is_grad_enabled() and phase != "spatial"):
+            seen = features(batch.images, self.torso_maps(batch.images, torso))
+            maps = self.cascade.first(seen)
+        if phase != "spatial":
+            found["detector"] = self.weights[0] * self._detector_loss(codec, maps, batch)
+        if phase != "detector":
+            energies = self.cascade.refine[0](maps, seen)
+            found["spatial"] = self.weights[1] * self._spatial_loss(codec, energies, batch)
+        return found
+
+    def _detector_loss(self, codec, maps, batch):
+        people, visible = batch.keypoints, batch.visible
+        if self.everybody and batch.others is not None:
+            people = torch.cat((people[:, None], batch.others), 1)
+            visible = torch.cat((visible[:, None], batch.others.isfinite().all(-1)), 1)
+            return codec.loss(maps, people, visible, weight=batch.visible.to(maps.dtype))
+        return codec.loss(maps, people, visible)
+
+    def _spatial_loss(self, codec, energies, batch):
+        if self.spatial_loss == "mse":
+            peaks = energies - energies.amax((-2, -1), keepdim=True)
+            return codec.loss(peaks.exp(), batch.keypoints, batch.visible)
+        target, weight = codec.encode(batch.keypoints, batch.visible)
+        target = target.flatten(2) / target.sum((-2, -1)).clamp(min=1e-6)[..., None]
+        each = -(target * energies.flatten(2).log_softmax(-1)).sum(-1)
+        return (each * weight).sum() / weight.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def poses(self, images, *, flip_pairs=None, torso=None, **options):
+        """As :meth:`HeatmapSystem.poses`; ``torso``: ``(B, 2)`` where the person's torso is, if that is known."""
+        if torso is None:
+            return super().poses(images, flip_pairs=flip_pairs, **options)
+        stages, mirrored = self.heatmaps(images, torso), [{}, {}]
+        if flip_pairs is not None:
+            there = torch.stack((images.shape[-1] - 1 - torso[:, 0], torso[:, 1]), -1)
+            other = self.heatmaps(images.flip(-1), there)
+            mirrored = [{"flipped": maps, "flip_pairs": flip_pairs} for maps in other]
+        return [self.decode(images, maps, **flip) for maps, flip in zip(stages, mirrored, strict=True)]
+
+
+class MultiResolution(nn.Module):
+    """Banks of convolutions on the picture, its half, ...; what they give, enlarged to the first one's size, is added.
+
+    ``(B, 3, H, W)`` and what else a stage needs (the torso's maps) -> ``(B, C, H / 4, W / 4)`` and the same.
+    """
+
+    def __init__(self, banks, channels, *, norm, contrast):
+        super().__init__()
+        first, second, third, last = channels
+        self.contrast = contrast
+        self.banks = nn.ModuleList(
+            nn.Sequential(
+                ConvBlock(3, first, 5, norm=norm),
+                nn.MaxPool2d(2),
+                ConvBlock(first, second, 5, norm=norm),
+                nn.MaxPool2d(2),
+                ConvBlock(second, third, 5, norm=norm),
+                nn.Conv2d(third, last, 9, padding=4, bias=not (norm or n)),  # one bias for the sum
+            )
+            for n in range(banks)
+        )
+        self.after = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if norm else nn.ReLU()
+
+    def forward(self, images, torso=None):
+        total = None
+        for n, bank in enumerate(self.banks):
+            images = F.avg_pool2d(images, 2) if n else images
+            maps = bank(images if self.contrast is None else local_contrast(images, self.contrast))
+            total = maps if total is None else total + F.interpolate(maps, scale_factor=float(2**n))
+        return self.after(total), torso
+
+
+class DetectorHead(nn.Sequential):
+    """Two 1x1 convolutions: the maps of :class:`MultiResolution` -> heatmaps ``(B, K, h, w)``."""
+
+    def __init__(self, wide, num_joints, *, norm, dropout):
+        first, second = wide
+        super().__init__(
+            nn.Dropout2d(dropout), ConvBlock(first, second, 1, norm=norm), nn.Conv2d(second, num_joints, 1)
+        )
+
+    def forward(self, seen):
+        return super().forward(seen[0])
+
+
+class SpatialStage(nn.Module):
+    """Heatmaps, and the torso's as one more source of messages, -> log-energies."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, heatmaps, seen):
+        torso = seen[1]
+        return self.model(heatmaps if torso is None else torch.cat((heatmaps, torso.to(heatmaps.dtype)), 1))
+
+
+def local_contrast(images, window):
+    """Minus the mean of a square window over all channels, divided by its deviation or the picture's mean deviation."""
+    options = {"stride": 1, "padding": window // 2, "count_include_pad": False}
+    centred = images - F.avg_pool2d(images.mean(1, keepdim=True), window, **options)
+    deviation = F.avg_pool2d(centred.square().mean(1, keepdim=True), window, **options).sqrt()
+    return centred / deviation.maximum(deviation.mean((-2, -1), keepdim=True)).clamp(min=1e-4)

@@ -1,0 +1,245 @@
+"""Convolutional pose machines (Wei, Ramakrishna, Kanade and Sheikh, CVPR 2016)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pypose_ops import gaussian_heatmaps
+from pypose_ops.codecs import CPMHeatmap
+
+from ..modules.backbones import VGG
+from ..modules.cascade import Cascade
+from ..modules.layers import ConvBlock, HeatmapHead
+from .heatmap_system import HeatmapSystem
+
+
+class ConvolutionalPoseMachine(HeatmapSystem):
+    """Convolutional pose machines.
+
+    Wei, Ramakrishna, Kanade, Sheikh, "Convolutional Pose Machines", CVPR 2016 (arXiv 1602.00134), figure 2 and the
+    released prototxt. As there: one net per stage on the maps of the last one, features of the picture that the later
+    stages share, a map of where the person in question is (a Gaussian of 21 pixels in the middle of the crop, 9x9
+    means), a background map, Gaussians of 7 input pixels on the grid ``x = 8 g + 3.5``, people summed and clipped,
+    stage 1 trained on all people and the later ones on the person in the middle, a loss per stage. ``variant="vgg"`` is
+    the one that begins with VGG-19 up to conv4_2. 14 joints: 31,219,866 parameters; VGG 29,852,058.
+
+    Receptive fields of the first stages: 160, 400 and 640 pixels with ``pool=2`` as in the figure, 167, 407 and 647
+    with the released 3x3 pools. Our choices: errors are means, where the paper sums (a constant factor for one size);
+    maps of joints without a label count 0; the peak is refined by UDP's DARK; pixels are normalised as everywhere here.
+
+    Args:
+        num_joints (int): K; there are K + 1 maps, the last for the background.
+        stages (int): at least 1.
+        variant (str): ``"original"`` or ``"vgg"``.
+        pool (int): 2 or 3, of ``"original"``.
+        widths (tuple[int, int, int]): of the three convolutions before the pools, of ``"original"``.
+        hidden (int): channels of the two layers before the first maps.
+        stage_width (int): channels of the later stages.
+        kernel_size (int): of the first convolutions and of the last with more than one pixel, of ``"original"``.
+        stage_kernel_size (int or None): of the later stages; None: 11, of ``"vgg"`` 7.
+        dropout (float): before the last two layers of stage 1, of ``"original"``.
+        norm (bool): batch normalisation after each hidden convolution; the paper has none.
+        sigma (float): of the targets, in heatmap pixels.
+        center_sigma (float): of the centre map, in input pixels.
+        input_size (tuple[int, int]): ``(height, width)``, multiples of 8.
+
+    ``forward(images (B, 3, H, W), centers=None)`` gives ``(B, K + 1, H / 8, W / 8)`` per stage; ``centers`` ``(B, 2)``
+    say where the person is, if not in the middle.
+    """
+
+    refine = "dark_udp"  # DARK leaves peaks within two cells, 16 pixels, of the border where they are
+    presets = {
+        "paper": {},
+        "vgg": {"variant": "vgg"},
+        "compact": {
+            "stages": 3,
+            "widths": (16, 32, 48),
+            "hidden": 64,
+            "stage_width": 64,
+            "kernel_size": 5,
+            "stage_kernel_size": 7,
+            "dropout": 0.0,
+            "norm": True,
+            "center_sigma": 7.5,
+            "input_size": (128, 128),
+        },
+    }
+
+    def __init__(
+        self,
+        num_joints,
+        *,
+        stages=6,
+        variant="original",
+        pool=3,
+        widths=(128, 128, 128),
+        hidden=512,
+        stage_width=128,
+        kernel_size=9,
+        stage_kernel_size=None,
+        dropout=0.5,
+        norm=False,
+        sigma=0.875,
+        center_sigma=21.0,
+        input_size=(368, 368),
+    ):
+        super().__init__(num_joints, input_size)
+        self.sigma, self.center_sigma = sigma, center_sigma
+        maps = num_joints + 1
+        if variant == "original":
+            features = PictureFeatures(widths, kernel_size, pool, norm)
+            first = FirstStage(widths[-1], hidden, maps, kernel_size, dropout, norm)
+            shape = {"inputs": widths[-1], "reduced": 32, "convs": 3, "kernel_size": stage_kernel_size or 11}
+        elif variant == "vgg":
+            features = VggFeatures(norm)
+            first = VggFirstStage(128, hidden, maps, norm)
+            shape = {"inputs": 128, "reduced": None, "convs": 5, "kernel_size": stage_kernel_size or 7}
+        else:
+            raise ValueError(f"ConvolutionalPoseMachine: variant must be original or vgg, got {variant!r}")
+        later = [LaterStage(maps, stage_width, norm=norm, **shape) for _ in range(stages - 1)]
+        self.cascade = Cascade(features, first, *later)
+        self._initialise(norm, keep=features.vgg if variant == "vgg" else None)
+
+    def _initialise(self, norm, keep):
+        """The paper's N(0, 0.01); with batch normalisation He's. Not of a VGG, which comes with its own."""
+        kept = set() if keep is None else set(keep.modules())
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module not in kept:
+                if norm and module.bias is None:
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                else:
+                    nn.init.normal_(module.weight, std=0.01)
+                    nn.init.zeros_(module.bias)
+
+    def codec(self, images, maps):
+        return CPMHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma, self.center_sigma)
+
+    def forward(self, images, centers=None):
+        return self.cascade(images, self.center_map(images, centers))
+
+    def center_map(self, images, centers=None):
+        """Where the person is: ``(B, 1, H / 8, W / 8)``."""
+        batch, _, height, width = images.shape
+        if centers is None:
+            middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=images.device)
+            centers = middle.expand(1, 2)
+        drawn = gaussian_heatmaps(centers[:, None], self.center_sigma, (height, width))
+        # As in the prototxt: 9x9 every 8 pixels, the last window cut at the border.
+        return F.avg_pool2d(drawn, 9, 8, ceil_mode=True).to(images.dtype).expand(batch, -1, -1, -1)
+
+    def heatmaps(self, images):
+        return [maps[:, :-1] for maps in self(images)]
+
+    def losses(self, batch, phase=None):
+        stages = self(batch.images)
+        codec = self.codec(batch.images, stages[0])
+        everybody, labelled = all_people(batch)
+        losses = {"stage1": map_loss(codec, stages[0], everybody, labelled, batch.visible)}
+        if len(stages) > 1:
+            later = map_loss(codec, torch.stack(stages[1:]), batch.keypoints, batch.visible, batch.visible)
+            losses |= {f"stage{s}": loss for s, loss in enumerate(later.unbind(), 2)}
+        return losses
+
+
+def all_people(batch):
+    """The person in question and the others: keypoints ``(B, 1 + P, K, 2)``, and whether labelled ``(B, 1 + P, K)``."""
+    keypoints, labelled = batch.keypoints[:, None], batch.visible[:, None].bool()
+    if batch.others is None:
+        return keypoints, labelled
+    known = batch.others.isfinite().all(-1)
+    return torch.cat((keypoints, batch.others.to(keypoints.dtype)), 1), torch.cat((labelled, known), 1)
+
+
+def map_loss(codec, pred, keypoints, labelled, counts):
+    """Mean squared error of maps ``(..., B, K + 1, h, w)``, the last the background's, per stage.
+
+    The maps of joints that do not ``counts`` ``(B, K)`` count 0; the background's always counts.
+    """
+    joints = pred.shape[-3] - 1
+    weight = counts.to(torch.float32)
+    errors = codec.loss(pred[..., :-1, :, :], keypoints, labelled, weight=weight, reduction="none")
+    background = codec.encode(keypoints, labelled)[0][:, -1]
+    last = (pred[..., -1, :, :].to(background.dtype) - background).square().mean((-2, -1))  # (..., B)
+    return ((errors.sum(-1) + last) / (joints + 1)).mean(-1)
+
+
+def pooled_convs(widths, kernel_size, pool, norm):
+    """Convolutions, each with a pool that halves the size after it."""
+    layers, inputs = [], 3
+    for width in widths:
+        # Caffe's rule: the last window may stand over the border.
+        layers += [ConvBlock(inputs, width, kernel_size, norm=norm), nn.MaxPool2d(pool, 2, ceil_mode=True)]
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+class PictureFeatures(nn.Module):
+    """What stage 1 and what the later stages see of the picture, and the centre map."""
+
+    def __init__(self, widths, kernel_size, pool, norm):
+        super().__init__()
+        self.stem = pooled_convs(widths, kernel_size, pool, norm)
+        self.trunk = pooled_convs(widths, kernel_size, pool, norm)
+
+    def forward(self, images, center):
+        return self.stem(images), self.trunk(images), center
+
+
+class VggFeatures(nn.Module):
+    """VGG-19 up to conv4_2 and five more convolutions, for all stages, and the centre map."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.vgg = VGG(19, last="conv4_2")
+        widths = (self.vgg.out_channels, 256, 256, 256, 256, 128)
+        blocks = [ConvBlock(a, b, norm=norm) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        self.convs = nn.Sequential(*blocks)
+
+    def forward(self, images, center):
+        features = self.convs(self.vgg(images))
+        return features, features, center
+
+
+class FirstStage(nn.Module):
+    """5x5, 32; 9x9, ``hidden``; 1x1, ``hidden``; 1x1, maps."""
+
+    def __init__(self, inputs, hidden, maps, kernel_size, dropout, norm):
+        super().__init__()
+        self.convs = nn.Sequential(
+            ConvBlock(inputs, 32, 5, norm=norm),
+            ConvBlock(32, hidden, kernel_size, norm=norm),
+            nn.Dropout(dropout),
+            ConvBlock(hidden, hidden, 1, norm=norm),
+            nn.Dropout(dropout),
+        )
+        self.head = HeatmapHead(hidden, maps)
+
+    def forward(self, features):
+        return self.head(self.convs(features[0]))
+
+
+class VggFirstStage(nn.Module):
+    """1x1, ``hidden``; 1x1, maps."""
+
+    def __init__(self, inputs, hidden, maps, norm):
+        super().__init__()
+        self.head = HeatmapHead(inputs, maps, (hidden,), norm=norm)
+
+    def forward(self, features):
+        return self.head(features[0])
+
+
+class LaterStage(nn.Module):
+    """Picture features (``reduced`` by a 5x5 convolution), the last maps and the centre map -> better maps."""
+
+    def __init__(self, maps, width, *, inputs, reduced, convs, kernel_size, norm):
+        super().__init__()
+        self.reduce = nn.Identity() if reduced is None else ConvBlock(inputs, reduced, 5, norm=norm)
+        widths = ((inputs if reduced is None else reduced) + maps + 1, *(width,) * convs)
+        blocks = [ConvBlock(a, b, kernel_size, norm=norm) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        self.convs = nn.Sequential(*blocks)
+        self.head = HeatmapHead(width, maps, (width,), norm=norm)
+
+    def forward(self, maps, features):
+        _, shared, center = features
+        return self.head(self.convs(torch.cat((self.reduce(shared), maps, center), 1)))

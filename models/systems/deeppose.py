@@ -1,0 +1,363 @@
+"""DeepPose (Toshev and Szegedy, CVPR 2014): regression of joints, refined joint by joint in crops around them."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pypose_ops import Peaks, crop_patches, geometry
+
+from ..modules.backbones import backbone as make_backbone
+from ..modules.backbones import output_shape
+from ..modules.cascade import Cascade
+from ..modules.torso import torso_diameters, torso_joints, torso_option
+from .system import System
+
+
+class DeepPose(System):
+    """A cascade of regressors: a pose from the whole picture, then a displacement per joint from a crop around it.
+
+    Toshev, Szegedy, "DeepPose: Human Pose Estimation via Deep Neural Networks", CVPR 2014 (arXiv 1312.4659), figure 2
+    and section 3. Faithful: the layers of figure 2 with weights of their own in each stage, 58,396,060 parameters a
+    stage for 14 joints (biases and the output layer included; the text's "about 40 M" does not fit the table);
+    normalised poses and the squared error; boxes of ``sigma diam(y)`` around each joint of the last estimate, diam the
+    distance of opposing torso joints; stages trained one after the other; predictions of the last stage simulated by
+    one Gaussian per joint, fitted to its displacements over the training set.
+
+    Our choices: one net per stage for all joints, of whose 2 K outputs a joint's crop reads its own pair (the paper
+    does not say which); b0 is the whole crop; the mean over the labelled joints instead of their sum; displacements are
+    fitted in units of the person's diam, so that people of all sizes share them, and without outliers; people whose
+    torso is not labelled count with the median diam; a smallest diam, ``least``; random crops drawn anew in every step
+    where the paper has 40 fixed draws.
+
+    Preset ``"resnet"`` regresses by a ResNet-50, as MMPose's DeepPose does in a single stage (its checkpoints:
+    ``models.load_checkpoint``); ``"compact"`` by narrow ResNet-18s in crops of half the picture's resolution.
+
+    Args:
+        num_joints (int): K.
+        input_size (tuple[int, int]): ``(height, width)`` of the pictures. They may be larger than ``patch_size``: the
+            later stages then see more detail.
+        patch_size (tuple[int, int] or None): of what the nets see; None is ``input_size``.
+        backbone (str): of :func:`models.backbones.backbone`, with ``width``.
+        hidden (tuple[int, ...]): fully connected layers between a flattened map and the outputs; with none the map is
+            averaged (ResNet).
+        dropout (float): behind each hidden layer.
+        stages (int): S.
+        sigma (float): of the boxes, in diams; the paper has 2.0 for LSP, 1.0 for FLIC.
+        torso (tuple[int, int] or None): left shoulder and right hip; None for the orders of LSP, MPII and COCO, known
+            by their numbers of joints.
+        loss (str): ``"l2"``, or ``"smooth_l1"`` as in MMPose.
+        crops (int or None): random joints per person and step in the later stages; None is every joint once.
+        simulate_diameter (bool): the boxes' size in training varies as the last stage's diam does; the paper takes the
+            true one.
+        least (float): smallest diam, in sides of the picture.
+
+    ``forward(images (B, 3, H, W))`` gives a pose ``(B, K, 2)`` in picture pixels per stage. No gradient goes from a
+    stage into the one before. Scores are 1: there is nothing to tell good joints by.
+    """
+
+    presets = {
+        "paper": {},
+        "resnet": {"input_size": (256, 256), "backbone": "resnet50", "hidden": (), "loss": "smooth_l1"},
+        "compact": {
+            "input_size": (128, 128),
+            "patch_size": (64, 64),
+            "backbone": "resnet18",
+            "width": 0.25,
+            "hidden": (),
+            "simulate_diameter": True,
+        },
+    }
+
+    def __init__(
+        self,
+        num_joints,
+        *,
+        input_size=(220, 220),
+        patch_size=None,
+        backbone="alexnet",
+        width=1.0,
+        hidden=(4096, 4096),
+        dropout=0.6,
+        stages=3,
+        sigma=2.0,
+        torso=None,
+        loss="l2",
+        crops=None,
+        simulate_diameter=False,
+        least=0.05,
+    ):
+        super().__init__(num_joints, input_size)
+        if stages < 1:
+            raise ValueError(f"DeepPose: stages must be at least 1, got {stages}")
+        if loss not in ("l2", "smooth_l1"):
+            raise ValueError(f"DeepPose: loss must be one of l2, smooth_l1, got {loss!r}")
+        self.patch_size = tuple(patch_size or input_size)
+        self.torso = torso_joints("DeepPose", num_joints, torso)
+        self.loss, self.crops, self.simulate_diameter = loss, crops, simulate_diameter
+        self.phases = tuple(f"stage{s + 1}" for s in range(stages))
+
+        def net():
+            features = make_backbone(backbone, width=width)
+            return RegressionHead(features, self.patch_size, 2 * num_joints, hidden=hidden, dropout=dropout)
+
+        self.cascade = Cascade(
+            nn.Identity(),
+            PoseFromPicture(net(), self.patch_size),
+            *(PoseRefine(net(), self.patch_size, self.torso, sigma, least) for _ in range(stages - 1)),
+        )
+        # Of the predictions before stages 2, 3, ...: see begin_phase.
+        later = max(stages - 1, 0)
+        self.register_buffer("diameter", torch.tensor(0.25 * self.input_size[0]))
+        self.register_buffer("displacement_mean", torch.zeros(later, num_joints, 2))
+        self.register_buffer("displacement_factor", 0.1 * torch.eye(2).repeat(later, num_joints, 1, 1))
+        self.register_buffer("log_diameter", torch.zeros(later, 2))
+
+    @classmethod
+    def options_of(cls, skeleton):
+        return torso_option(skeleton)
+
+    def forward(self, images):
+        return self.cascade(images)
+
+    def net(self, phase):
+        """The stage that a phase trains."""
+        stage = self._stage(phase)
+        return self.cascade.first if stage == 0 else self.cascade.refine[stage - 1]
+
+    def _stage(self, phase):
+        if phase is not None and phase not in self.phases:
+            raise ValueError(f"DeepPose: phase must be one of {', '.join(self.phases)}, got {phase!r}")
+        return len(self.phases) - 1 if phase is None else self.phases.index(phase)
+
+    @torch.no_grad()
+    def begin_phase(self, phase, batches):
+        """Only the phase's net is trained. From stage 2 on, fits the Gaussians of the predictions so far."""
+        stage = self._stage(phase)
+        self.requires_grad_(False)
+        self.net(phase).requires_grad_(True)
+        if stage == 0:
+            return
+        training = self.training
+        self.eval()
+        cascade = Cascade(self.cascade.features, self.cascade.first, *self.cascade.refine[: stage - 1])
+        offs, guesses, trues = [], [], []
+        for batch in batches:  # one pass: there may be many pictures
+            pose = cascade(batch.images)[-1]
+            offs.append(torch.where(batch.visible[..., None], pose - batch.keypoints, float("nan")))
+            guesses.append(self.cascade.refine[stage - 1].diameters(pose, batch.images))
+            trues.append(torso_diameters(batch.keypoints, batch.visible, self.torso, float("nan")))
+        self.train(training)
+        if not offs:
+            return
+        true = torch.cat(trues)
+        if true.isfinite().any():
+            self.diameter.copy_(true[true.isfinite()].median())
+        # Whose torso is not labelled has the median diam.
+        true = torch.where(true.isfinite(), true, self.diameter)
+        self.fit(stage, torch.cat(offs) / true[:, None, None], (torch.cat(guesses) / true).log())
+
+    def fit(self, stage, displacements, log_ratios):
+        """Sets the Gaussians that simulate the predictions before a stage.
+
+        Args:
+            stage (int): 1 for stage 2.
+            displacements (Tensor): ``(N, K, 2)``, estimate minus truth in diams; NaN where not labelled.
+            log_ratios (Tensor): ``(N,)``, logarithm of the estimate's diam over the true one.
+        """
+        known = displacements.isfinite().all(-1)
+        everywhere = displacements[known]
+        for k in range(self.num_joints):
+            mine = displacements[known[:, k], k]
+            # Two points make no covariance of a joint: it shares everybody's.
+            mean, factor = gaussian(mine if len(mine) > 2 else everywhere)
+            self.displacement_mean[stage - 1, k] = mean
+            self.displacement_factor[stage - 1, k] = factor
+        if len(log_ratios) > 1:
+            self.log_diameter[stage - 1] = torch.stack((log_ratios.mean(), log_ratios.std()))
+
+    def simulate(self, stage, keypoints, diameters, joints):
+        """Boxes as the stage before would place them: centres ``(B, M, 2)`` and diams ``(B, M)``.
+
+        Args:
+            stage (int): 1 for stage 2.
+            keypoints (Tensor): ``(B, K, 2)`` the truth.
+            diameters (Tensor): ``(B,)`` of the people.
+            joints (Tensor): ``(B, M)`` which joints' boxes.
+        """
+        mean, factor = self.displacement_mean[stage - 1][joints], self.displacement_factor[stage - 1][joints]
+        noise = torch.randn(*joints.shape, 2, 1, device=keypoints.device, dtype=keypoints.dtype)
+        displacement = mean + (factor @ noise).squeeze(-1)
+        diameters = diameters[:, None].expand(joints.shape)
+        center = gather_joints(keypoints, joints) + displacement * diameters[..., None]
+        if self.simulate_diameter:
+            mean, deviation = self.log_diameter[stage - 1]
+            diameters = diameters * (mean + deviation * torch.randn_like(diameters)).exp()
+        return center, diameters
+
+    def losses(self, batch, phase=None):
+        stage = self._stage(phase)
+        images, keypoints, visible = batch.images, batch.keypoints, batch.visible
+        keypoints = torch.where(visible[..., None], keypoints, 0.0)
+        if stage == 0:
+            first = self.cascade.first
+            predicted, target = first.normalised(images), geometry.normalize_to_box(keypoints, *first.box(images))
+            return {"stage1": self._loss(predicted, target, visible)}
+        batch_size, joints_count = visible.shape
+        if self.crops is None:
+            joints = torch.arange(joints_count, device=images.device).expand(batch_size, -1)
+        else:  # of the labelled joints, with repetition; nobody has none, or their weights are 0
+            chance = visible.float() + 1e-9
+            joints = torch.multinomial(chance, self.crops, replacement=True)
+        refine = self.cascade.refine[stage - 1]
+        diameters = torso_diameters(keypoints, visible, self.torso, self.diameter)
+        center, diameters = self.simulate(stage, keypoints, diameters, joints)
+        center, scale = refine.boxes(center, diameters, images)
+        predicted = refine.displacements(images, center, scale, joints)
+        target = geometry.normalize_to_box(gather_joints(keypoints, joints), center, scale)
+        return {f"stage{stage + 1}": self._loss(predicted, target, visible.gather(1, joints))}
+
+    def _loss(self, predicted, target, visible):
+        """The mean over what is labelled; 0 where nothing is."""
+        if self.loss == "l2":
+            each = (predicted - target).square().sum(-1)
+        else:
+            each = F.smooth_l1_loss(predicted, target, reduction="none").sum(-1)
+        return torch.where(visible, each, 0.0).sum() / visible.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def poses(self, images, *, flip_pairs=None):
+        """As :meth:`System.poses`; with ``flip_pairs`` the mean of both poses."""
+        poses = self(images)
+        if flip_pairs is not None:
+            width = images.shape[-1]
+            mirrored = self(images.flip(-1))
+            poses = [
+                (p + geometry.flip_keypoints(m, width, flip_pairs)) / 2 for p, m in zip(poses, mirrored, strict=True)
+            ]
+        return [Peaks(pose, pose.new_ones(pose.shape[:2])) for pose in poses]
+
+
+class RegressionHead(nn.Module):
+    """A backbone and what makes numbers of its map: ``(N, 3, h, w)`` -> ``(N, outputs)``.
+
+    Args:
+        features (nn.Module): the backbone, with ``out_channels``.
+        patch_size (tuple[int, int]): of the pictures.
+        outputs (int): numbers.
+        hidden (tuple[int, ...]): fully connected layers; with none the map is averaged.
+        dropout (float): behind each of them.
+    """
+
+    def __init__(self, features, patch_size, outputs, *, hidden=(), dropout=0.0):
+        super().__init__()
+        self.features = features
+        channels, height, width = output_shape(features, patch_size)
+        layers, size = [], channels
+        if hidden:
+            layers, size = [nn.Flatten()], channels * height * width
+        else:
+            layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        for wide in hidden:
+            linear = nn.Linear(size, wide)
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+            nn.init.zeros_(linear.bias)
+            layers, size = layers + [linear, nn.ReLU(), nn.Dropout(dropout)], wide
+        last = nn.Linear(size, outputs)
+        # Everything starts in the middle of its box.
+        nn.init.normal_(last.weight, std=1e-3)
+        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(*layers, last)
+
+    def forward(self, patches):
+        return self.head(self.features(patches))
+
+
+class PoseFromPicture(nn.Module):
+    """The first stage: the whole picture, resampled where the net wants another size, -> a pose."""
+
+    def __init__(self, net, patch_size):
+        super().__init__()
+        self.net, self.patch_size = net, patch_size
+
+    def box(self, images):
+        """Centre and scale of the whole picture, ``(2,)`` each: b0."""
+        height, width = images.shape[-2:]
+        box = torch.tensor([[(width - 1) / 2, (height - 1) / 2], [width, height]], device=images.device)
+        return box.unbind()
+
+    def normalised(self, images):
+        """``(B, K, 2)`` in [-1/2, 1/2] inside of the picture."""
+        if tuple(images.shape[-2:]) != self.patch_size:
+            center, scale = (t.expand(len(images), 2) for t in self.box(images))
+            images = cut(images, center[:, None], scale[:, None], self.patch_size)
+        return self.net(images).unflatten(1, (-1, 2))
+
+    def forward(self, images):
+        return geometry.denormalize_from_box(self.normalised(images), *self.box(images))
+
+
+class PoseRefine(nn.Module):
+    """A later stage: each joint moves by what the net sees in a crop around it; pose, picture -> pose.
+
+    Args:
+        net (nn.Module): crops ``(N, 3, h, w)`` -> ``(N, 2 K)``, of which joint i's crop reads pair i.
+        patch_size (tuple[int, int]): of the crops.
+        torso (tuple[int, int]): left shoulder and right hip.
+        sigma (float): side of the boxes, in diams.
+        least (float): smallest diam, in sides of the picture.
+    """
+
+    def __init__(self, net, patch_size, torso, sigma, least):
+        super().__init__()
+        self.net, self.patch_size, self.torso, self.sigma, self.least = net, patch_size, torso, sigma, least
+
+    def diameters(self, pose, images):
+        """``(B,)`` of an estimate."""
+        first, second = self.torso
+        length = torch.linalg.vector_norm(pose[:, first] - pose[:, second], dim=-1)
+        return length.clamp(min=self.least * max(images.shape[-2:]))
+
+    def boxes(self, center, diameters, images):
+        """``center (B, M, 2)`` and diams ``(B, M)`` -> the centres and scales ``(B, M, 2)`` of the boxes."""
+        side = self.sigma * diameters.clamp(min=self.least * max(images.shape[-2:]))
+        return center, side[..., None].expand_as(center)
+
+    def displacements(self, images, center, scale, joints):
+        """What the net says of joints ``(B, M)`` in their boxes, ``(B, M, 2)`` in units of the boxes."""
+        said = self.net(cut(images, center, scale, self.patch_size)).unflatten(1, (-1, 2))
+        said = said.unflatten(0, joints.shape)  # (B, M, K, 2)
+        return said.gather(2, joints[..., None, None].expand(*joints.shape, 1, 2)).squeeze(2)
+
+    def forward(self, pose, images):
+        pose = pose.detach()
+        joints = torch.arange(pose.shape[1], device=pose.device).expand(pose.shape[:2])
+        center, scale = self.boxes(pose, self.diameters(pose, images)[:, None].expand(joints.shape), images)
+        return geometry.denormalize_from_box(self.displacements(images, center, scale, joints), center, scale)
+
+
+def cut(images, center, scale, size):
+    """Boxes ``(B, M, 2)`` of pictures ``(B, 3, H, W)`` as patches ``(B M, 3, h, w)``, zeros outside of the picture."""
+    transforms = geometry.box_to_transform(center, scale, 0.0, size, align="center").flatten(0, 1)
+    index = torch.arange(len(images), device=images.device).repeat_interleave(center.shape[1])
+    return crop_patches(images, transforms, size, image_index=index, antialias=True)
+
+
+def gather_joints(keypoints, joints):
+    """``(B, K, 2)`` at joints ``(B, M)`` -> ``(B, M, 2)``."""
+    return keypoints.gather(1, joints[..., None].expand(*joints.shape, 2))
+
+
+def gaussian(points):
+    """Mean ``(2,)`` and Cholesky factor ``(2, 2)`` of the covariance of points ``(N, 2)``, without what is far off.
+
+    Far off is more than three deviations from the median, these by the median of the distances to it. In diams a person
+    who is seen along the torso is off by many: the plain deviation of LSPET's ankles is 2, this one half a diam.
+    """
+    if len(points) < 2:
+        return points.new_zeros(2), points.new_zeros(2, 2)
+    distances = (points - points.median(0).values).abs()
+    points = points[(distances <= 3 * 1.4826 * distances.median(0).values + 1e-3).all(1)]
+    centred = points - points.mean(0)
+    covariance = centred.T @ centred / (len(points) - 1)
+    # Estimates may all be off in one direction; the net is to work a little around that line too.
+    return points.mean(0), torch.linalg.cholesky(covariance + 1e-6 * torch.eye(2).to(points))

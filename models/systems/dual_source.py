@@ -1,0 +1,311 @@
+"""DS-CNN (Fan, Zheng, Lin and Wang, CVPR 2015): a part and the whole body with the part marked, window by window."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pypose_ops import Peaks, box_vote, crop_patches, decode_heatmaps, geometry
+
+from ..modules.backbones import backbone as make_backbone
+from ..modules.backbones import output_shape
+from ..modules.torso import median_diameter, torso_diameters, torso_joints, torso_option
+from .system import System
+
+SOURCES = ("part", "body")
+
+
+class DualSource(System):
+    """Windows that say which joint they show and where, from the part patch and the body patch, and vote.
+
+    Fan, Zheng, Lin, Wang, "Combining Local Appearance and Holistic View: Dual-Source Deep Neural Networks for Human
+    Pose Estimation", CVPR 2015 (arXiv 1504.07159), section 3. Faithful: two AlexNets, one for the part patch, one
+    for the body patch, whose fourth channel marks the part; features joined before the last fully connected layers; a
+    softmax over K + 1 labels ("joint detection") and the place of the labelled joint in coordinates of the window
+    ("joint localisation"); a window's label is the joint next to its centre, if that is within ``near d(I)``, d(I) the
+    distance of opposing torso joints; in tests sliding windows of several sizes, whose likelihoods are averaged over
+    the windows that cover a pixel (:func:`pypose_ops.box_vote`), and joints at the weighted mean of what the windows
+    over the best pixel say.
+
+    Our choices: all constants, as no code was published: ``near``, ``scales``, ``grid``, ``train_scales``, ``weights``,
+    ``context``, ``keep``; one fully connected layer per source and one behind both; windows drawn around joints and
+    anywhere in training where the paper has object proposals; in tests d(I) is the median of the training set,
+    measured by ``begin_phase``; places are relative to the window's centre instead of its corner, in its sides; both
+    AlexNets are those of DeepPose (ungrouped).
+
+    Args:
+        num_joints (int): K.
+        input_size (tuple[int, int]): ``(height, width)`` of the pictures: the whole person.
+        part_size, body_size (tuple[int, int]): of the patches.
+        backbone (str): of both nets, with ``width``.
+        hidden (tuple[int, int]): fully connected layers: of each source, and behind both.
+        dropout (float): behind each of them.
+        sources (tuple[str, ...]): ``("part", "body")``, or one of them alone.
+        torso (tuple[int, int] or None): left shoulder and right hip; None for the orders of LSP, MPII and COCO, known
+            by their numbers of joints.
+        scales (tuple[float, ...]): sides of the sliding windows, in d(I).
+        grid (tuple[int, int]): rows and columns of sliding windows; their centres go from border to border.
+        train_scales (tuple[float, float]): smallest and largest window in training, in d(I).
+        windows (int): drawn per picture and step.
+        near (float): see above.
+        context (float): the part patch shows this much more than its window.
+        weights (tuple[float, float]): of the losses of detection and localisation.
+        joint_coords (bool): a place per joint from every window instead of one place.
+        keep (float): windows count for the place of a joint from this share of the highest likelihood on.
+        chunk (int): patches per pass through the nets in tests.
+
+    ``forward(images (B, 3, H, W), windows=None)``, windows ``(B, P, 4)`` ``x1, y1, x2, y2`` or None for the sliding
+    ones, gives one stage: ``[(logits (B, P, K + 1), places (B, P, 2))]``, label 0 no joint, places in sides from the
+    windows' centres; ``(B, P, K, 2)`` with ``joint_coords``. Scores of poses are mean likelihoods.
+    """
+
+    presets = {
+        "paper": {},
+        "compact": {
+            "input_size": (128, 128),
+            "part_size": (32, 32),
+            "body_size": (48, 48),
+            "backbone": "resnet18",
+            "width": 0.25,
+            "hidden": (128, 128),
+            "dropout": 0.0,
+            "scales": (1.0, 1.4),
+            "windows": 32,
+        },
+    }
+
+    def __init__(
+        self,
+        num_joints,
+        *,
+        input_size=(227, 227),
+        part_size=(227, 227),
+        body_size=(227, 227),
+        backbone="alexnet",
+        width=1.0,
+        hidden=(4096, 4096),
+        dropout=0.5,
+        sources=SOURCES,
+        torso=None,
+        scales=(1.0, 1.25, 1.5),
+        grid=(16, 16),
+        train_scales=(1.0, 1.5),
+        windows=16,
+        near=0.5,
+        context=1.0,
+        weights=(4.0, 16.0),
+        joint_coords=False,
+        keep=0.5,
+        chunk=512,
+    ):
+        super().__init__(num_joints, input_size)
+        if not sources or any(source not in SOURCES for source in sources):
+            raise ValueError(f"DualSource: sources must be some of part and body, got {sources!r}")
+        self.torso = torso_joints("DualSource", num_joints, torso)
+        self.sizes = {"part": tuple(part_size), "body": tuple(body_size)}
+        self.scales, self.grid, self.train_scales = tuple(scales), tuple(grid), tuple(train_scales)
+        self.windows, self.near, self.context, self.weights = windows, near, context, tuple(weights)
+        self.joint_coords, self.keep, self.chunk = joint_coords, keep, chunk
+        first, last = hidden
+        # In a fixed order: the joined features must not depend on how the sources were listed.
+        self.nets = nn.ModuleDict(
+            {
+                source: SourceNet(
+                    make_backbone(backbone, width=width, in_channels=3 + (source == "body")),
+                    self.sizes[source],
+                    first,
+                    dropout,
+                )
+                for source in SOURCES
+                if source in sources
+            }
+        )
+        self.joined = nn.Sequential(nn.Linear(first * len(self.nets), last), nn.ReLU(), nn.Dropout(dropout))
+        self.detection = nn.Linear(last, num_joints + 1)
+        self.localisation = nn.Linear(last, 2 * num_joints if joint_coords else 2)
+        nn.init.kaiming_normal_(self.joined[0].weight, nonlinearity="relu")
+        for head in (self.detection, self.localisation):
+            nn.init.normal_(head.weight, std=0.01)
+            nn.init.zeros_(head.bias)
+        self.register_buffer("diameter", torch.tensor(0.25 * self.input_size[0]))
+
+    @classmethod
+    def options_of(cls, skeleton):
+        return torso_option(skeleton)
+
+    def forward(self, images, windows=None):
+        windows = self.sliding_windows(images) if windows is None else windows
+        count, per_picture = windows.shape[:2]
+        boxes = windows.flatten(0, 1)
+        index = torch.arange(count, device=images.device).repeat_interleave(per_picture)
+        # One pass in training: batch normalisation sees all the windows.
+        step = max(len(boxes), 1) if self.training else self.chunk
+        features = [
+            self._features(images, boxes[n : n + step], index[n : n + step]) for n in range(0, max(len(boxes), 1), step)
+        ]
+        joined = self.joined(torch.cat(features)).unflatten(0, (count, per_picture))
+        places = self.localisation(joined)
+        return [(self.detection(joined), places.unflatten(-1, (-1, 2)) if self.joint_coords else places)]
+
+    def _features(self, images, boxes, index):
+        """``(N, C)`` of windows ``(N, 4)`` of the pictures ``index``: of all sources, side by side."""
+        height, width = images.shape[-2:]
+        out = []
+        for source, net in self.nets.items():
+            if source == "part":
+                center, scale = geometry.box_to_center_and_scale(boxes, self.sizes[source], padding=self.context)
+                mask = None
+            else:
+                center = boxes.new_tensor([(width - 1) / 2, (height - 1) / 2]).expand(len(boxes), 2)
+                scale, mask = boxes.new_tensor([float(width), float(height)]).expand(len(boxes), 2), boxes
+            transforms = geometry.box_to_transform(center, scale, 0.0, self.sizes[source], align="center")
+            patches = crop_patches(
+                images, transforms, self.sizes[source], image_index=index, antialias=True, mask=mask, dtype=images.dtype
+            )
+            out.append(net(patches))
+        return torch.cat(out, 1)
+
+    def sliding_windows(self, images):
+        """``(B, P, 4)`` squares of all ``scales`` on the ``grid``."""
+        height, width = images.shape[-2:]
+        options = {"device": images.device}
+        y = torch.linspace(0, height - 1, self.grid[0], **options)
+        x = torch.linspace(0, width - 1, self.grid[1], **options)
+        centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
+        sides = self.diameter * torch.tensor(self.scales, **options)
+        return squares(centers.repeat(len(self.scales), 1), sides.repeat_interleave(len(centers)))[None].expand(
+            len(images), -1, -1
+        )
+
+    def training_windows(self, keypoints, visible, diameters, size):
+        """``(B, windows, 4)`` at random: half of them around labelled joints, the others anywhere in the picture."""
+        count, options = len(keypoints), {"device": keypoints.device, "dtype": keypoints.dtype}
+        around = self.windows // 2
+        joints = torch.multinomial(visible.float() + 1e-9, around, replacement=True)
+        shift = (2 * torch.rand(count, around, 2, **options) - 1) * (self.near * diameters)[:, None, None]
+        known = keypoints.gather(1, joints[..., None].expand(-1, -1, 2))
+        anywhere = torch.rand(count, self.windows - around, 2, **options)
+        anywhere = anywhere * torch.tensor([size[1] - 1.0, size[0] - 1.0], **options)
+        low, high = self.train_scales
+        sides = (low + (high - low) * torch.rand(count, self.windows, **options)) * diameters[:, None]
+        return squares(torch.cat((known + shift, anywhere), 1), sides)
+
+    def label(self, windows, keypoints, visible, diameters):
+        """What windows ``(B, P, 4)`` should say: labels ``(B, P)``, 0 for no joint, and places ``(B, P, 2)``.
+
+        The joint next to the window's centre, if it is within ``near d(I)``; joints that are not labelled do not count.
+        """
+        center, scale = centers_and_scales(windows)
+        distance = torch.linalg.vector_norm(center[:, :, None] - keypoints[:, None], dim=-1)
+        distance = torch.where(visible[:, None], distance, float("inf"))
+        least, nearest = distance.min(-1)
+        found = least <= self.near * diameters[:, None]
+        joints = keypoints.gather(1, nearest[..., None].expand(-1, -1, 2))
+        places = geometry.normalize_to_box(joints, center, scale)
+        return torch.where(found, nearest + 1, 0), torch.where(found[..., None], places, 0.0)
+
+    def begin_phase(self, phase, batches):
+        """Measures d(I) of the sliding windows."""
+        if phase not in self.phases:
+            raise ValueError(f"DualSource: phase must be one of {', '.join(self.phases)}, got {phase!r}")
+        median = median_diameter(batches, self.torso)
+        if median is not None:
+            self.diameter.copy_(median)
+
+    def losses(self, batch, phase=None):
+        visible = batch.visible
+        keypoints = torch.where(visible[..., None], batch.keypoints, 0.0)
+        diameters = torso_diameters(keypoints, visible, self.torso, self.diameter)
+        windows = self.training_windows(keypoints, visible, diameters, batch.images.shape[-2:])
+        labels, places = self.label(windows, keypoints, visible, diameters)
+        ((logits, predicted),) = self(batch.images, windows)
+        if self.joint_coords:
+            chosen = (labels - 1).clamp(min=0)[..., None, None].expand(*labels.shape, 1, 2)
+            predicted = predicted.gather(2, chosen).squeeze(2)
+        found = labels > 0
+        off = torch.where(found, (predicted - places).square().sum(-1), 0.0).sum() / found.sum().clamp(min=1)
+        detection = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return {"detection": self.weights[0] * detection, "localisation": self.weights[1] * off}
+
+    @torch.no_grad()
+    def poses(self, images, *, flip_pairs=None):
+        """As :meth:`System.poses`: one stage. The mirrored crop's windows vote with the others."""
+        size = images.shape[-2:]
+        windows = self.sliding_windows(images)
+        likelihood, places = self._evidence(images, windows)
+        if flip_pairs is not None:
+            other, there = self._evidence(images.flip(-1), windows)
+            there, other = geometry.flip_keypoints(there, size[1], flip_pairs, visible=other)
+            mirrored = torch.stack(
+                (size[1] - 1 - windows[..., 2], windows[..., 1], size[1] - 1 - windows[..., 0], windows[..., 3]), -1
+            )
+            windows = torch.cat((windows, mirrored), 1)
+            likelihood, places = torch.cat((likelihood, other), 1), torch.cat((places, there), 1)
+        return [fuse_windows(windows, likelihood, places, size, keep=self.keep)]
+
+    def _evidence(self, images, windows):
+        """Likelihoods ``(B, P, K)`` and places ``(B, P, K, 2)`` in picture pixels."""
+        ((logits, places),) = self(images, windows)
+        places = places if self.joint_coords else places[:, :, None].expand(-1, -1, self.num_joints, -1)
+        center, scale = centers_and_scales(windows)
+        places = geometry.denormalize_from_box(places, center[:, :, None], scale[:, :, None])
+        return logits.float().softmax(-1)[..., 1:], places
+
+
+class SourceNet(nn.Module):
+    """A backbone and a fully connected layer: patches -> ``(N, hidden)``. ResNets are averaged, others flattened."""
+
+    def __init__(self, features, size, hidden, dropout):
+        super().__init__()
+        channels, height, width = output_shape(features, size, channels=_in_channels(features))
+        pooled = hasattr(features, "layer4")
+        linear = nn.Linear(channels if pooled else channels * height * width, hidden)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.zeros_(linear.bias)
+        self.features = features
+        pool = [nn.AdaptiveAvgPool2d(1)] if pooled else []
+        self.head = nn.Sequential(*pool, nn.Flatten(), linear, nn.ReLU(), nn.Dropout(dropout))
+
+    def forward(self, patches):
+        return self.head(self.features(patches))
+
+
+def _in_channels(features):
+    return next(m for m in features.modules() if isinstance(m, nn.Conv2d)).in_channels
+
+
+def fuse_windows(windows, likelihood, places, size, *, keep=0.5):
+    """Joints of what windows say: section 4 of the paper.
+
+    A joint's map is the mean likelihood over the windows that cover a pixel. The joint is at the mean of the places
+    that the windows over the map's peak name, weighted by their likelihoods.
+
+    Args:
+        windows (Tensor): ``(B, P, 4)``.
+        likelihood (Tensor): ``(B, P, K)``.
+        places (Tensor): ``(B, P, K, 2)``, in picture pixels.
+        size (tuple[int, int]): ``(height, width)`` of the picture.
+        keep (float): of the windows over the peak those count whose likelihood is at least this share of the highest.
+
+    Returns:
+        Peaks: places and the maps' peaks; -1 and 0 for a joint that no window sees.
+    """
+    votes = box_vote(windows, likelihood, size)
+    covering = box_vote(windows, torch.ones_like(likelihood[..., :1]), size)
+    at, scores = decode_heatmaps(votes / covering.clamp(min=1), refine="none")
+    at = at[:, None]  # (B, 1, K, 2)
+    low, high = windows[:, :, None, :2], windows[:, :, None, 2:]
+    weights = torch.where(((at >= low) & (at <= high)).all(-1), likelihood, 0.0)
+    weights = torch.where(weights >= keep * weights.amax(1, keepdim=True), weights, 0.0)
+    total = weights.sum(1)
+    mean = (weights[..., None] * places).sum(1) / total.clamp(min=1e-30)[..., None]
+    return Peaks(torch.where((scores > 0)[..., None] & (total > 0)[..., None], mean, -1.0), scores)
+
+
+def squares(centers, sides):
+    """Boxes ``(..., 4)`` around centres ``(..., 2)``."""
+    return torch.cat((centers - sides[..., None] / 2, centers + sides[..., None] / 2), -1)
+
+
+def centers_and_scales(windows):
+    """``(..., 2)`` each."""
+    return (windows[..., :2] + windows[..., 2:]) / 2, windows[..., 2:] - windows[..., :2]

@@ -1,0 +1,106 @@
+"""Systems whose stages end in heatmaps."""
+
+import torch
+
+from pypose_ops import crop_patches
+from pypose_ops.codecs._base import GaussianCodec
+from pypose_ops.ops.decode_heatmaps import kernel_size_of
+
+from .system import System
+
+
+class GaussianHeatmap(GaussianCodec):
+    """Exact blobs on a grid whose borders are those of the input (``align="center"``), decoded by UDP's DARK.
+
+    The mirror image of such a map is the map of the mirror image, so a flip test needs no shift.
+    """
+
+    align, refine = "center", "dark_udp"
+
+    def __init__(self, input_size, heatmap_size, sigma):
+        super().__init__(input_size, heatmap_size, sigma)
+        self.kernel_size = kernel_size_of("GaussianHeatmap", self.refine, self.sigma)
+
+
+class HeatmapSystem(System):
+    """A system whose stages end in one map per joint.
+
+    Subclasses define :meth:`heatmaps`, and :meth:`codec` where it is not :class:`GaussianHeatmap`.
+
+    Attributes:
+        sigma (float): of the targets, in heatmap pixels.
+        flip_shift (bool): mirrored maps are off by a pixel: grids with ``align="index"``.
+        refine (str or None): of :func:`pypose_ops.decode_heatmaps`; None: the codec's.
+    """
+
+    sigma = 1.0
+    flip_shift = False
+    refine = None
+
+    def codec(self, images, maps):
+        """The codec between the pixels of these images and these maps."""
+        return GaussianHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
+
+    def heatmaps(self, images):
+        """``(B, K, h, w)`` per stage, higher where the joint is likelier."""
+        return self(images)
+
+    def losses(self, batch, phase=None):
+        maps = self.heatmaps(batch.images)
+        codec = self.codec(batch.images, maps[-1])
+        return stage_losses(codec, maps, batch.keypoints, batch.visible)
+
+    @torch.no_grad()
+    def poses(self, images, *, flip_pairs=None, scales=(1.0,)):
+        """As :meth:`System.poses`.
+
+        Args:
+            images (Tensor): ``(B, 3, H, W)``.
+            flip_pairs (list[tuple[int, int]] or None): with them the mirrored crop is looked at too.
+            scales (tuple[float, ...]): the crop is looked at enlarged by each of these around its middle, and the maps
+                are averaged; only 1 is free of resampling.
+        """
+        stages = self._at_scales(images, scales)
+        mirrored = None if flip_pairs is None else self._at_scales(images.flip(-1), scales)
+        peaks = []
+        for s, maps in enumerate(stages):
+            options = {}
+            if mirrored is not None:
+                options = {"flipped": mirrored[s], "flip_pairs": flip_pairs, "flip_shift": self.flip_shift}
+            peaks.append(self.decode(images, maps, stage=s, **options))
+        return peaks
+
+    def decode(self, images, maps, *, stage=-1, **options):
+        """Maps ``(B, K, h, w)`` of a stage of these images to :class:`pypose_ops.Peaks` in pixels of the images."""
+        if self.refine is not None:
+            options = {"refine": self.refine} | options
+        # Codecs with a background would leave out the last map.
+        return GaussianCodec.decode(self.codec(images, maps), maps, **options)
+
+    def _at_scales(self, images, scales):
+        total = None
+        for scale in scales:
+            maps = self.heatmaps(images if scale == 1 else zoom(images, scale))
+            maps = maps if scale == 1 else [zoom(m, 1 / scale) for m in maps]
+            total = maps if total is None else [a + b for a, b in zip(total, maps, strict=True)]
+        return total if len(scales) == 1 else [m / len(scales) for m in total]
+
+
+def zoom(maps, scale):
+    """``(B, C, H, W)`` enlarged around its middle, in a frame of the same size; zeros where there was nothing."""
+    height, width = maps.shape[-2:]
+    x, y = (width - 1) / 2, (height - 1) / 2
+    rows = [[1 / scale, 0.0, x - x / scale], [0.0, 1 / scale, y - y / scale]]
+    transforms = torch.tensor(rows, device=maps.device).expand(len(maps), 2, 3)
+    return crop_patches(maps, transforms, (height, width), antialias=scale < 1)
+
+
+def stage_losses(codec, stages, keypoints, visible):
+    """``{"stage1": ...}``: the mean squared error of each stage against the codec's maps of the person.
+
+    The maps of joints that are not ``visible`` count 0. Stages share their targets: one call for all of them.
+    """
+    # A network in channels_last has maps so: the operator would copy them once more for the gradient.
+    maps = torch.stack(tuple(stages)).contiguous()
+    losses = codec.loss(maps, keypoints, visible, reduction="none")
+    return {f"stage{s + 1}": loss for s, loss in enumerate(losses.mean((1, 2)).unbind())}

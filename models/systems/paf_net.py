@@ -1,0 +1,186 @@
+"""Part affinity fields (Cao, Simon, Wei and Sheikh, CVPR 2017)."""
+
+import torch
+from torch import nn
+
+from pypose_ops import find_peaks, group_people, part_affinity_fields, score_limbs, skeletons
+from pypose_ops.codecs import CPMHeatmap
+
+from ..modules.backbones import VGG
+from ..modules.cascade import Cascade
+from ..modules.layers import ConvBlock, HeatmapHead
+from .cpm import all_people, map_loss
+from .heatmap_system import HeatmapSystem
+
+# The joints that skeletons have, by their number.
+_LIMBS = {len(s): s.edges for s in (skeletons.LSP, skeletons.MPII, skeletons.COCO)}
+
+
+class PafNet(HeatmapSystem):
+    """Fields along the limbs beside the heatmaps, for any number of people.
+
+    Cao, Simon, Wei, Sheikh, "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017 (arXiv
+    1611.08050), figure 3. As there and in the released prototxt: VGG-19 up to conv4_2 and two more convolutions;
+    stage 1 of three 3x3, later ones of five 7x7 convolutions, each in two branches, fields and heatmaps; later stages
+    read both and the features; a loss for each branch of each stage, all people drawn: heatmaps by the highest value,
+    with a background, fields of unit vectors averaged over people. 18 joints, 19 limbs: 52,311,446 parameters.
+
+    Our choices: errors are means instead of sums; maps of joints that the person in question has no label of, and
+    fields of limbs with such an end, count 0; :meth:`poses` is for crops around one person and takes the highest place
+    of each map, :meth:`people` finds everybody.
+
+    Args:
+        num_joints (int): K; there are K + 1 maps, the last for the background.
+        limbs (list[tuple[int, int]] or None): L pairs of joints; None: those of LSP for 14 joints, of MPII for 16, of
+            COCO for 17.
+        stages (int): at least 1.
+        width (int): channels of the stages.
+        hidden (int): channels before the first maps.
+        backbone_width (float): of VGG, relative.
+        kernel_size (int): of the later stages.
+        convs (int): of each branch of the later stages, but for the last two of one pixel.
+        norm (bool): batch normalisation after each hidden convolution, VGG's included; the paper has none.
+        sigma, limb_width (float): of the targets, in heatmap pixels; a field reaches ``limb_width`` to either side.
+        input_size (tuple[int, int]): ``(height, width)``, multiples of 8.
+
+    ``forward(images (B, 3, H, W))`` gives per stage ``(fields (B, 2 L, H / 8, W / 8), maps (B, K + 1, H / 8, W / 8))``:
+    x and y of the first limb, of the second, ...
+    """
+
+    refine = "dark_udp"
+    presets = {
+        "paper": {},
+        "compact": {
+            "stages": 3,
+            "width": 48,
+            "hidden": 48,
+            "backbone_width": 0.25,
+            "convs": 3,
+            "kernel_size": 5,
+            "norm": True,
+            "input_size": (128, 128),
+        },
+    }
+
+    def __init__(
+        self,
+        num_joints,
+        *,
+        limbs=None,
+        stages=6,
+        width=128,
+        hidden=512,
+        backbone_width=1.0,
+        kernel_size=7,
+        convs=5,
+        norm=False,
+        sigma=0.875,
+        limb_width=1.0,
+        input_size=(368, 368),
+    ):
+        super().__init__(num_joints, input_size)
+        if limbs is None:
+            if num_joints not in _LIMBS:
+                raise ValueError(f"PafNet: limbs must be given for {num_joints} joints; there are 14, 16 and 17")
+            limbs = _LIMBS[num_joints]
+        self.limbs = [(int(a), int(b)) for a, b in limbs]
+        self.sigma, self.limb_width = sigma, limb_width
+        outputs = (2 * len(self.limbs), num_joints + 1)
+        features = PafFeatures(width, backbone_width, norm)
+        first = TwoBranches(width, outputs, width, hidden, convs=3, kernel_size=3, norm=norm)
+        shape = {"convs": convs, "kernel_size": kernel_size, "norm": norm}
+        later = [TwoBranches(width + sum(outputs), outputs, width, width, **shape) for _ in range(stages - 1)]
+        self.cascade = Cascade(features, first, *later)
+        for head in (m for m in self.modules() if isinstance(m, HeatmapHead)):
+            nn.init.normal_(head[-1].weight, std=0.01)
+            nn.init.zeros_(head[-1].bias)
+
+    def codec(self, images, maps):
+        return JointsCodec(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
+
+    @classmethod
+    def options_of(cls, skeleton):
+        return {"limbs": [list(edge) for edge in skeleton.edges]}
+
+    def forward(self, images):
+        return self.cascade(images)
+
+    def heatmaps(self, images):
+        return [maps[:, :-1] for _, maps in self(images)]
+
+    def losses(self, batch, phase=None):
+        fields, maps = (torch.stack(parts) for parts in zip(*self(batch.images), strict=True))
+        codec = self.codec(batch.images, maps[0])
+        everybody, labelled = all_people(batch)
+        joints = map_loss(codec, maps, everybody, labelled, batch.visible)
+        target = part_affinity_fields(
+            codec.to_heatmap(everybody), self.limbs, self.limb_width, codec.size, visible=labelled
+        )
+        ends = torch.tensor(self.limbs, device=target.device)
+        counts = batch.visible.bool()[:, ends].all(-1).repeat_interleave(2, 1)  # (B, 2 L)
+        errors = (fields.to(target.dtype) - target).square().mean((-2, -1)) * counts
+        losses = {}
+        for s, (joint, limb) in enumerate(zip(joints, errors.mean((1, 2)), strict=True), 1):
+            losses |= {f"stage{s}_maps": joint, f"stage{s}_fields": limb}
+        return losses
+
+    @torch.no_grad()
+    def people(self, images, *, threshold=0.1, samples=10, max_people=32):
+        """Everybody in the pictures, by the last stage: :class:`pypose_ops.grouping.People` in pixels of the images.
+
+        Args:
+            images (Tensor): ``(B, 3, H, W)``.
+            threshold (float): of the peaks of the maps.
+            samples (int): points along a limb.
+            max_people (int): per picture.
+        """
+        fields, maps = self(images)[-1]
+        codec = self.codec(images, maps)
+        # Scores are read in the fields, so the peaks stay in pixels of the maps until people are put together.
+        peaks = find_peaks(maps[:, :-1], threshold=threshold, refine="quarter")
+        people = group_people(
+            peaks, score_limbs(fields, peaks, self.limbs, samples=samples), self.limbs, max_people=max_people
+        )
+        found = people.joint_scores > 0
+        return people._replace(coords=torch.where(found[..., None], codec.from_heatmap(people.coords), -1.0))
+
+
+class JointsCodec(CPMHeatmap):
+    """CPM's maps with the highest of the people's values, as in section 2.2 of the paper."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.drawing["combine"] = "max"
+
+
+class PafFeatures(nn.Module):
+    """VGG-19 up to conv4_2 and two more convolutions, the last with ``width`` channels."""
+
+    def __init__(self, width, backbone_width, norm):
+        super().__init__()
+        self.vgg = VGG(19, last="conv4_2", width=backbone_width, norm=norm)
+        middle = 2 * width
+        self.convs = nn.Sequential(
+            ConvBlock(self.vgg.out_channels, middle, norm=norm), ConvBlock(middle, width, norm=norm)
+        )
+
+    def forward(self, images):
+        return self.convs(self.vgg(images))
+
+
+class TwoBranches(nn.Module):
+    """One stage: fields and maps, each of its own convolutions."""
+
+    def __init__(self, inputs, outputs, width, hidden, *, convs, kernel_size, norm):
+        super().__init__()
+        self.fields, self.maps = (
+            nn.Sequential(
+                *(ConvBlock(width if n else inputs, width, kernel_size, norm=norm) for n in range(convs)),
+                HeatmapHead(width, maps, (hidden,), norm=norm),
+            )
+            for maps in outputs
+        )
+
+    def forward(self, state, features=None):
+        x = state if features is None else torch.cat((*state, features), 1)
+        return self.fields(x), self.maps(x)

@@ -1,0 +1,249 @@
+"""Part detection, then regression of the heatmaps (Bulat and Tzimiropoulos, ECCV 2016)."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pypose_ops import gaussian_heatmaps
+
+from ..modules.backbones import VGG, ResNet, initialise, scaled
+from ..modules.cascade import Cascade
+from ..modules.layers import ConvBlock, HeatmapHead, Hourglass, Residual
+from .heatmap_system import HeatmapSystem
+
+
+class PartHeatmapRegression(HeatmapSystem):
+    """Where each part is likely (discs), then how likely exactly (Gaussians), from those maps and the picture.
+
+    Bulat, Tzimiropoulos, "Human pose estimation via Convolutional Part Heatmap Regression", ECCV 2016 (arXiv
+    1609.01743), figures 2 to 4. As there: a detector of discs of 10 pixels trained by sigmoid cross-entropy, VGG-FCN-8s
+    or a ResNet whose last stage has stride 1, with maps of the picture's size; a regressor that reads them and the
+    picture, with large kernels or as an hourglass (one of 4 levels, three residuals in a row, 512 channels on the way
+    up, learned upsampling), trained to Gaussians of 5 pixels by the mean squared error; the detector first, then the
+    regressor, then both.
+
+    Our choices: the regressor reads the sigmoids of the detector's maps; the large-kernel net's strides (pools after
+    its first two layers); a residual after each sum of the hourglass, the outermost too; dropout of 0.5 in the FCN as
+    in Long et al. (CVPR 2015); a disc decodes to the centroid of its map around the peak.
+
+    Args:
+        num_joints (int): K.
+        detector (str): ``"resnet"`` or ``"vgg"``.
+        regressor (str): ``"hourglass"`` or ``"large_kernel"``.
+        depth (int): of the ResNet.
+        width (float): of the detector, relative.
+        regressor_width (float): of the regressor, relative.
+        levels (int): of the hourglass.
+        blocks (int): residuals in a row in it.
+        norm (bool): batch normalisation in the FCN and the large-kernel net; the paper has none there.
+        radius (float): of the discs, in pixels.
+        sigma (float): of the Gaussians, in pixels.
+        input_size (tuple[int, int]): ``(height, width)``; multiples of 32, with the hourglass of ``2 ** (levels + 2)``.
+
+    ``forward(images (B, 3, H, W))`` gives ``[logits of the discs, Gaussians]``, ``(B, K, H, W)`` both.
+    """
+
+    phases = ("detection", "regression", "joint")
+    presets = {
+        "paper": {"depth": 152},
+        "vgg": {"detector": "vgg", "regressor": "large_kernel"},
+        "compact": {
+            "depth": 18,
+            "width": 0.25,
+            "regressor_width": 0.25,
+            "levels": 3,
+            "blocks": 1,
+            "radius": 6.0,
+            "sigma": 4.0,
+            "input_size": (96, 96),
+        },
+    }
+
+    def __init__(
+        self,
+        num_joints,
+        *,
+        detector="resnet",
+        regressor="hourglass",
+        depth=152,
+        width=1.0,
+        regressor_width=1.0,
+        levels=4,
+        blocks=3,
+        norm=False,
+        radius=10.0,
+        sigma=5.0,
+        input_size=(256, 256),
+    ):
+        super().__init__(num_joints, input_size)
+        self.radius, self.sigma = float(radius), float(sigma)
+        if detector == "resnet":
+            first = ResNetDetector(num_joints, depth, width)
+        elif detector == "vgg":
+            first = VggDetector(num_joints, width, norm)
+        else:
+            raise ValueError(f"PartHeatmapRegression: detector must be resnet or vgg, got {detector!r}")
+        if regressor == "hourglass":
+            second = HourglassRegressor(num_joints, regressor_width, levels, blocks)
+        elif regressor == "large_kernel":
+            second = LargeKernelRegressor(num_joints, regressor_width, norm)
+        else:
+            raise ValueError(f"PartHeatmapRegression: regressor must be hourglass or large_kernel, got {regressor!r}")
+        self.cascade = Cascade(nn.Identity(), first, second)
+        self.phase = self.phases[-1]
+
+    def forward(self, images):
+        return self.cascade(images)
+
+    def heatmaps(self, images):
+        discs, gaussians = self(images)
+        return [discs.sigmoid(), gaussians]
+
+    def begin_phase(self, phase, batches):
+        """``"detection"`` and ``"regression"`` train one of the two nets, ``"joint"`` both; nothing is measured."""
+        if phase not in self.phases:
+            raise ValueError(f"PartHeatmapRegression: phase must be one of {', '.join(self.phases)}, got {phase!r}")
+        self.phase = phase
+        detector, (regressor,) = self.cascade.first, self.cascade.refine
+        detector.requires_grad_(phase != "regression")
+        regressor.requires_grad_(phase != "detection")
+        self.train(self.training)
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.phase == "regression":
+            self.cascade.first.eval()  # its batch normalisation is not trained either
+        return self
+
+    def losses(self, batch, phase=None):
+        phase = self.phases[-1] if phase is None else phase
+        if phase == "detection":
+            return {"detection": self.detection_loss(self.cascade.first(batch.images), batch)}
+        discs, gaussians = self(batch.images)
+        codec = self.codec(batch.images, gaussians)
+        losses = {} if phase == "regression" else {"detection": self.detection_loss(discs, batch)}
+        return losses | {"regression": codec.loss(gaussians, batch.keypoints, batch.visible)}
+
+    def detection_loss(self, logits, batch):
+        """Mean sigmoid cross-entropy against the discs; maps of joints without a label count 0."""
+        size = logits.shape[-2:]
+        discs = gaussian_heatmaps(
+            batch.keypoints, self.radius, size, visible=batch.visible, profile="disc", dtype=logits.dtype
+        )
+        errors = F.binary_cross_entropy_with_logits(logits, discs, reduction="none").mean((-2, -1))
+        return (errors * batch.visible).mean()
+
+    def decode(self, images, maps, *, stage=-1, **options):
+        if stage == 0:
+            # The top of a disc is flat, and the highest value may be at its edge: the middle is that of all of it.
+            window = min(63, 4 * math.ceil(self.radius) + 1)
+            options = {"refine": "centroid", "kernel_size": window, "max_offset": self.radius + 1} | options
+        return super().decode(images, maps, stage=stage, **options)
+
+
+class ResNetDetector(nn.Module):
+    """ResNet with an output stride of 16, 1x1 to K maps, a learned step by 4, bilinear to the picture's size."""
+
+    def __init__(self, joints, depth, width):
+        super().__init__()
+        self.backbone = ResNet(depth, width=width, output_stride=16, dilate=False)
+        self.score = nn.Conv2d(self.backbone.out_channels, joints, 1)
+        self.up = nn.ConvTranspose2d(joints, joints, 4, 4)
+        bilinear_weights(self.up)
+
+    def forward(self, images):
+        maps = self.up(self.score(self.backbone(images)))
+        return F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class VggDetector(nn.Module):
+    """FCN-8s on VGG-16: the scores of conv7, pool4 and pool3, summed on the way up; bilinear at first."""
+
+    def __init__(self, joints, width, norm):
+        super().__init__()
+        self.backbone = VGG(16, last="pool5", width=width, norm=norm)
+        channels, hidden = self.backbone.channels, scaled(4096, width)
+        self.fc = nn.Sequential(
+            ConvBlock(channels["pool5"], hidden, 7, norm=norm),
+            nn.Dropout2d(0.5),
+            ConvBlock(hidden, hidden, 1, norm=norm),
+            nn.Dropout2d(0.5),
+        )
+        initialise(self.fc)
+        self.score = nn.Conv2d(hidden, joints, 1)
+        self.score_pool4, self.score_pool3 = (nn.Conv2d(channels[name], joints, 1) for name in ("pool4", "pool3"))
+        self.up2 = nn.ConvTranspose2d(joints, joints, 4, 2, 1)
+        self.up4 = nn.ConvTranspose2d(joints, joints, 4, 2, 1)
+        self.up8 = nn.ConvTranspose2d(joints, joints, 16, 8, 4)
+        for layer in (self.up2, self.up4, self.up8):
+            bilinear_weights(layer)
+
+    def forward(self, images):
+        pool3, pool4, pool5 = self.backbone.stages(images, ("pool3", "pool4", "pool5"))
+        maps = self.up2(self.score(self.fc(pool5))) + self.score_pool4(pool4)
+        return self.up8(self.up4(maps) + self.score_pool3(pool3))
+
+
+class LargeKernelRegressor(nn.Module):
+    """9x9, 13x13, 13x13, 15x15 and 1x1 convolutions at a quarter of the size, a learned step by 4."""
+
+    def __init__(self, joints, width, norm):
+        super().__init__()
+        c = [joints + 3, *(scaled(n, width) for n in (64, 64, 128, 256, 512, 512))]
+        blocks = [ConvBlock(a, b, k, norm=norm) for a, b, k in zip(c[:-1], c[1:], (9, 13, 13, 15, 1, 1), strict=True)]
+        blocks[1:1], blocks[3:3] = [nn.MaxPool2d(2)], [nn.MaxPool2d(2)]
+        self.convs = initialise(nn.Sequential(*blocks))
+        self.score = nn.Conv2d(c[-1], joints, 1)
+        self.up = nn.ConvTranspose2d(joints, joints, 8, 4, 2)
+        bilinear_weights(self.up)
+        small(self.score)
+
+    def forward(self, discs, images):
+        return self.up(self.score(self.convs(torch.cat((discs.sigmoid(), images), 1))))
+
+
+class HourglassRegressor(nn.Module):
+    """An hourglass at a quarter of the size, a learned step by 4."""
+
+    def __init__(self, joints, width, levels, blocks):
+        super().__init__()
+        quarter, half, full, double = (scaled(n, width) for n in (64, 128, 256, 512))
+        self.stem = nn.Sequential(
+            ConvBlock(joints + 3, quarter, 7, stride=2, bias=True),
+            Residual(quarter, half),
+            nn.MaxPool2d(2),
+            Residual(half, half),
+            Residual(half, half),
+            Residual(half, full),
+        )
+        self.hourglass = Hourglass(levels, full, double, blocks=blocks, learned=True)
+        self.after = Residual(double, double)
+        self.head = HeatmapHead(double, joints, (double, full), bias=True)
+        self.up = nn.ConvTranspose2d(joints, joints, 4, 4)
+        bilinear_weights(self.up)
+        small(self.head[-1])
+
+    def forward(self, discs, images):
+        x = self.stem(torch.cat((discs.sigmoid(), images), 1))
+        return self.up(self.head(self.after(self.hourglass(x))))
+
+
+def small(layer):
+    """Starts maps near 0, in place."""
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def bilinear_weights(layer):
+    """Starts a transposed convolution as bilinear upsampling (Long et al., CVPR 2015), in place."""
+    size, step = layer.kernel_size[0], layer.stride[0]
+    # A kernel as long as its step repeats pixels.
+    at = torch.arange(size, dtype=torch.float32, device=layer.weight.device) - (size - 1) / 2
+    taps = torch.ones_like(at) if size == step else (1 - at.abs() / step).clamp(min=0)
+    layer.weight.zero_()
+    for joint in range(layer.weight.shape[0]):
+        layer.weight[joint, joint] = taps[:, None] * taps
+    layer.bias.zero_()

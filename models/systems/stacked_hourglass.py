@@ -1,0 +1,88 @@
+"""Stacked hourglasses (Newell, Yang and Deng, ECCV 2016)."""
+
+from torch import nn
+
+from pypose_ops.codecs import HourglassHeatmap
+
+from ..modules.cascade import Cascade
+from ..modules.layers import ConvBlock, HeatmapHead, Hourglass, Residual
+from .heatmap_system import HeatmapSystem
+
+
+class StackedHourglass(HeatmapSystem):
+    """Stacked hourglasses.
+
+    Newell, Yang, Deng, "Stacked Hourglass Networks for Human Pose Estimation", ECCV 2016 (arXiv 1603.06937), figures 3
+    and 4 and section 3. As in the authors' code: the stem (7x7 to a half, a pool to a quarter), pre-activated residuals
+    with biased convolutions, one residual between two steps, heads after every stack whose maps and features are added
+    to what the next one reads, mean squared error at every stack. 8 stacks with 16 joints: 25,434,112 parameters.
+
+    The targets are Gaussians on the nearest pixel; ``sigma`` is 1.75 heatmap pixels as in the code (the paper says 1).
+    Decoding is the paper's quarter pixel towards the higher neighbour. Our choices: the pixel grids are aligned by
+    index, so that mirrored maps are shifted by a pixel in a flip test (the code adds half a pixel instead), and
+    normalisation by ImageNet's mean and deviation (the code has pixels from 0 to 1).
+
+    Args:
+        num_joints (int): K.
+        stacks (int): hourglasses.
+        width (int): channels; the stem has a quarter and a half of it.
+        depth (int): steps down in an hourglass; a quarter of the input's size must be a multiple of ``2 ** depth``.
+        sigma (float): of the targets, in heatmap pixels.
+        input_size (tuple[int, int]): ``(height, width)``.
+
+    ``forward(images (B, 3, H, W))`` gives ``(B, K, H / 4, W / 4)`` per stack.
+    """
+
+    flip_shift = True
+    presets = {
+        "paper": {},
+        "compact": {"stacks": 2, "width": 64, "depth": 3, "sigma": 2.0, "input_size": (128, 128)},
+    }
+
+    def __init__(self, num_joints, *, stacks=8, width=256, depth=4, sigma=1.75, input_size=(256, 256)):
+        super().__init__(num_joints, input_size)
+        self.sigma = sigma
+        stages = [HourglassStage(num_joints, width, depth, merge=s > 0) for s in range(stacks)]
+        self.cascade = Cascade(stem(width), *stages)
+
+    def codec(self, images, maps):
+        return HourglassHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
+
+    def forward(self, images):
+        return [maps for maps, *_ in self.cascade(images)]
+
+
+def stem(width):
+    """``(B, 3, H, W)`` -> ``(B, width, H / 4, W / 4)``."""
+    return nn.Sequential(
+        ConvBlock(3, width // 4, 7, stride=2, bias=True),
+        Residual(width // 4, width // 2),
+        nn.MaxPool2d(2),
+        Residual(width // 2, width // 2),
+        Residual(width // 2, width),
+    )
+
+
+class HourglassStage(nn.Module):
+    """One hourglass and its head; with ``merge`` it reads what the last stage read, its features and its maps.
+
+    A state is ``(maps, features of the head, what the stage read)``.
+    """
+
+    def __init__(self, joints, width, depth, merge):
+        super().__init__()
+        if merge:
+            self.merge_features = nn.Conv2d(width, width, 1)
+            self.merge_maps = nn.Conv2d(joints, width, 1)
+        self.hourglass = Hourglass(depth, width)
+        self.features = nn.Sequential(Residual(width, width), ConvBlock(width, width, 1, bias=True))
+        self.head = HeatmapHead(width, joints)
+        nn.init.normal_(self.head[-1].weight, std=0.01)
+        nn.init.zeros_(self.head[-1].bias)
+
+    def forward(self, state, features=None):
+        if features is not None:
+            maps, hidden, read = state
+            state = read + self.merge_features(hidden) + self.merge_maps(maps)
+        hidden = self.features(self.hourglass(state))
+        return self.head(hidden), hidden, state

@@ -1,0 +1,1 @@
+"""How a system is trained: recipes, crops, loaders, scores, and the loop."""

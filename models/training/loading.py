@@ -1,0 +1,168 @@
+"""People's pictures, decoded and in batches; crops are cut on the device (:mod:`.crops`)."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from pypose_ops.datasets import PictureError
+
+# Decoded pictures are kept in memory up to this: all of LSP and LSPET, 0.7 GB, fit.
+MEMORY = 2 << 30
+
+
+@dataclass
+class Loaded:
+    """The pictures of some people, and the people; coordinates in picture pixels.
+
+    Attributes:
+        pixels (Tensor): ``(sum of H W 3)`` uint8: the pictures one after the other, so that one copy moves them all.
+        sizes (list[tuple[int, int]]): ``(height, width)`` of each.
+        index (Tensor): ``(B,)`` int64: which people of the data set they are.
+        keypoints, visible: ``(B, K, 2)`` float32, ``(B, K)`` uint8 as in :class:`.data.Sample`.
+        boxes (Tensor): ``(B, 4)`` ``x1, y1, x2, y2``.
+        padding (Tensor): ``(B,)``: by how much a crop is larger than the box.
+        others (Tensor or None): ``(B, P, K, 2)``, NaN where there is nobody or no label.
+        bad (list[str]): the people's pictures that could not be read, who are left out.
+    """
+
+    pixels: torch.Tensor
+    sizes: list
+    index: torch.Tensor
+    keypoints: torch.Tensor
+    visible: torch.Tensor
+    boxes: torch.Tensor
+    padding: torch.Tensor
+    others: torch.Tensor | None
+    bad: list
+
+    def __len__(self):
+        return len(self.index)
+
+    def pictures(self):
+        """``(3, H, W)`` each; views."""
+        parts = self.pixels.split([h * w * 3 for h, w in self.sizes])
+        return [part.view(h, w, 3).permute(2, 0, 1) for part, (h, w) in zip(parts, self.sizes, strict=True)]
+
+    def _each(self, function):
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Loaded(**{n: function(v) if isinstance(v, torch.Tensor) else v for n, v in values.items()})
+
+    def to(self, *args, **kwargs):
+        return self._each(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self):
+        return self._each(torch.Tensor.pin_memory)
+
+
+class People(Dataset):
+    """The people of a :class:`.data.PoseDataset` for a loader: an item is ``(number, picture or PictureError)``.
+
+    Args:
+        dataset (PoseDataset): the people.
+        memory (int): bytes of decoded pictures that are kept; the others are decoded whenever they are wanted.
+    """
+
+    def __init__(self, dataset, memory=MEMORY):
+        samples = self.samples = dataset.samples
+        self.keypoints = torch.stack([torch.from_numpy(s.keypoints) for s in samples])
+        self.visible = torch.stack([torch.from_numpy(s.visible) for s in samples])
+        whole = [s.box is None for s in samples]
+        boxes = [s.box or _whole_picture(s.size or (1, 1)) for s in samples]
+        self.boxes = torch.tensor(boxes, dtype=torch.float32)
+        # A whole picture has its margin already.
+        self.padding = torch.tensor([1.0 if w else 1.25 for w in whole])
+        self.others = [torch.from_numpy(s.others) for s in samples]
+        self.cache = {}
+        self._fill(memory)
+
+    def _fill(self, memory):
+        pictures = list(dict.fromkeys(s.picture for s in self.samples))
+        sizes = {s.picture: s.size for s in self.samples}
+        for picture in pictures:
+            height, width = sizes[picture] or (0, 0)
+            memory -= height * width * 3
+            if memory < 0:
+                break
+            self.cache[picture] = None
+        with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
+            self.cache = dict(zip(self.cache, pool.map(_decoded, self.cache), strict=True))
+        self.complete = len(self.cache) == len(pictures)
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, i):
+        picture = self.samples[i].picture
+        return i, self.cache[picture] if picture in self.cache else _decoded(picture)
+
+    def collate(self, items):
+        """Items -> :class:`Loaded`."""
+        bad = [str(picture) for _, picture in items if isinstance(picture, PictureError)]
+        items = [(i, picture) for i, picture in items if not isinstance(picture, PictureError)]
+        index = torch.tensor([i for i, _ in items], dtype=torch.int64)
+        pixels = torch.cat([p.flatten() for _, p in items]) if items else torch.empty(0, dtype=torch.uint8)
+        return Loaded(
+            pixels=pixels,
+            sizes=[tuple(p.shape[:2]) for _, p in items],
+            index=index,
+            keypoints=self.keypoints[index],
+            visible=self.visible[index],
+            boxes=self.boxes[index],
+            padding=self.padding[index],
+            others=self._others(index.tolist()),
+            bad=bad,
+        )
+
+    def _others(self, index):
+        most = max((len(self.others[i]) for i in index), default=0)
+        if most == 0:
+            return None
+        others = torch.full((len(index), most, self.keypoints.shape[1], 2), float("nan"))
+        for row, i in zip(others, index, strict=True):
+            people = self.others[i]
+            row[: len(people)] = people[..., :2].masked_fill(people[..., 2:] == 0, float("nan"))
+        return others
+
+
+def _whole_picture(size):
+    height, width = size
+    return -0.5, -0.5, width - 0.5, height - 0.5
+
+
+def _decoded(picture):
+    try:
+        return picture.decode()
+    except PictureError as error:
+        return error
+
+
+def train_loader(people, batch, *, seed=0, rank=0, world=1, workers=None, pin=False):
+    """Batches of ``batch`` people in a random order, another one every epoch, which depends on ``seed`` alone.
+
+    ``world`` ranks with ``batch`` people each see, step by step, the same people as one with ``batch * world``.
+    """
+    sampler = DistributedSampler(people, world, rank, shuffle=True, seed=seed)
+    # The last, smaller batch is left out: normalisation over one person is none.
+    return _loader(people, batch, sampler, workers, pin, drop_last=len(sampler) >= batch)
+
+
+def eval_loader(people, batch, *, rank=0, world=1, workers=None, pin=False):
+    """Everybody once, in order; of several ranks each has a part of them."""
+    return _loader(people, batch, range(rank, len(people), world), workers, pin)
+
+
+def _loader(people, batch, sampler, workers, pin, drop_last=False):
+    if workers is None:
+        workers = 0 if people.complete else min(4, torch.get_num_threads())
+    return DataLoader(
+        people,
+        batch,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=people.collate,
+        drop_last=drop_last,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+    )

@@ -1,0 +1,1 @@
+"""Weight files: of this package and of others."""

@@ -1,0 +1,275 @@
+"""Weights of others: torchvision's backbones and MMPose's checkpoints."""
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from pypose_ops.errors import InputError
+
+from ..modules.backbones import RESNET_BLOCKS, VGG, VGG_CONVS, ResNet
+from .mmpose import MMPoseCPM, MMPoseDeepPose, MMPoseHourglass
+
+SHOWN = 8  # names in a message
+
+# What checkpoints of MMEngine hold beside tensors, such as arrays of OKS sigmas and the history of the loss: read as
+# nothing, so that no code of theirs runs.
+_IGNORED = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(f"numpy.dtypes.{name}DType" for name in ("Float64", "Float32", "Int64", "Int32", "Bool")),
+    *(f"mmengine.logging.history_buffer.HistoryBuffer{name}" for name in ("", ".min", ".max", ".mean", ".current")),
+    "numpy.ndarray",
+    "numpy.dtype",
+    "builtins.getattr",
+)
+
+
+class _Nothing(dict):
+    """In place of an object that is not read."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+
+    def __setstate__(self, state):
+        pass
+
+    def __hash__(self):
+        return id(self)
+
+
+def load_checkpoint(path, into=None, **options):
+    """Reads weights that others have trained.
+
+    Without ``into``:
+
+    - what training here wrote, see :mod:`.weights`: its system;
+    - MMPose's CPM, HourglassNet and DeepPose (ResNet), of MMPose 1.x or 0.x: the system, of the module
+      :mod:`.mmpose`, with as many joints, stages and layers as the file has;
+    - torchvision's ResNets and VGGs, with batch normalisation or without: a :class:`.backbones.ResNet` or
+      :class:`.backbones.VGG` up to its last pool; the classifier is left out.
+
+    With ``into``: the module itself, filled with the file's tensors: all of its own names; or, where the file is a
+    torchvision backbone, every backbone of that kind in it, up to the last layer it has of them, and nothing else.
+
+    Files are read with ``weights_only``: a pickle that would run code is refused.
+
+    Args:
+        path (Path or str): a ``.safetensors`` file, or one that torch saved: a dictionary of tensors, or one with such
+            a dictionary as ``state_dict`` (``model``).
+        into (nn.Module, optional): see above.
+        options: of the system that is built, ``input_size=(384, 384)`` for one.
+
+    Returns:
+        nn.Module: in evaluation mode.
+
+    Raises:
+        InputError: no such file, none of the above, damaged, or it does not fit; one line that names the missing, the
+            unexpected and the misshapen tensors.
+        TypeError: options together with ``into``.
+
+    Example:
+        >>> system = models.load_checkpoint("cpm_mpii_368x368.pth")  # doctest: +SKIP
+        >>> poses = system.poses(images)[-1]  # doctest: +SKIP
+    """
+    if into is not None and options:
+        raise TypeError(f"load_checkpoint: options are of a system that is built, got {', '.join(options)} and into")
+    tensors = canonical(read_tensors(path))
+    kind = kind_of(tensors)
+    if into is not None:
+        return fill(path, into, tensors, kind)
+    if is_own(path):
+        from .files import load_weights
+
+        return load_weights(path)[0]
+    if kind is None:
+        raise InputError(
+            f"{path}: expected a checkpoint of MMPose's CPM, HourglassNet or DeepPose, or a ResNet or VGG of "
+            f"torchvision, got tensors like {names(sorted(tensors), 3)}"
+        )
+    try:
+        with torch.device("meta"):
+            module = _BUILDERS[kind](tensors, options)
+    except InputError:
+        raise
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: {kind}, but its tensors do not describe one ({error})") from None
+    put(path, module, without_classifier(tensors) if kind in _BACKBONES else tensors, kind)
+    return module.eval()
+
+
+def is_own(path):
+    """Whether training here wrote the file."""
+    if Path(path).suffix != ".safetensors":
+        return False
+    with safe_open(str(path), framework="pt") as file:
+        return (file.metadata() or {}).get("format", "").startswith("pypose_ops.models")
+
+
+def read_tensors(path):
+    """The tensors of a file by name."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    if Path(path).suffix == ".safetensors":
+        try:
+            return load_file(str(path))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(f"{path}: expected a safetensors file; not one, or damaged ({one_line(error)})") from None
+    try:
+        with torch.serialization.safe_globals([(_Nothing, name) for name in _IGNORED]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  (what a damaged or hostile file raises is anybody's guess)
+        raise InputError(
+            f"{path}: expected tensors that torch saved, damaged or more than tensors ({one_line(error)})"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if isinstance(content, dict):
+        content = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    if not content or not isinstance(content, dict):
+        raise InputError(f"{path}: expected a dictionary of tensors, got none")
+    return content
+
+
+def one_line(error):
+    text = " ".join(str(error).split())
+    found = re.search(r"GLOBAL (\S+)", text)
+    return f"it holds a {found[1]}" if found else text[:160]
+
+
+def canonical(tensors):
+    """Names of MMPose 1.x: without wrappers' prefixes, without the preprocessor, heads named ``head``."""
+    out = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("module.")
+        if not name.startswith("data_preprocessor."):
+            out[re.sub(r"^keypoint_head\.", "head.", name)] = tensor
+    return out
+
+
+def kind_of(tensors):
+    """What the names say that the tensors are of, or None."""
+    if "backbone.stem.9.conv.weight" in tensors:
+        return "MMPose's CPM"
+    if any(name.startswith("backbone.hourglass_modules.") for name in tensors):
+        return "MMPose's HourglassNet"
+    if "backbone.layer1.0.conv1.weight" in tensors and "head.fc.weight" in tensors:
+        return "MMPose's DeepPose"
+    if "layer1.0.conv1.weight" in tensors and "conv1.weight" in tensors:
+        return "torchvision's ResNet"
+    first = tensors.get("features.0.weight")
+    if first is not None and first.shape == (64, 3, 3, 3):
+        return "torchvision's VGG"
+    return None
+
+
+def count(tensors, pattern):
+    """How many different numbers stand in the place of the only group of the pattern."""
+    return len({found[1] for found in (re.match(pattern, name) for name in tensors) if found})
+
+
+def resnet_depth(tensors, prefix=""):
+    found = tuple(count(tensors, rf"{re.escape(prefix)}layer{n}\.(\d+)\.") for n in (1, 2, 3, 4))
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in tensors
+    for depth, blocks in RESNET_BLOCKS.items():
+        if blocks == found and bottleneck == (depth >= 50):
+            return depth
+    raise ValueError(f"no ResNet has {found} blocks")
+
+
+def vgg_depth(tensors):
+    convs = sum(name.startswith("features.") and t.dim() == 4 for name, t in tensors.items())
+    for depth, counts in VGG_CONVS.items():
+        if sum(counts) == convs:
+            return depth
+    raise ValueError(f"no VGG has {convs} convolutions")
+
+
+def build_cpm(tensors, options):
+    stages = 1 + count(tensors, r"backbone\.cpm_stages\.(\d+)\.")
+    return MMPoseCPM(len(tensors["backbone.stem.9.conv.weight"]), stages=stages, **options)
+
+
+def build_hourglass(tensors, options):
+    stacks = count(tensors, r"backbone\.hourglass_modules\.(\d+)\.")
+    return MMPoseHourglass(len(tensors["head.multi_final_layers.0.weight"]), stacks=stacks, **options)
+
+
+def build_deeppose(tensors, options):
+    depth = resnet_depth(tensors, "backbone.")
+    return MMPoseDeepPose(len(tensors["head.fc.weight"]) // 2, depth=depth, **options)
+
+
+def build_vgg(tensors, options):
+    norm = any(name.endswith("running_mean") for name in tensors)
+    return VGG(vgg_depth(tensors), norm=norm, **options)
+
+
+_BUILDERS = {
+    "MMPose's CPM": build_cpm,
+    "MMPose's HourglassNet": build_hourglass,
+    "MMPose's DeepPose": build_deeppose,
+    "torchvision's ResNet": lambda tensors, options: ResNet(resnet_depth(tensors), **options),
+    "torchvision's VGG": build_vgg,
+}
+_BACKBONES = {"torchvision's ResNet": ResNet, "torchvision's VGG": VGG}
+_SYSTEMS = {
+    "MMPose's CPM": MMPoseCPM,
+    "MMPose's HourglassNet": MMPoseHourglass,
+    "MMPose's DeepPose": MMPoseDeepPose,
+}
+
+
+def without_classifier(tensors):
+    return {n: t for n, t in tensors.items() if not n.startswith(("fc.", "classifier."))}
+
+
+def fill(path, module, tensors, kind):
+    """``tensors`` into a module that exists."""
+    name = type(module).__name__
+    if kind in _SYSTEMS and not isinstance(module, _SYSTEMS[kind]):
+        raise InputError(f"{path}: expected weights of {name}, got those of {kind}")
+    if kind not in _BACKBONES:
+        put(path, module, tensors, name)
+        return module.eval()
+    backbones = [m for m in module.modules() if isinstance(m, _BACKBONES[kind])]
+    if not backbones:
+        raise InputError(f"{path}: expected weights of {name}, got {kind}, and {name} has none in it")
+    for backbone in backbones:
+        put_backbone(path, backbone, tensors, kind)
+    return module.eval()
+
+
+def put_backbone(path, backbone, tensors, kind):
+    """A backbone may end before its published last layer."""
+    # A VGG that ends early lacks the file's last features, and only those.
+    last = max((int(n.split(".")[1]) for n in backbone.state_dict() if n.startswith("features.")), default=-1)
+    late = {n for n in tensors if n.startswith("features.") and int(n.split(".")[1]) > last}
+    tensors = {n: t for n, t in without_classifier(tensors).items() if n not in late}
+    put(path, backbone, tensors, kind)
+
+
+def put(path, module, tensors, what):
+    """All tensors into a module, which must have exactly these."""
+    own = module.state_dict()
+    # Files from before torch 0.4.1 have no counters.
+    counters = {n: torch.zeros((), dtype=torch.long) for n in own if n.endswith("num_batches_tracked")}
+    tensors = counters | tensors
+    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [
+        f"{n} {tuple(tensors[n].shape)} instead of {tuple(own[n].shape)}"
+        for n in sorted(own.keys() & tensors.keys())
+        if own[n].shape != tensors[n].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        text = "; ".join(f"{len(n)} {problem}: {names(n)}" for problem, n in parts if n)
+        raise InputError(f"{path}: the tensors do not fit {what} ({text})")
+    meta = any(t.is_meta for t in own.values())
+    module.load_state_dict({n: t.to(own[n].dtype) for n, t in tensors.items()}, assign=meta)
+
+
+def names(found, shown=SHOWN):
+    return ", ".join(found[:shown]) + (f" and {len(found) - shown} more" if len(found) > shown else "")

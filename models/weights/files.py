@@ -1,0 +1,103 @@
+"""Weight files: safetensors that say which system they are of, so that nothing else is needed to use them."""
+
+import json
+from importlib import resources
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pypose_ops.errors import InputError
+from pypose_ops.skeletons import SKELETONS
+
+from .. import SYSTEMS, build
+
+FORMAT = "pypose_ops.models 1"
+PACKAGED = "pose_lsp.safetensors"  # in pypose_ops/data
+
+
+def save_weights(path, system, info, dtype=None):
+    """Writes a system's parameters and buffers.
+
+    Args:
+        path (Path or str): of the file.
+        system (System): the module.
+        info (dict): ``system``, ``preset``, ``skeleton`` (names) and ``options`` (of :func:`.build`), and anything else
+            that json can hold.
+        dtype (torch.dtype, optional): of the floating tensors in the file, such as float16 to halve it.
+    """
+    tensors = {
+        name: (t.to(dtype) if dtype and t.is_floating_point() else t).detach().cpu().contiguous()
+        for name, t in system.state_dict().items()
+    }
+    joints = len(SKELETONS[info["skeleton"]])
+    metadata = {"format": FORMAT, "joints": str(joints), **{k: json.dumps(v) for k, v in info.items()}}
+    save_file(_unshared(tensors), str(path), metadata)
+
+
+def _unshared(tensors):
+    """safetensors wants no two names for one memory."""
+    seen = set()
+    return {n: t.clone() if t.data_ptr() in seen or seen.add(t.data_ptr()) else t for n, t in tensors.items()}
+
+
+def _opened(path):
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a safetensors file; not one, or damaged ({error})") from None
+
+
+def load_weights(path, system=None):
+    """Builds the system that a weight file is of.
+
+    Args:
+        path (Path or str): written by :func:`save_weights`.
+        system (str, optional): the name it must have.
+
+    Returns:
+        tuple[System, dict]: in evaluation mode, float32; and what the file says about it.
+
+    Raises:
+        InputError: no such file, damaged, of another system, or its tensors do not fit.
+    """
+    metadata, tensors = _opened(path)
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: expected weights that train wrote ({FORMAT}), its metadata says nothing of it")
+    try:
+        info = {k: json.loads(v) for k, v in metadata.items() if k != "format"}
+        name, skeleton = info["system"], SKELETONS[info["skeleton"]]
+        if system not in (None, name):
+            raise InputError(f"{path}: expected weights of {system}, these are of {name}")
+        if name not in SYSTEMS:
+            raise InputError(f"{path}: weights of {name}, expected one of {', '.join(SYSTEMS)}")
+        module = build(name, len(skeleton), info["preset"], **info["options"])
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: its metadata does not describe a system ({error})") from None
+    load_tensors(path, module, tensors)
+    return module.eval(), info
+
+
+def load_packaged():
+    """:func:`load_weights` of the file that comes with the package."""
+    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED) as path:
+        return load_weights(path)
+
+
+def load_tensors(path, module, tensors):
+    """Puts tensors into a module; all of them, exactly."""
+    own = module.state_dict()
+    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    wrong = sorted(n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape)
+    if missing or unexpected or wrong:
+        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        text = "; ".join(f"{what}: {', '.join(n[:3])}{', ...' if len(n) > 3 else ''}" for what, n in parts if n)
+        raise InputError(f"{path}: the tensors do not fit the system ({text})")
+    with torch.no_grad():
+        module.load_state_dict({name: t.to(own[name].dtype) for name, t in tensors.items()})

@@ -1,0 +1,141 @@
+"""The heatmap loss without a target tensor: rendering and comparing in one pass."""
+
+import torch
+
+from ._arguments import check_number, check_tensor, choice, expand_sigma, expand_visible, expand_weight
+from ._autograd import call, no_double_backward
+from .gaussian_heatmaps import _CENTERS, _COMBINES, _NORMALIZES, _PROFILES
+
+_ops = torch.ops.pypose_ops
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def heatmap_mse_loss(
+    pred,
+    keypoints,
+    sigma,
+    *,
+    weight=None,
+    visible=None,
+    reduction="mean",
+    profile="gaussian",
+    center="exact",
+    truncate=None,
+    combine="max",
+    normalize="peak",
+):
+    """Mean squared error between predicted heatmaps and :func:`gaussian_heatmaps`, which are never made.
+
+    The forward pass reads ``pred`` once; the backward pass draws the targets again, reads ``pred`` once and writes its
+    gradient once. Beyond ``pred`` and its gradient both need memory for one number per map.
+
+    Args:
+        pred (Tensor): ``(B, K, H, W)``, or ``(S, B, K, H, W)`` for S stages that share their targets; float16,
+            bfloat16, float32 or float64.
+        keypoints, sigma, visible, profile, center, truncate, combine, normalize: the targets, as in
+            :func:`gaussian_heatmaps`: ``keypoints`` ``(B, K, 2)`` or ``(B, P, K, 2)``, ``(x, y)`` in heatmap pixels.
+        weight (Tensor, optional): of each map, broadcastable to ``pred.shape[:-2]``, so ``(B, K)`` or ``(K,)`` also
+            with stages. A weight that is not a positive finite number counts as 0, and what ``pred`` holds where the
+            weight is 0, NaN included, does not matter. Not differentiable: multiply what ``reduction="none"`` returns.
+        reduction (str): ``"none"``: each map's mean over its pixels times its weight; ``"mean"``: the mean of those,
+            which is ``F.mse_loss`` of the maps; ``"sum"``: the weighted sum over all pixels of all maps.
+
+    Without a people axis, the map of a keypoint that is invisible or not finite, and so draws nothing, weighs nothing.
+    With one, a map with nobody in it is a target of zeros; ``weight`` takes it out.
+
+    Returns:
+        Tensor: float32, for float64 maps float64: a number, or ``pred.shape[:-2]`` for ``reduction="none"``, of which
+        online hard keypoint mining is ``loss.topk(8, -1).values.mean()``.
+
+    Differentiable once with respect to ``pred``, and, as :func:`gaussian_heatmaps` is, to ``keypoints`` and a ``sigma``
+    tensor; deterministic.
+
+    Raises:
+        ValueError: an unknown option name; weight, visible or sigma do not broadcast; weight requires a gradient.
+        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> pred = torch.zeros(8, 17, 64, 48, dtype=torch.bfloat16, requires_grad=True)
+        >>> heatmap_mse_loss(pred, torch.rand(8, 17, 2) * 40, 2.0).backward()
+        >>> pred.grad.shape
+        torch.Size([8, 17, 64, 48])
+    """
+    op = "heatmap_mse_loss"
+    choice(op, "reduction", reduction, _REDUCTIONS)
+    check_tensor(op, "pred", pred)
+    check_tensor(op, "keypoints", keypoints)
+    if isinstance(sigma, torch.Tensor):
+        sigma, sigma_value = expand_sigma(op, sigma, keypoints), 0.0
+    else:
+        sigma, sigma_value = None, check_number(op, "sigma", sigma)
+    if visible is not None:
+        visible = expand_visible(op, visible, keypoints)
+    if weight is not None:
+        weight = expand_weight(op, weight, pred)
+    if profile == "disc":
+        keypoints = keypoints.detach()
+        sigma = sigma.detach() if sigma is not None else None
+    losses = call(
+        _ops.heatmap_mse_loss.default,
+        (pred, keypoints, sigma),
+        pred,
+        keypoints,
+        sigma,
+        sigma_value,
+        weight,
+        visible,
+        choice(op, "profile", profile, _PROFILES),
+        choice(op, "center", center, _CENTERS),
+        truncate,
+        choice(op, "combine", combine, _COMBINES),
+        choice(op, "normalize", normalize, _NORMALIZES),
+    )
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum() * (pred.shape[-2] * pred.shape[-1])
+
+
+@torch.library.register_fake("pypose_ops::heatmap_mse_loss")
+def _(pred, keypoints, sigma, sigma_value, weight, visible, profile, center, truncate, combine, normalize):
+    torch._check(pred.dim() in (4, 5), lambda: "heatmap_mse_loss: pred must be (B, K, H, W) or (S, B, K, H, W)")
+    return pred.new_empty(pred.shape[:-2], dtype=_loss_dtype(pred))
+
+
+@torch.library.register_fake("pypose_ops::_heatmap_mse_loss_backward")
+def _(
+    grad, pred, keypoints, sigma, sigma_value, weight, visible, profile, center, truncate, combine, normalize,
+    needs_pred, needs_target,
+):  # fmt: skip
+    people = keypoints.shape[1] if keypoints.dim() == 4 else 1
+    shape = (keypoints.shape[0], people, keypoints.shape[-2], 2) if needs_target else (0,)
+    grads = (keypoints.new_empty(shape, dtype=_loss_dtype(pred)) for _ in range(2))
+    return pred.new_empty(pred.shape if needs_pred else (0,)), *grads
+
+
+def _loss_dtype(pred):
+    return torch.float64 if pred.dtype == torch.float64 else torch.float32
+
+
+def _setup_context(ctx, inputs, output):
+    pred, keypoints, sigma, sigma_value, weight, visible, *options = inputs
+    ctx.save_for_backward(pred, keypoints, sigma, weight, visible)
+    ctx.sigma_value, ctx.options = sigma_value, options
+
+
+def _backward(ctx, grad):
+    pred, keypoints, sigma, weight, visible = ctx.saved_tensors
+    needs_pred, needs_target = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+    grad_pred, grad_keypoints, grad_sigma = _ops._heatmap_mse_loss_backward.default(
+        grad, pred, keypoints, sigma, ctx.sigma_value, weight, visible, *ctx.options, needs_pred, needs_target
+    )
+    if not needs_pred:
+        grad_pred = None
+    if not needs_target:
+        return grad_pred, *(None,) * 10
+    grad_keypoints = grad_keypoints.view_as(keypoints).to(keypoints.dtype)
+    grad_sigma = None if sigma is None else grad_sigma.view_as(sigma).to(sigma.dtype)
+    return grad_pred, grad_keypoints, grad_sigma, *(None,) * 8
+
+
+torch.library.register_autograd("pypose_ops::heatmap_mse_loss", _backward, setup_context=_setup_context)
+no_double_backward("_heatmap_mse_loss_backward")

@@ -1,0 +1,44 @@
+"""Masks of limbs."""
+
+import torch
+
+from ._arguments import (
+    check_dtype,
+    check_pairs,
+    check_size,
+    check_tensor,
+    expand_visible,
+)
+
+_ops = torch.ops.pypose_ops
+
+
+def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float32):
+    """Draws one mask per limb: 1 within ``width`` of the segment between its ends, 0 elsewhere.
+
+    Arguments are those of :func:`part_affinity_fields`. A limb without length is a disc; the masks of several people
+    are united.
+
+    Returns:
+        Tensor: ``(B, len(limbs), height, width)``, contiguous. Piecewise constant in the keypoints: not differentiable.
+
+    Example:
+        >>> keypoints = torch.tensor([[[10.0, 5.0], [10.0, 50.0]]])
+        >>> limb_masks(keypoints, [(0, 1)], 3.0, (64, 48))[0, 0, 20].sum()
+        tensor(7.)
+    """
+    op = "limb_masks"
+    return _ops.limb_masks.default(
+        check_tensor(op, "keypoints", keypoints).detach(),
+        check_pairs(op, "limbs", limbs),
+        width,
+        None if visible is None else expand_visible(op, visible, keypoints),
+        *check_size(op, size),
+        check_dtype(op, dtype),
+    )
+
+
+@torch.library.register_fake("pypose_ops::limb_masks")
+def _(keypoints, limbs, limb_width, visible, height, width, dtype):
+    torch._check(keypoints.dim() in (3, 4), lambda: "limb_masks: keypoints must be (B, K, 2) or (B, P, K, 2)")
+    return keypoints.new_empty((keypoints.shape[0], len(limbs) // 2, height, width), dtype=dtype)

@@ -1,0 +1,87 @@
+"""UDP's combined target: a disc and the offsets to the joint."""
+
+import torch
+
+from ._arguments import (
+    check_dtype,
+    check_size,
+    check_tensor,
+    choice,
+    expand_visible,
+)
+from ._autograd import _empty_gradient, call, no_double_backward
+
+_ops = torch.ops.pypose_ops
+
+
+_WINNERS = ("nearest", "last")
+
+
+def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest", dtype=torch.float32):
+    """Draws UDP's combined target (Huang et al., CVPR 2020): where a joint is near, and how far it is.
+
+    Three maps per joint: 1 within ``radius`` of it (border included) and 0 elsewhere; then, in every pixel of the map,
+    the offset to it, ``(x_joint - x) / radius`` and ``(y_joint - y) / radius``. A joint that is invisible, not finite
+    or further than 1e6 pixels from the origin leaves its three maps 0.
+
+    Args:
+        keypoints (Tensor): ``(B, K, 2)``, or ``(B, P, K, 2)`` for P people; float32 or float64; ``(x, y)`` in heatmap
+            pixels, pixel centres at integers.
+        radius (float): in pixels, from 0.001 on.
+        size (tuple[int, int]): ``(height, width)`` of the maps.
+        visible (Tensor, optional): as in :func:`gaussian_heatmaps`.
+        combine (str): whose offset a pixel holds: the ``"nearest"`` person's, of equals the first, or the ``"last"``
+            person's, as MMPose has it.
+        dtype (torch.dtype): of the maps: float16, bfloat16, float32 or float64.
+
+    Returns:
+        Tensor: ``(B, 3 * K, height, width)``, contiguous: disc, x and y of the first joint, then of the second, ...
+
+    The offsets are differentiable with respect to ``keypoints``, each pixel's to the person whose it holds,
+    deterministically; discs are piecewise constant. Twice differentiating is an error.
+
+    Example:
+        >>> maps = offset_heatmaps(torch.tensor([[[12.5, 40.0]]]), 4.0, (64, 48))
+        >>> maps[0, :, 40, 12]
+        tensor([1.0000, 0.1250, 0.0000])
+    """
+    op = "offset_heatmaps"
+    check_tensor(op, "keypoints", keypoints)
+    return call(
+        _ops.offset_heatmaps.default,
+        (keypoints,),
+        keypoints,
+        radius,
+        None if visible is None else expand_visible(op, visible, keypoints),
+        *check_size(op, size),
+        choice(op, "combine", combine, _WINNERS),
+        check_dtype(op, dtype),
+    )
+
+
+@torch.library.register_fake("pypose_ops::offset_heatmaps")
+def _(keypoints, radius, visible, height, width, combine, dtype):
+    torch._check(keypoints.dim() in (3, 4), lambda: "offset_heatmaps: keypoints must be (B, K, 2) or (B, P, K, 2)")
+    return keypoints.new_empty((keypoints.shape[0], 3 * keypoints.shape[-2], height, width), dtype=dtype)
+
+
+@torch.library.register_fake("pypose_ops::_offset_heatmaps_backward")
+def _(grad, keypoints, radius, visible, combine):
+    return _empty_gradient(keypoints if keypoints.dim() == 4 else keypoints[:, None], grad)
+
+
+def _setup_offsets(ctx, inputs, output):
+    keypoints, radius, visible, _, _, combine, _ = inputs
+    ctx.save_for_backward(keypoints, visible)
+    ctx.options = radius, combine
+
+
+def _offsets_backward(ctx, grad):
+    keypoints, visible = ctx.saved_tensors
+    radius, combine = ctx.options
+    grad_keypoints = _ops._offset_heatmaps_backward.default(grad, keypoints, radius, visible, combine)
+    return grad_keypoints.view_as(keypoints).to(keypoints.dtype), *(None,) * 6
+
+
+torch.library.register_autograd("pypose_ops::offset_heatmaps", _offsets_backward, setup_context=_setup_offsets)
+no_double_backward("_offset_heatmaps_backward")

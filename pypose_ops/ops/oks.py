@@ -1,0 +1,102 @@
+"""Object keypoint similarity: how alike two poses are."""
+
+import torch
+
+from ..skeletons import COCO
+from ._arguments import check_tensor, expand_visible
+from ._autograd import call, no_double_backward
+
+_ops = torch.ops.pypose_ops
+
+
+def box_areas(op, area, boxes, like):
+    """Areas as given, or those of the boxes; both in the dtype of the keypoints."""
+    if area is None and boxes is None:
+        raise ValueError(f"{op}: area or boxes must be given")
+    if not like.is_floating_point():
+        raise TypeError(f"{op}: keypoints must be float32 or float64, got {like.dtype}")
+    boxes = None if boxes is None else check_tensor(op, "boxes", boxes).detach().to(like.dtype)
+    if area is None:
+        if boxes.dim() == 0 or boxes.shape[-1] != 4:
+            raise ValueError(f"{op}: boxes must be (..., 4), got shape {tuple(boxes.shape)}")
+        return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1), boxes
+    return check_tensor(op, "area", area).detach().to(like.dtype), boxes
+
+
+def _sigmas(op, sigmas):
+    try:
+        return [float(sigma) for sigma in sigmas]
+    except (TypeError, ValueError):
+        raise ValueError(f"{op}: sigmas must be numbers, got {sigmas!r}") from None
+
+
+def batched(*tensors):
+    return tuple(None if t is None else t.unsqueeze(0) for t in tensors)
+
+
+def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None):
+    """Object keypoint similarity of every predicted with every annotated person, from 0 to 1, as COCO defines it.
+
+    The mean over the annotated joints of ``exp(-d^2 / (2 (2 sigma)^2 (area + eps)))``, d the distance of the joints.
+
+    Args:
+        pred (Tensor): ``(D, K, 2)`` or ``(B, D, K, 2)``; float32 or float64; ``(x, y)`` in picture pixels.
+        target (Tensor): ``(G, K, 2)`` or ``(B, G, K, 2)``; joints that are not finite do not count.
+        area (Tensor, optional): ``(G,)`` or ``(B, G)`` in square pixels, of the annotated people; what is not positive
+            counts as 0, where only coinciding joints are similar. None: the areas of ``boxes``.
+        sigmas (sequence of K floats): constants of the joints; see :mod:`pypose_ops.skeletons`. At most 384 on CUDA.
+        visible (Tensor, optional): broadcastable to ``target.shape[:-1]``: joints that count; bool, or a number from
+            0.5 on.
+        boxes (Tensor, optional): ``(G, 4)`` or ``(B, G, 4)``, ``x1, y1, x2, y2``. With them, somebody without a joint
+            that counts is compared by the box doubled to every side, as in pycocotools (d is the distance to it;
+            a box with NaN is similar to nothing); without, that similarity is 0.
+
+    Returns:
+        Tensor: ``(D, G)`` or ``(B, D, G)``, of the dtype of ``pred``. A predicted joint that is not finite is similar
+        to nothing. Differentiable once, with respect to ``pred``.
+
+    Raises:
+        ValueError: neither area nor boxes; visible does not broadcast.
+        RuntimeError: another argument has the wrong shape, dtype, device or value.
+
+    Example:
+        >>> people = torch.rand(3, 17, 2) * 100
+        >>> oks(people, people, torch.full((3,), 5000.0)).diagonal()
+        tensor([1., 1., 1.])
+    """
+    single = check_tensor("oks", "pred", pred).dim() == 3
+    target = check_tensor("oks", "target", target).detach().to(pred.dtype)
+    area, boxes = box_areas("oks", area, boxes, pred)
+    if visible is not None:
+        visible = expand_visible("oks", visible, target)
+    if single:
+        pred, target, area, visible, boxes = batched(pred, target, area, visible, boxes)
+    result = call(_ops.oks.default, (pred,), pred, target, area, visible, boxes, _sigmas("oks", sigmas))
+    return result[0] if single else result
+
+
+@torch.library.register_fake("pypose_ops::oks")
+def _(pred, target, area, visible, boxes, sigmas):
+    torch._check(pred.dim() == 4, lambda: "oks: pred must be (B, D, K, 2)")
+    torch._check(target.dim() == 4, lambda: "oks: target must be (B, G, K, 2)")
+    return pred.new_empty((pred.shape[0], pred.shape[1], target.shape[1]))
+
+
+@torch.library.register_fake("pypose_ops::_oks_backward")
+def _(grad, pred, target, area, visible, boxes, sigmas):
+    return pred.new_empty(pred.shape)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.sigmas = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad):
+    return _ops._oks_backward.default(grad, *ctx.saved_tensors, ctx.sigmas), None, None, None, None, None
+
+
+torch.library.register_autograd("pypose_ops::oks", _backward, setup_context=_setup_context)
+
+
+no_double_backward("_oks_backward")

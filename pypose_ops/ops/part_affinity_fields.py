@@ -1,0 +1,111 @@
+"""Part affinity fields: which way limbs run."""
+
+import torch
+
+from ._arguments import (
+    check_dtype,
+    check_pairs,
+    check_size,
+    check_tensor,
+    choice,
+    expand_visible,
+)
+from ._autograd import _empty_gradient, call, no_double_backward
+
+_ops = torch.ops.pypose_ops
+
+
+# In the order of the enumerations in csrc/heatmaps/limbs.h, offset_heatmaps.h and simcc_labels.h.
+_LIMB_PROFILES = ("band", "openpose", "trt_pose", "sleap")
+
+
+_LIMB_COMBINES = ("mean", "sum")
+
+
+def part_affinity_fields(
+    keypoints, limbs, width, size, *, visible=None, profile="band", combine="mean", dtype=torch.float32
+):
+    """Draws one field of unit vectors per limb (Cao et al., CVPR 2017): which way the limb runs through a pixel.
+
+    A limb is drawn for the people of whom both ends are visible, finite and within 1e6 pixels of the origin. A limb
+    shorter than 1e-6 pixels has no direction and draws nothing.
+
+    Args:
+        keypoints (Tensor): ``(B, K, 2)``, or ``(B, P, K, 2)`` for P people; float32 or float64; ``(x, y)`` in heatmap
+            pixels, pixel centres at integers.
+        limbs (sequence of pairs): joints ``(from, to)``, for example ``skeletons.COCO.edges``; at most 256. A pair may
+            come twice and is drawn twice.
+        width (float): how far from its axis the limb reaches, in pixels, from 1e-6 on; of the soft profiles the sigma.
+        size (tuple[int, int]): ``(height, width)`` of the maps.
+        visible (Tensor, optional): as in :func:`gaussian_heatmaps`.
+        profile (str): the weight of the unit vector, with ``a`` the distance from the axis and ``d`` from the limb:
+
+            - ``"band"``: 1 where ``a <= width``, inside the limb's bounding box grown by ``width``, borders included;
+            - ``"openpose"``: the same with the box rounded and its last row and column left out, as OpenPose draws it;
+            - ``"trt_pose"``: ``exp(-d^2 / width^2)``, to be combined by ``"sum"``;
+            - ``"sleap"``: ``exp(-d^4 / (2 width^2))``, to be combined by ``"sum"``; limbs below a pixel count as one
+              pixel long where the nearest point is sought.
+        combine (str): of people: ``"mean"`` over those whose band covers the pixel (for the soft profiles, over all
+            who are drawn), or ``"sum"``.
+        dtype (torch.dtype): of the maps: float16, bfloat16, float32 or float64.
+
+    Returns:
+        Tensor: ``(B, 2 * len(limbs), height, width)``, contiguous: x of the first limb, y of the first limb, x of the
+        second, ...
+
+    Differentiable with respect to ``keypoints``, deterministically. Of a band only the direction of its vectors has a
+    derivative: its edge is a step, and who covers a pixel counts as constant. Twice differentiating is an error.
+
+    Raises:
+        ValueError: size is not two positive integers; limbs are not pairs; an unknown option name.
+        RuntimeError: a limb names a joint that is not there; width is not positive; another argument is wrong.
+
+    Example:
+        >>> keypoints = torch.tensor([[[[10.0, 5.0], [10.0, 50.0]], [[30.0, 5.0], [44.0, 50.0]]]])  # 1 image, 2 people
+        >>> part_affinity_fields(keypoints, [(0, 1)], 2.0, (64, 48)).shape
+        torch.Size([1, 2, 64, 48])
+    """
+    op = "part_affinity_fields"
+    check_tensor(op, "keypoints", keypoints)
+    return call(
+        _ops.part_affinity_fields.default,
+        (keypoints,),
+        keypoints,
+        check_pairs(op, "limbs", limbs),
+        width,
+        None if visible is None else expand_visible(op, visible, keypoints),
+        *check_size(op, size),
+        choice(op, "profile", profile, _LIMB_PROFILES),
+        choice(op, "combine", combine, _LIMB_COMBINES),
+        check_dtype(op, dtype),
+    )
+
+
+@torch.library.register_fake("pypose_ops::part_affinity_fields")
+def _(keypoints, limbs, limb_width, visible, height, width, profile, combine, dtype):
+    torch._check(keypoints.dim() in (3, 4), lambda: "part_affinity_fields: keypoints must be (B, K, 2) or (B, P, K, 2)")
+    return keypoints.new_empty((keypoints.shape[0], len(limbs), height, width), dtype=dtype)
+
+
+@torch.library.register_fake("pypose_ops::_part_affinity_fields_backward")
+def _(grad, keypoints, limbs, limb_width, visible, profile, combine):
+    return _empty_gradient(keypoints if keypoints.dim() == 4 else keypoints[:, None], grad)
+
+
+def _setup_fields(ctx, inputs, output):
+    keypoints, limbs, limb_width, visible, _, _, profile, combine, _ = inputs
+    ctx.save_for_backward(keypoints, visible)
+    ctx.options = limbs, limb_width, profile, combine
+
+
+def _fields_backward(ctx, grad):
+    keypoints, visible = ctx.saved_tensors
+    limbs, limb_width, profile, combine = ctx.options
+    grad_keypoints = _ops._part_affinity_fields_backward.default(
+        grad, keypoints, limbs, limb_width, visible, profile, combine
+    )
+    return grad_keypoints.view_as(keypoints).to(keypoints.dtype), *(None,) * 8
+
+
+torch.library.register_autograd("pypose_ops::part_affinity_fields", _fields_backward, setup_context=_setup_fields)
+no_double_backward("_part_affinity_fields_backward")

@@ -1,0 +1,98 @@
+"""Exact marginals on a tree of joints with quadratic springs."""
+
+from typing import NamedTuple
+
+import torch
+
+from ._autograd import call, no_double_backward
+from .max_product import _dtype
+from .mrf_message_passing import flat_edges
+
+_ops = torch.ops.pypose_ops
+
+
+class Marginals(NamedTuple):
+    """What a tree says about every joint.
+
+    Attributes:
+        log_marginals (Tensor): ``(B, K, H, W)``, the logarithm of the probability that joint k is at a pixel.
+        log_partition (Tensor): ``(B,)``, the logarithm of the sum over all poses of the exponential of their score.
+    """
+
+    log_marginals: torch.Tensor
+    log_partition: torch.Tensor
+
+
+def sum_product(unary, edges, deformation, *, root=0):
+    """Every joint's marginals on a tree of joints with Gaussian springs, exactly.
+
+    The probability of a pose is ``exp(score) / Z``, with the score of :func:`max_product`. Messages are computed in the
+    logarithm, along x and then along y, each as the exact sum over all sources of the line: no range is cut off, and
+    nothing underflows.
+
+    Args:
+        unary, edges, deformation: as in :func:`max_product`.
+        root (int): where the messages turn round. It changes nothing but the rounding.
+
+    Returns:
+        Marginals: ``log_marginals (B, K, H, W)``, each map a distribution, and ``log_partition (B,)``, log Z; float32
+        (float64 for a float64 unary). What is impossible is -inf; an image without a possible pose is -inf throughout.
+
+    Differentiable, once, with respect to ``unary`` and ``deformation``. The gradient of ``log_partition`` by ``unary``
+    are the marginals, so ``log_partition`` minus the score of a labelled pose is the loss of a conditional random
+    field.
+
+    Raises:
+        As :func:`max_product`.
+
+    Example:
+        >>> unary = torch.zeros(1, 2, 8, 12)
+        >>> unary[0, 0, 3, 2] = 20.0
+        >>> log_marginals, _ = sum_product(unary, [(0, 1)], torch.tensor([[5.0, 1.0, 0.1, 0.1]]))
+        >>> divmod(log_marginals[0, 1].argmax().item(), 12)
+        (4, 7)
+    """
+    flat = flat_edges("sum_product", edges)
+    maps, total, _ = call(_ops.sum_product.default, (unary, deformation), unary, flat, deformation, root)
+    return Marginals(maps, total)
+
+
+@torch.library.register_fake("pypose_ops::sum_product")
+def _(unary, edges, deformation, root):
+    torch._check(unary.dim() == 4, lambda: "sum_product: unary must be (B, K, H, W)")
+    batch, joints, height, width = unary.shape
+    dtype = _dtype(unary)
+    return (
+        unary.new_empty((batch, joints, height, width), dtype=dtype),
+        unary.new_empty((batch,), dtype=dtype),
+        unary.new_empty((batch, len(edges), height, width), dtype=dtype),
+    )
+
+
+@torch.library.register_fake("pypose_ops::_sum_product_backward")
+def _(grad, grad_partition, unary, log_marginals, messages, deformation, edges, root):
+    return log_marginals.new_empty(log_marginals.shape), log_marginals.new_empty((len(edges) // 2, 4))
+
+
+def _setup_sum(ctx, inputs, output):
+    unary, edges, deformation, root = inputs
+    maps, _, messages = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(unary, deformation, maps, messages)
+    ctx.options = (edges, root)
+
+
+def _sum_backward(ctx, grad, grad_total, grad_messages):
+    unary, deformation, maps, messages = ctx.saved_tensors
+    grad = torch.zeros_like(maps) if grad is None else grad
+    grad_total = maps.new_zeros(maps.shape[:1]) if grad_total is None else grad_total
+    of_unary, of_deformation = _ops._sum_product_backward.default(
+        grad, grad_total, unary, maps, messages, deformation, *ctx.options
+    )
+    return of_unary.to(unary.dtype), None, of_deformation.to(deformation.dtype), None
+
+
+torch.library.register_autograd("pypose_ops::sum_product", _sum_backward, setup_context=_setup_sum)
+
+
+no_double_backward("_sum_product_backward")

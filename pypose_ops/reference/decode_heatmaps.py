@@ -1,0 +1,304 @@
+"""Peaks of heatmaps in plain torch."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from ..ops.decode_heatmaps import REFINES, Peaks, PeaksWithCovariance, flip_permutation, kernel_size_of
+
+_RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
+
+
+@torch.no_grad()
+def decode_heatmaps(
+    heatmaps,
+    *,
+    refine="dark",
+    kernel_size=None,
+    sigma=None,
+    parity=None,
+    radius=None,
+    flipped=None,
+    flip_pairs=None,
+    flip_shift=False,
+    transform=None,
+    max_offset="auto",
+    return_covariance=False,
+):
+    """Definition of :func:`pypose_ops.decode_heatmaps`: whole maps are merged, blurred and searched."""
+    op = "decode_heatmaps"
+    if kernel_size is None:
+        kernel_size = kernel_size_of(op, refine, sigma)
+    if max_offset == "auto":
+        max_offset = None if parity is not None else radius if refine == "offset" else 1.0
+    maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
+    channels = 3 if refine == "offset" else 1
+    maps = maps.unflatten(1, (maps.shape[1] // channels, channels))
+    if flipped is not None:
+        back = flipped.to(maps.dtype).view_as(maps)[:, flip_permutation(op, flip_pairs, heatmaps, channels)].flip(-1)
+        if flip_shift:
+            back = torch.cat([back[..., :1], back[..., :-1]], -1)
+        if channels == 3:  # class, x, y: x points the other way
+            back = back * torch.tensor([1, -1, 1], dtype=maps.dtype, device=maps.device)[:, None, None]
+        maps = 0.5 * maps + 0.5 * back
+    maps, offsets = maps[:, :, 0], maps[:, :, 1:]
+    if refine == "offset":
+        maps = _blur(maps, _gaussian_taps(2 * kernel_size + 1), "reflect101")
+
+    peak, scores = _highest(maps)
+    if refine == "offset":
+        step = radius * torch.stack([_around(offsets[:, :, d], peak)(0, 0) for d in range(2)], -1)
+        coords, covariance = peak + _limited(step, max_offset), None
+    else:
+        coords, covariance = refined(maps, peak, refine, kernel_size, max_offset, parity)
+        covariance = covariance[:, :, 0]
+        covariance = torch.where(scores[..., None, None] > 0, covariance, torch.nan)
+    coords = coords[:, :, 0]
+    if transform is not None:
+        transform = transform.to(maps.dtype)
+        linear, translation = transform[..., :2], transform[..., None, :, 2]
+        coords = coords @ linear.mT + translation
+        if return_covariance:
+            linear = linear if linear.dim() == 2 else linear[:, None]
+            covariance = linear @ covariance @ linear.mT
+    coords = torch.where(scores[..., None] > 0, coords, -1.0)
+    return PeaksWithCovariance(coords, scores, covariance) if return_covariance else Peaks(coords, scores)
+
+
+def _highest(maps):
+    """The peaks ``(B, K, 1, 2)``, integers, and their values ``(B, K)``, 0 where there is none."""
+    height, width = maps.shape[-2:]
+    candidates = torch.where(maps.isfinite() & (maps > 0), maps, 0.0).flatten(2)
+    scores = candidates.amax(-1)
+    pixels = torch.arange(height * width, device=maps.device)
+    index = torch.where(candidates == scores[..., None], pixels, height * width).amin(-1)  # the first of equals
+    return torch.stack([index % width, index // width], -1)[:, :, None], scores
+
+
+def refined(maps, peak, refine, kernel_size, max_offset, parity=None):
+    """``peak (B, K, M, 2)``, integers, after its step, and the covariances ``(B, K, M, 2, 2)``."""
+    covariance = torch.full((*peak.shape, 2), torch.nan, dtype=maps.dtype, device=maps.device)
+    if refine == "none":
+        step = torch.zeros_like(peak, dtype=maps.dtype)
+    elif refine == "quarter":
+        step = _quarter_step(maps, peak, parity)
+    elif refine == "parabola":
+        step = _parabola_step(maps, peak)
+    elif refine in ("dark", "dark_udp"):
+        step, covariance = _dark_step(maps, peak, kernel_size, refine, parity)
+    elif refine == "centroid":
+        step = _centroid_step(maps, peak, kernel_size)
+    else:
+        raise ValueError(f"refine must be one of {', '.join(REFINES)}, got {refine!r}")
+    return peak + _limited(step, max_offset), covariance
+
+
+def _limited(step, max_offset):
+    """No longer than ``max_offset``, and none where it is not finite."""
+    step = torch.where(step.isfinite().all(-1, keepdim=True), step, 0.0)
+    if max_offset is None:
+        return step
+    length = step.norm(dim=-1, keepdim=True)
+    return torch.where(length > max_offset, step * (max_offset / length), step)
+
+
+def _around(maps, peak):
+    """``f(dx, dy)``: the maps' values at that offset from the peaks, (B, K, M); outside those of the border."""
+    height, width = maps.shape[-2:]
+    flat = maps.flatten(2)
+
+    def at(dx, dy):
+        x = (peak[..., 0] + dx).clamp(0, width - 1)
+        y = (peak[..., 1] + dy).clamp(0, height - 1)
+        return flat.gather(-1, y * width + x)
+
+    return at
+
+
+def _quarter_step(maps, peak, parity):
+    height, width = maps.shape[-2:]
+    x, y = peak.unbind(-1)
+    at = _around(maps, peak)
+
+    def towards(low, high):
+        return 0.25 * ((high > low).to(maps.dtype) - (high < low).to(maps.dtype))
+
+    inside_x, inside_y = (x > 1) & (x < width - 1), (y > 1) & (y < height - 1)
+    if parity in ("hrnet", "mmpose0"):
+        allowed_x = allowed_y = inside_x & inside_y
+    else:
+        allowed_x, allowed_y = inside_x & (y > 0), inside_y & (x > 0)
+    step_x = torch.where(allowed_x, towards(at(-1, 0), at(1, 0)), 0.0)
+    step_y = torch.where(allowed_y, towards(at(0, -1), at(0, 1)), 0.0)
+    return torch.stack([step_x, step_y], -1)
+
+
+def _parabola_step(maps, peak):
+    at = _around(maps, peak)
+    steps = []
+    for axis in range(2):
+        before, after = (at(*(sign * (axis == d) for d in range(2))) for sign in (-1, 1))
+        curvature = before - 2 * at(0, 0) + after
+        inside = (peak[..., axis] > 0) & (peak[..., axis] < maps.shape[-1 - axis] - 1)
+        steps.append(torch.where(inside & (curvature < 0), 0.5 * (before - after) / curvature, 0.0))
+    return torch.stack(steps, -1)
+
+
+def _centroid_step(maps, peak, size):
+    height, width = maps.shape[-2:]
+    at = _around(torch.where(maps.isfinite() & (maps > 0), maps, 0.0), peak)
+    x, y = peak.unbind(-1)
+    total = torch.zeros_like(at(0, 0))
+    moment = torch.zeros_like(peak, dtype=maps.dtype)
+    reach = size // 2
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
+            weight = torch.where(inside, at(dx, dy), 0.0)
+            total = total + weight
+            moment = moment + weight[..., None] * torch.tensor([dx, dy], device=maps.device)
+    return moment / total[..., None]
+
+
+def _dark_step(maps, peak, kernel_size, refine, parity):
+    if parity is None:
+        return _dark_step_inside(maps, peak, kernel_size, refine)
+    height, width = maps.shape[-2:]
+    x, y = peak.unbind(-1)
+    taps = _gaussian_taps(kernel_size) if parity != "hf" else _gaussian(kernel_size, 0.8)
+    legacy = {"mmpose0": "reflect101", "hf": "reflect"} if refine == "dark_udp" else {}
+    blurred = _around(_blur(maps, taps, legacy.get(parity, "zeros")), peak)
+    if refine == "dark_udp":
+        diamond = [
+            _inside(maps, peak, dx, dy) * blurred(dx, dy)
+            for dx in range(-2, 3)
+            for dy in range(-2, 3)
+            if abs(dx) + abs(dy) <= 2
+        ]
+        scale = _around(maps, peak)(0, 0) / torch.stack(diamond).amax(0).clamp(min=0) if parity == "mmpose" else 1.0
+
+        def h(dx, dy):
+            return (blurred(dx, dy) * scale).clamp(1e-3, 50).log()
+    else:
+
+        def h(dx, dy):
+            return blurred(dx, dy).clamp(min=1e-10).log()
+
+    border = 2 if refine == "dark" else 0
+    ridge = 0.0 if refine == "dark" else _RIDGE
+    step, covariance, is_maximum = _newton_step(h, refine, ridge)
+    inside = (x >= border) & (x < width - border) & (y >= border) & (y < height - border)
+    valid = inside & ~_spoilt(maps, peak, kernel_size)
+    covariance = torch.where((valid & is_maximum)[..., None, None], covariance, torch.nan)
+    return torch.where(valid[..., None], step, 0.0), covariance
+
+
+def _dark_step_inside(maps, peak, kernel_size, refine):
+    """As near to the peak as the differences stay in the map, of a blur narrowed until it does."""
+    height, width = maps.shape[-2:]
+    reach, radius = 2 if refine == "dark" else 1, kernel_size // 2
+    if min(height, width) <= 2 * reach:
+        return torch.zeros_like(peak, dtype=maps.dtype), torch.full((*peak.shape, 2), torch.nan).to(maps)
+    last = torch.tensor([width - 1, height - 1], device=maps.device)
+    center = torch.minimum(peak.clamp(min=reach), last - reach)  # (B, K, M, 2)
+    room = torch.minimum(center - reach, last - reach - center).clamp(max=radius)
+    # The pixels around the centre, and what each weighs for the five blurred columns and rows.
+    away = torch.arange(-radius - 2, radius + 3, device=maps.device)
+    index = torch.minimum((center[..., None] + away).clamp(min=0), last[:, None])
+    pixels = index[..., 1, :, None] * width + index[..., 0, None, :]
+    patch = torch.where(maps.isfinite(), maps, 0.0).flatten(2)
+    patch = patch.gather(-1, pixels.flatten(2)).view(pixels.shape)
+    distance = away - torch.arange(-2, 3, device=maps.device)[:, None]
+    taps = _gaussian_taps(kernel_size).to(maps)[(distance + radius).clamp(0, kernel_size - 1)]
+    weights = torch.where(distance.abs() <= room[..., None, None], taps, 0.0)  # (B, K, M, 2, 5, n)
+    blurred = weights[..., 1, :, :] @ patch @ weights[..., 0, :, :].mT
+    logs = blurred.clamp(min=1e-10).log()
+
+    step, covariance, is_maximum = _newton_step(lambda dx, dy: logs[..., 2 + dy, 2 + dx], refine)
+    valid = is_maximum & ~_spoilt(maps, center, kernel_size)
+    covariance = torch.where(valid[..., None, None], covariance, torch.nan)
+    return torch.where(valid[..., None], center - peak + step, 0.0), covariance
+
+
+def _newton_step(h, refine, ridge=0.0):
+    """From the logarithms ``h(dx, dy)``: the step to the top, the covariance, and whether there is a top."""
+    dx = 0.5 * (h(1, 0) - h(-1, 0))
+    dy = 0.5 * (h(0, 1) - h(0, -1))
+    if refine == "dark":
+        dxx = 0.25 * (h(2, 0) - 2 * h(0, 0) + h(-2, 0))
+        dyy = 0.25 * (h(0, 2) - 2 * h(0, 0) + h(0, -2))
+        dxy = 0.25 * (h(1, 1) - h(1, -1) - h(-1, 1) + h(-1, -1))
+    else:
+        dxx = h(1, 0) - 2 * h(0, 0) + h(-1, 0)
+        dyy = h(0, 1) - 2 * h(0, 0) + h(0, -1)
+        dxy = 0.5 * (h(1, 1) - h(1, 0) - h(0, 1) + 2 * h(0, 0) - h(-1, 0) - h(0, -1) + h(-1, -1))
+    dxx, dyy = dxx + ridge, dyy + ridge
+    determinant = dxx * dyy - dxy * dxy
+    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]
+    covariance = torch.stack([-dyy, dxy, dxy, -dxx], -1).unflatten(-1, (2, 2)) / determinant[..., None, None]
+    # No maximum by rounding alone: determinant / trace lies between half of the lesser curvature and the whole.
+    is_maximum = (dxx < 0) & (dyy < 0) & (determinant > -(dxx + dyy) * least_curvature(h(0, 0)))
+    return step, covariance, is_maximum
+
+
+def least_curvature(log):
+    """The smallest curvature of logarithms near ``log`` that is not their rounding."""
+    return 64 * torch.finfo(log.dtype).eps * (1 + log.abs())
+
+
+def _spoilt(maps, center, kernel_size):
+    """Whether a pixel that is not finite lies in the patch around a centre."""
+    reach = kernel_size // 2 + 2
+    spoilt = (~maps.isfinite()).to(maps.dtype).flatten(0, 1)[:, None]
+    spoilt = F.max_pool2d(spoilt, 2 * reach + 1, stride=1, padding=reach).view_as(maps)
+    return _around(spoilt, center)(0, 0) > 0
+
+
+def _inside(maps, peak, dx, dy):
+    x, y = peak[..., 0] + dx, peak[..., 1] + dy
+    return ((x >= 0) & (x < maps.shape[-1]) & (y >= 0) & (y < maps.shape[-2])).to(maps.dtype)
+
+
+def _blur(maps, taps, border):
+    """cv2.GaussianBlur(map, (len(taps), len(taps)), 0) with that border around the map."""
+    radius = len(taps) // 2
+    taps = taps.to(maps)
+    planes = torch.where(maps.isfinite(), maps, 0.0).flatten(0, 1)[:, None]
+    if border == "zeros":
+        planes = F.pad(planes, (radius,) * 4)
+    else:
+        for dim in (-2, -1):
+            n = planes.shape[dim]
+            index = [_outside(i, n, border) for i in range(-radius, n + radius)]
+            planes = planes.index_select(dim, torch.tensor(index, device=maps.device))
+    planes = F.conv2d(F.conv2d(planes, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
+    return planes.view_as(maps)
+
+
+def _outside(i, n, border):
+    """Which pixel of a line of n stands at i: dcb|abcd|cba, or with the border twice, cba|abcd|dcb."""
+    if n == 1:
+        return 0
+    period = 2 * n - 2 if border == "reflect101" else 2 * n
+    i %= period
+    return min(i, period - i if border == "reflect101" else period - 1 - i)
+
+
+def _gaussian(size, sigma):
+    weights = [math.exp(-((i - size // 2) ** 2) / (2 * sigma**2)) for i in range(size)]
+    return torch.tensor(weights, dtype=torch.float64) / sum(weights)
+
+
+def _gaussian_taps(kernel_size):
+    """cv2.getGaussianKernel(kernel_size, 0): fixed tables up to 9, the formula from 11 on."""
+    tables = {
+        1: [1],
+        3: [0.25, 0.5, 0.25],
+        5: [0.0625, 0.25, 0.375, 0.25, 0.0625],
+        7: [0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125],
+        9: [n / 256 for n in (4, 13, 30, 51, 60, 51, 30, 13, 4)],
+    }
+    if kernel_size in tables:
+        return torch.tensor(tables[kernel_size], dtype=torch.float64)
+    return _gaussian(kernel_size, 0.3 * ((kernel_size - 1) * 0.5 - 1) + 0.8)

@@ -1,0 +1,77 @@
+"""Local maxima in plain torch."""
+
+import torch
+import torch.nn.functional as F
+
+from ..ops.decode_heatmaps import kernel_size_of
+from ..ops.find_peaks import PeakSet
+from .decode_heatmaps import refined
+
+
+@torch.no_grad()
+def find_peaks(
+    heatmaps,
+    *,
+    threshold=0.1,
+    radius=1,
+    max_peaks=32,
+    refine="none",
+    kernel_size=None,
+    sigma=None,
+    max_offset=1.0,
+    transform=None,
+):
+    """Definition of :func:`pypose_ops.find_peaks`: labels spread through every plateau of every map."""
+    maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
+    batch, joints, height, width = maps.shape
+    pixels = height * width
+    if isinstance(threshold, torch.Tensor):
+        threshold = threshold.to(maps.dtype)[:, None, None]
+    values = torch.where(maps.isfinite(), maps, -torch.inf)
+    labels = _labels(values, values > threshold, radius)
+    own = torch.arange(pixels, device=maps.device).view(height, width)
+    is_peak = (labels == own).flatten(2)
+
+    # By falling score; a stable sort leaves equal ones in row-major order.
+    ranked = torch.where(is_peak, values.flatten(2), -torch.inf)
+    order = torch.sort(ranked, dim=-1, descending=True, stable=True)
+    counts = is_peak.sum(-1).clamp(max=max_peaks)
+    filled = min(max_peaks, pixels)
+    index, scores = order.indices[..., :filled], order.values[..., :filled]
+    index, scores = F.pad(index, (0, max_peaks - filled)), F.pad(scores, (0, max_peaks - filled))
+    peak = torch.stack([index % width, index // width], -1)
+
+    if kernel_size is None:
+        kernel_size = kernel_size_of("find_peaks", refine, sigma)
+    coords, _ = refined(maps, peak, refine, kernel_size, max_offset)
+    if transform is not None:
+        transform = transform.to(maps.dtype)
+        if transform.dim() == 3:
+            transform = transform[:, None]
+        coords = coords @ transform[..., :2].mT + transform[..., None, :, 2]
+    valid = torch.arange(max_peaks, device=maps.device) < counts[..., None]
+    return PeakSet(torch.where(valid[..., None], coords, -1.0), torch.where(valid, scores, 0.0), counts)
+
+
+def _labels(values, above, radius):
+    """For every pixel the first one of its plateau where that is a peak, else -1."""
+    height, width = values.shape[-2:]
+    padded = F.pad(values, (radius,) * 4, value=-torch.inf)
+    shifts = [(dy, dx) for dy in range(2 * radius + 1) for dx in range(2 * radius + 1)]
+
+    def shifted(padded, shift):
+        return padded[..., shift[0] : shift[0] + height, shift[1] : shift[1] + width]
+
+    highest = values
+    for shift in shifts:
+        highest = torch.maximum(highest, shifted(padded, shift))
+    own = torch.arange(height * width, device=values.device).view(height, width)
+    labels = torch.where(above & (values == highest), own, -1)
+    while True:
+        before = labels
+        around = F.pad(before, (radius,) * 4, value=-1)
+        for shift in shifts:
+            equal = shifted(padded, shift) == values
+            labels = torch.where(equal, torch.minimum(labels, shifted(around, shift)), labels)
+        if torch.equal(labels, before):
+            return labels

@@ -1,0 +1,51 @@
+"""The heatmap loss in plain torch."""
+
+import torch
+
+from ..ops._arguments import expand_sigma, expand_visible, expand_weight
+from .gaussian_heatmaps import gaussian_heatmaps
+
+
+def heatmap_mse_loss(
+    pred,
+    keypoints,
+    sigma,
+    *,
+    weight=None,
+    visible=None,
+    reduction="mean",
+    profile="gaussian",
+    center="exact",
+    truncate=None,
+    combine="max",
+    normalize="peak",
+):
+    """Definition of :func:`pypose_ops.heatmap_mse_loss`: draws the targets, then compares."""
+    acc = torch.float64 if pred.dtype == torch.float64 else torch.float32
+    target = gaussian_heatmaps(
+        keypoints, sigma, pred.shape[-2:], visible=visible, profile=profile, center=center, truncate=truncate,
+        combine=combine, normalize=normalize, dtype=acc,
+    )  # fmt: skip
+    ones = torch.ones(pred.shape[:-2], dtype=acc, device=pred.device)
+    weight = ones if weight is None else expand_weight("heatmap_mse_loss", weight, pred)
+    counts = (weight > 0) & weight.isfinite()
+    if keypoints.dim() == 3:
+        counts = counts & _drawn(keypoints, sigma, visible)
+    # The prediction is masked before it is squared: NaN times 0 is NaN, also in the gradient.
+    difference = torch.where(counts[..., None, None], pred.to(acc), 0.0) - torch.where(
+        counts[..., None, None], target, 0.0
+    )
+    losses = difference.square().mean((-2, -1)) * torch.where(counts, weight, 0.0)
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum() * (pred.shape[-2] * pred.shape[-1])
+
+
+def _drawn(keypoints, sigma, visible):
+    drawn = keypoints.isfinite().all(-1)
+    if isinstance(sigma, torch.Tensor):
+        sigma = expand_sigma("heatmap_mse_loss", sigma, keypoints)
+        drawn = drawn & (sigma.isfinite() & (sigma > 0)).all(-1)
+    if visible is not None:
+        drawn = drawn & expand_visible("heatmap_mse_loss", visible, keypoints)
+    return drawn

@@ -1,0 +1,58 @@
+"""Suppression of people who are found twice, by object keypoint similarity. In plain torch."""
+
+import math
+
+import torch
+
+from ..ops._arguments import expand_visible
+from ..ops.oks import batched, box_areas
+from ..ops.oks_nms import Kept
+from ..skeletons import COCO
+from .oks import _similarity
+
+
+def oks_nms(
+    keypoints,
+    scores,
+    area=None,
+    *,
+    threshold=0.9,
+    soft=False,
+    sigmas=COCO.sigmas,
+    visible=None,
+    boxes=None,
+    max_people=None,
+):
+    """Definition of :func:`pypose_ops.oks_nms`: person by person, picture by picture."""
+    keypoints = keypoints.detach()
+    scores = scores.detach().to(keypoints.dtype)
+    area, _ = box_areas("oks_nms", area, boxes, keypoints)
+    counted = keypoints.isfinite().all(-1)
+    if visible is not None:
+        counted = counted & expand_visible("oks_nms", visible, keypoints)
+    if keypoints.dim() == 3:
+        single = batched(keypoints, scores, area, counted)
+        return Kept(*(v[0] for v in _nms(*single, threshold, soft, sigmas, max_people)))
+    return Kept(*_nms(keypoints, scores, area, counted, threshold, soft, sigmas, max_people))
+
+
+def _nms(keypoints, scores, area, counted, threshold, soft, sigmas, max_people):
+    mask, out = torch.zeros_like(scores, dtype=torch.bool), scores.clone()
+    area = area.nan_to_num(0.0).clamp(min=0)
+    for b in range(len(keypoints)):
+        left = scores[b].where(scores[b].isfinite(), -math.inf)
+        for _ in range(scores.shape[1] if max_people is None else max_people):
+            if not left.gt(-math.inf).any():
+                break
+            best = int(left.argmax())
+            mask[b, best], left[best] = True, -math.inf
+            both = counted[b] & counted[b, best]
+            mean = (area[b] + area[b, best]) / 2
+            value = _similarity(keypoints[b] - keypoints[b, best], mean[:, None], sigmas).where(both, 0.0)
+            value = value.sum(-1) / both.sum(-1).clamp(min=1)
+            if soft:
+                left = left * torch.exp(-value.square() / threshold)
+                out[b] = left.where(left > -math.inf, out[b])
+            else:
+                left = left.where(value <= threshold, -math.inf)
+    return mask, out

@@ -1,0 +1,83 @@
+"""Part affinity fields: which way limbs run. In plain torch."""
+
+import torch
+
+from ..ops._arguments import check_pairs, check_size, expand_visible
+
+FARTHEST, SHORTEST = 1e6, 1e-6
+
+
+def part_affinity_fields(
+    keypoints, limbs, width, size, *, visible=None, profile="band", combine="mean", dtype=torch.float32
+):
+    """Definition of :func:`pypose_ops.part_affinity_fields`: every person's field in memory at once."""
+    limb = _limbs("part_affinity_fields", keypoints, limbs, size, visible, dtype)
+    drawn = limb["present"] & (limb["length"] >= SHORTEST)[..., None, None]
+    across, along = limb["across"], limb["along"]
+    if profile in ("band", "openpose"):
+        weight = ((across.abs() <= width) & _box(limb, width, size, profile == "openpose")).to(across)
+    elif profile == "trt_pose":
+        beyond = along - along.clamp(min=0).minimum(limb["length"][..., None, None])
+        weight = torch.exp(-(across**2 + beyond**2) / width**2)
+    else:
+        length = limb["length"][..., None, None]
+        nearest = (along * length / (length**2).clamp(min=1)).clamp(0, 1) * length
+        weight = torch.exp(-((across**2 + (along - nearest) ** 2) ** 2) / (2 * width**2))
+    weight = torch.where(drawn, weight, 0.0)
+    fields = weight[..., None, :, :] * limb["direction"][..., None, None]  # (B, P, L, 2, H, W)
+    fields = torch.where(drawn[..., None, :, :], fields, 0.0).sum(1)
+    if combine == "mean":
+        people = (weight if profile in ("band", "openpose") else drawn.to(weight).expand_as(weight)).sum(1)
+        fields = fields / people.clamp(min=1)[:, :, None]
+    return fields.flatten(1, 2).to(dtype)
+
+
+def _people(op, keypoints, visible, acc):
+    """Keypoints with a people axis, 0 where they draw nothing, and whether they do."""
+    drawn = (keypoints.abs() <= FARTHEST).all(-1)
+    if visible is not None:
+        drawn = drawn & expand_visible(op, visible, keypoints)
+    points = torch.where(drawn[..., None], keypoints.to(acc), 0.0)
+    return (points, drawn) if keypoints.dim() == 4 else (points[:, None], drawn[:, None])
+
+
+def _limbs(op, keypoints, limbs, size, visible, dtype):
+    """Every limb seen from every pixel: (B, P, L) and (B, P, L, H, W)."""
+    height, width = check_size(op, size)
+    acc = torch.float64 if dtype == torch.float64 else torch.float32
+    points, drawn = _people(op, keypoints, visible, acc)
+    pairs = torch.tensor(check_pairs(op, "limbs", limbs), dtype=torch.long, device=points.device).reshape(-1, 2)
+    start, end = points[:, :, pairs[:, 0]], points[:, :, pairs[:, 1]]
+    length = (end - start).norm(dim=-1)
+    has_length = length >= SHORTEST
+    forward = torch.tensor([1.0, 0.0]).to(points)  # of a limb without length
+    # Placeholders keep NaN out of the graph.
+    direction = (end - start) / torch.where(has_length, length, 1.0)[..., None]
+    direction = torch.where(has_length[..., None], direction, forward)
+    dx = (torch.arange(width).to(points) - start[..., 0, None])[..., None, :]
+    dy = (torch.arange(height).to(points) - start[..., 1, None])[..., :, None]
+    ux, uy = direction[..., 0, None, None], direction[..., 1, None, None]
+    return {
+        "start": start,
+        "end": end,
+        "length": length,
+        "direction": direction,
+        "present": (drawn[:, :, pairs[:, 0]] & drawn[:, :, pairs[:, 1]])[..., None, None],
+        "across": dx * uy - dy * ux,
+        "along": dx * ux + dy * uy,
+    }
+
+
+def _box(limb, width, size, rounded):
+    """Which pixels are in the limb's bounding box, grown by the width."""
+    inside = []
+    for axis, pixels in enumerate((size[1], size[0])):
+        a, b = limb["start"][..., axis, None], limb["end"][..., axis, None]
+        low, high = torch.minimum(a, b) - width, torch.maximum(a, b) + width
+        grid = torch.arange(pixels).to(low)
+        if rounded:  # halves away from zero, as in C
+            low, high = (v.sign() * torch.floor(v.abs() + 0.5) for v in (low, high))
+            inside.append((grid >= low) & (grid < high))
+        else:
+            inside.append((grid >= low) & (grid <= high))
+    return inside[0][..., None, :] & inside[1][..., :, None]

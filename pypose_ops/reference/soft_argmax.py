@@ -1,0 +1,34 @@
+"""soft_argmax in plain torch."""
+
+import torch
+
+from ..ops.soft_argmax import SoftPeaks, normalization
+
+
+def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, return_variance=False):
+    """Definition of :func:`pypose_ops.soft_argmax`."""
+    maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
+    height, width = maps.shape[-2:]
+    pixels = torch.arange(height * width, device=maps.device)
+    grid = torch.stack([pixels % width, pixels // width], -1)
+
+    finite = maps.isfinite().flatten(2)
+    flat = torch.where(finite, maps.flatten(2), -torch.inf)
+    counted = finite
+    if window is not None:
+        first = torch.where(finite & (flat == flat.amax(-1, keepdim=True)), pixels, height * width).amin(-1)
+        peak = torch.stack([first % width, first // width], -1)
+        counted = finite & ((grid - peak[:, :, None]).abs() <= window // 2).all(-1)
+    found = counted.any(-1, keepdim=True)
+    temperature = min(temperature, 2.0 ** (1023 if maps.dtype == torch.float64 else 127))
+    # Placeholders keep what is not finite out of the graph.
+    highest = torch.where(found, flat.detach().amax(-1, keepdim=True), 0.0)
+    logits = torch.where(counted, temperature * (torch.where(counted, maps.flatten(2), 0.0) - highest), -torch.inf)
+    weights = torch.where(found, logits, 0.0).softmax(-1)
+    coords = weights @ grid.to(maps.dtype)
+    variance = (weights[..., None] * (grid - coords[..., None, :]) ** 2).sum(-2)
+    coords, variance = torch.where(found, coords, -1.0), torch.where(found, variance, 0.0)
+    if normalized is not None:
+        scale, offset = normalization(coords, (height, width), normalized)
+        coords, variance = coords * scale + offset, variance * scale**2
+    return SoftPeaks(coords, variance) if return_variance else coords

@@ -1,0 +1,261 @@
+"""The codecs: encode then decode, weights, the fused loss, bad input."""
+
+import math
+
+import pytest
+import torch
+from codec_reference import GRID, INPUT, SIZE, keypoints_of
+
+from pypose_ops import codecs, reference
+from pypose_ops.geometry import scale_coordinates
+
+NAN = math.nan
+
+
+# Encode, then decode --------------------------------------------------------------------------------------------------
+
+
+def at(codec, points):
+    """Points of the heatmap's grid, in input pixels."""
+    return codec.from_heatmap(points)
+
+
+EXACT = {
+    "msra unbiased": codecs.MSRAHeatmap(INPUT, GRID, 2.0, unbiased=True),
+    "msra unbiased, sigma 1": codecs.MSRAHeatmap(INPUT, GRID, 1.0, unbiased=True, blur_kernel_size=3),
+    "msra unbiased, sigma 1.5": codecs.MSRAHeatmap(INPUT, GRID, 1.5, unbiased=True, blur_kernel_size=7),
+    "msra unbiased, sigma 3": codecs.MSRAHeatmap(INPUT, GRID, 3.0, unbiased=True, blur_kernel_size=17),
+    "udp": codecs.UDPHeatmap(INPUT, GRID),
+    "udp, sigma 3": codecs.UDPHeatmap(INPUT, GRID, sigma=3.0, blur_kernel_size=17),
+    "udp combined": codecs.UDPHeatmap(INPUT, GRID, "combined"),
+    "cpm": codecs.CPMHeatmap((368, 368), (46, 46)),
+    "cpm, sigma 2": codecs.CPMHeatmap((368, 368), (46, 46), sigma=2.0),
+}
+ROUNDED = {
+    "msra": codecs.MSRAHeatmap(INPUT, GRID, 2.0),
+    "msra, sigma 1.5": codecs.MSRAHeatmap(INPUT, GRID, 1.5),
+    "megvii": codecs.MegviiHeatmap(INPUT, GRID, 11),
+    "hourglass": codecs.HourglassHeatmap(INPUT, GRID, 1.0),
+    "hourglass, parity": codecs.HourglassHeatmap(INPUT, GRID, 1.0, parity="hourglass"),
+}
+
+
+def border_points(size, beyond):
+    """Points of a grid of that size and ``beyond`` pixels around it: everywhere, along the sides and in the corners."""
+    last = torch.tensor(size, dtype=torch.float64) - 1
+    everywhere = torch.rand(400, 2, dtype=torch.float64) * (last + 2 * beyond) - beyond
+    sides = everywhere.clone()
+    axis = torch.arange(400) % 2
+    rows = torch.arange(400)
+    near = torch.rand(400, dtype=torch.float64) * (6 + beyond) - beyond
+    sides[rows, axis] = torch.where(rows % 4 < 2, near, last[axis] - near)
+    corners = torch.tensor([[-beyond, -beyond], [0.0, 0.0], [0.4, 0.6], [1.5, 1.49]], dtype=torch.float64)
+    return torch.cat((everywhere, sides, corners, last - corners))
+
+
+def heatmap_error(codec, points, **options):
+    """How far decode(encode()) is off, in heatmap pixels: (n,) for n points."""
+    maps, weights = codec.encode(at(codec, points)[:, None].float(), **options)
+    assert (weights == 1).all()
+    coords, scores = codec.decode(maps)
+    assert (scores > 0).all()
+    back = scale_coordinates(coords[:, 0].double(), codec.input_size[::-1], codec.size, align=codec.align)
+    return (back - points).abs().amax(-1)
+
+
+@pytest.mark.parametrize("align", ("index", "center", "corners"))
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_codecs_return_the_keypoint(kernels, device, monkeypatch, name, align):
+    """Also at the border, and in the half pixel outside of the outermost pixels' centres."""
+    codec = EXACT[name]
+    monkeypatch.setattr(codec, "align", align)
+    monkeypatch.setattr(codec, "_transforms", {})
+    points = border_points(codec.heatmap_size, 0.5)[:: 8 if kernels == "simt" else 1]
+    assert heatmap_error(codec, points.to(device)).max() < 1e-2
+
+
+@pytest.mark.parametrize("beyond", (0.0, 0.45))
+def test_exact_simcc_returns_the_keypoint(kernels, device, beyond):
+    codec = codecs.SimCCLabel(INPUT, use_dark=True, center="exact")
+    points = border_points(INPUT, beyond)[:: 8 if kernels == "simt" else 1, None].to(device)
+    (x, y), weights = codec.encode(points.float())
+    assert (weights == 1).all()
+    assert (codec.decode(x, y).coords.double() - points).abs().max() < 1e-2
+
+
+def test_simcc_returns_half_a_bin(kernels, device):
+    points = border_points(INPUT, 0.0)[:: 8 if kernels == "simt" else 1, None].to(device)
+    for codec in (codecs.SimCCLabel(INPUT), codecs.SimCCLabel(INPUT, "standard", label_smooth_weight=0.1)):
+        (x, y), weights = codec.encode(points.float())
+        assert (weights == 1).all()
+        assert (codec.decode(x, y).coords.double() - points).abs().max() <= 0.25 + 1e-5
+
+
+@pytest.mark.parametrize("align", ("index", "center", "corners"))
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounded_codecs_return_half_a_pixel(kernels, device, monkeypatch, name, align):
+    codec = ROUNDED[name]
+    monkeypatch.setattr(codec, "align", align)
+    monkeypatch.setattr(codec, "_transforms", {})
+    points = border_points(codec.heatmap_size, 0.0)[:: 8 if kernels == "simt" else 1]
+    assert heatmap_error(codec, points.to(device)).max() <= 0.5 + 1e-5
+
+
+def test_centernet_returns_half_a_pixel(kernels, device):
+    codec = codecs.CenterNetHeatmap((512, 512), (128, 128))
+    points = torch.rand(50, 2, dtype=torch.float64, device=device) * 127
+    keypoints = at(codec, points)[:, None, None].float()
+    maps, weights = codec.encode(keypoints, boxes=torch.full((50, 1, 2), 90.0, device=device))
+    coords, _ = codec.decode(maps, refine="none")
+    assert (weights == 1).all()
+    assert (codec.to_heatmap(coords[:, 0].double()) - points).abs().max() <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("codec", (codecs.RegressionLabel(INPUT), codecs.IntegralRegressionLabel(INPUT, GRID, 2.0)))
+def test_regression_returns_the_keypoint(codec):
+    keypoints = torch.rand(3, 17, 2) * 190
+    labels, weights = codec.encode(keypoints)
+    labels = labels[0] if isinstance(labels, tuple) else labels
+    coords, scores = codec.decode(labels)
+    torch.testing.assert_close(coords, keypoints)
+    assert (weights == 1).all() and (scores == 1).all()
+
+
+def test_a_map_without_a_peak_decodes_to_minus_one(kernels, device):
+    for codec in (EXACT["msra unbiased"], ROUNDED["msra"], ROUNDED["megvii"]):
+        coords, scores = codec.decode(torch.zeros(1, 2, *SIZE, device=device))
+        assert (coords == -1).all() and (scores == 0).all()
+
+
+# The default is right -------------------------------------------------------------------------------------------------
+
+
+def test_a_fractional_window_is_centred():
+    """3 sigma = 4.5: MMPose puts the joint at pixel 2 onto pixel 3."""
+    keypoints = torch.tensor([[[8.0, 8.0]]])
+    right, wrong = (
+        codecs.MSRAHeatmap(INPUT, GRID, 1.5, parity=parity).encode(keypoints)[0][0, 0] for parity in (None, "mmpose")
+    )
+    assert right[2].argmax() == 2 and wrong[3].argmax() == 3
+
+
+def test_weights_and_strange_keypoints(kernels, device):
+    keypoints = torch.tensor([[[NAN, 1], [math.inf, 1], [1e30, 1], [-30, 1], [-20, 1], [100, 100]]], device=device)
+    for codec in (EXACT["msra unbiased"], ROUNDED["msra"]):
+        maps, weights = codec.encode(keypoints)
+        assert weights.tolist() == [[0, 0, 0, 0, 1, 1]]
+        assert maps.isfinite().all() and not maps[0, :4].any() and maps[0, 4].any()
+    visible = torch.tensor([[1, 1, 1, 1, 0, 2]], device=device)
+    assert codec.encode(keypoints, visible)[1].tolist() == [[0, 0, 0, 0, 0, 1]]
+
+
+SIMCC = {
+    "simcc": codecs.SimCCLabel(INPUT),
+    "simcc, exact": codecs.SimCCLabel(INPUT, center="exact"),
+    "simcc, one hot": codecs.SimCCLabel(INPUT, "standard"),
+    "integral": codecs.IntegralRegressionLabel(INPUT, GRID, 2.0),
+    "regression": codecs.RegressionLabel(INPUT),
+}
+
+
+@pytest.mark.parametrize("name", [*EXACT, *ROUNDED, *SIMCC])
+def test_joints_that_are_missing_or_far_away_draw_nothing(kernels, device, name):
+    """Nobody to be seen, not finite, 1e30 away; an ordinary joint beside them is drawn as if it were alone."""
+    codec = (EXACT | ROUNDED | SIMCC)[name]
+    strange = [[NAN, 1.0], [50.0, NAN], [math.inf, 1.0], [1.0, -math.inf], [1e30, 1.0], [-1e30, 1e30], [3e38, -3e38]]
+    keypoints = torch.tensor([[*strange, [100.0, 100.0]]], device=device)
+    targets, weights = codec.encode(keypoints)
+    alone, _ = codec.encode(keypoints[:, 7:])
+    assert weights.tolist() == [[0] * 7 + [1]]
+    nobody, none = codec.encode(keypoints, torch.zeros(1, 8, device=device))
+    assert not none.any()
+    for target, single, empty in zip(
+        *(v if isinstance(v, tuple) else (v,) for v in (targets, alone, nobody)), strict=True
+    ):
+        if target.shape[-1] == 2:
+            continue  # coordinates are what they are
+        channels = single.shape[1] - (1 if "cpm" in name else 0)
+        joints = target[:, : 8 * channels]
+        assert target.isfinite().all() and not joints[:, : 7 * channels].any()
+        torch.testing.assert_close(joints[:, 7 * channels :], single[:, :channels], rtol=0, atol=0)
+        assert not empty[:, : 8 * channels].any()
+
+
+@pytest.mark.parametrize("people", (False, True))
+@pytest.mark.parametrize("name", ("msra", "msra unbiased", "hourglass", "udp"))
+def test_the_fused_loss_is_that_of_encoded_maps(kernels, device, name, people):
+    codec = (EXACT | ROUNDED | {"udp": codecs.UDPHeatmap(INPUT, GRID)})[name]
+    keypoints, visible = (v.float().to(device) for v in keypoints_of())
+    if people:
+        keypoints, visible = keypoints.unflatten(0, (1, 3)), visible.unflatten(0, (1, 3))
+    pred = torch.rand(keypoints.shape[0], 17, *SIZE, device=device, requires_grad=True)
+    extra = torch.rand(17, device=device)
+    maps, weights = codec.encode(keypoints, visible)
+    weights = (weights.amax(1) if people else weights) * extra
+    expected = ((pred - maps) ** 2).mean((-2, -1)) * weights
+    actual = codec.loss(pred, keypoints, visible, weight=extra, reduction="none")
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(v.sum(), pred)[0] for v in (actual, expected)))
+
+
+def test_half_precision_maps(device):
+    maps, _ = ROUNDED["msra"].encode(torch.rand(1, 3, 2, device=device) * 100, dtype=torch.bfloat16)
+    assert maps.dtype == torch.bfloat16
+
+
+def test_flipped_maps_are_merged(kernels, device):
+    codec = EXACT["msra unbiased"]
+    keypoints = 40 + torch.rand(2, 4, 2, device=device) * 100
+    maps, _ = codec.encode(keypoints)
+    coords, _ = codec.decode(maps, flipped=maps.flip(-1), flip_pairs=[])
+    torch.testing.assert_close(coords, keypoints, rtol=0, atol=0.05)
+
+
+def test_integral_maps_add_up_to_one():
+    keypoints, visible = keypoints_of(beyond=0.0)
+    for parity in (None, "mmpose"):
+        (_, maps), _ = codecs.IntegralRegressionLabel(INPUT, GRID, 2.0, parity=parity).encode(keypoints, visible)
+        torch.testing.assert_close(maps.sum((-2, -1)), visible.to(maps), rtol=1e-4, atol=1e-5)
+    drawn = reference.gaussian_heatmaps(keypoints / 4, 2.0, SIZE, visible=visible, center="rounded", truncate=3)
+    expected = drawn / (drawn.sum((-2, -1), keepdim=True) + 1e-24)
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-6)
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: codecs.MSRAHeatmap((192, 0), GRID, 2.0), "MSRAHeatmap: input_size must be two positive"),
+        (lambda: codecs.MSRAHeatmap(INPUT, (48, 64, 3), 2.0), "MSRAHeatmap: heatmap_size must be two positive"),
+        (lambda: codecs.MSRAHeatmap(INPUT, GRID, 0.0), "MSRAHeatmap: sigma must be positive"),
+        (lambda: codecs.MSRAHeatmap(INPUT, GRID, 2.0, parity="hrnet"), "parity must be None or one of mmpose"),
+        (lambda: codecs.UDPHeatmap(INPUT, GRID, "both"), "heatmap_type must be one of gaussian, combined"),
+        (lambda: codecs.UDPHeatmap(INPUT, GRID, "combined").loss(None, None), "encode combined maps"),
+        (lambda: codecs.MegviiHeatmap(INPUT, GRID, 10), "kernel_size must be odd"),
+        (lambda: codecs.CenterNetHeatmap(INPUT, GRID, 1.0), "min_overlap must be between 0 and 1"),
+        (lambda: codecs.CenterNetHeatmap(INPUT, GRID).loss(), "sigma per person"),
+        (lambda: codecs.SimCCLabel(INPUT, "hard"), "smoothing_type must be one of gaussian, standard"),
+        (lambda: codecs.SimCCLabel(INPUT, sigma=(1.0, 0.0)), "sigma must be two positive"),
+        (lambda: ROUNDED["msra"].encode(torch.rand(17, 2)), r"MSRAHeatmap: keypoints must be \(B, K, 2\)"),
+        (lambda: ROUNDED["msra"].encode(torch.rand(1, 17, 2), torch.ones(17)), r"visible must be \(1, 17\)"),
+        (lambda: ROUNDED["msra"].encode(torch.ones(1, 17, 2).long()), "keypoints must be a floating tensor"),
+        (
+            lambda: codecs.CenterNetHeatmap(INPUT, GRID).encode(torch.rand(1, 2, 3, 2), boxes=torch.rand(1, 2)),
+            r"keypoints must be \(B, P, K, 2\) and boxes",
+        ),
+        (
+            lambda: codecs.MSRAHeatmap(INPUT, GRID, 2.0, parity="mmpose").loss(None, torch.rand(1, 1, 2)),
+            "loss is not defined with parity",
+        ),
+    ],
+)
+def test_bad_calls(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_a_split_ratio_without_bins_is_refused(kernels, device):
+    with pytest.raises(RuntimeError, match="split_ratio must leave bins in both axes, got 1 and 0"):
+        codecs.SimCCLabel((100, 10), simcc_split_ratio=0.01).encode(torch.ones(1, 1, 2, device=device))

@@ -1,0 +1,57 @@
+"""max_product under the contract of op_contract.py, and by hand."""
+
+import pytest
+import torch
+from contract_tools import only_on
+from op_contract import Sample, check_op
+from tree_inputs import HOLED, NOTHING, OPTIONS, SAMPLES, D, E, U, bads
+
+from pypose_ops import max_product, reference, sum_product
+
+# Whole numbers: what is equal is equal on every device.
+FLAT = torch.zeros(2, 3, 4, 5)
+
+
+FLAT[:, 1, 2:, 1:3] = 2.0
+
+
+TIED = (FLAT, [(0, 1), (1, 2)], torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 2.0, 1.0, 2.0]]))
+
+
+MAX_SAMPLES = [
+    *SAMPLES,
+    Sample("equal scores", TIED, exact=True),
+    Sample("equal scores from another root", TIED, {"root": 2}, exact=True),
+]
+
+
+TestMaxProduct = check_op(
+    max_product,
+    reference.max_product,
+    MAX_SAMPLES,
+    bad=bads("max_product"),
+    second_order="max_product: double backward is not supported",
+    **OPTIONS,
+)
+
+
+@only_on("cuda")
+@pytest.mark.parametrize("op", (max_product, sum_product))
+def test_tensors_on_two_devices_are_refused(device, op):
+    with pytest.raises(RuntimeError, match=f"{op.__name__}: deformation must be on the same device as unary"):
+        op(U.to(device), E, D)
+
+
+@pytest.mark.parametrize("op", (max_product, sum_product), ids=lambda op: op.__name__)
+@pytest.mark.parametrize("unary", (HOLED, NOTHING), ids=("holed", "nothing"))
+def test_gradients_beside_what_is_impossible(device, op, unary):
+    """Outputs of -inf rule out gradcheck; whatever gradient arrives there stays there."""
+    results = []
+    for call, to in ((op, device), (getattr(reference, op.__name__), "cpu")):
+        leaves = [t.to(to).requires_grad_() for t in (unary, D)]
+        outputs = [t for t in torch.utils._pytree.tree_leaves(call(leaves[0], E, leaves[1])) if t.requires_grad]
+        torch.manual_seed(0)
+        weights = [torch.randn(t.shape, dtype=t.dtype).to(to) for t in outputs]
+        results.append([g.cpu() for g in torch.autograd.grad(outputs, leaves, weights)])
+    torch.testing.assert_close(*results)
+    assert not results[0][0][~unary.isfinite()].any()

@@ -1,0 +1,54 @@
+"""The CUDA kernels' registers, stack and spills against tests/simt/kernel_registers.csv, where there is an nvcc."""
+
+import re
+
+import ptxas_budget
+import pytest
+from ptxas_budget import Usage
+
+REPORT = """
+ptxas info    : Compiling entry function '_ZN10pypose_ops6kernelIfLi4EEEvPT_' for 'sm_80'
+ptxas info    : Function properties for _ZN10pypose_ops6kernelIfLi4EEEvPT_
+    24 bytes stack frame, 20 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 64 registers, used 1 barriers, 24 bytes cumulative stack size
+ptxas info    : Compiling entry function '_ZN10pypose_ops6kernelIfLi4EEEvPT_' for 'sm_90'
+ptxas info    : Function properties for _ZN10pypose_ops6kernelIfLi4EEEvPT_
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 61 registers, used 1 barriers
+"""
+
+
+def test_a_report_is_read():
+    source = ptxas_budget.ROOT / "csrc" / "peaks" / "some.cu"
+    found = ptxas_budget.parse(REPORT, source)
+    name = "peaks/some: _ZN10pypose_ops6kernelIfLi4EEEvPT_"
+    assert found == {(name, 80): Usage(64, 24, 32), (name, 90): Usage(61, 0, 0)}
+    assert ptxas_budget.readable([name]) == {name: "peaks/some: kernel<float, 4>"}
+
+
+def test_every_difference_is_named():
+    found = {("a", 90): Usage(40, 0, 0), ("b", 90): Usage(32, 8, 12), ("c", 90): Usage(32, 0, 0)}
+    table = {("a", 90): Usage(38, 0, 0), ("b", 90): Usage(32, 8, 12), ("d", 90): Usage(32, 0, 0)}
+    lines = ptxas_budget.differences(found, table, {})
+    assert [re.match(r"\w", line).group() for line in lines] == ["a", "b", "c", "d"]
+    assert "registers=40" in lines[0] and "registers=38" in lines[0] and "without a reason" in lines[1]
+    assert ptxas_budget.differences(found, found, {("b", 90): "why"}) == []
+    assert ptxas_budget.differences(found, table, {("b", 90): "why"}, same_toolkit=False)[0].startswith("c")
+
+
+def test_the_table_is_complete():
+    """Also without an nvcc: every .cu has kernels in it, on both architectures, and no spill lacks its reason."""
+    _, table, reasons = ptxas_budget.read_table()
+    stems = {f"{source.parent.name}/{source.stem}" for source in ptxas_budget.sources()}
+    for architecture in ptxas_budget.ARCHITECTURES:
+        assert {kernel.split(":")[0] for kernel, arch in table if arch == architecture} == stems
+    assert all(usage.clean() or key in reasons for key, usage in table.items())
+
+
+@pytest.mark.skipif(ptxas_budget.nvcc() is None, reason="no nvcc")
+def test_registers_stack_and_spills():
+    """Compiles every .cu: a minute. After a change of a kernel: python tests/simt/ptxas_budget.py --update."""
+    toolkit, table, reasons = ptxas_budget.read_table()
+    found = ptxas_budget.measure()
+    lines = ptxas_budget.differences(found, table, reasons, same_toolkit=toolkit == ptxas_budget.version())
+    assert not lines, "\n".join(lines) + "\nIf that is meant: python tests/simt/ptxas_budget.py --update"

@@ -1,0 +1,367 @@
+"""The test device itself: what its kernels compute, that it notices what is wrong, and how it stands in for the CPU."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+import simt_device
+import torch
+from simt.build import SELFTEST, build
+
+SIMT = pathlib.Path(__file__).resolve().parent
+ORDERS = ("ascending", "descending", "shuffle:0", "shuffle:1")
+FULL = 0xFFFFFFFF
+
+
+@pytest.fixture(scope="module")
+def ops():
+    torch.ops.load_library(build(target=SELFTEST))
+    return torch.ops.pypose_ops_simt_selftest
+
+
+@pytest.fixture(params=ORDERS)
+def order(request, monkeypatch):
+    monkeypatch.setenv("PYPOSE_OPS_SIMT_ORDER", request.param)
+    return request.param
+
+
+def shuffle_source(kind, lane, argument, width):
+    """The lane that a shuffle reads, from the description in the CUDA programming guide."""
+    first = lane - lane % width
+    if kind == "index":
+        return first + argument % width
+    source = {"up": lane - argument, "down": lane + argument, "xor": lane ^ argument}[kind]
+    inside = source < first + width if kind == "xor" else first <= source < first + width
+    return source if inside else lane
+
+
+@pytest.mark.parametrize("width", (32, 16, 4, 1))
+@pytest.mark.parametrize("kind", ("index", "up", "down", "xor"))
+def test_shuffle(ops, order, kind, width):
+    values = torch.randperm(64).int()
+    for argument in (0, 1, 3, 7, 16, 31):
+        out = ops.shuffle(values, ("index", "up", "down", "xor").index(kind), argument, width)
+        warps = [[warp + shuffle_source(kind, lane, argument, width) for lane in range(32)] for warp in (0, 32)]
+        assert torch.equal(out, values[torch.tensor(warps).flatten()])
+
+
+@pytest.mark.parametrize(
+    "dtype", (torch.int8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+)
+def test_shuffle_moves_bits_of_every_type(ops, dtype):
+    values = torch.linspace(-100, 100, 64).to(dtype)
+    assert torch.equal(ops.shuffle(values, 3, 1, 32), values.reshape(-1, 2).flip(1).flatten())
+
+
+@pytest.mark.parametrize("mask", (FULL, 0x0000FFFF, 0x80000001, 0x00000010))
+def test_votes_and_reductions(ops, order, mask):
+    values = torch.randint(-3, 4, (32,)).int()
+    lanes = [lane for lane in range(32) if mask >> lane & 1]
+    named = values[lanes].tolist()
+    bits = [value % 2**32 for value in named]
+    expected = torch.full((11, 32), -1, dtype=torch.int64)
+    expected[0, lanes] = sum(1 << lane for lane in lanes if values[lane] > 0)
+    expected[1, lanes] = int(any(value > 0 for value in named))
+    expected[2, lanes] = int(all(value > 0 for value in named))
+    for lane in lanes:
+        expected[3, lane] = sum(1 << other for other in lanes if values[other] == values[lane])
+    expected[4, lanes] = sum(named)
+    expected[5, lanes] = min(named)
+    expected[6, lanes] = max(named)
+    expected[7, lanes] = max(bits)
+    for row, combine in ((8, int.__and__), (9, int.__or__), (10, int.__xor__)):
+        result = bits[0]
+        for value in bits[1:]:
+            result = combine(result, value)
+        expected[row, lanes] = result
+    assert torch.equal(ops.collectives(values, mask).long() % 2**32, expected % 2**32)
+
+
+def test_votes_in_a_partial_warp(ops, order):
+    # Lanes that do not exist count as arrived, and have no vote.
+    out = ops.collectives(torch.tensor([1, 1, 0, 2, 1], dtype=torch.int32), FULL)
+    assert out[0].tolist() == [0b11011] * 5
+    assert out[3].tolist() == [0b10011, 0b10011, 0b00100, 0b01000, 0b10011]
+    assert out[4].tolist() == [5] * 5
+
+
+def test_halves_of_a_warp_go_different_ways(ops, order):
+    value = torch.cat([(torch.arange(16) + 3) % 16, torch.full((16,), sum(range(16, 32)))])
+    assert torch.equal(ops.divergent(torch.empty(0, dtype=torch.int32)).long(), value + 1000 * value.flip(0))
+
+
+@pytest.mark.parametrize("count", (1, 31, 33, 100, 128))
+def test_barriers_with_threads_that_left(ops, order, count):
+    values = torch.randint(-1, 3, (count,)).int()
+    positive = values > 0
+    out = ops.barriers(values)
+    assert out[0].tolist() == [int(positive.sum())] * count
+    assert out[1].tolist() == [int(positive.all())] * count
+    assert out[2].tolist() == [int(positive.any())] * count
+    assert torch.equal(out[3].long(), values.flip(0).cumsum(0))
+
+
+def test_shared_memory_is_filled_before_every_block(ops, order):
+    assert ops.fresh_shared(torch.empty(0, dtype=torch.int32)).tolist() == [[-1, -1]] * 3
+
+
+@pytest.mark.parametrize("dtype", (torch.int32, torch.int64, torch.float32, torch.float64))
+def test_atomics(ops, order, dtype):
+    out = torch.zeros(9, dtype=dtype)
+    out[2], out[7] = 1000, -1
+    if not dtype.is_floating_point:
+        out[6] = -1
+    ops.atomics(out)
+    assert out[0] == sum(range(256))
+    if not dtype.is_floating_point:
+        assert out[1:7].tolist() == [256, 0, 255, 255, 0, 0]
+        assert 0 <= out[7] < 256 and out[8] == sum(range(256))
+
+
+@pytest.mark.parametrize("grid, block", (((1, 1, 1), (1, 1, 1)), ((3, 2, 4), (5, 3, 2)), ((130, 1, 1), (1024, 1, 1))))
+def test_every_thread_runs_once(ops, order, grid, block):
+    out = ops.indices(torch.empty(0, dtype=torch.int32), *grid, *block, 0)
+    assert torch.equal(out, torch.arange(1, len(out) + 1, dtype=torch.int32))
+
+
+@pytest.mark.parametrize(
+    "launch, message",
+    (
+        ((0, 1, 1, 32, 1, 1, 0), r"grid \(0, 1, 1\)"),
+        ((1, 65536, 1, 32, 1, 1, 0), r"grid \(1, 65536, 1\)"),
+        ((1, 1, 1, 1025, 1, 1, 0), r"block \(1025, 1, 1\)"),
+        ((1, 1, 1, 0, 1, 1, 0), r"block \(0, 1, 1\)"),
+        ((1, 1, 1, 1, 1, 128, 0), r"block \(1, 1, 128\)"),
+        ((1, 1, 1, 32, 1, 1, 49153), "49152 bytes, got 49153"),
+    ),
+)
+def test_launches_that_a_gpu_refuses(ops, launch, message):
+    with pytest.raises(RuntimeError, match="invalid configuration argument: .*" + message):
+        ops.indices(torch.empty(0, dtype=torch.int32), *launch)
+
+
+def test_intrinsics(ops):
+    out = ops.intrinsics(torch.tensor([1.5, 2.25, -7.9, float("nan")]))
+    expected = [torch.tensor(1.5).exp() * 1.5, 212, -7, -1.5, 80431, 128, 1.5, 1.5, 3, 1, 1.5, 1]
+    torch.testing.assert_close(out, torch.tensor(expected))
+
+
+def test_argmax(ops, order):
+    maps = torch.randn(50, 64, 48)
+    assert torch.equal(ops.argmax(maps), maps.flatten(1).argmax(1))
+
+
+def test_unknown_order_is_refused(ops, monkeypatch):
+    monkeypatch.setenv("PYPOSE_OPS_SIMT_ORDER", "sideways")
+    with pytest.raises(RuntimeError, match="shuffle:<seed>, got 'sideways'"):
+        ops.reverse(torch.zeros(128), True)
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    (
+        (0, r"__syncthreads while others wait at .*faults\.cu:\d+ in block \(0, 0, 0\), thread \(\d+, 0, 0\)"),
+        (1, r"__syncthreads while others wait at .*faults\.cu:\d+ in block"),
+        (2, "__syncwarp with a mask that excludes the calling lane in block"),
+        (
+            3,
+            r"deadlock in block \(0, 0, 0\): 64 threads \(0, 2, 4, \.\.\.\) wait in __ballot_sync with mask 0x55555557",
+        ),
+        (4, r"__trap in block \(0, 0, 0\), thread \(5, 0, 0\)"),
+        (5, "width must be 1, 2, 4, 8, 16 or 32"),
+        (
+            6,
+            r"deadlock in block \(0, 0, 0\): 127 threads .* wait at __syncthreads, .*; "
+            r"1 threads \(3\) wait in __syncwarp",
+        ),
+    ),
+)
+def test_misuse_is_reported(ops, order, kind, message):
+    like = torch.empty(0, dtype=torch.int32)
+    with pytest.raises(RuntimeError, match=message):
+        ops.misuse(like, kind)
+    # The stacks of the threads that wait for ever are free again.
+    assert torch.equal(ops.misuse(like, 7), torch.arange(128, dtype=torch.int32))
+
+
+def test_a_missing_barrier_shows(ops, monkeypatch):
+    values = torch.arange(512.0)
+    expected = values.reshape(4, 128).flip(1).flatten()
+    without = []
+    for name in ORDERS:
+        monkeypatch.setenv("PYPOSE_OPS_SIMT_ORDER", name)
+        assert torch.equal(ops.reverse(values, True), expected)
+        without.append(ops.reverse(values, False))
+    assert not any(torch.equal(result, expected) for result in without)
+    assert not torch.equal(without[0], without[1])
+
+
+def test_launches_from_two_threads(ops):
+    maps = torch.randn(200, 32, 32)
+    results = [None] * 4
+
+    def work(i):
+        results[i] = ops.argmax(maps)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(results))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(result, maps.flatten(1).argmax(1)) for result in results)
+
+
+# ---- standing in for the CPU kernels ----
+
+
+def numbers(result):
+    return result[1].tolist()
+
+
+@pytest.fixture(scope="module")
+def first(ops):
+    """The operators of the first namespace, with what a Python wrapper would add to `scale`."""
+    library = torch.library.Library("pypose_ops_simt_first", "FRAGMENT")
+    schemas = simt_device.copy_schemas("pypose_ops_simt_first", "pypose_ops_simt_second")
+
+    def fake(values, bias, height, widths, others, factor=2.0, mode="plain"):
+        return torch.empty_like(values), values.new_empty(5, dtype=torch.int64)
+
+    def setup_context(ctx, inputs, output):
+        ctx.factor, ctx.others = inputs[5], len(inputs[4])
+
+    def backward(ctx, gradient, _):
+        return gradient * ctx.factor, None, None, None, [None] * ctx.others, None, None
+
+    torch.library.register_fake("pypose_ops_simt_first::scale", fake, lib=library)
+    torch.library.register_autograd("pypose_ops_simt_first::scale", backward, setup_context=setup_context, lib=library)
+    yield torch.ops.pypose_ops_simt_first
+    library._destroy()
+    schemas._destroy()
+
+
+@pytest.fixture
+def swapped():
+    return simt_device.kernels_from("pypose_ops_simt_second", "pypose_ops_simt_first")
+
+
+def test_stand_in_and_back(first, swapped):
+    values, others = torch.arange(4.0), [torch.ones(1), torch.ones(2)]
+    arguments = (values, torch.ones(4), 7, [1, 2, 3], others, 3.0)
+    assert numbers(first.scale(*arguments, mode="abc")) == [7, 6, 2, 3, 1]
+    with swapped:
+        result = first.scale(*arguments, mode="abc")
+        assert numbers(result) == [7, 6, 2, 3, 2]
+        assert torch.equal(result[0], values * 3 + 1)
+        assert numbers(first.scale(values, None, 1, [], [])) == [1, 0, 0, 5, 2]
+    assert numbers(first.scale(*arguments)) == [7, 6, 2, 5, 1]
+
+
+def test_stand_in_ends_with_an_error(first, swapped):
+    with pytest.raises(KeyError), swapped:
+        raise KeyError
+    assert numbers(first.scale(torch.ones(1), None, 1, [], []))[4] == 1
+
+
+def test_stand_in_under_autograd(first, swapped):
+    values = torch.ones(4, requires_grad=True)
+    with swapped:
+        out, seen = first.scale(values, None, 1, [1], [], 5.0, "mode")
+        out.sum().backward()
+    assert seen[4] == 2
+    assert torch.equal(values.grad, torch.full((4,), 5.0))
+
+
+def test_stand_in_under_compile(first, swapped):
+    @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
+    def compiled(values):
+        return first.scale(values * 1, None, values.shape[0], [values.shape[0], 1], [values], 5.0, "mode")
+
+    with swapped:
+        for size in (4, 6):
+            values = torch.ones(size, requires_grad=True)
+            result = compiled(values)
+            result[0].sum().backward()
+            assert numbers(result) == [size, size + 1, 1, 4, 2]
+            assert torch.equal(values.grad, torch.full((size,), 5.0))
+    assert numbers(compiled(torch.ones(4)))[4] == 1
+
+
+def test_stand_in_passes_opcheck(first, swapped):
+    with swapped:
+        torch.library.opcheck(first.scale, (torch.ones(4, requires_grad=True), None, 2, [1], [], 2.0, "m"))
+
+
+def test_operator_without_a_kernel_is_an_error(first, swapped):
+    with swapped, pytest.raises(NotImplementedError, match="pypose_ops_simt_second::only_first: no CUDA kernel"):
+        first.only_first(torch.ones(1))
+    first.only_first(torch.ones(1))
+
+
+# ---- under the sanitizers ----
+
+
+def run_sanitized(*command):
+    """Runs a program on the sanitized build; returns its exit code and its output."""
+    command = [sys.executable, SIMT / "sanitized.py", *command]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
+
+
+def call_sanitized(call):
+    """Runs Python code on the sanitized self-test, as `ops`."""
+    path = str(build(sanitize=True, target=SELFTEST))
+    return run_sanitized(
+        "python",
+        "-c",
+        f"import torch; torch.ops.load_library({path!r}); ops = torch.ops.pypose_ops_simt_selftest; "
+        f"x = torch.arange(256.0); i = x.int()\n{call}",
+    )
+
+
+@pytest.mark.parametrize(
+    "call, finding",
+    (
+        ("ops.neighbour_sum(x, False)", "AddressSanitizer: heap-buffer-overflow.*\nREAD of size 4"),
+        ("ops.overrun(x, 0)", "AddressSanitizer: heap-buffer-overflow.*\nWRITE of size 4"),
+        ("ops.overrun(x, 1)", "AddressSanitizer: global-buffer-overflow.*\nWRITE of size 4"),
+        ("ops.overrun(x, 2)", "AddressSanitizer: stack-buffer-overflow.*\nWRITE of size 4"),
+        ("ops.misaligned(x)", "misaligned address .* for type 'const struct float4'"),
+    ),
+    ids=("read", "dynamic", "static", "stack", "misaligned"),
+)
+def test_sanitizer_finds(call, finding):
+    code, output = call_sanitized(call)
+    assert code != 0
+    assert "_kernel tests/simt/planted/faults.cu:" in output
+    assert re.search(finding, output), output
+
+
+def test_sanitizer_passes_clean_kernels():
+    code, output = call_sanitized(
+        "ops.neighbour_sum(x, True); ops.reverse(x, True); ops.barriers(i[:100]); ops.fresh_shared(i); "
+        "ops.shuffle(x, 3, 1, 32); ops.divergent(i); ops.collectives(i[:32], 255); "
+        "maps = torch.randn(50, 64, 48); assert torch.equal(ops.argmax(maps), maps.flatten(1).argmax(1)); "
+        "print('clean')"
+    )
+    assert (code, output) == (0, "clean\n")
+
+
+def test_sanitizer_survives_abandoned_threads():
+    code, output = call_sanitized(
+        "for kind in (0, 1, 3, 6):\n try: ops.misuse(i, kind)\n except RuntimeError: ops.misuse(i, 7)\n"
+        " else: raise SystemExit('not reported')"
+    )
+    assert (code, output) == (0, "")
+
+
+def test_sanitized_operators():
+    """Every operator under its contract, its CUDA kernels watched by the sanitizers."""
+    files = sorted((SIMT.parent / "ops").glob("test_*.py"))
+    # float16 has the widest vectors; the other dtypes take the same paths.
+    checks = "(matches_reference or gradients_match_reference) and (float32 or float16)"
+    code, output = run_sanitized("pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", f"simt and {checks}")
+    assert code == 0, output
