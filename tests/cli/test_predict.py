@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import pypose_ops
-from pypose_ops.cli import demo_poses, predict
+from pypose_ops.cli import demo_poses
 from pypose_ops.cli.main import main
 from pypose_ops.models import pretrained
 from pypose_ops.models.weights.files import PACKAGED
@@ -113,11 +113,9 @@ def test_predict_writes_over_no_picture(tmp_path, astronaut, capsys):
     assert "astronaut.json: cannot be written" in capsys.readouterr().err
 
 
-def test_evaluate_takes_the_same_weights(tmp_path, capsys):
-    from pypose_ops.cli.main import main as models_main
-
+def test_test_takes_the_same_weights(tmp_path, capsys):
     folder = lsp_folder(tmp_path / "lsp", 3, (80, 120))
-    assert models_main(["evaluate", "--data", f"lsp:{folder}", "--split", "all"]) == 0
+    assert main(["test", "--data", f"lsp:{folder}", "--split", "all"]) == 0
     assert f"{pretrained()[1]['system']} {pretrained()[1]['preset']}, 3 people" in capsys.readouterr().out
 
 
@@ -133,12 +131,6 @@ def test_commands_import_what_they_need(tmp_path, command, absent):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not absent & set(done.stdout.splitlines()[-1].split())
-
-
-def test_both_command_lines_have_one_predict():
-    from pypose_ops.cli.main import COMMANDS
-
-    assert COMMANDS["predict"] == predict.__name__
 
 
 def persons(folder, **changed):

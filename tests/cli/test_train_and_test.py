@@ -78,7 +78,7 @@ def data(tmp_path):
 
 def test_evaluate(tmp_path, weights, data, capsys):
     out = tmp_path / "e.json"
-    arguments = ["evaluate", "--weights", weights, "--data", data, "--split", "train", "--per-stage", "--json", out]
+    arguments = ["test", "--weights", weights, "--data", data, "--split", "train", "--per-stage", "--json", out]
     assert main([str(a) for a in arguments]) == 0
     text = capsys.readouterr().out
     assert "PCK@0.2" in text and "PCP@0.5 strict" in text and "PCP@0.5 relaxed" in text and "3 people" in text
@@ -97,11 +97,11 @@ def test_evaluate(tmp_path, weights, data, capsys):
 
 def test_evaluate_leaves_out_bad_pictures(tmp_path, weights, data, capsys):
     (tmp_path / "lsp" / "images" / "im0001.jpg").write_bytes(b"no picture")
-    assert main(["evaluate", "--weights", str(weights), "--data", data, "--split", "all"]) == 0
+    assert main(["test", "--weights", str(weights), "--data", data, "--split", "all"]) == 0
     assert "2 people; 1 pictures could not be read" in " ".join(capsys.readouterr().out.split())
     for i in (2, 3):
         (tmp_path / "lsp" / "images" / f"im000{i}.jpg").write_bytes(b"no picture")
-    assert main(["evaluate", "--weights", str(weights), "--data", data, "--split", "all"]) == 2
+    assert main(["test", "--weights", str(weights), "--data", data, "--split", "all"]) == 2
     assert "none of its pictures could be read" in capsys.readouterr().err
 
 

@@ -102,7 +102,7 @@ def test_every_system(data, tmp_path, capsys, system):
     assert main(["train", system, "--data", data, "--out", str(tmp_path / "run"), *more]) == 0
     assert len(losses(tmp_path / "run", ("loss", "val_loss", "val_pck"))) == phases
     more = ["--split", "all", "--per-stage", "--flip", "--json", str(tmp_path / "e.json")]
-    assert main(["evaluate", "--weights", str(tmp_path / "run" / "weights.safetensors"), "--data", data, *more]) == 0
+    assert main(["test", "--weights", str(tmp_path / "run" / "weights.safetensors"), "--data", data, *more]) == 0
     assert json.loads((tmp_path / "e.json").read_text())["people"] == 20
 
 
@@ -277,7 +277,7 @@ def test_weight_files(tmp_path, capsys, data):
         unknown: "weights of vgg, expected one of",
         tmp_path / "none": "no such file",
     }.items():
-        line = refused(capsys, ["evaluate", "--weights", path, "--data", data])
+        line = refused(capsys, ["test", "--weights", path, "--data", data])
         assert f"{path}: {message}" in line
 
 
