@@ -206,24 +206,24 @@ def metric_inputs(device):
 def coco_inputs(device):
     """Two and a half annotated and as many predicted people a picture."""
     pred, target, visible, norm = metric_inputs(device)
-    picture = torch.arange(N, device=device) * 2 // 5
-    return pred, norm, picture, target, visible, norm**2, picture
+    image = torch.arange(N, device=device) * 2 // 5
+    return pred, norm, image, target, norm**2, image, visible
 
 
 def aic_inputs(device):
     pred, target, visible, norm = (v[:, :14] if v.dim() > 1 else v for v in metric_inputs(device))
-    picture = torch.arange(N, device=device) * 2 // 5
-    return pred, picture, target, visible, norm**2, picture
+    image = torch.arange(N, device=device) * 2 // 5
+    return pred, image, target, norm**2, image, visible
 
 
 METRICS = {
-    "pck": (metrics.pck, metric_inputs),
-    "pcp": (lambda *a: metrics.pcp(*a[:3]), metric_inputs),
-    "pdj": (metrics.pdj, metric_inputs),
-    "auc": (metrics.auc, metric_inputs),
-    "nme": (metrics.nme, metric_inputs),
-    "coco_ap": (metrics.coco_ap, coco_inputs),
-    "aic_score": (metrics.aic_score, aic_inputs),
+    "pck": (lambda p, t, v, norm: metrics.pck(p, t, visible=v, norm=norm), metric_inputs),
+    "pcp": (lambda p, t, v, norm: metrics.pcp(p, t, visible=v), metric_inputs),
+    "pdj": (lambda p, t, v, norm: metrics.pdj(p, t, norm, visible=v), metric_inputs),
+    "auc": (lambda p, t, v, norm: metrics.auc(p, t, visible=v, norm=norm), metric_inputs),
+    "nme": (lambda p, t, v, norm: metrics.nme(p, t, visible=v, norm=norm), metric_inputs),
+    "coco_ap": (lambda *a: metrics.coco_ap(*a[:-1], visible=a[-1]), coco_inputs),
+    "aic_score": (lambda *a: metrics.aic_score(*a[:-1], visible=a[-1]), aic_inputs),
 }
 
 

@@ -137,7 +137,8 @@ class Operators:
     def score(self, pck, batch, maps):
         coords, keypoints, visible = self.decode(batch, maps)
         norm = metrics.torso_size(keypoints, self.torso)
-        pck.update(coords, keypoints, visible, norm.masked_fill(~visible[:, list(self.torso)].all(1), float("nan")))
+        norm = norm.masked_fill(~visible[:, list(self.torso)].all(1), float("nan"))
+        pck.update(coords, keypoints, visible=visible, norm=norm)
 
 
 class Reference(Operators):

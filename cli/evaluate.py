@@ -109,7 +109,7 @@ def run_pdj(args):
     pred, target, skeleton, note = read_torso(args)
     norm, note = torso_of(target, skeleton, note)
     thresholds = CURVE if args.threshold is None else (args.threshold,)
-    result = metrics.pdj(pred + args.offset, target, None, norm, thresholds=thresholds, strict=args.strict)
+    result = metrics.pdj(pred + args.offset, target, norm, thresholds=thresholds, strict=args.strict)
     rows = [("at", *(f"{t:g}" for t in thresholds))]
     rows += [(name, *result["per_joint"][:, list(members)].mean(1).tolist()) for name, members in skeleton.groups]
     return "PDJ of the torso, %", [*rows, ("mean", *result["mean"].tolist())], note
@@ -129,7 +129,7 @@ def run_pckh(args):
     )
     threshold = 0.5 if args.threshold is None else args.threshold
     size = metrics.head_size(boxes)
-    result = metrics.pckh(pred + args.offset, target, visible, size, threshold=threshold, strict=args.strict)
+    result = metrics.pckh(pred + args.offset, target, size, visible=visible, threshold=threshold, strict=args.strict)
     without = int((~(size > 0)).sum())
     note = f"{len(pred)} people, {int(result['counts'].sum())} joints"
     return (
@@ -142,7 +142,7 @@ def run_pckh(args):
 def note_of(people):
     """How many there are, and in how many pictures nobody is predicted."""
     note = f"{len(people['target'])} people annotated, {len(people['pred'])} predicted"
-    missing = set(people["target_picture"].tolist()) - set(people["pred_picture"].tolist())
+    missing = set(people["target_image"].tolist()) - set(people["pred_image"].tolist())
     return note + (f"; {len(missing)} pictures have no predictions: their people count as missed" if missing else "")
 
 

@@ -61,18 +61,18 @@ def score(pred, keypoints, visible, skeleton):
     torso = torso_of(skeleton)
     labelled = visible > 0
     norm = metrics.torso_size(keypoints, torso).masked_fill(~labelled[:, list(torso)].all(1), float("nan"))
-    pck = metrics.pck(pred, keypoints, labelled, norm, threshold=0.2)
+    pck = metrics.pck(pred, keypoints, visible=labelled, norm=norm, threshold=0.2)
     groups = skeleton.groups or tuple((name, (k,)) for k, name in enumerate(skeleton.joints))
     result = {
         "pck": _grouped(pck, groups),
-        "pck_seen": _number(metrics.pck(pred, keypoints, visible == 2, norm, threshold=0.2)["mean"]),
-        "pck_occluded": _number(metrics.pck(pred, keypoints, visible == 1, norm, threshold=0.2)["mean"]),
+        "pck_seen": _number(metrics.pck(pred, keypoints, visible=visible == 2, norm=norm, threshold=0.2)["mean"]),
+        "pck_occluded": _number(metrics.pck(pred, keypoints, visible=visible == 1, norm=norm, threshold=0.2)["mean"]),
         "per_joint": {n: _number(v) for n, v in zip(skeleton.joints, pck["per_joint"], strict=True)},
     }
-    curve = metrics.pdj(pred, keypoints, labelled, norm)
+    curve = metrics.pdj(pred, keypoints, norm, visible=labelled)
     result["curve"] = {"thresholds": curve["thresholds"].tolist(), "pck": [_number(v) for v in curve["mean"]]}
     for rule in ("strict", "relaxed") if skeleton.sticks else ():
-        pcp = metrics.pcp(pred, keypoints, labelled, sticks=skeleton.sticks, rule=rule)
+        pcp = metrics.pcp(pred, keypoints, visible=labelled, sticks=skeleton.sticks, rule=rule)
         result[f"pcp_{rule}"] = _grouped(pcp, skeleton.stick_groups)
     return result
 

@@ -99,7 +99,9 @@ class Phase(pl.LightningModule):
         norm = torso.masked_fill(~visible[:, list(self.torso)].all(1), float("nan"))
         for stage, peaks in enumerate(self.system.poses(batch.images)):
             pred = geometry.transform_points(peaks.coords.float(), transforms)
-            self.pck.setdefault(stage, metrics.PCK(threshold=0.2)).update(pred, loaded.keypoints, visible, norm)
+            self.pck.setdefault(stage, metrics.PCK(threshold=0.2)).update(
+                pred, loaded.keypoints, visible=visible, norm=norm
+            )
 
     def on_validation_epoch_end(self):
         values = {f"val_pck_{stage + 1}": pck.compute()["mean"].float() for stage, pck in sorted(self.pck.items())}

@@ -198,11 +198,11 @@ def read_coco(path, target_path):
     people = dict(
         pred=stacked(pred, joints, 3)[..., :2],
         scores=stacked(scores),
-        pred_picture=torch.tensor([number[k] for k in pred_pictures], dtype=torch.int64),
+        pred_image=torch.tensor([number[k] for k in pred_pictures], dtype=torch.int64),
         target=points[..., :2],
         visible=points[..., 2] > 0,
         area=stacked(areas),
-        target_picture=torch.tensor([number[k] for k in pictures], dtype=torch.int64),
+        target_image=torch.tensor([number[k] for k in pictures], dtype=torch.int64),
         boxes=stacked(boxes, 4),
         crowd=torch.tensor(crowd, dtype=torch.bool),
     )
@@ -248,10 +248,10 @@ def read_aic(path, target_path, skeleton):
     points = stacked(target, joints, 3)
     people = dict(
         pred=stacked(pred, joints, 3)[..., :2],
-        pred_picture=torch.tensor(pred_pictures, dtype=torch.int64),
+        pred_image=torch.tensor(pred_pictures, dtype=torch.int64),
         target=points[..., :2],
         visible=points[..., 2] == 1,  # 2: occluded, 3: not labelled
         area=stacked(areas),
-        target_picture=torch.tensor([number[p] for p in pictures], dtype=torch.int64),
+        target_image=torch.tensor([number[p] for p in pictures], dtype=torch.int64),
     )
     return people, list(unknown)

@@ -1,5 +1,6 @@
-"""Predicted and annotated people that share a picture, as flat lists: no padding, whatever the pictures hold."""
+"""Predicted and annotated people that share an image, as flat lists: no padding, whatever the images hold."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,28 +12,36 @@ _CHUNK = 1 << 15
 
 
 class Pairs(NamedTuple):
-    """Every prediction with every annotated person of its picture, by prediction, then by annotated person."""
+    """Every prediction with every annotated person of its image, by prediction, then by annotated person."""
 
     pred: torch.Tensor  # (P,) index of the prediction
     target: torch.Tensor  # (P,) index of the annotated person
 
 
-def ranges(start, count):
+def ranges(start: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The ranges ``start[i] ... start[i] + count[i] - 1``, one after the other, and the i of each entry."""
     owner = torch.repeat_interleave(count)
     first = count.cumsum(0) - count
     return start[owner] + torch.arange(len(owner), device=owner.device) - first[owner], owner
 
 
-def match_pictures(pred_picture, target_picture, pictures):
-    """All pairs. Pictures are numbers from 0 to ``pictures`` - 1; both lists are sorted."""
-    count = torch.bincount(target_picture, minlength=pictures)
+def match_images(pred_image: torch.Tensor, target_image: torch.Tensor, images: int) -> Pairs:
+    """All pairs. Images are numbers from 0 to ``images`` - 1; both lists are sorted."""
+    count = torch.bincount(target_image, minlength=images)
     start = count.cumsum(0) - count
-    target, pred = ranges(start[pred_picture], count[pred_picture])
+    target, pred = ranges(start[pred_image], count[pred_image])
     return Pairs(pred, target)
 
 
-def pair_oks(pairs, pred, target, area, sigmas, visible, boxes=None):
+def pair_oks(
+    pairs: Pairs,
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    area: torch.Tensor,
+    sigmas: Sequence[float],
+    visible: torch.Tensor,
+    boxes: torch.Tensor | None = None,
+) -> torch.Tensor:
     """OKS of every pair, (P,)."""
     out = pred.new_empty(len(pairs.pred))
     for begin in range(0, len(out), _CHUNK):
@@ -49,18 +58,20 @@ def pair_oks(pairs, pred, target, area, sigmas, visible, boxes=None):
     return out
 
 
-def check_people(name, what, keypoints, picture, joints):
+def check_people(name: str, what: str, keypoints: torch.Tensor, image: torch.Tensor, joints: int) -> None:
     if keypoints.dim() != 3 or keypoints.shape[1:] != (joints, 2):
         raise ValueError(f"{name}: {what} must be (N, {joints}, 2), got shape {tuple(keypoints.shape)}")
-    check_each(name, f"{what}_picture", picture, keypoints)
+    check_each(name, f"{what}_image", image, keypoints)
 
 
-def check_each(name, argument, value, people):
+def check_each(name: str, argument: str, value: torch.Tensor | None, people: torch.Tensor) -> None:
     if value is not None and value.shape != people.shape[:1]:
         raise ValueError(f"{name}: {argument} must be ({len(people)},), got shape {tuple(value.shape)}")
 
 
-def check_visible(name, visible, target):
+def check_visible(name: str, visible: torch.Tensor | None, target: torch.Tensor) -> torch.Tensor:
+    if visible is None:
+        return target.isfinite().all(-1)
     if visible.shape != target.shape[:2]:
         raise ValueError(f"{name}: visible must be {tuple(target.shape[:2])}, got shape {tuple(visible.shape)}")
     return visible if visible.dtype == torch.bool else visible >= 0.5

@@ -1,5 +1,6 @@
 """What the per-joint metrics share: checked arguments, sums over people, and the table made of them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,9 @@ class Sums(NamedTuple):
     counts: torch.Tensor
 
 
-def check_poses(name, pred, target, visible=None):
+def check_poses(
+    name: str, pred: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Predictions and targets in float64, and the joints that count: visible, with a finite target."""
     if not (isinstance(pred, torch.Tensor) and isinstance(target, torch.Tensor)):
         raise TypeError(f"{name}: pred and target must be tensors")
@@ -34,7 +37,9 @@ def check_poses(name, pred, target, visible=None):
     return pred, target, counted
 
 
-def check_norm(name, argument, norm, target):
+def check_norm(
+    name: str, argument: str, norm: torch.Tensor | float, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One positive length per person as (N, 1); people whose length is not positive and finite are left out."""
     norm = torch.as_tensor(norm, dtype=torch.float64, device=target.device)
     if norm.dim() == 0:
@@ -45,11 +50,11 @@ def check_norm(name, argument, norm, target):
     return norm, (norm > 0) & norm.isfinite()
 
 
-def distances(pred, target):
+def distances(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (pred - target).norm(dim=-1)
 
 
-def hits(distance, counted, thresholds, strict):
+def hits(distance: torch.Tensor, counted: torch.Tensor, thresholds: Sequence[float], strict: bool) -> Sums:
     """Sums of hits for every threshold: values (T, K). A prediction that is not finite is a miss."""
     values = []
     for threshold in thresholds:  # one (N, K) mask at a time
@@ -59,7 +64,9 @@ def hits(distance, counted, thresholds, strict):
     return Sums(values, counted.sum(0))
 
 
-def table(sums, *, exclude=(), average="keypoints", scale=100.0):
+def table(
+    sums: Sums, *, exclude: Sequence[int] = (), average: str = "keypoints", scale: float = 100.0
+) -> dict[str, torch.Tensor]:
     """The result of a metric: per joint, and over the joints that are not excluded; NaN where nothing was counted."""
     if average not in AVERAGES:
         raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}")

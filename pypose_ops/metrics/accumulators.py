@@ -4,11 +4,15 @@
 data is fine. It does not change what was accumulated.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import distributed
+from torch.distributed import ProcessGroup
 
 from ..skeletons import AIC, COCO, LSP
-from . import distances, sticks
+from . import distances
+from . import sticks as sticks_of
 from ._tables import Sums, table
 from .aic import aic_score
 from .coco import coco_ap
@@ -17,15 +21,15 @@ from .coco import coco_ap
 class Accumulator:
     """What all have in common: a list of parts, gathered over the ranks."""
 
-    def __init__(self, *, process_group=None):
+    def __init__(self, *, process_group: ProcessGroup | None = None) -> None:
         self.process_group = process_group
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Forgets everything."""
-        self._parts = []
+        self._parts: list[tuple[torch.Tensor | None, ...]] = []
 
-    def _gathered(self):
+    def _gathered(self) -> list[tuple[torch.Tensor | None, ...]]:
         """The parts of all ranks, in the order of the ranks. More than one rank: on the CPU."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return self._parts
@@ -38,7 +42,7 @@ class Accumulator:
 class _SumsAccumulator(Accumulator):
     """Keeps one Sums, whatever the number of people."""
 
-    def _add(self, sums):
+    def _add(self, sums: Sums) -> None:
         if self._parts:
             old = Sums(*self._parts[0])
             if old.counts.shape != sums.counts.shape:
@@ -48,107 +52,199 @@ class _SumsAccumulator(Accumulator):
             sums = Sums(old.values + sums.values, old.counts + sums.counts)
         self._parts = [tuple(sums)]
 
-    def _total(self):
+    def _total(self) -> Sums:
         parts = self._gathered()
         if not parts:
             raise RuntimeError(f"{type(self).__name__}: compute() before any update()")
         return Sums(*(torch.stack(values).sum(0) for values in zip(*parts, strict=True)))
 
-    def compute(self):
+    def compute(self) -> dict[str, torch.Tensor]:
         """The dict of the function of the same name, of everything so far."""
         return table(self._total(), **self._table)
 
 
-class PCK(_SumsAccumulator):
-    """Accumulates :func:`pypose_ops.metrics.pck`."""
+class _HitsAccumulator(_SumsAccumulator):
+    """Counts hits at some thresholds, and averages over these."""
 
-    def __init__(self, *, threshold=0.2, exclude=(), strict=False, average="keypoints", process_group=None):
+    def __init__(
+        self,
+        thresholds: Sequence[float],
+        exclude: Sequence[int],
+        strict: bool,
+        average: str,
+        process_group: ProcessGroup | None,
+    ) -> None:
         super().__init__(process_group=process_group)
-        self._thresholds, self._strict = [threshold], strict
+        self._thresholds, self._strict = thresholds, strict
         self._table = dict(exclude=exclude, average=average)
 
-    def update(self, pred, target, visible=None, norm=1.0):
+    def _add_hits(
+        self, pred: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None, norm: torch.Tensor | float
+    ) -> None:
         sums = distances.pck_sums(type(self).__name__, pred, target, visible, norm, self._thresholds, self._strict)
         self._add(Sums(sums.values.mean(0), sums.counts))
 
 
-class PCKh(PCK):
+class PCK(_HitsAccumulator):
+    """Accumulates :func:`pypose_ops.metrics.pck`."""
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.2,
+        exclude: Sequence[int] = (),
+        strict: bool = False,
+        average: str = "keypoints",
+        process_group: ProcessGroup | None = None,
+    ) -> None:
+        super().__init__([threshold], exclude, strict, average, process_group)
+
+    def update(
+        self,
+        pred: torch.Tensor,
+        target: torch.Tensor,
+        *,
+        visible: torch.Tensor | None = None,
+        norm: torch.Tensor | float = 1.0,
+    ) -> None:
+        """Adds some people; arguments as in :func:`pypose_ops.metrics.pck`."""
+        self._add_hits(pred, target, visible, norm)
+
+
+class PCKh(_HitsAccumulator):
     """Accumulates :func:`pypose_ops.metrics.pckh`."""
 
-    def __init__(self, *, threshold=0.5, exclude=distances.MPII_EXCLUDED, **options):
-        super().__init__(threshold=threshold, exclude=exclude, **options)
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        exclude: Sequence[int] = distances.MPII_EXCLUDED,
+        strict: bool = False,
+        average: str = "keypoints",
+        process_group: ProcessGroup | None = None,
+    ) -> None:
+        super().__init__([threshold], exclude, strict, average, process_group)
 
-    def update(self, pred, target, visible, head_size):
-        super().update(pred, target, visible, head_size)
+    def update(
+        self,
+        pred: torch.Tensor,
+        target: torch.Tensor,
+        head_size: torch.Tensor | float,
+        *,
+        visible: torch.Tensor | None = None,
+    ) -> None:
+        """Adds some people; arguments as in :func:`pypose_ops.metrics.pckh`."""
+        self._add_hits(pred, target, visible, head_size)
 
 
-class AUC(PCK):
+class AUC(_HitsAccumulator):
     """Accumulates :func:`pypose_ops.metrics.auc`."""
 
-    def __init__(self, *, steps=20, exclude=(), strict=True, average="joints", process_group=None):
-        super().__init__(exclude=exclude, strict=strict, average=average, process_group=process_group)
-        self._thresholds = distances.auc_thresholds(steps)
+    def __init__(
+        self,
+        *,
+        steps: int = 20,
+        exclude: Sequence[int] = (),
+        strict: bool = True,
+        average: str = "joints",
+        process_group: ProcessGroup | None = None,
+    ) -> None:
+        super().__init__(distances.auc_thresholds(steps), exclude, strict, average, process_group)
 
-    def update(self, pred, target, visible=None, norm=30.0):
-        super().update(pred, target, visible, norm)
+    def update(
+        self,
+        pred: torch.Tensor,
+        target: torch.Tensor,
+        *,
+        visible: torch.Tensor | None = None,
+        norm: torch.Tensor | float = 30.0,
+    ) -> None:
+        """Adds some people; arguments as in :func:`pypose_ops.metrics.auc`."""
+        self._add_hits(pred, target, visible, norm)
 
 
-class NME(_SumsAccumulator):
-    """Accumulates :func:`pypose_ops.metrics.nme`."""
+class _ErrorsAccumulator(_SumsAccumulator):
+    """Sums errors."""
 
-    def __init__(self, *, exclude=(), average="keypoints", process_group=None):
+    def __init__(
+        self, *, exclude: Sequence[int] = (), average: str = "keypoints", process_group: ProcessGroup | None = None
+    ) -> None:
         super().__init__(process_group=process_group)
         self._table = dict(exclude=exclude, average=average, scale=1.0)
 
-    def update(self, pred, target, visible=None, norm=1.0):
+
+class NME(_ErrorsAccumulator):
+    """Accumulates :func:`pypose_ops.metrics.nme`."""
+
+    def update(
+        self,
+        pred: torch.Tensor,
+        target: torch.Tensor,
+        *,
+        visible: torch.Tensor | None = None,
+        norm: torch.Tensor | float = 1.0,
+    ) -> None:
+        """Adds some people; arguments as in :func:`pypose_ops.metrics.nme`."""
         self._add(distances.error_sums(type(self).__name__, pred, target, visible, norm))
 
 
-class EPE(NME):
+class EPE(_ErrorsAccumulator):
     """Accumulates :func:`pypose_ops.metrics.epe`."""
 
-    def update(self, pred, target, visible=None):
-        super().update(pred, target, visible)
+    def update(self, pred: torch.Tensor, target: torch.Tensor, *, visible: torch.Tensor | None = None) -> None:
+        """Adds some people; arguments as in :func:`pypose_ops.metrics.epe`."""
+        self._add(distances.error_sums("EPE", pred, target, visible, 1.0))
 
 
 class PCP(_SumsAccumulator):
     """Accumulates :func:`pypose_ops.metrics.pcp`."""
 
-    def __init__(self, *, sticks=LSP.sticks, threshold=0.5, rule="strict", average="keypoints", process_group=None):
+    def __init__(
+        self,
+        *,
+        sticks: Sequence[sticks_of.Stick] = LSP.sticks,
+        threshold: float = 0.5,
+        rule: str = "strict",
+        average: str = "keypoints",
+        process_group: ProcessGroup | None = None,
+    ) -> None:
         super().__init__(process_group=process_group)
         self._sticks, self._threshold, self._rule = sticks, threshold, rule
         self._table = dict(average=average)
 
-    def update(self, pred, target, visible=None):
-        self._add(sticks.pcp_sums(pred, target, visible, self._sticks, self._threshold, self._rule))
+    def update(self, pred: torch.Tensor, target: torch.Tensor, *, visible: torch.Tensor | None = None) -> None:
+        """Adds some people; arguments as in :func:`pypose_ops.metrics.pcp`."""
+        self._add(sticks_of.pcp_sums(pred, target, visible, self._sticks, self._threshold, self._rule))
 
 
-class _PicturesAccumulator(Accumulator):
-    """Keeps all people; one update holds all people of its pictures.
+class _ImagesAccumulator(Accumulator):
+    """Keeps all people; one update holds all people of its images.
 
-    A picture that comes again, as it does where a distributed sampler repeats some to give every rank the same number,
+    An image that comes again, as it does where a distributed sampler repeats some to give every rank the same number,
     counts once: the first time, in the order of the ranks.
     """
 
-    _fields = ()  # of update, in order; those in _of_pred are per prediction, the others per annotated person
-    _of_pred = ()
+    _fields: tuple[
+        str, ...
+    ] = ()  # of update, in order; those in _of_pred are per prediction, the others per annotated person
+    _of_pred: tuple[str, ...] = ()
 
-    def _append(self, **values):
+    def _append(self, **values: torch.Tensor | None) -> None:
         part = tuple(None if values[name] is None else values[name].detach() for name in self._fields)
         if self._parts and [v is None for v in part] != [v is None for v in self._parts[0]]:
             raise ValueError(f"{type(self).__name__}: every update must give the same optional arguments")
         self._parts.append(part)
 
-    def _merged(self):
+    def _merged(self) -> dict[str, torch.Tensor | None]:
         parts = [dict(zip(self._fields, part, strict=True)) for part in self._gathered()]
         if not parts:
             raise RuntimeError(f"{type(self).__name__}: compute() before any update()")
-        pred_owner, target_owner = (_owners(parts, f"{side}_picture") for side in ("pred", "target"))
-        pictures, number = torch.unique(
-            torch.cat([part[f"{side}_picture"] for side in ("pred", "target") for part in parts]), return_inverse=True
+        pred_owner, target_owner = (_owners(parts, f"{side}_image") for side in ("pred", "target"))
+        images, number = torch.unique(
+            torch.cat([part[f"{side}_image"] for side in ("pred", "target") for part in parts]), return_inverse=True
         )
         owner = torch.cat((pred_owner, target_owner))
-        first = owner.new_full((len(pictures),), len(parts)).scatter_reduce_(0, number, owner, "amin")
+        first = owner.new_full((len(images),), len(parts)).scatter_reduce_(0, number, owner, "amin")
         kept = (first[number] == owner).split((len(pred_owner), len(target_owner)))
         merged = {}
         for name in self._fields:
@@ -158,51 +254,73 @@ class _PicturesAccumulator(Accumulator):
         return merged
 
 
-def _owners(parts, name):
+def _owners(parts: Sequence[dict[str, torch.Tensor | None]], name: str) -> torch.Tensor:
     """For every person of all parts the number of the part."""
     sizes = torch.tensor([len(part[name]) for part in parts])
     return torch.repeat_interleave(sizes).to(parts[0][name].device)
 
 
-class COCOAP(_PicturesAccumulator):
+class COCOAP(_ImagesAccumulator):
     """Accumulates :func:`pypose_ops.metrics.coco_ap`; its arguments are those of ``update``."""
 
-    _fields = ("pred", "scores", "pred_picture", "target", "visible", "area", "target_picture", "boxes", "crowd")
-    _of_pred = ("pred", "scores", "pred_picture")
+    _fields = ("pred", "scores", "pred_image", "target", "area", "target_image", "visible", "boxes", "crowd")
+    _of_pred = ("pred", "scores", "pred_image")
 
-    def __init__(self, *, sigmas=COCO.sigmas, max_people=20, process_group=None):
+    def __init__(
+        self, *, sigmas: Sequence[float] = COCO.sigmas, max_people: int = 20, process_group: ProcessGroup | None = None
+    ) -> None:
         super().__init__(process_group=process_group)
         self._options = dict(sigmas=sigmas, max_people=max_people)
 
-    def update(self, pred, scores, pred_picture, target, visible, area, target_picture, boxes=None, crowd=None):
-        """Adds all people, predicted and annotated, of some pictures."""
+    def update(
+        self,
+        pred: torch.Tensor,
+        scores: torch.Tensor,
+        pred_image: torch.Tensor,
+        target: torch.Tensor,
+        area: torch.Tensor,
+        target_image: torch.Tensor,
+        *,
+        visible: torch.Tensor | None = None,
+        boxes: torch.Tensor | None = None,
+        crowd: torch.Tensor | None = None,
+    ) -> None:
+        """Adds all people, predicted and annotated, of some images."""
         self._append(
-            pred=pred, scores=scores, pred_picture=pred_picture, target=target, visible=visible, area=area,
-            target_picture=target_picture, boxes=boxes, crowd=crowd,
+            pred=pred, scores=scores, pred_image=pred_image, target=target, area=area, target_image=target_image,
+            visible=visible, boxes=boxes, crowd=crowd,
         )  # fmt: skip
 
-    def compute(self):
+    def compute(self) -> dict[str, torch.Tensor]:
         """COCO's ten numbers of everything so far."""
         return coco_ap(**self._merged(), **self._options)
 
 
-class AICScore(_PicturesAccumulator):
+class AICScore(_ImagesAccumulator):
     """Accumulates :func:`pypose_ops.metrics.aic_score`; its arguments are those of ``update``."""
 
-    _fields = ("pred", "pred_picture", "target", "visible", "area", "target_picture")
-    _of_pred = ("pred", "pred_picture")
+    _fields = ("pred", "pred_image", "target", "area", "target_image", "visible")
+    _of_pred = ("pred", "pred_image")
 
-    def __init__(self, *, sigmas=AIC.sigmas, process_group=None):
+    def __init__(self, *, sigmas: Sequence[float] = AIC.sigmas, process_group: ProcessGroup | None = None) -> None:
         super().__init__(process_group=process_group)
         self._options = dict(sigmas=sigmas)
 
-    def update(self, pred, pred_picture, target, visible, area, target_picture):
-        """Adds all people, predicted and annotated, of some pictures."""
+    def update(
+        self,
+        pred: torch.Tensor,
+        pred_image: torch.Tensor,
+        target: torch.Tensor,
+        area: torch.Tensor,
+        target_image: torch.Tensor,
+        *,
+        visible: torch.Tensor | None = None,
+    ) -> None:
+        """Adds all people, predicted and annotated, of some images."""
         self._append(
-            pred=pred, pred_picture=pred_picture, target=target, visible=visible, area=area,
-            target_picture=target_picture,
-        )  # fmt: skip
+            pred=pred, pred_image=pred_image, target=target, area=area, target_image=target_image, visible=visible
+        )
 
-    def compute(self):
+    def compute(self) -> dict[str, torch.Tensor]:
         """The score of everything so far."""
         return aic_score(**self._merged(), **self._options)

@@ -1,26 +1,38 @@
 """The score of the AI Challenger keypoint track."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from ..skeletons import AIC
-from ._pairs import check_each, check_people, check_visible, match_pictures, pair_oks
+from ._pairs import check_each, check_people, check_visible, match_images, pair_oks
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
-def aic_score(pred, pred_picture, target, visible, area, target_picture, *, sigmas=AIC.sigmas):
+def aic_score(
+    pred: torch.Tensor,
+    pred_image: torch.Tensor,
+    target: torch.Tensor,
+    area: torch.Tensor,
+    target_image: torch.Tensor,
+    *,
+    visible: torch.Tensor | None = None,
+    sigmas: Sequence[float] = AIC.sigmas,
+) -> dict[str, torch.Tensor]:
     """AI Challenger's score: the mean over the thresholds 0.5, 0.55, ... 0.95 of the share of people who are found.
 
-    A person is found when the best OKS of any prediction in the picture is above the threshold: predictions are neither
-    ranked nor used up. The share is of the larger of annotated and predicted people, picture by picture, so that a
-    surplus costs as much as somebody missed. A picture without predictions counts its people as not found; predictions
-    in a picture in which nobody is annotated do not count.
+    A person is found when the best OKS of any prediction in the image is above the threshold: predictions are neither
+    ranked nor used up. The share is of the larger of annotated and predicted people, image by image, so that a
+    surplus costs as much as somebody missed. An image without predictions counts its people as not found; predictions
+    in an image in which nobody is annotated do not count.
 
     Args:
-        pred, pred_picture: (D, K, 2) tensor of predicted people and (D,) integers, which picture each is in.
-        target, target_picture: (G, K, 2) and (G,), the annotated people.
-        visible: (G, K): joints that count; in AI Challenger's files those marked 1, not those marked 2 (occluded).
+        pred, pred_image: (D, K, 2) tensor of predicted people and (D,) integers, which image each is in.
+        target, target_image: (G, K, 2) and (G,), the annotated people.
+        visible: (G, K): joints that count; in AI Challenger's files those marked 1, not those marked 2
+            (occluded). None: every joint with finite coordinates.
         area: (G,) areas of their boxes in square pixels; 1 is added to them, as there.
         sigmas: K constants of the joints.
 
@@ -28,14 +40,14 @@ def aic_score(pred, pred_picture, target, visible, area, target_picture, *, sigm
         dict: ``score``, float64 tensor from 0 to 1; ``per_threshold`` (10,); NaN without any people.
     """
     name, joints = "aic_score", len(sigmas)
-    check_people(name, "pred", pred, pred_picture, joints)
-    check_people(name, "target", target, target_picture, joints)
+    check_people(name, "pred", pred, pred_image, joints)
+    check_people(name, "target", target, target_image, joints)
     check_each(name, "area", area, target)
     visible = check_visible(name, visible, target)
-    pictures, number = torch.unique(torch.cat((pred_picture, target_picture)), return_inverse=True)
+    images, number = torch.unique(torch.cat((pred_image, target_image)), return_inverse=True)
     pred_number, target_number = number[: len(pred)], number[len(pred) :]
     pred_order, target_order = (torch.argsort(n, stable=True) for n in (pred_number, target_number))
-    pairs = match_pictures(pred_number[pred_order], target_number[target_order], len(pictures))
+    pairs = match_images(pred_number[pred_order], target_number[target_order], len(images))
     similarity = pair_oks(
         pairs,
         pred[pred_order].double(),
@@ -45,7 +57,7 @@ def aic_score(pred, pred_picture, target, visible, area, target_picture, *, sigm
         visible[target_order],
     )
     best = similarity.new_zeros(len(target)).scatter_reduce_(0, pairs.target, similarity, "amax")
-    counts = [torch.bincount(n, minlength=len(pictures)) for n in (pred_number, target_number)]
+    counts = [torch.bincount(n, minlength=len(images)) for n in (pred_number, target_number)]
     total = torch.maximum(*counts).where(counts[1] > 0, 0).sum()
     found = (best > torch.tensor(THRESHOLDS, device=best.device)[:, None]).sum(1)
     per_threshold = found / total.double()

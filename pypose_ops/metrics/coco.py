@@ -1,10 +1,12 @@
 """COCO's keypoint average precision and recall: the ten numbers of pycocotools, vectorised over people."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 
 from ..skeletons import COCO
-from ._pairs import check_each, check_people, check_visible, match_pictures, pair_oks
+from ._pairs import Pairs, check_each, check_people, check_visible, match_images, pair_oks
 
 NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -13,40 +15,41 @@ AREAS = ((0.0, 1e10), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, medium, large
 
 
 def coco_ap(
-    pred,
-    scores,
-    pred_picture,
-    target,
-    visible,
-    area,
-    target_picture,
+    pred: torch.Tensor,
+    scores: torch.Tensor,
+    pred_image: torch.Tensor,
+    target: torch.Tensor,
+    area: torch.Tensor,
+    target_image: torch.Tensor,
     *,
-    boxes=None,
-    crowd=None,
-    sigmas=COCO.sigmas,
-    max_people=20,
-):
+    visible: torch.Tensor | None = None,
+    boxes: torch.Tensor | None = None,
+    crowd: torch.Tensor | None = None,
+    sigmas: Sequence[float] = COCO.sigmas,
+    max_people: int = 20,
+) -> dict[str, torch.Tensor]:
     """COCO's ten keypoint numbers, as pycocotools computes them.
 
     Args:
         pred: (D, K, 2) tensor of predicted people.
         scores: (D,) finite; ties keep their order.
-        pred_picture: (D,) integers, which picture each is in.
-        target, visible, target_picture: (G, K, 2), (G, K) and (G,), the annotated people.
+        pred_image: (D,) integers, which image each is in.
+        target, target_image: (G, K, 2) and (G,), the annotated people.
+        visible: (G, K), bool or a number that counts from 0.5 on; None: every joint with finite coordinates.
         area: (G,) their segments' areas in square pixels.
         boxes: (G, 4) ``x1, y1, x2, y2``, which stand in for people without a labelled joint; without boxes nothing
             matches those. They are ignored either way, and so is a prediction that is matched to one.
         crowd: (G,) bool: people who are ignored, and may be matched any number of times.
         sigmas: K constants of the joints.
-        max_people: the best predictions of a picture that count.
+        max_people: the best predictions of an image that count.
 
     Returns:
         dict of float64 tensors from 0 to 1: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl; -1 for a range of areas
         (m: 32^2 to 96^2, l: more) in which nobody is annotated.
     """
     name, joints = "coco_ap", len(sigmas)
-    check_people(name, "pred", pred, pred_picture, joints)
-    check_people(name, "target", target, target_picture, joints)
+    check_people(name, "pred", pred, pred_image, joints)
+    check_people(name, "target", target, target_image, joints)
     check_each(name, "scores", scores, pred)
     check_each(name, "area", area, target)
     check_each(name, "crowd", crowd, target)
@@ -54,15 +57,15 @@ def coco_ap(
     scores = scores.double()
     if not scores.isfinite().all():
         raise ValueError(f"{name}: scores must be finite, {int((~scores.isfinite()).sum())} of {len(scores)} are not")
-    pictures, number = torch.unique(torch.cat((pred_picture, target_picture)), return_inverse=True)
+    images, number = torch.unique(torch.cat((pred_image, target_image)), return_inverse=True)
     pred_number, target_number = number[: len(pred)], number[len(pred) :]
 
-    rank, order = best_of_each(scores, pred_number, len(pictures), max_people)
+    rank, order = best_of_each(scores, pred_number, len(images), max_people)
     pred, scores, pred_number = pred[order].double(), scores[order], pred_number[order]
-    by_picture = torch.argsort(target_number, stable=True)
-    target, visible, area = target[by_picture].double(), visible[by_picture], area[by_picture].double()
-    boxes = None if boxes is None else boxes[by_picture].double()
-    crowd = torch.zeros_like(area, dtype=torch.bool) if crowd is None else crowd[by_picture].bool()
+    by_image = torch.argsort(target_number, stable=True)
+    target, visible, area = target[by_image].double(), visible[by_image], area[by_image].double()
+    boxes = None if boxes is None else boxes[by_image].double()
+    crowd = torch.zeros_like(area, dtype=torch.bool) if crowd is None else crowd[by_image].bool()
 
     limits = torch.tensor(AREAS, dtype=torch.float64, device=area.device)
     left_out = (crowd | ~visible.any(1)) | (area < limits[:, :1]) | (area > limits[:, 1:])
@@ -70,7 +73,7 @@ def coco_ap(
     extent = extent[:, 0] * extent[:, 1]
     outside = (extent < limits[:, :1]) | (extent > limits[:, 1:])
 
-    pairs = match_pictures(pred_number, target_number[by_picture], len(pictures))
+    pairs = match_images(pred_number, target_number[by_image], len(images))
     similarity = pair_oks(pairs, pred, target, area, sigmas, visible, boxes)
     matched, to_left_out = greedy_match(pairs, similarity, rank, left_out, crowd)
     ignored = torch.where(matched, to_left_out, outside[:, None])
@@ -78,18 +81,22 @@ def coco_ap(
     return dict(zip(NAMES, summary(precision, recall), strict=True))
 
 
-def best_of_each(scores, picture, pictures, limit):
-    """The order that sorts by picture, then by score, and keeps the best of each; their ranks in their picture."""
+def best_of_each(
+    scores: torch.Tensor, image: torch.Tensor, images: int, limit: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The order that sorts by image, then by score, and keeps the best of each; their ranks in their image."""
     order = torch.argsort(scores, descending=True, stable=True)
-    order = order[torch.argsort(picture[order], stable=True)]
-    count = torch.bincount(picture, minlength=pictures)
-    rank = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[picture[order]]
+    order = order[torch.argsort(image[order], stable=True)]
+    count = torch.bincount(image, minlength=images)
+    rank = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[image[order]]
     kept = rank < limit
     return rank[kept], order[kept]
 
 
-def greedy_match(pairs, similarity, rank, left_out, crowd):
-    """Matches predictions, best first within a picture, for every area range (A) and threshold (T) at once.
+def greedy_match(
+    pairs: Pairs, similarity: torch.Tensor, rank: torch.Tensor, left_out: torch.Tensor, crowd: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matches predictions, best first within an image, for every area range (A) and threshold (T) at once.
 
     A prediction takes the free person of highest OKS at or above the threshold; one who counts before one who is left
     out; the last one in case of a tie.
@@ -108,7 +115,7 @@ def greedy_match(pairs, similarity, rank, left_out, crowd):
     preference = torch.empty_like(by_similarity)
     preference[by_similarity] = torch.arange(len(by_similarity), device=device)
     preference = preference + len(similarity) * ~left_out[:, pairs.target]
-    # The sequential part: one step per rank, over all pictures at once.
+    # The sequential part: one step per rank, over all images at once.
     by_rank = torch.argsort(rank[pairs.pred], stable=True)
     for step in by_rank.split(torch.bincount(rank[pairs.pred]).tolist()):
         pred, target = pairs.pred[step], pairs.target[step]
@@ -126,7 +133,9 @@ def greedy_match(pairs, similarity, rank, left_out, crowd):
     return matched, to_left_out
 
 
-def precision_recall(matched, ignored, scores, people):
+def precision_recall(
+    matched: torch.Tensor, ignored: torch.Tensor, scores: torch.Tensor, people: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Precision at RECALLS, (A, T, R), and the last recall, (A, T); -1 where ``people`` (A,) is 0."""
     order = torch.argsort(scores, descending=True, stable=True)
     matched, ignored = matched[..., order], ignored[..., order]
@@ -143,7 +152,7 @@ def precision_recall(matched, ignored, scores, people):
     return padded.gather(2, index).masked_fill(nobody[..., None], -1), last.masked_fill(nobody, -1)
 
 
-def summary(precision, recall):
+def summary(precision: torch.Tensor, recall: torch.Tensor) -> Iterator[torch.Tensor]:
     """The ten numbers in the order of NAMES. Thresholds 0 and 5 are 0.5 and 0.75; area ranges 1 and 2 are m and l."""
     for values in (precision, recall):
         yield from (values[0].mean(), values[0, 0].mean(), values[0, 5].mean(), values[1].mean(), values[2].mean())

@@ -1,5 +1,7 @@
 """Metrics made of the distance between a predicted and an annotated joint: PCK, PCKh, PDJ, AUC, EPE, NME."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ._tables import Sums, check_norm, check_poses, distances, hits, table
@@ -10,7 +12,7 @@ MPII_EXCLUDED = (6, 7)
 HEAD_BIAS = 0.6
 
 
-def head_size(boxes):
+def head_size(boxes: torch.Tensor) -> torch.Tensor:
     """MPII's head size: 0.6 of the diagonal of the head box.
 
     Args:
@@ -24,7 +26,7 @@ def head_size(boxes):
     return HEAD_BIAS * (boxes[:, 2:] - boxes[:, :2]).norm(dim=-1)
 
 
-def torso_size(target, joints):
+def torso_size(target: torch.Tensor, joints: tuple[int, int]) -> torch.Tensor:
     """The distance of two annotated joints, such as left shoulder and right hip: (N,).
 
     Args:
@@ -35,13 +37,32 @@ def torso_size(target, joints):
     return (target[:, first] - target[:, second]).norm(dim=-1)
 
 
-def pck_sums(name, pred, target, visible, norm, thresholds, strict, argument="norm"):
+def pck_sums(
+    name: str,
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    visible: torch.Tensor | None,
+    norm: torch.Tensor | float,
+    thresholds: Sequence[float],
+    strict: bool,
+    argument: str = "norm",
+) -> Sums:
     pred, target, counted = check_poses(name, pred, target, visible)
     norm, usable = check_norm(name, argument, norm, target)
     return hits(distances(pred, target) / norm, counted & usable, thresholds, strict)
 
 
-def pck(pred, target, visible=None, norm=1.0, *, threshold=0.2, exclude=(), strict=False, average="keypoints"):
+def pck(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    visible: torch.Tensor | None = None,
+    norm: torch.Tensor | float = 1.0,
+    threshold: float = 0.2,
+    exclude: Sequence[int] = (),
+    strict: bool = False,
+    average: str = "keypoints",
+) -> dict[str, torch.Tensor]:
     """Percentage of correct keypoints: a joint is correct when its distance is at most ``threshold * norm``.
 
     Args:
@@ -70,7 +91,17 @@ def pck(pred, target, visible=None, norm=1.0, *, threshold=0.2, exclude=(), stri
     return table(Sums(sums.values[0], sums.counts), exclude=exclude, average=average)
 
 
-def pckh(pred, target, visible, head_size, *, threshold=0.5, exclude=MPII_EXCLUDED, strict=False, average="keypoints"):
+def pckh(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    head_size: torch.Tensor | float,
+    *,
+    visible: torch.Tensor | None = None,
+    threshold: float = 0.5,
+    exclude: Sequence[int] = MPII_EXCLUDED,
+    strict: bool = False,
+    average: str = "keypoints",
+) -> dict[str, torch.Tensor]:
     """MPII's PCKh: :func:`pck` in units of the head size, without pelvis and thorax in the mean.
 
     ``head_size`` is (N,), from the head boxes by :func:`head_size`. The mean weights joints by how often they are
@@ -81,7 +112,17 @@ def pckh(pred, target, visible, head_size, *, threshold=0.5, exclude=MPII_EXCLUD
     return table(Sums(sums.values[0], sums.counts), exclude=exclude, average=average)
 
 
-def pdj(pred, target, visible, torso_size, *, thresholds=None, exclude=(), strict=False, average="keypoints"):
+def pdj(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    torso_size: torch.Tensor | float,
+    *,
+    visible: torch.Tensor | None = None,
+    thresholds: Sequence[float] | None = None,
+    exclude: Sequence[int] = (),
+    strict: bool = False,
+    average: str = "keypoints",
+) -> dict[str, torch.Tensor]:
     """Percentage of detected joints, as a curve: :func:`pck` at every one of ``thresholds`` of the torso diameter.
 
     Args:
@@ -97,11 +138,21 @@ def pdj(pred, target, visible, torso_size, *, thresholds=None, exclude=(), stric
     return result | {"thresholds": torch.tensor(thresholds, dtype=torch.float64, device=target.device)}
 
 
-def auc_thresholds(steps):
+def auc_thresholds(steps: int) -> list[float]:
     return [i / steps for i in range(steps)]
 
 
-def auc(pred, target, visible=None, norm=30.0, *, steps=20, exclude=(), strict=True, average="joints"):
+def auc(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    visible: torch.Tensor | None = None,
+    norm: torch.Tensor | float = 30.0,
+    steps: int = 20,
+    exclude: Sequence[int] = (),
+    strict: bool = True,
+    average: str = "joints",
+) -> dict[str, torch.Tensor]:
     """Area under the PCK curve: the mean over the thresholds ``0, 1/steps, ..., (steps-1)/steps`` of ``norm``.
 
     The defaults are MMPose's: 20 steps of 30 pixels, ``<``, the plain mean over joints. In percent, as :func:`pck`.
@@ -110,14 +161,23 @@ def auc(pred, target, visible=None, norm=30.0, *, steps=20, exclude=(), strict=T
     return table(Sums(sums.values.mean(0), sums.counts), exclude=exclude, average=average)
 
 
-def error_sums(name, pred, target, visible, norm):
+def error_sums(
+    name: str, pred: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None, norm: torch.Tensor | float
+) -> Sums:
     pred, target, counted = check_poses(name, pred, target, visible)
     norm, usable = check_norm(name, "norm", norm, target)
     counted = counted & usable
     return Sums((distances(pred, target) / norm).where(counted, 0.0).sum(0), counted.sum(0))
 
 
-def epe(pred, target, visible=None, *, exclude=(), average="keypoints"):
+def epe(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    visible: torch.Tensor | None = None,
+    exclude: Sequence[int] = (),
+    average: str = "keypoints",
+) -> dict[str, torch.Tensor]:
     """End-point error: the mean distance, in the unit of the coordinates; same dict as :func:`pck`, not percent.
 
     A prediction that is not finite makes the error of its joint NaN or infinite: a missing joint has no distance.
@@ -125,6 +185,14 @@ def epe(pred, target, visible=None, *, exclude=(), average="keypoints"):
     return table(error_sums("epe", pred, target, visible, 1.0), exclude=exclude, average=average, scale=1.0)
 
 
-def nme(pred, target, visible=None, norm=1.0, *, exclude=(), average="keypoints"):
+def nme(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    visible: torch.Tensor | None = None,
+    norm: torch.Tensor | float = 1.0,
+    exclude: Sequence[int] = (),
+    average: str = "keypoints",
+) -> dict[str, torch.Tensor]:
     """Normalised mean error: the mean of distance / ``norm``, a ratio; as :func:`epe` otherwise."""
     return table(error_sums("nme", pred, target, visible, norm), exclude=exclude, average=average, scale=1.0)

@@ -1,14 +1,25 @@
 """PCP: percentage of correct parts."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ..skeletons import LSP
 from ._tables import Sums, check_poses, distances, table
 
 RULES = ("strict", "relaxed")
+End = int | tuple[int, ...]
+Stick = tuple[End, End]
 
 
-def pcp_sums(pred, target, visible, sticks, threshold, rule):
+def pcp_sums(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    visible: torch.Tensor | None,
+    sticks: Sequence[Stick],
+    threshold: float,
+    rule: str,
+) -> Sums:
     pred, target, counted = check_poses("pcp", pred, target, visible)
     if rule not in RULES:
         raise ValueError(f"pcp: rule must be one of {', '.join(RULES)}, got {rule!r}")
@@ -33,7 +44,16 @@ def pcp_sums(pred, target, visible, sticks, threshold, rule):
     return Sums(torch.stack(values).double(), torch.stack(counts))
 
 
-def pcp(pred, target, visible=None, *, sticks=LSP.sticks, threshold=0.5, rule="strict", average="keypoints"):
+def pcp(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    visible: torch.Tensor | None = None,
+    sticks: Sequence[Stick] = LSP.sticks,
+    threshold: float = 0.5,
+    rule: str = "strict",
+    average: str = "keypoints",
+) -> dict[str, torch.Tensor]:
     """Percentage of correct parts: a stick is correct when its ends are near, in units of its annotated length.
 
     Args:

@@ -36,21 +36,26 @@ def test_what_is_not_counted():
     pred, target = line([0.0, 0.0, NAN, 9.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0])
     target[1, 1] = NAN
     visible = torch.tensor([[2, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]])
-    result = metrics.pck(pred, target, visible, torch.tensor([1.0, 1.0, 0.0]))
+    result = metrics.pck(pred, target, visible=visible, norm=torch.tensor([1.0, 1.0, 0.0]))
     assert result["counts"].tolist() == [2, 0, 2, 2]  # the third person has no length
     assert result["per_joint"].tolist()[:1] + result["per_joint"].tolist()[2:] == [100, 50, 50]
     assert result["per_joint"][1].isnan()
     assert result["mean"].item() == pytest.approx(100 * 4 / 6)
-    assert metrics.pck(pred, target, visible, torch.tensor([1.0, NAN, -1.0]))["counts"].tolist() == [1, 0, 1, 1]
+    assert metrics.pck(pred, target, visible=visible, norm=torch.tensor([1.0, NAN, -1.0]))["counts"].tolist() == [
+        1,
+        0,
+        1,
+        1,
+    ]
 
 
 def test_means_over_keypoints_and_over_joints():
     pred, target = line([0.0, 9.0], [0.0, 0.0])
     visible = torch.tensor([[True, True], [False, True]])
-    assert metrics.pck(pred, target, visible)["mean"].item() == pytest.approx(200 / 3)
-    assert metrics.pck(pred, target, visible, average="joints")["mean"] == 75
-    assert metrics.pck(pred, target, visible, exclude=(1,))["mean"] == 100
-    assert metrics.pck(pred, target, visible, exclude=(-1,))["per_joint"].tolist() == [100, 50]
+    assert metrics.pck(pred, target, visible=visible)["mean"].item() == pytest.approx(200 / 3)
+    assert metrics.pck(pred, target, visible=visible, average="joints")["mean"] == 75
+    assert metrics.pck(pred, target, visible=visible, exclude=(1,))["mean"] == 100
+    assert metrics.pck(pred, target, visible=visible, exclude=(-1,))["per_joint"].tolist() == [100, 50]
 
 
 def test_nobody():
@@ -77,18 +82,18 @@ def test_pckh_at_a_tenth_is_a_tenth():
     pred, target = line([0.105] * 16)
     boxes = torch.tensor([[0.0, 0.0, 3.0, 4.0]])
     assert metrics.head_size(boxes).item() == pytest.approx(3.0)
-    assert metrics.pckh(pred, target, None, torch.ones(1), threshold=0.1)["mean"] == 0
-    assert metrics.pckh(pred, target, None, torch.ones(1), threshold=0.11)["mean"] == 100
-    curve = metrics.pdj(pred, target, None, torch.ones(1))
+    assert metrics.pckh(pred, target, torch.ones(1), threshold=0.1)["mean"] == 0
+    assert metrics.pckh(pred, target, torch.ones(1), threshold=0.11)["mean"] == 100
+    curve = metrics.pdj(pred, target, torch.ones(1))
     assert curve["thresholds"].shape == curve["mean"].shape == (51,) and curve["per_joint"].shape == (51, 16)
     assert curve["mean"][10] == 0 and curve["mean"][11] == 100
 
 
 def test_pckh_leaves_pelvis_and_thorax_out():
     pred, target = line([9.0 if k in (6, 7) else 0.0 for k in range(16)])
-    result = metrics.pckh(pred, target, None, torch.ones(1))
+    result = metrics.pckh(pred, target, torch.ones(1))
     assert result["mean"] == 100 and result["per_joint"][6] == 0
-    assert metrics.pckh(pred, target, None, torch.ones(1), exclude=())["mean"] == 87.5
+    assert metrics.pckh(pred, target, torch.ones(1), exclude=())["mean"] == 87.5
 
 
 def test_pcp_by_hand():
@@ -100,7 +105,7 @@ def test_pcp_by_hand():
     assert strict["per_joint"].tolist() == [0, 100, 0]
     assert relaxed["per_joint"].tolist() == [100, 100, 0]  # (6 + 3) / 2 <= 5
     visible = torch.tensor([[True, True, False]])
-    assert metrics.pcp(pred, target, visible, sticks=sticks)["counts"].tolist() == [1, 0, 0]
+    assert metrics.pcp(pred, target, visible=visible, sticks=sticks)["counts"].tolist() == [1, 0, 0]
     assert len(LSP.sticks) == 10 and sum((list(v) for _, v in LSP.stick_groups), []) == list(range(10))
 
 
@@ -112,8 +117,8 @@ def test_torso_size():
 def bad_calls():
     pose, joints = torch.zeros(2, 3, 2), torch.ones(2, 3)
     ids = torch.zeros(2, dtype=torch.int64)
-    aic = (torch.zeros(2, 14, 2), ids, torch.zeros(2, 14, 2), torch.ones(2, 14), torch.ones(2), ids)
-    coco = (torch.zeros(2, 17, 2), torch.ones(2), ids, torch.zeros(2, 17, 2), torch.ones(2, 17), torch.ones(2), ids)
+    aic = (torch.zeros(2, 14, 2), ids, torch.zeros(2, 14, 2), torch.ones(2), ids)
+    coco = (torch.zeros(2, 17, 2), torch.ones(2), ids, torch.zeros(2, 17, 2), torch.ones(2), ids)
 
     def changed(args, i, value):
         return (*args[:i], value, *args[i + 1 :])
@@ -121,22 +126,22 @@ def bad_calls():
     return [
         (metrics.pck, (pose[0], pose), {}, r"pck: pred must be \(2, 3, 2\) like target, got shape \(3, 2\)"),
         (metrics.pck, (pose, pose[..., :1]), {}, r"pck: target must be \(N, K, 2\)"),
-        (metrics.pck, (pose, pose, joints[:1]), {}, r"pck: visible must be \(2, 3\), got shape \(1, 3\)"),
-        (metrics.pck, (pose, pose, None, joints), {}, r"pck: norm must be a number or \(2,\)"),
+        (metrics.pck, (pose, pose), {"visible": joints[:1]}, r"pck: visible must be \(2, 3\), got shape \(1, 3\)"),
+        (metrics.pck, (pose, pose), {"norm": joints}, r"pck: norm must be a number or \(2,\)"),
         (metrics.pck, (pose, pose), {"average": "all"}, "average must be one of keypoints, joints"),
         (metrics.pck, (pose, pose), {"exclude": (3,)}, "exclude must name joints from 0 to 2"),
-        (metrics.pckh, (pose, pose, None, joints), {}, r"pckh: head_size must be a number or \(2,\)"),
+        (metrics.pckh, (pose, pose, joints), {}, r"pckh: head_size must be a number or \(2,\)"),
         (metrics.pcp, (pose, pose), {}, "pcp: a stick must be two joints"),
         (metrics.pcp, (pose, pose), {"sticks": ()}, "pcp: sticks must not be empty"),
         (metrics.pcp, (pose, pose), {"sticks": ((0, 1),), "rule": "loose"}, "pcp: rule must be one of strict, relaxed"),
         (metrics.head_size, (pose,), {}, r"head_size: boxes must be \(N, 4\)"),
         (metrics.coco_ap, changed(coco, 0, pose), {}, r"coco_ap: pred must be \(N, 17, 2\), got shape \(2, 3, 2\)"),
         (metrics.coco_ap, changed(coco, 1, torch.tensor([1.0, NAN])), {}, "coco_ap: scores must be finite, 1 of 2"),
-        (metrics.coco_ap, changed(coco, 2, ids[:1]), {}, r"coco_ap: pred_picture must be \(2,\)"),
-        (metrics.coco_ap, changed(coco, 5, joints), {}, r"coco_ap: area must be \(2,\)"),
+        (metrics.coco_ap, changed(coco, 2, ids[:1]), {}, r"coco_ap: pred_image must be \(2,\)"),
+        (metrics.coco_ap, changed(coco, 4, joints), {}, r"coco_ap: area must be \(2,\)"),
         (metrics.coco_ap, coco, {"sigmas": (0.1,) * 16}, r"coco_ap: pred must be \(N, 16, 2\)"),
-        (metrics.aic_score, changed(aic, 3, joints), {}, r"aic_score: visible must be \(2, 14\)"),
-        (metrics.aic_score, changed(aic, 5, ids[:1]), {}, r"aic_score: target_picture must be \(2,\)"),
+        (metrics.aic_score, aic, {"visible": joints}, r"aic_score: visible must be \(2, 14\)"),
+        (metrics.aic_score, changed(aic, 4, ids[:1]), {}, r"aic_score: target_image must be \(2,\)"),
     ]
 
 
@@ -156,27 +161,35 @@ def test_arrays_are_refused():
 
 def poses(people=40, joints=14):
     target = torch.rand(people, joints, 2) * 100
-    return target + torch.randn_like(target) * 5, target, torch.rand(people, joints) > 0.2
+    return {
+        "pred": target + torch.randn_like(target) * 5,
+        "target": target,
+        "visible": torch.rand(people, joints) > 0.2,
+    }
+
+
+def part(arguments, first, last):
+    return {name: value[first:last] for name, value in arguments.items()}
 
 
 CASES = {
-    "pck": (metrics.PCK, metrics.pck, {"threshold": 0.1, "strict": True}, True),
-    "pckh": (metrics.PCKh, metrics.pckh, {"threshold": 0.1}, True),
-    "auc": (metrics.AUC, metrics.auc, {"steps": 10}, True),
-    "nme": (metrics.NME, metrics.nme, {"average": "joints"}, True),
-    "epe": (metrics.EPE, metrics.epe, {"exclude": (3,)}, False),
-    "pcp": (metrics.PCP, metrics.pcp, {"rule": "relaxed"}, False),
+    "pck": (metrics.PCK, metrics.pck, {"threshold": 0.1, "strict": True}, "norm"),
+    "pckh": (metrics.PCKh, metrics.pckh, {"threshold": 0.1}, "head_size"),
+    "auc": (metrics.AUC, metrics.auc, {"steps": 10}, "norm"),
+    "nme": (metrics.NME, metrics.nme, {"average": "joints"}, "norm"),
+    "epe": (metrics.EPE, metrics.epe, {"exclude": (3,)}, None),
+    "pcp": (metrics.PCP, metrics.pcp, {"rule": "relaxed"}, None),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_accumulators_equal_the_functions(name):
-    make, function, options, has_norm = CASES[name]
-    arguments = (*poses(), torch.rand(40) * 50 + 10) if has_norm else poses()
+    make, function, options, norm = CASES[name]
+    arguments = poses() | ({norm: torch.rand(40) * 50 + 10} if norm else {})
     metric = make(**options)
     for first, last in ((0, 7), (7, 7), (7, 40)):
-        metric.update(*(v[first:last] for v in arguments))
-    expected = function(*arguments, **options)
+        metric.update(**part(arguments, first, last))
+    expected = function(**arguments, **options)
     for _ in range(2):  # compute() changes nothing
         result = metric.compute()
         assert result.keys() == expected.keys()
@@ -189,16 +202,16 @@ def test_accumulators_equal_the_functions(name):
 
 def test_an_accumulator_refuses_other_joints():
     metric = metrics.PCK()
-    metric.update(*poses())
+    metric.update(**poses())
     with pytest.raises(ValueError, match="PCK: 5 joints came after 14 joints"):
-        metric.update(*poses(joints=5))
+        metric.update(**poses(joints=5))
 
 
 def coco_people(pictures, seed=0, joints=17):
     """Some people in each picture and predictions near them, with others far off and some missing."""
     generator = torch.Generator().manual_seed(seed)
-    target_picture = torch.repeat_interleave(torch.randint(0, 6, (pictures,), generator=generator))
-    people = len(target_picture)
+    target_image = torch.repeat_interleave(torch.randint(0, 6, (pictures,), generator=generator))
+    people = len(target_image)
     target = torch.rand(people, joints, 2, generator=generator) * 200
     copies = torch.randint(0, 4, (people,), generator=generator)
     source = torch.repeat_interleave(copies)
@@ -207,20 +220,20 @@ def coco_people(pictures, seed=0, joints=17):
     return dict(
         pred=pred,
         scores=torch.rand(len(source), generator=generator).mul(20).round() / 20,  # with ties
-        pred_picture=target_picture[source],
+        pred_image=target_image[source],
         target=target,
         visible=torch.rand(people, joints, generator=generator) > torch.rand(people, 1, generator=generator) * 1.3,
         area=torch.rand(people, generator=generator) ** 2 * 20000,
-        target_picture=target_picture,
+        target_image=target_image,
         boxes=torch.cat((target.amin(1), target.amax(1)), 1),
         crowd=torch.rand(people, generator=generator) < 0.1,
     )
 
 
 def part_of(people, pictures):
-    keep = {side: torch.isin(people[f"{side}_picture"], pictures) for side in ("pred", "target")}
+    keep = {side: torch.isin(people[f"{side}_image"], pictures) for side in ("pred", "target")}
     return {
-        name: value[keep["pred" if name in ("pred", "scores", "pred_picture") else "target"]]
+        name: value[keep["pred" if name in ("pred", "scores", "pred_image") else "target"]]
         for name, value in people.items()
     }
 
@@ -237,7 +250,7 @@ def test_coco_accumulates_and_counts_a_picture_once():
 
 def test_aic_accumulates():
     people = coco_people(30, joints=14)
-    people = {k: people[k] for k in ("pred", "pred_picture", "target", "visible", "area", "target_picture")}
+    people = {k: people[k] for k in ("pred", "pred_image", "target", "visible", "area", "target_image")}
     metric = metrics.AICScore()
     for first in range(0, 30, 10):
         metric.update(**part_of(people, torch.arange(first, first + 10)))
@@ -249,7 +262,7 @@ def test_aic_by_hand():
     target = torch.zeros(3, 14, 2)
     pred = torch.stack((torch.zeros(14, 2), torch.full((14, 2), 1e4), torch.full((14, 2), 1e4)))
     score = metrics.aic_score(
-        pred, torch.tensor([0, 0, 5]), target, torch.ones(3, 14), torch.ones(3), torch.tensor([0, 7, 7])
+        pred, torch.tensor([0, 0, 5]), target, torch.ones(3), torch.tensor([0, 7, 7]), visible=torch.ones(3, 14)
     )
     # picture 0: one found, of two predicted; picture 5: not counted, as nobody is annotated; picture 7: two missed
     assert score["score"].item() == pytest.approx(1 / (2 + 2))
@@ -261,7 +274,7 @@ def rank_main(rank, world, file, results):
     arguments = poses()
     pck, coco = metrics.PCK(), metrics.COCOAP()
     if rank != 1:  # a rank without data
-        pck.update(*(v[rank * 10 : rank * 10 + 20] for v in arguments))
+        pck.update(**part(arguments, rank * 10, rank * 10 + 20))
     people = coco_people(20)
     coco.update(**part_of(people, torch.arange(rank * 7, min(20, rank * 7 + 8))))  # pictures 7 and 14 on two ranks
     results.put((rank, pck.compute()["mean"].item(), [v.item() for v in coco.compute().values()]))
@@ -274,7 +287,7 @@ def test_ranks_are_merged(tmp_path):
     torch.multiprocessing.spawn(rank_main, (3, tmp_path / "rendezvous", results), nprocs=3)
     torch.manual_seed(3)
     arguments = poses()
-    expected = metrics.pck(*arguments)["mean"].item()
+    expected = metrics.pck(**arguments)["mean"].item()
     ap = [v.item() for v in metrics.coco_ap(**coco_people(20)).values()]
     for _ in range(3):
         rank, pck, coco = results.get()

@@ -60,11 +60,12 @@ def mpii(shared_data):
     file = scipy.io.loadmat(shared_data / "predictions" / "mpii_valid_tompson2015.mat")
     pred, target = (torch.from_numpy(file[f"pos_{which}_src"]).permute(2, 0, 1) for which in ("pred", "gt"))
     boxes = torch.from_numpy(file["headboxes_src"]).permute(2, 0, 1).flatten(1)
-    return pred, target, torch.from_numpy(1 - file["jnt_missing"].T), metrics.head_size(boxes)
+    visible = torch.from_numpy(1 - file["jnt_missing"].T)
+    return {"pred": pred, "target": target, "head_size": metrics.head_size(boxes), "visible": visible}
 
 
 def test_mpii_validation(shared_data):
-    result = metrics.pckh(*mpii(shared_data))
+    result = metrics.pckh(**mpii(shared_data))
     same_table(grouped(result["per_joint"], MPII.groups), (95.60, 92.71, 83.36, 76.74, 81.93, 73.36, 65.45), 2)
     same_table([result["mean"].item()], [82.34], 2)
 
@@ -79,11 +80,11 @@ def coco(shared_data):
     return dict(
         pred=torch.tensor([p["keypoints"] for p in found], dtype=torch.float64).view(-1, 17, 3)[..., :2],
         scores=torch.tensor([p["score"] for p in found], dtype=torch.float64),
-        pred_picture=torch.tensor([p["image_id"] for p in found]),
+        pred_image=torch.tensor([p["image_id"] for p in found]),
         target=points[..., :2],
         visible=points[..., 2] > 0,
         area=torch.tensor([a["area"] for a in truth], dtype=torch.float64),
-        target_picture=torch.tensor([a["image_id"] for a in truth]),
+        target_image=torch.tensor([a["image_id"] for a in truth]),
         boxes=boxes,
         crowd=torch.tensor([bool(a["iscrowd"]) for a in truth]),
     )
@@ -128,7 +129,7 @@ def pycocotools_numbers(people, sigmas=COCO.sigmas):
 
     joints = len(sigmas)
     oracle = coco_module.COCO()
-    pictures = torch.cat((people["pred_picture"], people["target_picture"])).unique().tolist()
+    pictures = torch.cat((people["pred_image"], people["target_image"])).unique().tolist()
     annotations = []
     for i in range(len(people["target"])):
         points = torch.cat((people["target"][i], 2.0 * people["visible"][i][:, None]), 1)
@@ -136,7 +137,7 @@ def pycocotools_numbers(people, sigmas=COCO.sigmas):
         annotations.append(
             dict(
                 id=i + 1,
-                image_id=int(people["target_picture"][i]),
+                image_id=int(people["target_image"][i]),
                 category_id=1,
                 area=float(people["area"][i]),
                 iscrowd=int(people["crowd"][i]),
@@ -151,7 +152,7 @@ def pycocotools_numbers(people, sigmas=COCO.sigmas):
     oracle.createIndex()
     results = [
         dict(
-            image_id=int(people["pred_picture"][i]),
+            image_id=int(people["pred_image"][i]),
             category_id=1,
             score=float(people["scores"][i]),
             keypoints=torch.cat((people["pred"][i], torch.ones(joints, 1)), 1).double().flatten().tolist(),
@@ -178,7 +179,7 @@ def test_random_people_against_pycocotools(seed, capsys):
     from test_metrics import coco_people
 
     people = coco_people(25, seed)
-    people["pred_picture"][::17] = 100 + seed  # pictures in which nobody is annotated
+    people["pred_image"][::17] = 100 + seed  # pictures in which nobody is annotated
     ours = [v.item() for v in metrics.coco_ap(**people).values()]
     np.testing.assert_allclose(ours, pycocotools_numbers(people), rtol=0, atol=1e-12)
 

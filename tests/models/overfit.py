@@ -83,7 +83,7 @@ def results(system, batch, **options):
     torso = torch.linalg.vector_norm(batch.keypoints[:, TORSO[0]] - batch.keypoints[:, TORSO[1]], dim=-1)
     out = []
     for coords, _ in system.poses(batch.images, **options):
-        pck = metrics.pck(coords, batch.keypoints, batch.visible, torso, threshold=0.2)["mean"]
+        pck = metrics.pck(coords, batch.keypoints, visible=batch.visible, norm=torso, threshold=0.2)["mean"]
         distance = torch.linalg.vector_norm(coords - batch.keypoints, dim=-1)[batch.visible].mean()
         out.append((float(pck), float(distance)))
     return out
