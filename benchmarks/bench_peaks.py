@@ -28,24 +28,24 @@ def numpy_port(decode):
     return lambda maps: tuple(torch.from_numpy(v) for v in decode(maps.cpu().numpy()))
 
 
-OPS = {refine: partial(decode_heatmaps, refine=refine) for refine in ("none", "quarter", "dark", "dark_udp")}
+OPS = {refine: partial(decode_heatmaps, refine=refine) for refine in (None, "quarter", "dark", "dark_udp")}
 REFERENCES = {refine: partial(reference.decode_heatmaps, refine=refine) for refine in OPS}
-MMPOSE = {refine: partial(decode_heatmaps, refine=refine, parity="mmpose") for refine in ("dark", "dark_udp")}
+MMPOSE = {refine: partial(decode_heatmaps, refine=refine, compat="mmpose") for refine in ("dark", "dark_udp")}
 SMALL = [SHAPES[0], HEADLINE]
 
 # row -> (callable, what its coordinates are checked against, the shapes it runs at; None for all)
 ROWS = {
     "floor": (lambda maps: maps.amax((-2, -1)), None, None),
-    "op, none": (OPS["none"], REFERENCES["none"], None),
+    "op, none": (OPS[None], REFERENCES[None], None),
     "op, quarter": (OPS["quarter"], REFERENCES["quarter"], None),
     "op, dark": (OPS["dark"], REFERENCES["dark"], None),
     "op, dark_udp": (OPS["dark_udp"], REFERENCES["dark_udp"], None),
-    "reference, none": (REFERENCES["none"], None, None),
+    "reference, none": (REFERENCES[None], None, None),
     "reference, dark": (REFERENCES["dark"], None, SMALL),
     "compile(reference), dark": ("compile", OPS["dark"], [HEADLINE]),
-    "torch max, none": (flat_max, OPS["none"], None),
+    "torch max, none": (flat_max, OPS[None], None),
     "kornia soft-argmax": (kornia_soft_argmax, None, SMALL),
-    "mmpose argmax (numpy port)": (numpy_port(mmpose_port.decode_argmax), OPS["none"], None),
+    "mmpose argmax (numpy port)": (numpy_port(mmpose_port.decode_argmax), OPS[None], None),
     "mmpose quarter (numpy port)": (numpy_port(mmpose_port.decode_quarter), None, SMALL),
     "mmpose dark (numpy port)": (numpy_port(mmpose_port.decode_dark), MMPOSE["dark"], SMALL),
     "mmpose dark_udp (numpy port)": (numpy_port(mmpose_port.decode_dark_udp), MMPOSE["dark_udp"], SMALL),

@@ -189,7 +189,7 @@ def people_rows(b, dtype):
         coords = keypoints(device, n, 18, peaks, size=(64, 48))
         counts = torch.full((n, 18), peaks, device=device)
         pafs = torch.rand(n, 2 * limbs, 64, 48, device=device, dtype=dtype)
-        return pafs, pypose_ops.PeakSet(coords, coords[..., 0], counts)
+        return pafs, pypose_ops.LocalPeaks(coords, coords[..., 0], counts)
 
     yield Row(
         "score_limbs", f"{n} x {limbs} limbs, {peaks} peaks a joint, {samples} samples",

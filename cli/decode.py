@@ -22,11 +22,13 @@ from rich.table import Table
 
 from pypose_ops import decode_heatmaps, viz
 from pypose_ops.errors import InputError
-from pypose_ops.ops.decode_heatmaps import REFINES as REFINE
+from pypose_ops.ops.decode_heatmaps import REFINES
 from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
 
 from .files import load_heatmaps, read_picture, write_picture
 from .people import decode_people
+
+REFINE = {str(refine or "none"): refine for refine in REFINES}  # what a command line calls each
 
 
 def add_arguments(parser):
@@ -123,7 +125,7 @@ def decode_person(args, file, image):
         hm2img = hm2img.expand(len(file.heatmaps), 2, 3)
     elif hm2img is None:
         unit = "heatmap px"
-    peaks = decode_heatmaps(file.heatmaps, refine=args.refine, transform=hm2img)
+    peaks = decode_heatmaps(file.heatmaps, refine=REFINE[args.refine], transform=hm2img)
     print_joints(peaks, names, unit)
     if image is not None:
         for path in draw(image, file.heatmaps, peaks, names, skeleton, hm2img, args.out, args.threshold):

@@ -25,7 +25,9 @@ SURE = 0.3  # the net's own score; joints with less are not in the picture, or g
 NEAR = 0.1  # of the longer side of the person's box
 SAME_PEAK = 3  # heatmap px
 # The nets of the people below draw narrower blobs than the default blur is for.
-DECODERS = {refine: {"refine": refine} for refine in REFINE} | {"dark, sigma 1.5": {"refine": "dark", "sigma": 1.5}}
+DECODERS = {name: {"refine": refine} for name, refine in REFINE.items()} | {
+    "dark, sigma 1.5": {"refine": "dark", "sigma": 1.5}
+}
 CROWDS = {
     "OpenPose MobileNet thin": ("openpose_thin_coco_images.npz", "heat_{}", None),
     "PoseNet MobileNet": ("posenet_coco_images.npz", "heat_logit_{}", torch.sigmoid),
@@ -114,7 +116,7 @@ def crowd(path, key, activation):
         side = torch.from_numpy(take(arrays, f"bbox_xywh_{picture}", path))[:, 2:].amax(1)
         places = {"strict 3x3 maxima": strict_maxima(maps)}
         for refine in ("none", "dark"):
-            peaks = find_peaks(maps, threshold=THRESHOLD, refine=refine)
+            peaks = find_peaks(maps, threshold=THRESHOLD, refine=REFINE[refine])
             places[f"find_peaks, {refine}"] = [c[:n] for c, n in zip(peaks.coords[0], peaks.counts[0], strict=True)]
         person, joint = (truth[..., 2] > 0).nonzero(as_tuple=True)
         labelled += len(person)
@@ -156,9 +158,9 @@ def speed():
     keypoints = torch.rand(64, 17, 2) * torch.tensor([48.0, 64.0])
     heatmaps = gaussian_heatmaps(keypoints, 2.0, (64, 48))
     calls = {"gaussian_heatmaps": ("f(keypoints, 2.0, (64, 48))", gaussian_heatmaps, reference.gaussian_heatmaps)}
-    for refine in REFINE:
+    for name, refine in REFINE.items():
         call = f"f(heatmaps, refine={refine!r})"
-        calls[f"decode_heatmaps {refine}"] = (call, decode_heatmaps, reference.decode_heatmaps)
+        calls[f"decode_heatmaps {name}"] = (call, decode_heatmaps, reference.decode_heatmaps)
     threads = torch.get_num_threads()
     table = Table("operator", title=f"Batch 64 x 17 joints x 64x48, CPU, {threads} threads")
     table.add_column("against pypose_ops.reference", justify="right")

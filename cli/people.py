@@ -77,7 +77,7 @@ def decode_people(args, file, image):
         table.add_column(column, justify="right")
     for i in range(count):
         x, y = coords[i].nanmean(0).tolist()
-        table.add_row(str(i), f"{people.scores[0, i]:.3f}", str(int(people.joints[0, i])), f"{x:.1f}", f"{y:.1f}")
+        table.add_row(str(i), f"{people.scores[0, i]:.3f}", str(int(people.joint_counts[0, i])), f"{x:.1f}", f"{y:.1f}")
     Console().print(table)
     print(f"x and y: the middle of the joints, {unit}")
     if image is not None:

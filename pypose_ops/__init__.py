@@ -18,10 +18,10 @@ except ImportError as error:
 from . import geometry, reference
 from ._build import build_info
 from .ops import (
-    Kept,
+    LocalPeaks,
     Marginals,
+    NmsResult,
     Peaks,
-    PeakSet,
     PeaksWithCovariance,
     People,
     SoftPeaks,
@@ -50,9 +50,9 @@ from .ops import (
 __version__ = _C.build_info()["version"]
 
 __all__ = [
-    "Kept",
+    "NmsResult",
     "Marginals",
-    "PeakSet",
+    "LocalPeaks",
     "Peaks",
     "PeaksWithCovariance",
     "People",

@@ -81,11 +81,11 @@ void decode_heatmaps_kernel(const Arguments<scalar>& args, const int64_t* flip_i
 }
 
 std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cpu(
-    const Tensor& heatmaps, int64_t refine, int64_t parity, int64_t kernel_size, const std::optional<Tensor>& flipped,
+    const Tensor& heatmaps, int64_t refine, int64_t compat, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
     std::optional<double> max_offset, bool covariance) {
   const RefineOptions options =
-      check_arguments(heatmaps, refine, parity, kernel_size, flipped, flip_index, transform, max_offset);
+      check_arguments(heatmaps, refine, compat, kernel_size, flipped, flip_index, transform, max_offset);
   Tensors tensors = allocate(heatmaps, flipped, transform, covariance);
   const int64_t maps = tensors.scores.numel();
   if (maps > 0) {
@@ -103,7 +103,7 @@ std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "decode_heatmaps(Tensor heatmaps, int refine, int parity, int kernel_size, Tensor? flipped, int[]? flip_index, "
+      "decode_heatmaps(Tensor heatmaps, int refine, int compat, int kernel_size, Tensor? flipped, int[]? flip_index, "
       "bool flip_shift, Tensor? transform, float? max_offset, bool covariance) -> "
       "(Tensor coords, Tensor scores, Tensor covariance)");
 }

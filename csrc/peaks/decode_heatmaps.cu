@@ -113,11 +113,11 @@ void launch_decode_heatmaps(
 }
 
 std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cuda(
-    const Tensor& heatmaps, int64_t refine, int64_t parity, int64_t kernel_size, const std::optional<Tensor>& flipped,
+    const Tensor& heatmaps, int64_t refine, int64_t compat, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
     std::optional<double> max_offset, bool covariance) {
   const RefineOptions options =
-      check_arguments(heatmaps, refine, parity, kernel_size, flipped, flip_index, transform, max_offset);
+      check_arguments(heatmaps, refine, compat, kernel_size, flipped, flip_index, transform, max_offset);
   const FlipIndex index = flip_index_of(flip_index);
   const DeviceGuard guard(heatmaps.get_device_index());
   Tensors tensors = allocate(heatmaps, flipped, transform, covariance);

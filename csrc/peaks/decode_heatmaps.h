@@ -94,11 +94,11 @@ inline void check_flipped(
 }
 
 inline RefineOptions check_arguments(
-    const Tensor& heatmaps, int64_t refine, int64_t parity, int64_t kernel_size, const std::optional<Tensor>& flipped,
+    const Tensor& heatmaps, int64_t refine, int64_t compat, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, const std::optional<Tensor>& transform,
     const std::optional<double>& max_offset) {
   check_maps(kOp, heatmaps);
-  const RefineOptions options = check_refine(kOp, refine, parity, kernel_size, max_offset);
+  const RefineOptions options = check_refine(kOp, refine, compat, kernel_size, max_offset);
   if (flipped.has_value()) {
     check_flipped(heatmaps, heatmaps.size(1), *flipped, flip_index);
   }

@@ -54,7 +54,7 @@ inline RefineOptions check_offsets(
     check_transform(kOp, heatmaps, *transform);
   }
   return {
-      Refine::dark, Parity::none, 2 * static_cast<int>(kernel_size) + 1, check_max_offset(kOp, max_offset)};
+      Refine::dark, Compat::none, 2 * static_cast<int>(kernel_size) + 1, check_max_offset(kOp, max_offset)};
 }
 
 }  // namespace peaks

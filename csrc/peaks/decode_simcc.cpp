@@ -24,15 +24,15 @@ Peak<acc> find_bin(const scalar* row, int bins) {
 template <typename scalar, typename acc>
 acc refine_bin(const SimccArguments<scalar>& args, int axis, const scalar* row, Peak<acc> peak) {
   const int bins = args.bins[axis];
-  if (!args.dark || !(peak.value > 0) || !line_dark_applies(bins, args.parity)) {
+  if (!args.dark || !(peak.value > 0) || !line_dark_applies(bins, args.compat)) {
     return 0;
   }
-  const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.parity);
+  const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.compat);
   acc blurred[kSpan];
   for (int i = 0; i < kSpan; ++i) {
     blurred[i] = blurred_bin(row, bins, args.taps[axis], clamped(stencil.center + i - kReach, bins), stencil.reach);
   }
-  return line_step(blurred, peak.value, stencil.center - peak.index, args.parity);
+  return line_step(blurred, peak.value, stencil.center - peak.index, args.compat);
 }
 
 template <typename scalar>
@@ -53,7 +53,7 @@ void decode_simcc_kernel(const SimccArguments<scalar>& args, int64_t count) {
 }
 
 std::tuple<Tensor, Tensor> decode_simcc_cpu(
-    const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool parity, int64_t kernel_x, int64_t kernel_y,
+    const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y,
     std::optional<double> max_offset, const std::optional<Tensor>& transform) {
   check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform);
   const double limit = check_max_offset(kSimcc, max_offset);
@@ -62,7 +62,7 @@ std::tuple<Tensor, Tensor> decode_simcc_cpu(
   if (count > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(x.scalar_type(), kSimcc, [&] {
       decode_simcc_kernel(
-          tensors.arguments<scalar_t>(split_ratio, dark, parity, kernel_x, kernel_y, limit), count);
+          tensors.arguments<scalar_t>(split_ratio, dark, compat, kernel_x, kernel_y, limit), count);
     });
   }
   return {tensors.coords, tensors.scores};
@@ -72,7 +72,7 @@ std::tuple<Tensor, Tensor> decode_simcc_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "decode_simcc(Tensor x, Tensor y, float split_ratio, bool dark, bool parity, int kernel_x, int kernel_y, "
+      "decode_simcc(Tensor x, Tensor y, float split_ratio, bool dark, bool compat, int kernel_x, int kernel_y, "
       "float? max_offset, Tensor? transform) -> (Tensor coords, Tensor scores)");
 }
 

@@ -32,14 +32,14 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
   }
   peak = warp_peak(peak);
   acc step = 0;
-  if (args.dark && peak.value > 0 && line_dark_applies(bins, args.parity)) {
-    const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.parity);
+  if (args.dark && peak.value > 0 && line_dark_applies(bins, args.compat)) {
+    const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.compat);
     if (lane < kSpan) {
       blurred[axis][lane] =
           blurred_bin(row, bins, args.taps[axis], clamped(stencil.center + lane - kReach, bins), stencil.reach);
     }
     __syncwarp();
-    step = line_step(blurred[axis], peak.value, stencil.center - peak.index, args.parity);
+    step = line_step(blurred[axis], peak.value, stencil.center - peak.index, args.compat);
   }
   if (lane == 0) {
     peaks_of_axes[axis] = peak;
@@ -57,7 +57,7 @@ void launch_decode_simcc(const SimccArguments<scalar>& args, const Tensor& x, in
 }
 
 std::tuple<Tensor, Tensor> decode_simcc_cuda(
-    const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool parity, int64_t kernel_x, int64_t kernel_y,
+    const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y,
     std::optional<double> max_offset, const std::optional<Tensor>& transform) {
   check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform);
   const double limit = check_max_offset(kSimcc, max_offset);
@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> decode_simcc_cuda(
   if (count > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(x.scalar_type(), kSimcc, [&] {
       launch_decode_simcc(
-          tensors.arguments<scalar_t>(split_ratio, dark, parity, kernel_x, kernel_y, limit), x, count);
+          tensors.arguments<scalar_t>(split_ratio, dark, compat, kernel_x, kernel_y, limit), x, count);
     });
   }
   return {tensors.coords, tensors.scores};

@@ -26,7 +26,7 @@ struct SimccArguments {
   acc* scores;            // (B, K)
   int64_t transform_stride, joints;
   int bins[2];
-  bool dark, parity;
+  bool dark, compat;
   acc split_ratio, max_offset;
   LineTaps<acc> taps[2];
 
@@ -67,17 +67,17 @@ POSE_HD acc blurred_bin(const scalar* row, int bins, const LineTaps<acc>& taps, 
 
 // MMPose repeats the outermost logarithms where the differences leave the row. Else they are moved inside, where there is
 // room.
-POSE_HD bool line_dark_applies(int bins, bool parity) {
-  return parity || bins > 2 * kReach;
+POSE_HD bool line_dark_applies(int bins, bool compat) {
+  return compat || bins > 2 * kReach;
 }
 
 // Where the differences of a peak are taken, and how far the blur reaches there without leaving the row.
 struct LineStencil {
   int center, reach;
 
-  POSE_HD LineStencil(int peak, int bins, int kernel_size, bool parity)
-      : center(parity ? peak : moved_inward(peak, kReach, bins)),
-        reach(parity ? kernel_size / 2 : room(center, kReach, bins, kernel_size / 2)) {}
+  POSE_HD LineStencil(int peak, int bins, int kernel_size, bool compat)
+      : center(compat ? peak : moved_inward(peak, kReach, bins)),
+        reach(compat ? kernel_size / 2 : room(center, kReach, bins, kernel_size / 2)) {}
 };
 
 POSE_HD int clamped(int index, int bins) {
@@ -87,21 +87,21 @@ POSE_HD int clamped(int index, int bins) {
 // DARK's Newton step along one axis, from the blurred bins around the stencil's centre, `away` bins from the peak. A bin that
 // is not finite among those that they are made of: no step.
 template <typename acc>
-POSE_HD acc line_step(const acc (&blurred)[kSpan], acc peak, int away, bool parity) {
+POSE_HD acc line_step(const acc (&blurred)[kSpan], acc peak, int away, bool compat) {
   acc highest = 0;
   for (int i = 0; i < kSpan; ++i) {
     highest = blurred[i] > highest ? blurred[i] : highest;
   }
-  const acc scale = parity ? peak / highest : acc(1);
-  const acc low = parity ? acc(1e-3) : acc(1e-10);
-  const acc high = parity ? acc(50) : std::numeric_limits<acc>::infinity();
+  const acc scale = compat ? peak / highest : acc(1);
+  const acc low = compat ? acc(1e-3) : acc(1e-10);
+  const acc high = compat ? acc(50) : std::numeric_limits<acc>::infinity();
   acc h[kSpan];
   for (int i = 0; i < kSpan; ++i) {
     h[i] = log_blurred(blurred[i] * scale, low, high);
   }
   const acc slope = acc(0.5) * (h[3] - h[1]);
-  const acc curvature = acc(0.25) * (h[4] - 2 * h[2] + h[0]) + (parity ? acc(1e-9) : acc(0));
-  const acc step = parity || curvature < -least_curvature(h[kReach]) ? acc(away) - slope / curvature : acc(0);
+  const acc curvature = acc(0.25) * (h[4] - 2 * h[2] + h[0]) + (compat ? acc(1e-9) : acc(0));
+  const acc step = compat || curvature < -least_curvature(h[kReach]) ? acc(away) - slope / curvature : acc(0);
   constexpr acc infinity = std::numeric_limits<acc>::infinity();
   return step < infinity && step > -infinity ? step : acc(0);
 }
@@ -161,7 +161,7 @@ struct SimccTensors {
 
   template <typename scalar>
   SimccArguments<scalar> arguments(
-      double split_ratio, bool dark, bool parity, int64_t kernel_x, int64_t kernel_y, double max_offset) {
+      double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y, double max_offset) {
     using acc = acc_t<scalar>;
     x = as_contiguous(x);
     y = as_contiguous(y);
@@ -179,7 +179,7 @@ struct SimccTensors {
     args.bins[0] = static_cast<int>(x.size(2));
     args.bins[1] = static_cast<int>(y.size(2));
     args.dark = dark;
-    args.parity = parity;
+    args.compat = compat;
     args.split_ratio = static_cast<acc>(split_ratio);
     args.max_offset = static_cast<acc>(max_offset);
     args.taps[0] = line_taps<acc>(kernel_x);

@@ -47,30 +47,30 @@ Taps<acc> gaussian_taps(int size, std::optional<double> fixed_sigma) {
 
 struct RefineOptions {
   Refine refine;
-  Parity parity;
+  Compat compat;
   int kernel_size;
   double max_offset;  // infinity: unlimited
 
   template <typename acc>
   Refinement<acc> as() const {
-    const bool clamps = refine == Refine::dark_udp && parity != Parity::none;
+    const bool clamps = refine == Refine::dark_udp && compat != Compat::none;
     Refinement<acc> refinement = {};
     refinement.refine = refine;
-    refinement.border = parity == Parity::hf ? Border::reflect
-        : clamps && parity == Parity::mmpose0 ? Border::reflect101
+    refinement.border = compat == Compat::hf ? Border::reflect
+        : clamps && compat == Compat::mmpose0 ? Border::reflect101
                                               : Border::zeros;
-    refinement.joint_border = parity == Parity::hrnet || parity == Parity::mmpose0;
-    refinement.definite = parity == Parity::none;
-    refinement.rescale = clamps && parity == Parity::mmpose;
+    refinement.joint_border = compat == Compat::hrnet || compat == Compat::mmpose0;
+    refinement.definite = compat == Compat::none;
+    refinement.rescale = clamps && compat == Compat::mmpose;
     refinement.edges = clamps;
-    refinement.inward = parity == Parity::none;
+    refinement.inward = compat == Compat::none;
     refinement.low = clamps ? acc(1e-3) : acc(1e-10);
     refinement.high = clamps ? acc(50) : std::numeric_limits<acc>::infinity();
     refinement.ridge = clamps ? static_cast<acc>(0x1p-23) : acc(0);
     refinement.max_offset = static_cast<acc>(max_offset);
     const bool blurs = refine == Refine::dark || refine == Refine::dark_udp;
     refinement.taps = gaussian_taps<acc>(
-        blurs ? kernel_size : 1, parity == Parity::hf ? std::optional<double>(0.8) : std::nullopt);
+        blurs ? kernel_size : 1, compat == Compat::hf ? std::optional<double>(0.8) : std::nullopt);
     refinement.window = kernel_size;
     return refinement;
   }
@@ -90,10 +90,10 @@ inline double check_max_offset(const char* op, const std::optional<double>& max_
 }
 
 inline RefineOptions check_refine(
-    const char* op, int64_t refine, int64_t parity, int64_t kernel_size, const std::optional<double>& max_offset) {
+    const char* op, int64_t refine, int64_t compat, int64_t kernel_size, const std::optional<double>& max_offset) {
   RefineOptions options;
   options.refine = check_choice<Refine>(op, "refine", refine, kRefines);
-  options.parity = check_choice<Parity>(op, "parity", parity, kParities);
+  options.compat = check_choice<Compat>(op, "compat", compat, kCompats);
   check_kernel_size(op, kernel_size, kMaxKernelSize);
   options.kernel_size = static_cast<int>(kernel_size);
   options.max_offset = check_max_offset(op, max_offset);

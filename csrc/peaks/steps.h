@@ -12,8 +12,8 @@ namespace peaks {
 // In the order of the names in pypose_ops/ops/decode_heatmaps.py.
 enum class Refine : int { none, quarter, parabola, dark, dark_udp, centroid };
 constexpr int kRefines = 6;
-enum class Parity : int { none, hrnet, mmpose, mmpose0, hf };
-constexpr int kParities = 5;
+enum class Compat : int { none, hrnet, mmpose, mmpose0, hf };
+constexpr int kCompats = 5;
 // What lies outside of a map that is blurred: 0; dcb|abcd|cba; cba|abcd|dcb.
 enum class Border : int { zeros, reflect101, reflect };
 

@@ -291,7 +291,7 @@ def fuse_windows(windows, likelihood, places, size, *, keep=0.5):
     """
     votes = box_vote(windows, likelihood, size)
     covering = box_vote(windows, torch.ones_like(likelihood[..., :1]), size)
-    at, scores = decode_heatmaps(votes / covering.clamp(min=1), refine="none")
+    at, scores = decode_heatmaps(votes / covering.clamp(min=1), refine=None)
     at = at[:, None]  # (B, 1, K, 2)
     low, high = windows[:, :, None, :2], windows[:, :, None, 2:]
     weights = torch.where(((at >= low) & (at <= high)).all(-1), likelihood, 0.0)

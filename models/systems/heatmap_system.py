@@ -4,7 +4,7 @@ import torch
 
 from pypose_ops import crop_patches
 from pypose_ops.codecs._base import GaussianCodec
-from pypose_ops.ops.decode_heatmaps import kernel_size_of
+from pypose_ops.ops.decode_heatmaps import kernel_size_for
 
 from .system import System
 
@@ -19,7 +19,7 @@ class GaussianHeatmap(GaussianCodec):
 
     def __init__(self, input_size, heatmap_size, sigma):
         super().__init__(input_size, heatmap_size, sigma)
-        self.kernel_size = kernel_size_of("GaussianHeatmap", self.refine, self.sigma)
+        self.kernel_size = kernel_size_for("GaussianHeatmap", self.refine, self.sigma)
 
 
 class HeatmapSystem(System):

@@ -61,13 +61,13 @@ class HeatmapCodec:
     refine, kernel_size = "quarter", 11  # of decode_heatmaps
     shift = 0.0  # where in its pixel a decoded joint is
 
-    def __init__(self, input_size, heatmap_size, parity=None):
+    def __init__(self, input_size, heatmap_size, compat=None):
         name = type(self).__name__
         self.input_size = two(name, "input_size", input_size)
         self.heatmap_size = two(name, "heatmap_size", heatmap_size)
-        if parity is not None and parity not in self.peers:
-            raise ValueError(f"{name}: parity must be None or one of {', '.join(self.peers)}, got {parity!r}")
-        self.parity = parity
+        if compat is not None and compat not in self.peers:
+            raise ValueError(f"{name}: compat must be None or one of {', '.join(self.peers)}, got {compat!r}")
+        self.compat = compat
         self._transforms = {}
 
     @property
@@ -110,9 +110,9 @@ class HeatmapCodec:
             Peaks: ``(B, K, 2)`` in input pixels, -1 where a map has no peak, and ``(B, K)``.
         """
         settings = {"refine": self.refine, "kernel_size": self.kernel_size}
-        if self.parity == "mmpose":
-            settings["parity"] = "mmpose"
-        elif self.parity is not None:
+        if self.compat == "mmpose":
+            settings["compat"] = "mmpose"
+        elif self.compat is not None:
             settings["max_offset"] = None
         transform = self.to_input(heatmaps.device, heatmaps.dtype)
         return decode_heatmaps(heatmaps, transform=transform, **(settings | options))
@@ -121,8 +121,8 @@ class HeatmapCodec:
 class GaussianCodec(HeatmapCodec):
     """A codec whose target is one call of :func:`gaussian_heatmaps`."""
 
-    def __init__(self, input_size, heatmap_size, sigma, parity=None):
-        super().__init__(input_size, heatmap_size, parity)
+    def __init__(self, input_size, heatmap_size, sigma, compat=None):
+        super().__init__(input_size, heatmap_size, compat)
         self.sigma = float(sigma)
         if not 0 < self.sigma < float("inf"):
             raise ValueError(f"{type(self).__name__}: sigma must be positive and finite, got {sigma}")
@@ -156,9 +156,9 @@ class GaussianCodec(HeatmapCodec):
 
         ``weight`` is multiplied with the weights of ``encode``; with people, each map's largest of those counts.
         """
-        if self.parity is not None:
+        if self.compat is not None:
             raise ValueError(
-                f"{type(self).__name__}: loss is not defined with parity={self.parity!r}; encode and compare"
+                f"{type(self).__name__}: loss is not defined with compat={self.compat!r}; encode and compare"
             )
         at = self.to_heatmap(keypoints)
         own, known = self.weights(at, visible, 3 * self.sigma)

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ..ops.decode_heatmaps import kernel_size_of
+from ..ops.decode_heatmaps import kernel_size_for
 from ..ops.gaussian_heatmaps import gaussian_heatmaps
 from ._base import GaussianCodec, check_joints, dark_for, weigh, within
 
@@ -16,13 +16,13 @@ class CPMHeatmap(GaussianCodec):
     on all people, the others on the person in the centre: ``encode(keypoints)`` and ``encode(keypoints[:, :1])``.
     Decoded by DARK with the blur that fits ``sigma``, below 1.5 with UDP's narrower differences.
 
-    ``parity="cpm"``: each blob ends where it falls below ``exp(-4.6052)``, about 0.01.
+    ``compat="cpm"``: each blob ends where it falls below ``exp(-4.6052)``, about 0.01.
 
     Args:
         input_size, heatmap_size (tuple[int, int]): ``(w, h)``.
         sigma (float): in heatmap pixels; 7 / 8 in the paper's code, 7 pixels of the input.
         center_sigma (float): of the centre map, in input pixels.
-        parity (str, optional): None or ``"cpm"``.
+        compat (str, optional): None or ``"cpm"``.
 
     Example:
         >>> codec = CPMHeatmap((368, 368), (46, 46))
@@ -34,14 +34,14 @@ class CPMHeatmap(GaussianCodec):
     align = "center"
     peers = ("cpm",)
 
-    def __init__(self, input_size, heatmap_size, sigma=0.875, center_sigma=21.0, parity=None):
-        super().__init__(input_size, heatmap_size, sigma, parity)
+    def __init__(self, input_size, heatmap_size, sigma=0.875, center_sigma=21.0, compat=None):
+        super().__init__(input_size, heatmap_size, sigma, compat)
         self.center_sigma = center_sigma
         self.drawing["combine"] = "sum_clip"
-        self.refine, self.kernel_size = dark_for(self.sigma), kernel_size_of("CPMHeatmap", "dark", self.sigma)
+        self.refine, self.kernel_size = dark_for(self.sigma), kernel_size_for("CPMHeatmap", "dark", self.sigma)
 
     def draw(self, at, known, dtype):
-        if self.parity is None:
+        if self.compat is None:
             maps = super().draw(at, known, dtype)
         else:
             people = at if at.dim() == 4 else at[:, None]
@@ -75,19 +75,19 @@ class CenterNetHeatmap(GaussianCodec):
     The radius is how far a box may be moved and still overlap with itself by ``min_overlap``; the blob, on the nearest
     pixel, has a sigma of a sixth of ``2 radius + 1`` and ends at the radius.
 
-    ``parity="centernet"``: the radius comes from the wrong roots of its three quadratic equations, as in the authors'
+    ``compat="centernet"``: the radius comes from the wrong roots of its three quadratic equations, as in the authors'
     code and its forks, and the blob is on the pixel that the joint is in, ``floor(x)``.
 
     Args:
         input_size, heatmap_size (tuple[int, int]): ``(w, h)``.
         min_overlap (float): between 0 and 1.
-        parity (str, optional): None or ``"centernet"``.
+        compat (str, optional): None or ``"centernet"``.
     """
 
     peers = ("centernet",)
 
-    def __init__(self, input_size, heatmap_size, min_overlap=0.7, parity=None):
-        super().__init__(input_size, heatmap_size, 1.0, parity)
+    def __init__(self, input_size, heatmap_size, min_overlap=0.7, compat=None):
+        super().__init__(input_size, heatmap_size, 1.0, compat)
         if not 0 < min_overlap < 1:
             raise ValueError(f"CenterNetHeatmap: min_overlap must be between 0 and 1, got {min_overlap}")
         self.min_overlap = min_overlap
@@ -111,7 +111,7 @@ class CenterNetHeatmap(GaussianCodec):
                 f"{tuple(keypoints.shape)} and {tuple(boxes.shape)}"
             )
         at = self.to_heatmap(keypoints)
-        if self.parity is not None:
+        if self.compat is not None:
             at = torch.trunc(at)
         check_joints("CenterNetHeatmap", at, visible)
         width, height = self.heatmap_size
@@ -134,7 +134,7 @@ class CenterNetHeatmap(GaussianCodec):
         roots = []
         for i, (a, b, c) in enumerate(cases):
             root = (b * b - 4 * a * c).clamp(min=0).sqrt()
-            if self.parity is not None:
+            if self.compat is not None:
                 roots.append((b + root) / 2)
             else:
                 roots.append((b - root if i < 2 else b + root) / (2 * a))

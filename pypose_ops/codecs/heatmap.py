@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from ..ops.decode_heatmaps import Peaks, decode_heatmaps
+from ..ops._results import Peaks
+from ..ops.decode_heatmaps import decode_heatmaps
 from ..ops.gaussian_heatmaps import gaussian_heatmaps, scaled_heatmaps
 from ..ops.offset_heatmaps import offset_heatmaps
 from ._base import GaussianCodec, HeatmapCodec, cut_window, dark_for, mmpose_meets, mmpose_window
@@ -19,7 +20,7 @@ class MSRAHeatmap(GaussianCodec):
     unbiased ones have it at the exact place, all over the map, and are decoded by DARK (below sigma 1.5 with UDP's
     narrower differences), within 0.01 map pixels where ``blur_kernel_size`` fits ``sigma``, at the borders too.
 
-    ``parity="mmpose"``: where 3 sigma is not an integer, the window and with it the blob of joints near the left and
+    ``compat="mmpose"``: where 3 sigma is not an integer, the window and with it the blob of joints near the left and
     the upper border is a pixel off; joints at -0.5 and below are rounded towards 0; a joint whose window ends right at
     the border keeps its weight; DARK's step is not limited, and there is none next to the border.
 
@@ -28,7 +29,7 @@ class MSRAHeatmap(GaussianCodec):
         sigma (float): in heatmap pixels.
         unbiased (bool): see above.
         blur_kernel_size (int): of DARK: 3 for sigma 1, 7 for sigma 1.5, 11 for sigma 2, 17 for sigma 3.
-        parity (str, optional): None or ``"mmpose"``.
+        compat (str, optional): None or ``"mmpose"``.
 
     Example:
         >>> codec = MSRAHeatmap((192, 256), (48, 64), 2.0, unbiased=True)
@@ -37,16 +38,16 @@ class MSRAHeatmap(GaussianCodec):
         tensor([[[ 50.3000, 100.0000]]])
     """
 
-    def __init__(self, input_size, heatmap_size, sigma, unbiased=False, blur_kernel_size=11, parity=None):
-        super().__init__(input_size, heatmap_size, sigma, parity)
+    def __init__(self, input_size, heatmap_size, sigma, unbiased=False, blur_kernel_size=11, compat=None):
+        super().__init__(input_size, heatmap_size, sigma, compat)
         self.unbiased, self.kernel_size = unbiased, blur_kernel_size
         if unbiased:
-            self.refine = dark_for(self.sigma) if parity is None else "dark"
+            self.refine = dark_for(self.sigma) if compat is None else "dark"
         else:
             self.drawing = self.rounded()
 
     def weights(self, at, visible, reach):
-        if self.parity is None:
+        if self.compat is None:
             return super().weights(at, visible, reach)
         weights, known = super().weights(at, visible, ANYWHERE)
         first, end = (at - reach, at + reach + 1) if self.unbiased else mmpose_window(at, self.sigma)[:2]
@@ -54,7 +55,7 @@ class MSRAHeatmap(GaussianCodec):
         return torch.where(inside, weights, 0.0), known & inside
 
     def draw(self, at, known, dtype):
-        if self.parity is None or self.unbiased:
+        if self.compat is None or self.unbiased:
             return super().draw(at, known, dtype)
         return draw_windowed(at, torch.zeros_like(at), self.sigma, self.size, known, dtype)
 
@@ -62,7 +63,7 @@ class MSRAHeatmap(GaussianCodec):
 def draw_windowed(at, offset, sigma, size, known, dtype):
     """MMPose's blobs: in a window that its rounding places, around the window's middle plus ``offset``."""
     if at.dim() != 3:
-        raise ValueError("parity='mmpose' is for one person, keypoints (B, K, 2)")
+        raise ValueError("compat='mmpose' is for one person, keypoints (B, K, 2)")
     first, end, middle = mmpose_window(at, sigma)
     return cut_window(gaussian_heatmaps(middle + offset, sigma, size, visible=known, dtype=dtype), first, end)
 
@@ -74,7 +75,7 @@ class UDPHeatmap(GaussianCodec):
     :func:`offset_heatmaps` with a radius of ``radius_factor * max(heatmap_size)``: the disc's map is blurred, and the
     offset at its peak is added.
 
-    ``parity="mmpose"``: a Gaussian ends at a window around the nearest pixel, with the faults of
+    ``compat="mmpose"``: a Gaussian ends at a window around the nearest pixel, with the faults of
     :class:`MSRAHeatmap`; of several people the last one's offsets stay; joints outside keep their weight in combined
     maps; decoding stretches by ``w / (w - 1)``, which MMPose makes up for after the codec; steps are not limited.
 
@@ -84,7 +85,7 @@ class UDPHeatmap(GaussianCodec):
         sigma (float): of Gaussian maps, in heatmap pixels.
         radius_factor (float): of combined maps.
         blur_kernel_size (int): of the decoder: 11 for sigma 2; combined maps are blurred by twice that plus 1.
-        parity (str, optional): None or ``"mmpose"``.
+        compat (str, optional): None or ``"mmpose"``.
     """
 
     align = "corners"
@@ -92,9 +93,9 @@ class UDPHeatmap(GaussianCodec):
 
     def __init__(
         self, input_size, heatmap_size, heatmap_type="gaussian", sigma=2.0, radius_factor=0.0546875,
-        blur_kernel_size=11, parity=None,
+        blur_kernel_size=11, compat=None,
     ):  # fmt: skip
-        super().__init__(input_size, heatmap_size, sigma, parity)
+        super().__init__(input_size, heatmap_size, sigma, compat)
         if heatmap_type not in ("gaussian", "combined"):
             raise ValueError(f"UDPHeatmap: heatmap_type must be one of gaussian, combined, got {heatmap_type!r}")
         self.heatmap_type, self.kernel_size = heatmap_type, blur_kernel_size
@@ -102,7 +103,7 @@ class UDPHeatmap(GaussianCodec):
 
     def weights(self, at, visible, reach):
         combined = self.heatmap_type == "combined"
-        if self.parity is None:
+        if self.compat is None:
             return super().weights(at, visible, self.radius if combined else reach)
         weights, known = super().weights(at, visible, ANYWHERE)
         inside = known if combined else mmpose_meets(*mmpose_window(at, self.sigma)[:2], self.heatmap_size)
@@ -110,9 +111,9 @@ class UDPHeatmap(GaussianCodec):
 
     def draw(self, at, known, dtype):
         if self.heatmap_type == "combined":
-            winner = "nearest" if self.parity is None else "last"
+            winner = "nearest" if self.compat is None else "last"
             return offset_heatmaps(at, self.radius, self.size, visible=known, combine=winner, dtype=dtype)
-        if self.parity is None:
+        if self.compat is None:
             return super().draw(at, known, dtype)
         return draw_windowed(at, at - torch.trunc(at + 0.5), self.sigma, self.size, known, dtype)
 
@@ -125,12 +126,12 @@ class UDPHeatmap(GaussianCodec):
         """As :meth:`HeatmapCodec.decode`; combined maps are ``(B, 3 K, h, w)``."""
         if self.heatmap_type == "combined":
             # The blur mirrors the map: in a corner its peak is further than a radius from the joint.
-            limit = {} if self.parity is not None else {"max_offset": 2 * self.radius}
+            limit = {} if self.compat is not None else {"max_offset": 2 * self.radius}
             options = {"refine": "offset", "radius": self.radius} | limit | options
         return super().decode(heatmaps, **options)
 
     def from_heatmap(self, keypoints):
-        if self.parity is None:
+        if self.compat is None:
             return super().from_heatmap(keypoints)
         x, y = keypoints.unbind(-1)
         (w, h), (width, height) = self.input_size, self.heatmap_size
@@ -143,17 +144,17 @@ class MegviiHeatmap(HeatmapCodec):
     A joint counts for the pixel that it is in, ``floor(x)``, and the decoder adds half a pixel to the quarter offset,
     also where the peak is next to the border.
 
-    ``parity="mmpose"``: near a border the blur is mirrored and the blob deformed; coordinates between -1 and 0 are
+    ``compat="mmpose"``: near a border the blur is mirrored and the blob deformed; coordinates between -1 and 0 are
     in pixel 0; next to the border nothing is added; scores are divided by 255, plus 0.5.
 
     Args:
         input_size, heatmap_size (tuple[int, int]): ``(w, h)``.
         kernel_size (int): odd; sigma is ``0.3 ((kernel_size - 1) / 2 - 1) + 0.8``, as for OpenCV from 11 on.
-        parity (str, optional): None or ``"mmpose"``.
+        compat (str, optional): None or ``"mmpose"``.
     """
 
-    def __init__(self, input_size, heatmap_size, kernel_size, parity=None):
-        super().__init__(input_size, heatmap_size, parity)
+    def __init__(self, input_size, heatmap_size, kernel_size, compat=None):
+        super().__init__(input_size, heatmap_size, compat)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"MegviiHeatmap: kernel_size must be odd and positive, got {kernel_size}")
         self.blur = kernel_size
@@ -163,9 +164,9 @@ class MegviiHeatmap(HeatmapCodec):
     def encode(self, keypoints, visible=None, *, dtype=torch.float32):
         """As :meth:`GaussianCodec.encode`; joints outside of the map draw nothing and have weight 0."""
         at = self.to_heatmap(keypoints)
-        at = torch.floor(at) if self.parity is None else torch.trunc(at)
+        at = torch.floor(at) if self.compat is None else torch.trunc(at)
         weights, known = self.weights(at, visible, 0.0)
-        if self.parity is None:
+        if self.compat is None:
             maps = scaled_heatmaps(at, self.sigma, self.size, 255, visible=known, dtype=dtype, **self.drawing)
             return maps, weights
         return self._mirrored(at, known, dtype), weights
@@ -189,14 +190,14 @@ class MegviiHeatmap(HeatmapCodec):
 
     @property
     def shift(self):
-        return 0.5 if self.parity is None else 0.0
+        return 0.5 if self.compat is None else 0.0
 
     def decode(self, heatmaps, **options):
         """As :meth:`HeatmapCodec.decode`; MMPose blurs the maps once more first."""
-        if self.parity is None:
+        if self.compat is None:
             return super().decode(heatmaps, **options)
         heatmaps = self._blurred(heatmaps)
-        (x, y), scores = self._peaks(heatmaps, "none", options)
+        (x, y), scores = self._peaks(heatmaps, None, options)
         (finer_x, finer_y), _ = self._peaks(heatmaps, "quarter", options)
         width, height = self.heatmap_size
         inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
@@ -221,34 +222,34 @@ class MegviiHeatmap(HeatmapCodec):
 class HourglassHeatmap(GaussianCodec):
     """The maps of stacked hourglasses (Newell et al., ECCV 2016): a blob on the nearest pixel; ``align="index"``.
 
-    ``parity="hourglass"``: as in the authors' Torch7 code: the blob is on the pixel that the joint is in, ``floor(x)``,
+    ``compat="hourglass"``: as in the authors' Torch7 code: the blob is on the pixel that the joint is in, ``floor(x)``,
     has a window of ``2 ceil(3 sigma) + 1`` pixels and a standard deviation of a quarter of that (1.75 for sigma 1), and
     decoding adds half a pixel.
 
     Args:
         input_size, heatmap_size (tuple[int, int]): ``(w, h)``.
         sigma (float): in heatmap pixels.
-        parity (str, optional): None or ``"hourglass"``.
+        compat (str, optional): None or ``"hourglass"``.
     """
 
     peers = ("hourglass",)
 
-    def __init__(self, input_size, heatmap_size, sigma=1.0, parity=None):
-        super().__init__(input_size, heatmap_size, sigma, parity)
+    def __init__(self, input_size, heatmap_size, sigma=1.0, compat=None):
+        super().__init__(input_size, heatmap_size, sigma, compat)
         self.drawing = self.rounded()
         self.reach = 3 * self.sigma
-        if parity is not None:
+        if compat is not None:
             self.reach = math.ceil(3 * self.sigma)
             self.sigma = 0.25 * (2 * self.reach + 1)
             self.drawing["truncate"] = self.reach / self.sigma * (1 + 1e-6)
 
     def to_heatmap(self, keypoints):
         at = super().to_heatmap(keypoints)
-        return at if self.parity is None else torch.floor(at)
+        return at if self.compat is None else torch.floor(at)
 
     def weights(self, at, visible, reach):
         return super().weights(at, visible, self.reach)
 
     @property
     def shift(self):
-        return 0.0 if self.parity is None else 0.5
+        return 0.0 if self.compat is None else 0.5

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..ops.decode_heatmaps import Peaks
+from ..ops._results import Peaks
 from ..ops.decode_simcc import decode_simcc
 from ..ops.simcc_labels import simcc_labels
 from ._base import check_joints, two, weigh, within
@@ -101,23 +101,23 @@ class IntegralRegressionLabel:
         sigma (float): of the maps, in heatmap pixels.
         unbiased, blur_kernel_size: of :class:`MSRAHeatmap`, which draws the maps.
         normalize (bool): each map's pixels add up to 1.
-        parity (str, optional): None or ``"mmpose"``, of the maps.
+        compat (str, optional): None or ``"mmpose"``, of the maps.
     """
 
     def __init__(
-        self, input_size, heatmap_size, sigma, unbiased=False, blur_kernel_size=11, normalize=True, parity=None
+        self, input_size, heatmap_size, sigma, unbiased=False, blur_kernel_size=11, normalize=True, compat=None
     ):
-        self.heatmap_codec = MSRAHeatmap(input_size, heatmap_size, sigma, unbiased, blur_kernel_size, parity)
+        self.heatmap_codec = MSRAHeatmap(input_size, heatmap_size, sigma, unbiased, blur_kernel_size, compat)
         self.keypoint_codec = RegressionLabel(input_size)
         self.normalize = normalize
-        if normalize and parity is None:
+        if normalize and compat is None:
             self.heatmap_codec.drawing["normalize"] = "sum"
 
     def encode(self, keypoints, visible=None, *, dtype=torch.float32):
         """``(B, K, 2)`` to ``((labels (B, K, 2), maps (B, K, h, w)), weights (B, K))``."""
         maps, _ = self.heatmap_codec.encode(keypoints, visible, dtype=dtype)
         labels, weights = self.keypoint_codec.encode(keypoints, visible)
-        if self.normalize and self.heatmap_codec.parity is not None:
+        if self.normalize and self.heatmap_codec.compat is not None:
             maps = maps / (maps.sum((-2, -1), keepdim=True) + 1e-24)
         return (labels, maps), weights
 

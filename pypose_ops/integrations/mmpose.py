@@ -3,7 +3,7 @@
     custom_imports = dict(imports=["pypose_ops.integrations.mmpose"])
     codec = dict(type="pypose_ops.MSRAHeatmap", input_size=(192, 256), heatmap_size=(48, 64), sigma=2)
 
-They take and return numpy, as MMPose's own do, and default to ``parity="mmpose"``: the values are MMPose's, and what it
+They take and return numpy, as MMPose's own do, and default to ``compat="mmpose"``: the values are MMPose's, and what it
 makes up for after a codec still fits. Needs MMEngine; MMPose and MMCV only where a config of theirs is run.
 """
 
@@ -28,8 +28,8 @@ class _NumpyCodec:
     support_batch_decoding = True
 
     def __init__(self, *args, **kwargs):
-        if self.has_parity:
-            kwargs.setdefault("parity", "mmpose")
+        if self.has_compat:
+            kwargs.setdefault("compat", "mmpose")
         self.codec = self.wrapped(*args, **kwargs)
 
     def encode(self, keypoints, keypoints_visible=None):
@@ -56,13 +56,13 @@ class _NumpyCodec:
         return list(keypoints.cpu().numpy()[:, None]), list(scores.cpu().numpy()[:, None])
 
 
-def _register(wrapped, outputs=("heatmaps",), batch_dims=4, has_parity=True, fields=("heatmaps",)):
+def _register(wrapped, outputs=("heatmaps",), batch_dims=4, has_compat=True, fields=("heatmaps",)):
     labels = [name for name in (*outputs, "keypoint_weights") if name not in fields]
     members = {
         "wrapped": wrapped,
         "outputs": outputs,
         "batch_dims": batch_dims,
-        "has_parity": has_parity,
+        "has_compat": has_compat,
         "field_mapping_table": {name: name for name in fields if name in outputs},
         "label_mapping_table": {name: name for name in labels},
         "__doc__": f":class:`pypose_ops.codecs.{wrapped.__name__}` in numpy.",
@@ -74,6 +74,6 @@ def _register(wrapped, outputs=("heatmaps",), batch_dims=4, has_parity=True, fie
 MSRAHeatmap = _register(codecs.MSRAHeatmap)
 UDPHeatmap = _register(codecs.UDPHeatmap)
 MegviiHeatmap = _register(codecs.MegviiHeatmap)
-RegressionLabel = _register(codecs.RegressionLabel, ("keypoint_labels",), 3, has_parity=False)
+RegressionLabel = _register(codecs.RegressionLabel, ("keypoint_labels",), 3, has_compat=False)
 IntegralRegressionLabel = _register(codecs.IntegralRegressionLabel, ("keypoint_labels", "heatmaps"), 3)
-SimCCLabel = _register(codecs.SimCCLabel, ("keypoint_x_labels", "keypoint_y_labels"), 3, has_parity=False)
+SimCCLabel = _register(codecs.SimCCLabel, ("keypoint_x_labels", "keypoint_y_labels"), 3, has_compat=False)

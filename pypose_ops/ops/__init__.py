@@ -1,30 +1,31 @@
 """The operators, one module each: wrapper with documentation, fake kernel and autograd."""
 
+from ._results import LocalPeaks, NmsResult, Peaks, PeaksWithCovariance, People, SoftPeaks
 from .box_vote import box_vote
 from .crop_patches import crop_patches
-from .decode_heatmaps import Peaks, PeaksWithCovariance, decode_heatmaps
+from .decode_heatmaps import decode_heatmaps
 from .decode_simcc import decode_simcc
-from .find_peaks import PeakSet, find_peaks
+from .find_peaks import find_peaks
 from .gaussian_heatmaps import gaussian_heatmaps
 from .group_by_tags import group_by_tags
-from .group_people import People, group_people
+from .group_people import group_people
 from .heatmap_mse_loss import heatmap_mse_loss
 from .limb_masks import limb_masks
 from .max_product import max_product
 from .mrf_message_passing import mrf_message_passing
 from .offset_heatmaps import offset_heatmaps
 from .oks import oks
-from .oks_nms import Kept, oks_nms
+from .oks_nms import oks_nms
 from .part_affinity_fields import part_affinity_fields
 from .score_limbs import score_limbs
 from .simcc_labels import simcc_labels
-from .soft_argmax import SoftPeaks, soft_argmax
+from .soft_argmax import soft_argmax
 from .sum_product import Marginals, sum_product
 
 __all__ = [
-    "Kept",
+    "NmsResult",
     "Marginals",
-    "PeakSet",
+    "LocalPeaks",
     "Peaks",
     "PeaksWithCovariance",
     "People",

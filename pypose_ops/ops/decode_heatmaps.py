@@ -1,62 +1,32 @@
 """Peaks of heatmaps: coordinates and scores, decoded in one call on the device that the maps are on."""
 
-import functools
-import itertools
-import math
-import operator
-from typing import NamedTuple
-
 import torch
 
 from ._arguments import check_number, check_tensor
+from ._peak_arguments import (
+    COMPATS,
+    check_compat,
+    detached,
+    flip_permutation,
+    kernel_size_of,
+    max_offset_of,
+    refine_number,
+)
+from ._peak_arguments import REFINES as REFINES
+from ._peak_arguments import kernel_size_for as kernel_size_for
+from ._results import Peaks, PeaksWithCovariance
 
 _decode_heatmaps = torch.ops.pypose_ops.decode_heatmaps.default
 _decode_offsets = torch.ops.pypose_ops._decode_offsets.default
-
-REFINES = ("none", "quarter", "parabola", "dark", "dark_udp", "centroid")
-PARITIES = (None, "hrnet", "mmpose", "mmpose0", "hf")
-_PARITIES_OF = {
-    "none": PARITIES,
-    "quarter": (None, "hrnet", "mmpose", "mmpose0"),
-    "dark": (None, "hrnet", "mmpose", "mmpose0"),
-    "dark_udp": (None, "mmpose", "mmpose0", "hf"),
-    "offset": (None, "mmpose"),
-}
-_KERNEL_SIZES = ((1, 3), (1.5, 7), (2, 11), (3, 17))  # sigma of the targets, blur: what MMPose's configurations use
-
-
-class Peaks(NamedTuple):
-    """One peak per map.
-
-    Attributes:
-        coords (Tensor): ``(B, K, 2)``, ``(x, y)``; -1 where a map has no peak.
-        scores (Tensor): ``(B, K)``; 0 where a map has no peak.
-    """
-
-    coords: torch.Tensor
-    scores: torch.Tensor
-
-
-class PeaksWithCovariance(NamedTuple):
-    """One peak per map, and how sharp it is.
-
-    Attributes:
-        coords (Tensor), scores (Tensor): as in :class:`Peaks`.
-        covariance (Tensor): ``(B, K, 2, 2)``, over x and y, in squared pixels of ``coords``; NaN where there is none.
-    """
-
-    coords: torch.Tensor
-    scores: torch.Tensor
-    covariance: torch.Tensor
 
 
 def decode_heatmaps(
     heatmaps,
     *,
     refine="dark",
-    kernel_size=None,
+    kernel_size="auto",
     sigma=None,
-    parity=None,
+    compat=None,
     radius=None,
     flipped=None,
     flip_pairs=None,
@@ -82,7 +52,7 @@ def decode_heatmaps(
       Coordinate Representation for Human Pose Estimation", CVPR 2020). Less than two pixels from the border the
       differences are those around the nearest pixel that has two to each side, and where the blur would leave the map
       it narrows along that axis to what is there: Gaussians are found exactly at the border too. (MMPose blurs with
-      zeros around the map, and leaves peaks less than two pixels from the border where they are: ``parity``.) Peaks are
+      zeros around the map, and leaves peaks less than two pixels from the border where they are: ``compat``.) Peaks are
       left where they are, which MMPose lacks, where the Hessian is not negative definite or only so by rounding (its
       lesser curvature below some 64 epsilons of the logarithm: Gaussians wider than 350 pixels in float32), and with a
       pixel that is not finite among the ``kernel_size + 4`` squared pixels around them. Only the 13 blurred pixels that
@@ -95,7 +65,7 @@ def decode_heatmaps(
       is that of the class map after a blur of ``2 kernel_size + 1`` pixels with reflected borders (pixels that are not
       finite count as 0), the score its blurred value, the step the pixel's own offset times ``radius``.
 
-    ``parity`` reproduces a peer's numbers, its faults included: steps are not limited (unless ``max_offset`` says so),
+    ``compat`` reproduces a peer's numbers, its faults included: steps are not limited (unless ``max_offset`` says so),
     and those of ``"dark"`` and ``"dark_udp"`` are taken also where the Hessian is not negative definite. A map without
     a peak still decodes to -1 with score 0. In full:
 
@@ -120,7 +90,7 @@ def decode_heatmaps(
             at most 31. Default: that of ``sigma``, else 11, for ``"centroid"`` 7.
         sigma (float, optional): that the targets were drawn with, in heatmap pixels, instead of ``kernel_size``: 3 for
             sigma 1, 7 for 1.5, 11 for 2, 17 for 3, the nearest odd number on the line between them.
-        parity (str, optional): a peer to agree with, see above.
+        compat (str, optional): a peer to agree with, see above.
         radius (float, optional): of the discs of ``"offset"``, in heatmap pixels: what an offset of 1 means. Required
             there; MMPose's is ``0.0546875 * max(H, W)``.
         flipped (Tensor, optional): the maps of the mirrored image, as the net gave them, with shape, dtype and device
@@ -133,7 +103,7 @@ def decode_heatmaps(
         transform (Tensor, optional): ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64, on the maps' device: affine,
             heatmap pixels to image pixels, applied to the coordinates.
         max_offset (float, optional): the longest refinement step, in heatmap pixels; longer ones are scaled back to it.
-            None for no limit. Default: 1, for ``"offset"`` ``radius``, none with ``parity``.
+            None for no limit. Default: 1, for ``"offset"`` ``radius``, none with ``compat``.
         return_covariance (bool): also return the covariance -H^-1 of the Gaussian that ``"dark"`` or ``"dark_udp"``
             sees in the blurred map, through ``transform``.
 
@@ -164,16 +134,9 @@ def decode_heatmaps(
         flip_index = flip_permutation(op, flip_pairs, heatmaps, channels)
     elif flip_pairs is not None or flip_shift:
         raise ValueError(f"{op}: flip_pairs and flip_shift need flipped, got None")
-    if parity is not None and parity not in _PARITIES_OF.get(refine, (None,)):
-        _check_parity(op, refine, parity)
-    if kernel_size is None:
-        kernel_size = kernel_size_of(op, refine, sigma)
-    elif sigma is not None:
-        raise ValueError(f"{op}: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
-    if max_offset == "auto":
-        max_offset = None if parity is not None else radius if refine == "offset" else 1.0
-    elif max_offset is not None:
-        max_offset = check_number(op, "max_offset", max_offset)
+    check_compat(op, refine, compat)
+    kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
+    max_offset = max_offset_of(op, max_offset, None if compat is not None else radius if refine == "offset" else 1.0)
     check_tensor(op, "heatmaps", heatmaps)
     for name, tensor in (("flipped", flipped), ("transform", transform)):
         if tensor is not None:
@@ -197,9 +160,9 @@ def decode_heatmaps(
         raise ValueError(f"{op}: radius is for refine 'offset', got {refine!r}")
     coords, scores, covariance = _decode_heatmaps(
         heatmaps,
-        _refine_number(op, refine),
-        PARITIES.index(parity),
-        kernel_size,
+        refine_number(op, refine, ", offset"),
+        COMPATS.index(compat),
+        kernel_size or 1,
         flipped,
         flip_index,
         flip_shift,
@@ -210,39 +173,8 @@ def decode_heatmaps(
     return PeaksWithCovariance(coords, scores, covariance) if return_covariance else Peaks(coords, scores)
 
 
-def kernel_size_of(op, refine, sigma):
-    """The blur for targets of that sigma; the window of ``"centroid"``."""
-    if sigma is None:
-        return 7 if refine == "centroid" else 11
-    if refine == "centroid":
-        raise ValueError(f"{op}: sigma is for blurs, got refine 'centroid'")
-    sigma = check_number(op, "sigma", sigma)
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"{op}: sigma must be positive and finite, got {sigma}")
-    if sigma <= 1:
-        return 3
-    (s0, k0), (s1, k1) = next(
-        (pair for pair in itertools.pairwise(_KERNEL_SIZES) if sigma <= pair[1][0]), _KERNEL_SIZES[-2:]
-    )
-    size = k0 + (k1 - k0) * (sigma - s0) / (s1 - s0)
-    return min(63, 2 * math.floor(size / 2) + 1)
-
-
-def _refine_number(op, refine):
-    if refine not in REFINES:
-        raise ValueError(f"{op}: refine must be one of {', '.join(REFINES)}, offset, got {refine!r}")
-    return REFINES.index(refine)
-
-
-def _check_parity(op, refine, parity):
-    if parity not in PARITIES:
-        raise ValueError(f"{op}: parity must be None or one of {', '.join(PARITIES[1:])}, got {parity!r}")
-    allowed = ", ".join(_PARITIES_OF.get(refine, (None,))[1:]) or "none"
-    raise ValueError(f"{op}: parity {parity!r} has no refine {refine!r}; parities of it: {allowed}")
-
-
 @torch.library.register_fake("pypose_ops::decode_heatmaps")
-def _(heatmaps, refine, parity, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance):
+def _(heatmaps, refine, compat, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance):
     batch, joints, dtype = _check_shapes(heatmaps, flipped, transform)
     return (
         heatmaps.new_empty((batch, joints, 2), dtype=dtype),
@@ -270,38 +202,3 @@ def _check_shapes(heatmaps, flipped, transform):
         if transform.dim() == 3:
             torch._check(transform.shape[0] == batch, lambda: "decode_heatmaps: transform must be (2, 3) or (B, 2, 3)")
     return batch, joints, torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
-
-
-def flip_permutation(op, flip_pairs, heatmaps, channels=1):
-    """``flip_pairs``, checked, as the list of the joints that take each joint's place in a mirrored image."""
-    if flip_pairs is None:
-        raise ValueError(f"{op}: flip_pairs is required when flipped is given; it may be empty")
-    if check_tensor(op, "heatmaps", heatmaps).dim() != 4:
-        raise ValueError(f"{op}: heatmaps must be (B, K, H, W), got shape {tuple(heatmaps.shape)}")
-    try:
-        pairs = tuple(tuple(operator.index(joint) for joint in pair) for pair in flip_pairs)
-    except TypeError:
-        raise ValueError(f"{op}: flip_pairs must be pairs (left, right) of joint numbers, got {flip_pairs!r}") from None
-    build = _permutation.__wrapped__ if torch.compiler.is_compiling() else _permutation
-    return build(op, pairs, heatmaps.shape[1] // channels)
-
-
-@functools.lru_cache(maxsize=64)
-def _permutation(op, pairs, joints):
-    permutation = list(range(joints))
-    for pair in pairs:
-        if len(pair) != 2:
-            raise ValueError(f"{op}: flip_pairs must be pairs (left, right) of joint numbers, got {pair}")
-        for joint in pair:
-            if not 0 <= joint < joints:
-                raise ValueError(f"{op}: flip_pairs must be joints from 0 to {joints - 1}, got {joint} in {pair}")
-        left, right = pair
-        if left == right or permutation[left] != left or permutation[right] != right:
-            raise ValueError(f"{op}: flip_pairs must have each joint once, got one again in {pair}")
-        permutation[left], permutation[right] = right, left
-    return permutation
-
-
-def detached(tensor):
-    # Without this check every call would pay for the views; what is no tensor is the operator's to refuse.
-    return tensor.detach() if getattr(tensor, "requires_grad", False) else tensor

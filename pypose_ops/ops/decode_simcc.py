@@ -3,7 +3,8 @@
 import torch
 
 from ._arguments import check_number, check_tensor
-from .decode_heatmaps import Peaks, detached
+from ._peak_arguments import detached, max_offset_of, simcc_kernels
+from ._results import Peaks
 
 _ops = torch.ops.pypose_ops
 
@@ -13,10 +14,10 @@ def decode_simcc(
     y,
     *,
     split_ratio=2.0,
-    refine="none",
+    refine=None,
     sigma=6.0,
-    kernel_size=None,
-    parity=None,
+    kernel_size="auto",
+    compat=None,
     transform=None,
     max_offset="auto",
 ):
@@ -39,12 +40,12 @@ def decode_simcc(
         sigma (float or (float, float)): that the labels were drawn with, in bins, for x and y: the blur has
             ``(20 sigma - 7) // 3`` bins, one less where that is even, as in MMPose.
         kernel_size (int or (int, int), optional): the blur's bins instead, odd, 1 to 127.
-        parity (str, optional): ``"mmpose"``: the step has no limit (unless ``max_offset`` says so); the blur has
+        compat (str, optional): ``"mmpose"``: the step has no limit (unless ``max_offset`` says so); the blur has
             zeros around the vector; the blurred vector is scaled back to the height of the peak and clamped to
             [0.001, 50]; at the ends the outermost logarithms are repeated; 1e-9 is added to the second difference.
             (MMPose scales by the whole vector's maximum, here it is that of the five bins.)
         transform (Tensor, optional): ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64: affine, of the coordinates.
-        max_offset (float, optional): the longest step, in pixels; None for no limit. Default: 1, none with ``parity``.
+        max_offset (float, optional): the longest step, in pixels; None for no limit. Default: 1, none with ``compat``.
 
     Returns:
         Peaks: ``coords (B, K, 2)``, in pixels, and ``scores (B, K)``; float32 (float64 for float64 vectors). They are
@@ -63,13 +64,12 @@ def decode_simcc(
         >>> decode_simcc(x, y, refine="dark").coords.round(decimals=2)
         tensor([[[12.3000, 30.0000]]])
     """
-    if refine not in ("none", "dark"):
-        raise ValueError(f"decode_simcc: refine must be one of none, dark, got {refine!r}")
-    if parity not in (None, "mmpose"):
-        raise ValueError(f"decode_simcc: parity must be None or mmpose, got {parity!r}")
-    kernel_x, kernel_y = simcc_kernels(sigma) if kernel_size is None else _pair("kernel_size", kernel_size)
-    if max_offset == "auto":
-        max_offset = 1.0 if parity is None else None
+    if refine not in (None, "dark"):
+        raise ValueError(f"decode_simcc: refine must be None or dark, got {refine!r}")
+    if compat not in (None, "mmpose"):
+        raise ValueError(f"decode_simcc: compat must be None or mmpose, got {compat!r}")
+    kernel_x, kernel_y = (size or 1 for size in simcc_kernels(kernel_size, sigma))
+    max_offset = max_offset_of("decode_simcc", max_offset, 1.0 if compat is None else None)
     check_tensor("decode_simcc", "x", x)
     check_tensor("decode_simcc", "y", y)
     x, y, transform = detached(x), detached(y), detached(transform)
@@ -79,7 +79,7 @@ def decode_simcc(
             y,
             check_number("decode_simcc", "split_ratio", split_ratio),
             refine == "dark",
-            parity is not None,
+            compat is not None,
             kernel_x,
             kernel_y,
             max_offset,
@@ -88,26 +88,8 @@ def decode_simcc(
     )
 
 
-def simcc_kernels(sigma):
-    """The blurs for x and y."""
-    sizes = []
-    for value in _pair("sigma", sigma):
-        if not 0 < check_number("decode_simcc", "sigma", value) < 1e6:
-            raise ValueError(f"decode_simcc: sigma must be positive and below 1e6, got {sigma}")
-        size = int((20 * value - 7) // 3)
-        sizes.append(max(1, size - (size % 2 == 0)))
-    return sizes
-
-
-def _pair(name, value):
-    pair = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"decode_simcc: {name} must be one number or two (x, y), got {value!r}")
-    return pair
-
-
 @torch.library.register_fake("pypose_ops::decode_simcc")
-def _(x, y, split_ratio, dark, parity, kernel_x, kernel_y, max_offset, transform):
+def _(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform):
     for rows in (x, y):
         torch._check(rows.dim() == 3, lambda: "decode_simcc: x and y must be (B, K, bins)")
     for a, b in zip(x.shape[:2], y.shape[:2], strict=True):

@@ -1,27 +1,12 @@
 """The local maxima of heatmaps: several people's joints at once."""
 
-from typing import NamedTuple
-
 import torch
 
-from ._arguments import check_number, check_tensor, choice
-from .decode_heatmaps import REFINES, detached, kernel_size_of
+from ._arguments import check_number, check_tensor
+from ._peak_arguments import detached, kernel_size_of, max_offset_of, refine_number
+from ._results import LocalPeaks
 
 _ops = torch.ops.pypose_ops
-
-
-class PeakSet(NamedTuple):
-    """The best M peaks of every map, by falling score.
-
-    Attributes:
-        coords (Tensor): ``(B, K, M, 2)``, ``(x, y)``; -1 in the places that are not filled.
-        scores (Tensor): ``(B, K, M)``; 0 in the places that are not filled.
-        counts (Tensor): ``(B, K)``, int64: how many places are filled.
-    """
-
-    coords: torch.Tensor
-    scores: torch.Tensor
-    counts: torch.Tensor
 
 
 def find_peaks(
@@ -30,10 +15,10 @@ def find_peaks(
     threshold=0.1,
     radius=1,
     max_peaks=32,
-    refine="none",
-    kernel_size=None,
+    refine=None,
+    kernel_size="auto",
     sigma=None,
-    max_offset=1.0,
+    max_offset="auto",
     transform=None,
 ):
     """Finds the best local maxima of every map, sorted, with the shapes of the output known beforehand.
@@ -56,8 +41,8 @@ def find_peaks(
         max_offset (float, optional): as there; default 1.
 
     Returns:
-        PeakSet: ``coords (B, K, M, 2)``, ``scores (B, K, M)`` and ``counts (B, K)``. Coordinates and scores are float32
-        (float64 for float64 maps); nothing is differentiable. The same bits on every run.
+        LocalPeaks: ``coords (B, K, M, 2)``, ``scores (B, K, M)`` and ``counts (B, K)``. Coordinates and scores are
+        float32 (float64 for float64 maps); nothing is differentiable. The same bits on every run.
 
     Raises:
         ValueError: unknown ``refine``; both ``kernel_size`` and ``sigma``.
@@ -77,22 +62,19 @@ def find_peaks(
         if isinstance(threshold, torch.Tensor)
         else (None, check_number("find_peaks", "threshold", threshold))
     )
-    if kernel_size is None:
-        kernel_size = kernel_size_of("find_peaks", refine, sigma)
-    elif sigma is not None:
-        raise ValueError(f"find_peaks: give kernel_size or sigma, not both, got {kernel_size} and {sigma}")
+    kernel_size = kernel_size_of("find_peaks", refine, kernel_size, sigma)
     check_tensor("find_peaks", "heatmaps", heatmaps)
     heatmaps, thresholds, transform = detached(heatmaps), detached(thresholds), detached(transform)
-    return PeakSet(
+    return LocalPeaks(
         *_ops.find_peaks.default(
             heatmaps,
             thresholds,
             threshold,
             radius,
             max_peaks,
-            choice("find_peaks", "refine", refine, REFINES),
-            kernel_size,
-            max_offset,
+            refine_number("find_peaks", refine),
+            kernel_size or 1,
+            max_offset_of("find_peaks", max_offset, 1.0),
             transform,
         )
     )

@@ -47,7 +47,7 @@ def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=N
     the squared distance.
 
     Args:
-        peaks (PeakSet): of :func:`pypose_ops.find_peaks`; there: 30 peaks, a radius of 2.
+        peaks (LocalPeaks): of :func:`pypose_ops.find_peaks`; there: 30 peaks, a radius of 2.
         tags (Tensor): ``(B, K, H, W)``, or ``(B, K, T, H, W)`` for tags of T numbers, the maps that ``peaks`` are
             pixels of; read at the nearest pixel.
         min_score (float): peaks must score more; what is not finite is no peak.

@@ -1,35 +1,16 @@
 """People from peaks and limb scores."""
 
-from typing import NamedTuple
-
 import torch
 
 from ._arguments import check_tensor, choice
 from ._autograd import call
+from ._results import People
 from .score_limbs import check_whole_peaks, flat_limbs
 
 _ops = torch.ops.pypose_ops
 
 
 _ASSIGNMENTS = ("optimal", "greedy")
-
-
-class People(NamedTuple):
-    """Up to P people a picture, best first; what is not filled is coordinate -1 and score 0.
-
-    Attributes:
-        coords: (B, P, K, 2), ``(x, y)`` as in the peaks; joints that a person lacks are -1.
-        joint_scores: (B, P, K), the peaks' scores; 0 for joints that a person lacks.
-        scores: (B, P), of the people.
-        joints: (B, P) int64, how many joints a person has.
-        counts: (B,) int64, how many people there are.
-    """
-
-    coords: torch.Tensor
-    joint_scores: torch.Tensor
-    scores: torch.Tensor
-    joints: torch.Tensor
-    counts: torch.Tensor
 
 
 def group_people(
@@ -52,7 +33,7 @@ def group_people(
     The grouping itself runs on the host. From a GPU it takes the scores and counts, in one copy, and nothing else.
 
     Args:
-        peaks (PeakSet): of :func:`pypose_ops.find_peaks`: ``coords`` (B, K, M, 2), ``scores`` (B, K, M), ``counts``
+        peaks (LocalPeaks): of :func:`pypose_ops.find_peaks`: ``coords`` (B, K, M, 2), ``scores`` (B, K, M), ``counts``
             (B, K).
         limb_scores (Tensor): (B, L, M, M), of :func:`score_limbs`.
         limbs (sequence of L pairs): joint indices, as given to :func:`score_limbs`.
@@ -103,13 +84,15 @@ def _on_host(peaks, table):
     return scores, counts.to(torch.int64), table
 
 
-def gather_people(peaks, index, scores, joints, counts):
+def gather_people(peaks, index, scores, joint_counts, counts):
     """The peaks with these indices (B, P, K), -1 for none, as People on the peaks' device."""
     device = peaks.coords.device
-    index, scores, joints, counts = (v.to(device, non_blocking=True) for v in (index, scores, joints, counts))
+    index, scores, joint_counts, counts = (
+        v.to(device, non_blocking=True) for v in (index, scores, joint_counts, counts)
+    )
     if peaks.coords.shape[2] == 0:  # no peak at all to gather
         coords = peaks.coords.new_full((*index.shape, 2), -1)
-        return People(coords, peaks.scores.new_zeros(index.shape), scores.to(peaks.scores.dtype), joints, counts)
+        return People(coords, peaks.scores.new_zeros(index.shape), scores.to(peaks.scores.dtype), joint_counts, counts)
     present = index >= 0
     joints_each, peak_count = peaks.scores.shape[1:]
     place = (index.clamp(min=0) + peak_count * torch.arange(joints_each, device=device)).flatten(1)
@@ -120,7 +103,7 @@ def gather_people(peaks, index, scores, joints, counts):
         coords.where(present.unsqueeze(-1), -1.0),
         joint_scores.where(present, 0.0),
         scores.to(peaks.scores.dtype),
-        joints,
+        joint_counts,
         counts,
     )
 

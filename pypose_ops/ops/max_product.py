@@ -3,7 +3,7 @@
 import torch
 
 from ._autograd import call, no_double_backward
-from .decode_heatmaps import Peaks
+from ._results import Peaks
 from .mrf_message_passing import flat_edges
 
 _ops = torch.ops.pypose_ops

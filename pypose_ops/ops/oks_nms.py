@@ -1,22 +1,14 @@
 """Suppression of people who are found twice, by object keypoint similarity."""
 
-from typing import NamedTuple
-
 import torch
 
 from ..skeletons import COCO
 from ._arguments import check_tensor, expand_visible
 from ._autograd import call
+from ._results import NmsResult
 from .oks import _sigmas, batched, box_areas
 
 _ops = torch.ops.pypose_ops
-
-
-class Kept(NamedTuple):
-    """What a suppression keeps: ``mask`` (..., N) bool, and ``scores`` (..., N), lowered where it is soft."""
-
-    mask: torch.Tensor
-    scores: torch.Tensor
 
 
 def oks_nms(
@@ -48,7 +40,7 @@ def oks_nms(
         max_people (int, optional): how many are kept at most, in every picture.
 
     Returns:
-        Kept: ``mask`` and ``scores``, of the shape of ``scores``; no host sync, ``keypoints[mask]`` is the caller's.
+        NmsResult: ``mask`` and ``scores``, of the shape of ``scores``.
 
     Example:
         >>> twice = (torch.rand(1, 17, 2) * 100).repeat(2, 1, 1)
@@ -77,7 +69,7 @@ def oks_nms(
         soft,
         max_people,
     )
-    return Kept(mask[0], scores[0]) if single else Kept(mask, scores)
+    return NmsResult(mask[0], scores[0]) if single else NmsResult(mask, scores)
 
 
 @torch.library.register_fake("pypose_ops::oks_nms")

@@ -28,7 +28,7 @@ def flat_limbs(op, name, limbs, count=None):
 
 
 def check_peaks(op, peaks):
-    """A PeakSet, or anything that has its three tensors."""
+    """A LocalPeaks, or anything that has its three tensors."""
     coords, scores, counts = (
         check_tensor(op, f"peaks.{name}", getattr(peaks, name, None)) for name in ("coords", "scores", "counts")
     )
@@ -56,8 +56,8 @@ def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=Non
 
     Args:
         pafs (Tensor): ``(B, C, H, W)``, float16, bfloat16, float32 or float64.
-        peaks (PeakSet): of :func:`pypose_ops.find_peaks`, in pixels of ``pafs``: ``coords`` (B, K, M, 2) and ``counts``
-            (B, K).
+        peaks (LocalPeaks): of :func:`pypose_ops.find_peaks`, in pixels of ``pafs``: ``coords`` (B, K, M, 2) and
+            ``counts`` (B, K).
         limbs (sequence of L pairs): joint indices ``(a, b)``; the field points from a to b.
         samples (int or None): points read along a limb; None: as many as OpenPose takes, ``round(sqrt(5 max(|dx|,
             |dy|)))`` from 5 to 25.
@@ -76,7 +76,8 @@ def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=Non
     Example:
         >>> pafs = torch.zeros(1, 2, 9, 9)
         >>> pafs[:, 0] = 1  # pointing to the right everywhere
-        >>> peaks = PeakSet(torch.tensor([[[[1.0, 4.0]], [[7.0, 4.0]]]]), torch.ones(1, 2, 1), torch.ones(1, 2).long())
+        >>> coords = torch.tensor([[[[1.0, 4.0]], [[7.0, 4.0]]]])
+        >>> peaks = LocalPeaks(coords, torch.ones(1, 2, 1), torch.ones(1, 2).long())
         >>> score_limbs(pafs, peaks, [(0, 1)]).item()
         1.0
     """

@@ -1,25 +1,12 @@
 """Differentiable coordinates: the mean of a map's softmax."""
 
-from typing import NamedTuple
-
 import torch
 
 from ._arguments import check_number, check_tensor
 from ._autograd import call, no_double_backward
+from ._results import SoftPeaks
 
 _ops = torch.ops.pypose_ops
-
-
-class SoftPeaks(NamedTuple):
-    """Mean and variance of every map.
-
-    Attributes:
-        coords (Tensor): ``(B, K, 2)``, ``(x, y)``.
-        variance (Tensor): ``(B, K, 2)``, of x and of y.
-    """
-
-    coords: torch.Tensor
-    variance: torch.Tensor
 
 
 def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, return_variance=False):

@@ -5,7 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..ops.decode_heatmaps import REFINES, Peaks, PeaksWithCovariance, flip_permutation, kernel_size_of
+from ..ops._peak_arguments import flip_permutation, kernel_size_of, max_offset_of, refine_number
+from ..ops._results import Peaks, PeaksWithCovariance
 
 _RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
 
@@ -15,9 +16,9 @@ def decode_heatmaps(
     heatmaps,
     *,
     refine="dark",
-    kernel_size=None,
+    kernel_size="auto",
     sigma=None,
-    parity=None,
+    compat=None,
     radius=None,
     flipped=None,
     flip_pairs=None,
@@ -28,10 +29,8 @@ def decode_heatmaps(
 ):
     """Definition of :func:`pypose_ops.decode_heatmaps`: whole maps are merged, blurred and searched."""
     op = "decode_heatmaps"
-    if kernel_size is None:
-        kernel_size = kernel_size_of(op, refine, sigma)
-    if max_offset == "auto":
-        max_offset = None if parity is not None else radius if refine == "offset" else 1.0
+    kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
+    max_offset = max_offset_of(op, max_offset, None if compat is not None else radius if refine == "offset" else 1.0)
     maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
     channels = 3 if refine == "offset" else 1
     maps = maps.unflatten(1, (maps.shape[1] // channels, channels))
@@ -51,7 +50,7 @@ def decode_heatmaps(
         step = radius * torch.stack([_around(offsets[:, :, d], peak)(0, 0) for d in range(2)], -1)
         coords, covariance = peak + _limited(step, max_offset), None
     else:
-        coords, covariance = refined(maps, peak, refine, kernel_size, max_offset, parity)
+        coords, covariance = refined(maps, peak, refine, kernel_size or 1, max_offset, compat)
         covariance = covariance[:, :, 0]
         covariance = torch.where(scores[..., None, None] > 0, covariance, torch.nan)
     coords = coords[:, :, 0]
@@ -76,21 +75,21 @@ def _highest(maps):
     return torch.stack([index % width, index // width], -1)[:, :, None], scores
 
 
-def refined(maps, peak, refine, kernel_size, max_offset, parity=None):
+def refined(maps, peak, refine, kernel_size, max_offset, compat=None):
     """``peak (B, K, M, 2)``, integers, after its step, and the covariances ``(B, K, M, 2, 2)``."""
     covariance = torch.full((*peak.shape, 2), torch.nan, dtype=maps.dtype, device=maps.device)
-    if refine == "none":
+    if refine is None:
         step = torch.zeros_like(peak, dtype=maps.dtype)
     elif refine == "quarter":
-        step = _quarter_step(maps, peak, parity)
+        step = _quarter_step(maps, peak, compat)
     elif refine == "parabola":
         step = _parabola_step(maps, peak)
     elif refine in ("dark", "dark_udp"):
-        step, covariance = _dark_step(maps, peak, kernel_size, refine, parity)
+        step, covariance = _dark_step(maps, peak, kernel_size, refine, compat)
     elif refine == "centroid":
         step = _centroid_step(maps, peak, kernel_size)
     else:
-        raise ValueError(f"refine must be one of {', '.join(REFINES)}, got {refine!r}")
+        refine_number("decode_heatmaps", refine)  # raises
     return peak + _limited(step, max_offset), covariance
 
 
@@ -116,7 +115,7 @@ def _around(maps, peak):
     return at
 
 
-def _quarter_step(maps, peak, parity):
+def _quarter_step(maps, peak, compat):
     height, width = maps.shape[-2:]
     x, y = peak.unbind(-1)
     at = _around(maps, peak)
@@ -125,7 +124,7 @@ def _quarter_step(maps, peak, parity):
         return 0.25 * ((high > low).to(maps.dtype) - (high < low).to(maps.dtype))
 
     inside_x, inside_y = (x > 1) & (x < width - 1), (y > 1) & (y < height - 1)
-    if parity in ("hrnet", "mmpose0"):
+    if compat in ("hrnet", "mmpose0"):
         allowed_x = allowed_y = inside_x & inside_y
     else:
         allowed_x, allowed_y = inside_x & (y > 0), inside_y & (x > 0)
@@ -161,14 +160,14 @@ def _centroid_step(maps, peak, size):
     return moment / total[..., None]
 
 
-def _dark_step(maps, peak, kernel_size, refine, parity):
-    if parity is None:
+def _dark_step(maps, peak, kernel_size, refine, compat):
+    if compat is None:
         return _dark_step_inside(maps, peak, kernel_size, refine)
     height, width = maps.shape[-2:]
     x, y = peak.unbind(-1)
-    taps = _gaussian_taps(kernel_size) if parity != "hf" else _gaussian(kernel_size, 0.8)
+    taps = _gaussian_taps(kernel_size) if compat != "hf" else _gaussian(kernel_size, 0.8)
     legacy = {"mmpose0": "reflect101", "hf": "reflect"} if refine == "dark_udp" else {}
-    blurred = _around(_blur(maps, taps, legacy.get(parity, "zeros")), peak)
+    blurred = _around(_blur(maps, taps, legacy.get(compat, "zeros")), peak)
     if refine == "dark_udp":
         diamond = [
             _inside(maps, peak, dx, dy) * blurred(dx, dy)
@@ -176,7 +175,7 @@ def _dark_step(maps, peak, kernel_size, refine, parity):
             for dy in range(-2, 3)
             if abs(dx) + abs(dy) <= 2
         ]
-        scale = _around(maps, peak)(0, 0) / torch.stack(diamond).amax(0).clamp(min=0) if parity == "mmpose" else 1.0
+        scale = _around(maps, peak)(0, 0) / torch.stack(diamond).amax(0).clamp(min=0) if compat == "mmpose" else 1.0
 
         def h(dx, dy):
             return (blurred(dx, dy) * scale).clamp(1e-3, 50).log()

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from ..ops.decode_heatmaps import Peaks
-from ..ops.decode_simcc import simcc_kernels
+from ..ops._peak_arguments import max_offset_of, simcc_kernels
+from ..ops._results import Peaks
 from .decode_heatmaps import _gaussian_taps, _limited, least_curvature
 
 
@@ -14,21 +14,18 @@ def decode_simcc(
     y,
     *,
     split_ratio=2.0,
-    refine="none",
+    refine=None,
     sigma=6.0,
-    kernel_size=None,
-    parity=None,
+    kernel_size="auto",
+    compat=None,
     transform=None,
     max_offset="auto",
 ):
     """Definition of :func:`pypose_ops.decode_simcc`."""
-    if kernel_size is None:
-        kernel_size = simcc_kernels(sigma)
-    if max_offset == "auto":
-        max_offset = 1.0 if parity is None else None
-    sizes = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
+    sizes = [size or 1 for size in simcc_kernels(kernel_size, sigma)]
+    max_offset = max_offset_of("decode_simcc", max_offset, 1.0 if compat is None else None)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    axes = [decode_axis(rows.to(dtype), size, refine, parity) for rows, size in zip((x, y), sizes, strict=True)]
+    axes = [decode_axis(rows.to(dtype), size, refine, compat) for rows, size in zip((x, y), sizes, strict=True)]
     peak, step, scores, _ = (torch.stack(parts, -1) for parts in zip(*axes, strict=True))
     scores = scores.amin(-1)
     coords = peak.to(dtype) / split_ratio + _limited(step / split_ratio, max_offset)
@@ -38,7 +35,7 @@ def decode_simcc(
     return Peaks(torch.where(scores[..., None] > 0, coords, -1.0), scores)
 
 
-def decode_axis(rows, kernel_size, refine, parity):
+def decode_axis(rows, kernel_size, refine, compat):
     """The highest bins, the steps, the scores and the Gaussians' variances, 0 without a step: (B, K) each."""
     bins = rows.shape[-1]
     candidates = torch.where(rows.isfinite() & (rows > 0), rows, 0.0)
@@ -46,11 +43,11 @@ def decode_axis(rows, kernel_size, refine, parity):
     number = torch.arange(bins, device=rows.device)
     peak = torch.where(candidates == scores[..., None], number, bins).amin(-1)
     nothing = torch.zeros_like(scores)
-    if refine == "none":
+    if refine is None:
         return peak, nothing, scores, nothing
 
     offsets = torch.arange(-2, 3, device=rows.device)
-    if parity == "mmpose":
+    if compat == "mmpose":
         h = _logs_of_mmpose(rows, (peak[..., None] + offsets).clamp(0, bins - 1), kernel_size, scores)
         center, ridge = peak, 1e-9
     elif bins < 5:
@@ -62,7 +59,7 @@ def decode_axis(rows, kernel_size, refine, parity):
     slope = 0.5 * (h[..., 3] - h[..., 1])
     curvature = 0.25 * (h[..., 4] - 2 * h[..., 2] + h[..., 0]) + ridge
     step = center - peak - slope / curvature
-    valid = step.isfinite() if parity == "mmpose" else step.isfinite() & (curvature < -least_curvature(h[..., 2]))
+    valid = step.isfinite() if compat == "mmpose" else step.isfinite() & (curvature < -least_curvature(h[..., 2]))
     return peak, torch.where(valid, step, 0.0), scores, torch.where(valid, 1 / curvature.abs(), 0.0)
 
 

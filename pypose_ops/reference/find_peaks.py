@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from ..ops.decode_heatmaps import kernel_size_of
-from ..ops.find_peaks import PeakSet
+from ..ops._peak_arguments import kernel_size_of, max_offset_of
+from ..ops._results import LocalPeaks
 from .decode_heatmaps import refined
 
 
@@ -15,10 +15,10 @@ def find_peaks(
     threshold=0.1,
     radius=1,
     max_peaks=32,
-    refine="none",
-    kernel_size=None,
+    refine=None,
+    kernel_size="auto",
     sigma=None,
-    max_offset=1.0,
+    max_offset="auto",
     transform=None,
 ):
     """Definition of :func:`pypose_ops.find_peaks`: labels spread through every plateau of every map."""
@@ -41,16 +41,15 @@ def find_peaks(
     index, scores = F.pad(index, (0, max_peaks - filled)), F.pad(scores, (0, max_peaks - filled))
     peak = torch.stack([index % width, index // width], -1)
 
-    if kernel_size is None:
-        kernel_size = kernel_size_of("find_peaks", refine, sigma)
-    coords, _ = refined(maps, peak, refine, kernel_size, max_offset)
+    kernel_size = kernel_size_of("find_peaks", refine, kernel_size, sigma)
+    coords, _ = refined(maps, peak, refine, kernel_size or 1, max_offset_of("find_peaks", max_offset, 1.0))
     if transform is not None:
         transform = transform.to(maps.dtype)
         if transform.dim() == 3:
             transform = transform[:, None]
         coords = coords @ transform[..., :2].mT + transform[..., None, :, 2]
     valid = torch.arange(max_peaks, device=maps.device) < counts[..., None]
-    return PeakSet(torch.where(valid[..., None], coords, -1.0), torch.where(valid, scores, 0.0), counts)
+    return LocalPeaks(torch.where(valid[..., None], coords, -1.0), torch.where(valid, scores, 0.0), counts)
 
 
 def _labels(values, above, radius):

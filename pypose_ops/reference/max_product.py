@@ -2,7 +2,7 @@
 
 import torch
 
-from ..ops.decode_heatmaps import Peaks
+from ..ops._results import Peaks
 
 
 class _Tree:

@@ -5,8 +5,8 @@ import math
 import torch
 
 from ..ops._arguments import expand_visible
+from ..ops._results import NmsResult
 from ..ops.oks import batched, box_areas
-from ..ops.oks_nms import Kept
 from ..skeletons import COCO
 from .oks import _similarity
 
@@ -32,8 +32,8 @@ def oks_nms(
         counted = counted & expand_visible("oks_nms", visible, keypoints)
     if keypoints.dim() == 3:
         single = batched(keypoints, scores, area, counted)
-        return Kept(*(v[0] for v in _nms(*single, threshold, soft, sigmas, max_people)))
-    return Kept(*_nms(keypoints, scores, area, counted, threshold, soft, sigmas, max_people))
+        return NmsResult(*(v[0] for v in _nms(*single, threshold, soft, sigmas, max_people)))
+    return NmsResult(*_nms(keypoints, scores, area, counted, threshold, soft, sigmas, max_people))
 
 
 def _nms(keypoints, scores, area, counted, threshold, soft, sigmas, max_people):

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..ops.soft_argmax import SoftPeaks, normalization
+from ..ops._results import SoftPeaks
 
 
 def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, return_variance=False):
@@ -29,6 +29,10 @@ def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, retu
     variance = (weights[..., None] * (grid - coords[..., None, :]) ** 2).sum(-2)
     coords, variance = torch.where(found, coords, -1.0), torch.where(found, variance, 0.0)
     if normalized is not None:
-        scale, offset = normalization(coords, (height, width), normalized)
+        size = torch.tensor([width, height], dtype=coords.dtype, device=coords.device)
+        if normalized == "centers":
+            scale, offset = 2 / size, 1 / size - 1
+        else:
+            scale, offset = 2 / (size - 1).clamp(min=1), -1.0
         coords, variance = coords * scale + offset, variance * scale**2
     return SoftPeaks(coords, variance) if return_variance else coords

@@ -78,7 +78,9 @@ def test_decode_agrees_with_the_operator(refine, tmp_path, capsys):
     assert main(["decode", str(SAMPLE), "--key", "heat", "--refine", refine, "--json", str(result)]) == 0
     sample = np.load(SAMPLE)
     expected = pypose_ops.decode_heatmaps(
-        torch.from_numpy(sample["heat"])[None], refine=refine, transform=torch.from_numpy(sample["hm2img"])[None]
+        torch.from_numpy(sample["heat"])[None],
+        refine=None if refine == "none" else refine,
+        transform=torch.from_numpy(sample["hm2img"])[None],
     )
     pose = json.loads(result.read_text())["people"][0]
     np.testing.assert_allclose(pose["keypoints"], expected.coords[0])

@@ -36,7 +36,7 @@ ROUNDED = {
     "msra, sigma 1.5": codecs.MSRAHeatmap(INPUT, GRID, 1.5),
     "megvii": codecs.MegviiHeatmap(INPUT, GRID, 11),
     "hourglass": codecs.HourglassHeatmap(INPUT, GRID, 1.0),
-    "hourglass, parity": codecs.HourglassHeatmap(INPUT, GRID, 1.0, parity="hourglass"),
+    "hourglass, compat": codecs.HourglassHeatmap(INPUT, GRID, 1.0, compat="hourglass"),
 }
 
 
@@ -106,7 +106,7 @@ def test_centernet_returns_half_a_pixel(kernels, device):
     points = torch.rand(50, 2, dtype=torch.float64, device=device) * 127
     keypoints = at(codec, points)[:, None, None].float()
     maps, weights = codec.encode(keypoints, boxes=torch.full((50, 1, 2), 90.0, device=device))
-    coords, _ = codec.decode(maps, refine="none")
+    coords, _ = codec.decode(maps, refine=None)
     assert (weights == 1).all()
     assert (codec.to_heatmap(coords[:, 0].double()) - points).abs().max() <= 0.5 + 1e-5
 
@@ -134,7 +134,7 @@ def test_a_fractional_window_is_centred():
     """3 sigma = 4.5: MMPose puts the joint at pixel 2 onto pixel 3."""
     keypoints = torch.tensor([[[8.0, 8.0]]])
     right, wrong = (
-        codecs.MSRAHeatmap(INPUT, GRID, 1.5, parity=parity).encode(keypoints)[0][0, 0] for parity in (None, "mmpose")
+        codecs.MSRAHeatmap(INPUT, GRID, 1.5, compat=compat).encode(keypoints)[0][0, 0] for compat in (None, "mmpose")
     )
     assert right[2].argmax() == 2 and wrong[3].argmax() == 3
 
@@ -213,8 +213,8 @@ def test_flipped_maps_are_merged(kernels, device):
 
 def test_integral_maps_add_up_to_one():
     keypoints, visible = keypoints_of(beyond=0.0)
-    for parity in (None, "mmpose"):
-        (_, maps), _ = codecs.IntegralRegressionLabel(INPUT, GRID, 2.0, parity=parity).encode(keypoints, visible)
+    for compat in (None, "mmpose"):
+        (_, maps), _ = codecs.IntegralRegressionLabel(INPUT, GRID, 2.0, compat=compat).encode(keypoints, visible)
         torch.testing.assert_close(maps.sum((-2, -1)), visible.to(maps), rtol=1e-4, atol=1e-5)
     drawn = reference.gaussian_heatmaps(keypoints / 4, 2.0, SIZE, visible=visible, center="rounded", truncate=3)
     expected = drawn / (drawn.sum((-2, -1), keepdim=True) + 1e-24)
@@ -230,7 +230,7 @@ def test_integral_maps_add_up_to_one():
         (lambda: codecs.MSRAHeatmap((192, 0), GRID, 2.0), "MSRAHeatmap: input_size must be two positive"),
         (lambda: codecs.MSRAHeatmap(INPUT, (48, 64, 3), 2.0), "MSRAHeatmap: heatmap_size must be two positive"),
         (lambda: codecs.MSRAHeatmap(INPUT, GRID, 0.0), "MSRAHeatmap: sigma must be positive"),
-        (lambda: codecs.MSRAHeatmap(INPUT, GRID, 2.0, parity="hrnet"), "parity must be None or one of mmpose"),
+        (lambda: codecs.MSRAHeatmap(INPUT, GRID, 2.0, compat="hrnet"), "compat must be None or one of mmpose"),
         (lambda: codecs.UDPHeatmap(INPUT, GRID, "both"), "heatmap_type must be one of gaussian, combined"),
         (lambda: codecs.UDPHeatmap(INPUT, GRID, "combined").loss(None, None), "encode combined maps"),
         (lambda: codecs.MegviiHeatmap(INPUT, GRID, 10), "kernel_size must be odd"),
@@ -246,8 +246,8 @@ def test_integral_maps_add_up_to_one():
             r"keypoints must be \(B, P, K, 2\) and boxes",
         ),
         (
-            lambda: codecs.MSRAHeatmap(INPUT, GRID, 2.0, parity="mmpose").loss(None, torch.rand(1, 1, 2)),
-            "loss is not defined with parity",
+            lambda: codecs.MSRAHeatmap(INPUT, GRID, 2.0, compat="mmpose").loss(None, torch.rand(1, 1, 2)),
+            "loss is not defined with compat",
         ),
     ],
 )

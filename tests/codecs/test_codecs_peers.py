@@ -18,7 +18,7 @@ def heatmap_points(codec, keypoints):
     return keypoints.numpy() * scale
 
 
-def assert_parity(codec, draw, channels=1, top=1.0):
+def assert_same_as_peer(codec, draw, channels=1, top=1.0):
     """Every joint's map and weight against the peer's formula, in float64."""
     keypoints, visible = keypoints_of()
     maps, weights = codec.encode(keypoints, visible, dtype=torch.float64)
@@ -36,32 +36,32 @@ def assert_parity(codec, draw, channels=1, top=1.0):
 
 @pytest.mark.parametrize("sigma", (2.0, 1.5, 2.2, 3.0))
 def test_msra_is_mmposes(sigma):
-    codec = codecs.MSRAHeatmap(INPUT, GRID, sigma, parity="mmpose")
-    assert_parity(codec, lambda p: peer.msra(p, sigma, SIZE))
-    unbiased = codecs.MSRAHeatmap(INPUT, GRID, sigma, unbiased=True, parity="mmpose")
-    assert_parity(unbiased, lambda p: peer.unbiased(p, sigma, SIZE))
+    codec = codecs.MSRAHeatmap(INPUT, GRID, sigma, compat="mmpose")
+    assert_same_as_peer(codec, lambda p: peer.msra(p, sigma, SIZE))
+    unbiased = codecs.MSRAHeatmap(INPUT, GRID, sigma, unbiased=True, compat="mmpose")
+    assert_same_as_peer(unbiased, lambda p: peer.unbiased(p, sigma, SIZE))
 
 
 @pytest.mark.parametrize("sigma", (2.0, 1.5, 2.2, 3.0))
 def test_udp_is_mmposes(sigma):
-    codec = codecs.UDPHeatmap(INPUT, GRID, sigma=sigma, parity="mmpose")
-    assert_parity(codec, lambda p: peer.udp(p, sigma, SIZE))
+    codec = codecs.UDPHeatmap(INPUT, GRID, sigma=sigma, compat="mmpose")
+    assert_same_as_peer(codec, lambda p: peer.udp(p, sigma, SIZE))
 
 
 def test_udp_combined_is_mmposes():
-    codec = codecs.UDPHeatmap(INPUT, GRID, "combined", parity="mmpose")
-    assert assert_parity(codec, lambda p: peer.combined(p, 0.0546875 * 64, SIZE), channels=3) == 0
+    codec = codecs.UDPHeatmap(INPUT, GRID, "combined", compat="mmpose")
+    assert assert_same_as_peer(codec, lambda p: peer.combined(p, 0.0546875 * 64, SIZE), channels=3) == 0
 
 
 @pytest.mark.parametrize("kernel_size", (11, 15, 23))
 def test_megvii_is_mmposes(kernel_size):
-    codec = codecs.MegviiHeatmap(INPUT, GRID, kernel_size, parity="mmpose")
-    assert assert_parity(codec, lambda p: peer.megvii(p, kernel_size, SIZE), top=255) > 0
+    codec = codecs.MegviiHeatmap(INPUT, GRID, kernel_size, compat="mmpose")
+    assert assert_same_as_peer(codec, lambda p: peer.megvii(p, kernel_size, SIZE), top=255) > 0
 
 
 @pytest.mark.parametrize("sigma", (1.0, 1.75))
 def test_hourglass_is_the_authors(sigma):
-    codec = codecs.HourglassHeatmap(INPUT, GRID, sigma, parity="hourglass")
+    codec = codecs.HourglassHeatmap(INPUT, GRID, sigma, compat="hourglass")
     keypoints, _ = keypoints_of(beyond=0.0)
     maps, _ = codec.encode(keypoints, dtype=torch.float64)
     points = heatmap_points(codec, keypoints)
@@ -70,7 +70,7 @@ def test_hourglass_is_the_authors(sigma):
 
 
 def test_cpm_is_the_authors():
-    codec = codecs.CPMHeatmap((368, 368), (46, 46), parity="cpm")
+    codec = codecs.CPMHeatmap((368, 368), (46, 46), compat="cpm")
     people = torch.rand(2, 4, 3, 2, dtype=torch.float64) * 380 - 6
     people[:, 1] = people[:, 0] + 3  # so that sums are clipped
     maps, weights = codec.encode(people, dtype=torch.float64)
@@ -90,17 +90,17 @@ def test_the_centre_map_of_cpm():
     assert maps[0, 0, 100, 184] == 1 and maps[0, 0, 121, 184] == pytest.approx(math.exp(-0.5))
 
 
-@pytest.mark.parametrize("parity", (None, "centernet"))
-def test_centernet_radii_and_maps(parity):
-    codec = codecs.CenterNetHeatmap((512, 512), (128, 128), parity=parity)
+@pytest.mark.parametrize("compat", (None, "centernet"))
+def test_centernet_radii_and_maps(compat):
+    codec = codecs.CenterNetHeatmap((512, 512), (128, 128), compat=compat)
     boxes = torch.rand(1, 6, 2, dtype=torch.float64) * 300 + 4
     radii = codec.radius(boxes)
     for p in range(6):
         width, height = np.ceil(boxes[0, p].numpy() / 4)
-        assert radii[0, p] == peer.centernet_radius(width, height, 0.7, parity is None)
+        assert radii[0, p] == peer.centernet_radius(width, height, 0.7, compat is None)
     keypoints = torch.rand(1, 6, 5, 2, dtype=torch.float64) * 511
     maps, _ = codec.encode(keypoints, boxes=boxes, dtype=torch.float64)
-    points = keypoints.numpy() / 4 + (0 if parity else 0.5)  # the peer drops the fraction, the default rounds
+    points = keypoints.numpy() / 4 + (0 if compat else 0.5)  # the peer drops the fraction, the default rounds
     for k in range(5):
         people = [peer.centernet(points[0, p, k], radii[0, p].item(), (128, 128)) for p in range(6)]
         inside = (np.floor(points[0, :, k]) < 128).all(-1)
@@ -117,7 +117,7 @@ def test_centernets_radius_keeps_the_overlap():
     assert shifted / (2 * width * height - shifted) >= 0.7
     assert (width - 2 * r) * (height - 2 * r) / (width * height) >= 0.7
     assert width * height / ((width + 2 * r) * (height + 2 * r)) >= 0.7
-    wrong = codecs.CenterNetHeatmap((512, 512), (512, 512), parity="centernet").radius(
+    wrong = codecs.CenterNetHeatmap((512, 512), (512, 512), compat="centernet").radius(
         torch.tensor([[[width, height]]])
     )
     assert wrong.item() > 2 * r
@@ -169,9 +169,9 @@ def mmpose_module(name):
 @pytest.mark.parametrize(
     ("codec", "function"),
     [
-        (lambda s: codecs.MSRAHeatmap(INPUT, GRID, s, parity="mmpose"), "generate_gaussian_heatmaps"),
-        (lambda s: codecs.MSRAHeatmap(INPUT, GRID, s, True, parity="mmpose"), "generate_unbiased_gaussian_heatmaps"),
-        (lambda s: codecs.UDPHeatmap(INPUT, GRID, sigma=s, parity="mmpose"), "generate_udp_gaussian_heatmaps"),
+        (lambda s: codecs.MSRAHeatmap(INPUT, GRID, s, compat="mmpose"), "generate_gaussian_heatmaps"),
+        (lambda s: codecs.MSRAHeatmap(INPUT, GRID, s, True, compat="mmpose"), "generate_unbiased_gaussian_heatmaps"),
+        (lambda s: codecs.UDPHeatmap(INPUT, GRID, sigma=s, compat="mmpose"), "generate_udp_gaussian_heatmaps"),
     ],
 )
 def test_maps_are_those_of_an_installed_mmpose(codec, function, sigma):
@@ -188,7 +188,7 @@ def test_maps_are_those_of_an_installed_mmpose(codec, function, sigma):
 
 def test_combined_maps_are_those_of_an_installed_mmpose():
     generate = mmpose_module("offset_heatmap").generate_offset_heatmap
-    codec = codecs.UDPHeatmap(INPUT, GRID, "combined", parity="mmpose")
+    codec = codecs.UDPHeatmap(INPUT, GRID, "combined", compat="mmpose")
     keypoints, visible = keypoints_of()
     maps, weights = codec.encode(keypoints, visible)
     points = heatmap_points(codec, keypoints)

@@ -51,7 +51,7 @@ def other(draw, call, name, value):
         return draw.pick((torch.int32, torch.bool, torch.complex64, "float32", 5))
     if isinstance(value, torch.Tensor):
         return other_tensor(draw, value)
-    if hasattr(value, "_fields"):  # a PeakSet
+    if hasattr(value, "_fields"):  # a LocalPeaks
         field = draw.pick(value._fields)
         return value._replace(**{field: other_tensor(draw, getattr(value, field))})
     if isinstance(value, bool):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pypose_ops import PeakSet
+from pypose_ops import LocalPeaks
 
 from .calls import Call, operator
 from .draws import COORDINATE_DTYPES, MAP_DTYPES, NOT_FINITE
@@ -69,7 +69,7 @@ def oks_nms(draw):
 
 
 def peaks_of(draw, size, dtype, most=5):
-    """A PeakSet as find_peaks gives it, in strange calls with numbers that find_peaks never gives."""
+    """A LocalPeaks as find_peaks gives it, in strange calls with numbers that find_peaks never gives."""
     batch, joints, places = draw.count(3), draw.integer(2, 5), draw.count(most)
     counts = draw.random.integers(0, places + 1, size=(batch, joints))
     if draw.strange and draw.chance(0.3):
@@ -78,7 +78,7 @@ def peaks_of(draw, size, dtype, most=5):
     coords = draw.random.random((batch, joints, places, 2)) * [size[1] + 3, size[0] + 3] - 2
     coords = draw.tensor(draw.bounded(draw.spoil(coords), 1e6), dtype)
     scores = draw.tensor(draw.bounded(draw.spoil(draw.random.random((batch, joints, places))), 1e6), dtype)
-    return PeakSet(coords, scores, torch.as_tensor(counts))
+    return LocalPeaks(coords, scores, torch.as_tensor(counts))
 
 
 def apart(draw, peaks, size):
@@ -91,7 +91,7 @@ def apart(draw, peaks, size):
         scores = np.where(draw.random.random(scores.shape) < 0.2, np.inf, scores)
         scores = np.where(draw.random.random(scores.shape) < 0.2, np.nan, scores)
     dtype = peaks.scores.dtype
-    return PeakSet(draw.tensor(coords, dtype), draw.tensor(scores, dtype), peaks.counts)
+    return LocalPeaks(draw.tensor(coords, dtype), draw.tensor(scores, dtype), peaks.counts)
 
 
 @operator("score_limbs")

@@ -2,8 +2,7 @@
 
 import torch
 
-from pypose_ops.ops.decode_heatmaps import _PARITIES_OF, REFINES, kernel_size_of
-from pypose_ops.ops.decode_simcc import simcc_kernels
+from pypose_ops.ops._peak_arguments import COMPATS_OF, REFINES, kernel_size_of, simcc_kernels
 from pypose_ops.reference.decode_heatmaps import refined
 from pypose_ops.reference.decode_simcc import decode_axis
 
@@ -48,11 +47,11 @@ def step_rounding(call, arguments):
     if arguments["refine"] not in ("dark", "dark_udp"):
         return None
     free = arguments | {"transform": None, "max_offset": None}
-    pixels = call.reference(**free | {"refine": "none"} | ({"parity": None} if "parity" in free else {})).coords
+    pixels = call.reference(**free | {"refine": None} | ({"compat": None} if "compat" in free else {})).coords
     if call.name == "decode_heatmaps":
         coords, _, covariance = call.reference(**free | {"return_covariance": True})
     else:
-        size = free.get("kernel_size") or kernel_size_of(call.name, free["refine"], free.get("sigma"))
+        size = kernel_size_of(call.name, free["refine"], free.get("kernel_size", "auto"), free.get("sigma")) or 1
         coords, covariance = refined(free["heatmaps"], pixels.clamp(min=0).long(), free["refine"], size, None)
     step = (coords - pixels).norm(dim=-1, keepdim=True)
     error = rounding_of_steps(call, step, covariance_rows(covariance))
@@ -61,9 +60,8 @@ def step_rounding(call, arguments):
 
 def bin_rounding(call, arguments):
     """The same of decode_simcc's steps, in pixels."""
-    sizes = arguments.get("kernel_size") or simcc_kernels(arguments.get("sigma", 6.0))
-    sizes = (sizes, sizes) if isinstance(sizes, int) else sizes
-    rows, options = (arguments["x"], arguments["y"]), (arguments["refine"], arguments["parity"])
+    sizes = [n or 1 for n in simcc_kernels(arguments.get("kernel_size", "auto"), arguments.get("sigma", 6.0))]
+    rows, options = (arguments["x"], arguments["y"]), (arguments["refine"], arguments["compat"])
     axes = [decode_axis(row, size, *options) for row, size in zip(rows, sizes, strict=True)]
     _, step, _, variance = (torch.stack(parts, -1) for parts in zip(*axes, strict=True))
     ratio = arguments["split_ratio"]
@@ -75,7 +73,7 @@ def rounding_of_steps(call, step, covariance):
     """Of steps (..., 1) as long as ``step``, those past max_offset shortened to it; ``covariance (..., 2)`` by rows."""
     error = HESSIAN_ULPS * ROUNDING.get(call.dtype, 2.0**-24) * covariance * (1 + step)
     limit = call.arguments["max_offset"]
-    limit = (1.0 if call.arguments.get("parity") is None else None) if limit == "auto" else limit
+    limit = (1.0 if call.arguments.get("compat") is None else None) if limit == "auto" else limit
     if limit is None:
         return error
     # Shortened together with the step; the direction's error counts too, up to the opposite direction.
@@ -95,11 +93,11 @@ def decode_heatmaps(draw):
     dtype = draw.pick(MAP_DTYPES)
     refine = draw.pick((*REFINES, "offset"))
     joints = draw.count(4)
-    parity = draw.pick((None, *_PARITIES_OF.get(refine, (None,))))
+    compat = draw.pick((None, *COMPATS_OF.get(refine, (None,))))
     maps = maps_of(draw, dtype, 3 * joints if refine == "offset" else joints)
     # There logarithms are clamped, H may be singular but for 1e-7, and a step is taken all the same: of noise that says
     # nothing in float32, and has seven digits in float64.
-    singular = refine == "dark_udp" and parity is not None
+    singular = refine == "dark_udp" and compat is not None
     clear = singular and dtype != torch.float64
     if clear:  # a peak within a map that is wider than the blur
         size = (12 + draw.integer(0, 8), 12 + draw.integer(0, 8))
@@ -110,7 +108,7 @@ def decode_heatmaps(draw):
     arguments = {
         "heatmaps": maps,
         "refine": refine,
-        "parity": parity,
+        "compat": compat,
         "transform": None if singular else draw.transform(maps.shape[0]),
         "max_offset": draw.uniform(0, 3) if singular else limit(draw),
         "return_covariance": refine in ("dark", "dark_udp") and draw.chance(0.3),
@@ -136,7 +134,6 @@ def find_peaks(draw):
     if draw.chance(0.3):
         values = draw.spoil(draw.random.random(maps.shape[1]) - 0.3)
         threshold = draw.tensor(values, draw.pick(COORDINATE_DTYPES))
-    offset = limit(draw)
     small = maps.shape[-2] * maps.shape[-1] < 200  # the reference compares with every pixel of the window
     arguments = {
         "heatmaps": maps,
@@ -144,7 +141,7 @@ def find_peaks(draw):
         "radius": draw.pick((3, 7, 64)) if small and draw.chance(0.05) else draw.integer(1, 2),
         "max_peaks": draw.pick((1, 3, 32, 32, 1000)) if draw.chance(0.3) else draw.integer(1, 8),
         "refine": refine,
-        "max_offset": 1.0 if offset == "auto" else offset,
+        "max_offset": limit(draw),
         "transform": draw.transform(maps.shape[0]),
     } | kernel(draw, refine)
     perturbed = {"heatmaps": 0.0, "transform": 0.0}
@@ -172,9 +169,9 @@ def soft_argmax(draw):
 def decode_simcc(draw):
     dtype = draw.pick(MAP_DTYPES)
     batch, joints = draw.count(3), draw.count(4)
-    parity = draw.pick((None, None, "mmpose"))
+    compat = draw.pick((None, None, "mmpose"))
     # A step where the logarithm is straight but for 1e-9: as in decode_heatmaps.
-    singular = parity is not None
+    singular = compat is not None
     values = draw.peaks if singular and dtype != torch.float64 else draw.maps
     shapes = [(batch, joints, 1, draw.size(40)[1]) for _ in range(2)]
     x, y = (draw.tensor(draw.one_sided(values(shape))[:, :, 0], dtype) for shape in shapes)
@@ -183,8 +180,8 @@ def decode_simcc(draw):
         "x": x,
         "y": y,
         "split_ratio": draw.pick((1, 2.0, 2.0, 3, 1.3)),
-        "refine": draw.pick(("none", "dark", "dark")),
-        "parity": parity,
+        "refine": draw.pick((None, "dark", "dark")),
+        "compat": compat,
         "transform": None if singular else draw.transform(batch),
         "max_offset": draw.uniform(0, 3) if singular else limit(draw),
     }

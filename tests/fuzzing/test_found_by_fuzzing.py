@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pypose_ops
-from pypose_ops import PeakSet, reference
+from pypose_ops import LocalPeaks, reference
 
 NAN, INF = math.nan, math.inf
 
@@ -35,7 +35,7 @@ def test_grouping_ends_whatever_the_scores_are(device, score):
     coords = torch.arange(24, dtype=torch.float64).view(1, 3, 4, 2)
     scores = torch.full((1, 3, 4), score, dtype=torch.float64)
     scores[0, :, 1] = 0.5
-    peaks = PeakSet(coords.to(device), scores.to(device), torch.full((1, 3), 4, device=device))
+    peaks = LocalPeaks(coords.to(device), scores.to(device), torch.full((1, 3), 4, device=device))
     tags = torch.arange(3 * 40 * 40, dtype=torch.float64, device=device).view(1, 3, 40, 40) / 5000
     people = pypose_ops.group_by_tags(peaks, tags)
     assert people.counts.item() > 0
@@ -81,7 +81,7 @@ def test_the_mean_of_a_map_and_its_flipped_twin_does_not_overflow(device):
     """Their sum did, and what is infinite is no peak."""
     maps = torch.zeros(1, 1, 5, 5, device=device)
     maps[0, 0, 2, 1] = 3e38
-    options = {"refine": "none", "flipped": maps.flip(-1), "flip_pairs": ()}
+    options = {"refine": None, "flipped": maps.flip(-1), "flip_pairs": ()}
     coords, scores = pypose_ops.decode_heatmaps(maps, **options)
     assert coords.tolist() == [[[1, 2]]]
     assert scores.item() == pytest.approx(3e38)
@@ -127,20 +127,20 @@ def test_the_height_of_a_blurred_map_is_that_inside_of_it(device):
     """MMPose's rescaling counted what the blur carries over the border, next to a peak at it."""
     maps = 2 * torch.rand(4, 8, 10, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) - 1
     maps[..., -1, 0] = 1.5
-    options = {"refine": "dark_udp", "parity": "mmpose", "sigma": 2.2, "return_covariance": True}
+    options = {"refine": "dark_udp", "compat": "mmpose", "sigma": 2.2, "return_covariance": True}
     _, _, actual = pypose_ops.decode_heatmaps(maps.to(device), **options)
     _, _, expected = reference.decode_heatmaps(maps, **options)
     assert expected.isfinite().any()
     torch.testing.assert_close(actual.cpu(), expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("parity", (None, "mmpose0", "hf"))
-def test_udp_takes_no_step_next_to_infinity(device, parity):
+@pytest.mark.parametrize("compat", (None, "mmpose0", "hf"))
+def test_udp_takes_no_step_next_to_infinity(device, compat):
     """The outermost columns of its patch were not looked at, its outermost rows were."""
     maps = torch.zeros(1, 1, 15, 15)
     maps[0, 0, 6:9, 6:9] = 0.6
     maps[0, 0, 7, 7], maps[0, 0, 7, 8] = 0.9, 0.7
-    options = {"refine": "dark_udp", "kernel_size": 5, "parity": parity}
+    options = {"refine": "dark_udp", "kernel_size": 5, "compat": compat}
     assert same("decode_heatmaps", maps.to(device), **options)[0][0, 0].tolist() != [7, 7]
     for y, x in ((7, 3), (7, 11), (3, 7), (11, 7), (3, 3)):
         spoilt = maps.clone()
@@ -227,13 +227,13 @@ def test_simcc_of_noise_without_a_positive_blurred_bin(device):
     y = torch.full((1, 1, 19), -0.5)
     y[0, 0, 11] = 0.8
     x = torch.rand(1, 1, 18)
-    same("decode_simcc", x.to(device), y.to(device), refine="dark", parity="mmpose", max_offset=1.8)
+    same("decode_simcc", x.to(device), y.to(device), refine="dark", compat="mmpose", max_offset=1.8)
 
 
 # Refusals that did not say what was refused ---------------------------------------------------------------------------
 
 K, MAPS = torch.rand(2, 3, 2), torch.rand(2, 3, 6, 5)
-PEAKS = PeakSet(torch.rand(1, 3, 4, 2), torch.rand(1, 3, 4), torch.full((1, 3), 4))
+PEAKS = LocalPeaks(torch.rand(1, 3, 4, 2), torch.rand(1, 3, 4), torch.full((1, 3), 4))
 WRONG = {
     "limb_masks": [("keypoints", "text", [(0, 1)], 1.0, (6, 5))],
     "simcc_labels": [("keypoints", None, 2.0, (6, 5))],

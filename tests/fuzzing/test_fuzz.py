@@ -79,9 +79,9 @@ def find(name, **wanted):
     "name, wanted",
     (
         ("gaussian_heatmaps", {}),
-        ("decode_heatmaps", {"refine": "dark", "parity": None}),
+        ("decode_heatmaps", {"refine": "dark", "compat": None}),
         ("decode_heatmaps", {"refine": "dark_udp", "max_offset": None}),
-        ("decode_simcc", {"refine": "dark", "parity": None}),
+        ("decode_simcc", {"refine": "dark", "compat": None}),
         ("oks", {}),
         ("box_vote", {}),
     ),

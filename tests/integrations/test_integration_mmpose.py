@@ -39,8 +39,8 @@ def test_configs_build_codecs_that_speak_numpy(name):
     assert encoded["keypoint_weights"].shape == (1, 17)
     if "heatmaps" in encoded:
         assert encoded["heatmaps"].shape[1:] == (64, 48)
-    parity = {} if name in ("RegressionLabel", "SimCCLabel") else {"parity": "mmpose"}
-    targets, _ = getattr(codecs, name)(**CONFIGS[name], **parity).encode(torch.from_numpy(keypoints))
+    compat = {} if name in ("RegressionLabel", "SimCCLabel") else {"compat": "mmpose"}
+    targets, _ = getattr(codecs, name)(**CONFIGS[name], **compat).encode(torch.from_numpy(keypoints))
     targets = targets if isinstance(targets, tuple) else (targets,)
     for output, target in zip(codec.outputs, targets, strict=True):
         np.testing.assert_array_equal(encoded[output].reshape(target.shape), target.numpy())
@@ -61,9 +61,9 @@ def test_decoding_one_and_many(name):
     np.testing.assert_array_equal(many[1], coords)
 
 
-def test_parity_is_the_default_and_can_be_left():
-    assert build("MSRAHeatmap").codec.parity == "mmpose"
-    assert build("MSRAHeatmap", parity=None).codec.parity is None
+def test_compat_is_the_default_and_can_be_left():
+    assert build("MSRAHeatmap").codec.compat == "mmpose"
+    assert build("MSRAHeatmap", compat=None).codec.compat is None
 
 
 def test_several_instances_are_refused():

@@ -5,9 +5,8 @@ import sys
 import torch
 from torch import nn
 
-from pypose_ops import gaussian_heatmaps, soft_argmax
+from pypose_ops import Peaks, gaussian_heatmaps, soft_argmax
 from pypose_ops.models import SYSTEMS, System
-from pypose_ops.ops.decode_heatmaps import Peaks
 
 
 class Tiny(System):

@@ -19,7 +19,7 @@ generator = torch.Generator().manual_seed(5)
 SIGMAS = (0.03, 0.08, 0.1)
 
 
-class PeakSet(NamedTuple):
+class LocalPeaks(NamedTuple):
     coords: torch.Tensor
     scores: torch.Tensor
     counts: torch.Tensor
@@ -30,16 +30,16 @@ def rand(*shape):
 
 
 # score_limbs ----------------------------------------------------------------------------------------------------------
-# The checks take tensors, not a PeakSet.
+# The checks take tensors, not a LocalPeaks.
 def with_peaks(module):
     def score_limbs(pafs, coords, counts, limbs, **options):
-        return module.score_limbs(pafs, PeakSet(coords, coords[..., 0], counts), limbs, **options)
+        return module.score_limbs(pafs, LocalPeaks(coords, coords[..., 0], counts), limbs, **options)
 
     def group_people(coords, scores, counts, limb_scores, limbs, **options):
-        return module.group_people(PeakSet(coords, scores, counts), limb_scores, limbs, **options)
+        return module.group_people(LocalPeaks(coords, scores, counts), limb_scores, limbs, **options)
 
     def group_by_tags(coords, scores, counts, tags, **options):
-        return module.group_by_tags(PeakSet(coords, scores, counts), tags, **options)
+        return module.group_by_tags(LocalPeaks(coords, scores, counts), tags, **options)
 
     return score_limbs, group_people, group_by_tags
 

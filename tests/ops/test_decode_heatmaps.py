@@ -39,7 +39,7 @@ MAPS = blobs(2, 4)
 FLIPPED = MAPS.flip(-1)[:, [1, 0, 2, 3]] * (0.9 + 0.1 * rand(2, 4, 17, 13))
 PAIRS = [(0, 1)]
 TRANSFORM = torch.tensor([[[3.7, 0.4, 100], [-0.3, 4.1, -50]], [[1, 0, 0], [0, 1, 0]]])
-REFINES = ("none", "quarter", "parabola", "dark", "dark_udp", "centroid")
+REFINES = (None, "quarter", "parabola", "dark", "dark_udp", "centroid")
 NOISE = rand(3, 5, 16, 12) - 0.5
 CORNERS = torch.cat([spots((5, 6), (y, x, 1.0)) for y in (0, 1, 4) for x in (0, 1, 5)])
 FLAT = torch.cat([torch.full((1, 2, 6, 5), v) for v in (0.0, 0.25, -1.0)])
@@ -79,8 +79,8 @@ SAMPLES = [
     Sample("generous max_offset", (MAPS,), {"max_offset": 2.0}, traced=True),
     Sample("any offset", (MAPS,), {"max_offset": None}),
     Sample("max_offset 0", (MAPS,), {"max_offset": 0.0}),
-    *of_each_refine("noise", NOISE, ("none", "quarter", "centroid")),
-    *of_each_refine("ties", TIES, ("none", "quarter")),
+    *of_each_refine("noise", NOISE, (None, "quarter", "centroid")),
+    *of_each_refine("ties", TIES, (None, "quarter")),
     *of_each_refine("flat", FLAT),
     *of_each_refine("corners", CORNERS, transform=TRANSFORM[:1].expand(9, 2, 3)),
     *of_each_refine("NaN", WITH_NAN),
@@ -90,8 +90,8 @@ SAMPLES = [
     *of_each_refine("all below zero", -rand(1, 2, 7, 9) - 0.1),
     *of_each_refine("one pixel", torch.tensor([0.5, 0.0, -1.0, NAN]).reshape(2, 2, 1, 1)),
     *of_each_refine("two by two", rand(2, 2, 2, 2)),
-    *of_each_refine("one row", rand(1, 3, 1, 37), ("none", "quarter", "parabola")),
-    *of_each_refine("one column", rand(1, 3, 37, 1), ("none", "quarter", "parabola")),
+    *of_each_refine("one row", rand(1, 3, 1, 37), (None, "quarter", "parabola")),
+    *of_each_refine("one column", rand(1, 3, 37, 1), (None, "quarter", "parabola")),
     *of_each_refine("odd size", blobs(1, 3, size=(37, 67), sigma=3.0)),
     *of_each_refine("real size", blobs(4, 17, size=(64, 48), sigma=2.0)),
     *of_each_refine("no items", torch.zeros(0, 3, 8, 6)),
@@ -112,7 +112,7 @@ BAD = [
     bad("integer maps", "heatmaps must be float16, bfloat16, float32 or float64", MAPS.long()),
     bad("no rows", "heatmaps must have H and W of at least 1", torch.zeros(2, 3, 0, 4)),
     bad("no columns", "heatmaps must have H and W of at least 1", torch.zeros(2, 3, 4, 0)),
-    bad("unknown refine", "refine must be one of none, quarter, parabola", error=ValueError, refine="best"),
+    bad("unknown refine", "refine must be one of None, quarter, parabola", error=ValueError, refine="best"),
     bad("even kernel", "kernel_size must be odd and from 1 to 63, got 10", kernel_size=10),
     bad("kernel 0", "kernel_size must be odd", kernel_size=0),
     bad("negative kernel", "kernel_size must be odd", kernel_size=-3),

@@ -16,7 +16,7 @@ MAPS = torch.rand(2, 4, 6, 5)
         (RuntimeError, r"heatmaps must be \(B, K, H, W\), got shape \(4, 6, 5\)", MAPS[0], {}),
         (RuntimeError, "heatmaps must be float16, bfloat16, float32 or float64, got", MAPS.long(), {}),
         (RuntimeError, r"heatmaps must have H and W of at least 1, got shape \(2, 4, 0, 5\)", MAPS[:, :, :0], {}),
-        (ValueError, "refine must be one of none, quarter, .*, offset, got 'taylor'", MAPS, {"refine": "taylor"}),
+        (ValueError, "refine must be one of None, quarter, .*, offset, got 'taylor'", MAPS, {"refine": "taylor"}),
         (RuntimeError, "kernel_size must be odd and from 1 to 63, got 10", MAPS, {"kernel_size": 10}),
         (RuntimeError, "kernel_size must be odd and from 1 to 63, got -3", MAPS, {"kernel_size": -3}),
         (RuntimeError, "kernel_size must be odd and from 1 to 63, got 65", MAPS, {"kernel_size": 65}),

@@ -12,7 +12,7 @@ import torch
 from pypose_ops import codecs, decode_heatmaps, offset_heatmaps
 
 NAN, INF = math.nan, math.inf
-REFINES = ("none", "quarter", "parabola", "dark", "dark_udp", "centroid")
+REFINES = (None, "quarter", "parabola", "dark", "dark_udp", "centroid")
 
 
 def spots(height, width, *pixels):
@@ -76,33 +76,33 @@ BLURS = {"mmpose": mmpose_blur, "mmpose0": legacy_blur, "hf": hf_blur}
 
 
 @pytest.mark.parametrize("kernel_size", [3, 7, 11, 17])
-@pytest.mark.parametrize("parity", BLURS)
-def test_dark_udp_is_the_peers(device, parity, kernel_size):
+@pytest.mark.parametrize("compat", BLURS)
+def test_dark_udp_is_the_peers(device, compat, kernel_size):
     """Zeros round the map and its height given back, reflect-101, or reflect with sigma 0.8; down to the border."""
     maps = gaussians(random_centers(2, 8, 40, 31, border=0), 2.0, 40, 31)
     maps = maps + 0.01 * torch.rand_like(maps)
-    coords = decode_heatmaps(maps.to(device), refine="dark_udp", parity=parity, kernel_size=kernel_size).coords.cpu()
+    coords = decode_heatmaps(maps.to(device), refine="dark_udp", compat=compat, kernel_size=kernel_size).coords.cpu()
     for heatmap, got in zip(maps.flatten(0, 1).numpy(), coords.flatten(0, 1).numpy(), strict=True):
         y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
-        blurred = BLURS[parity](heatmap, kernel_size)
-        if parity == "mmpose" and blurred[y, x] < 0.999 * blurred.max():
+        blurred = BLURS[compat](heatmap, kernel_size)
+        if compat == "mmpose" and blurred[y, x] < 0.999 * blurred.max():
             continue  # the blur moved the maximum away: the one place where the height differs
         np.testing.assert_allclose(got, np.array([x, y]) + udp_step(blurred, x, y), atol=1e-6)
 
 
 def test_the_peers_blurs_differ(device):
     maps = gaussians(torch.tensor([[[1.3, 10.2]]]), 2.0, 40, 31).to(device)
-    found = {parity: decode_heatmaps(maps, refine="dark_udp", parity=parity).coords[0, 0, 0].item() for parity in BLURS}
+    found = {compat: decode_heatmaps(maps, refine="dark_udp", compat=compat).coords[0, 0, 0].item() for compat in BLURS}
     assert len({round(x, 3) for x in found.values()}) == 3
 
 
 def test_steps_without_a_peak_are_minus_one_in_every_mode(device):
     """MMPose says -1 for DARK and NaN for UDP-DARK, HRNet 0."""
     for refine, parities in {"quarter": ("hrnet", "mmpose"), "dark": ("hrnet",), "dark_udp": tuple(BLURS)}.items():
-        for parity in parities:
+        for compat in parities:
             for value in (0.0, -1.0, NAN):
                 maps = torch.full((1, 1, 9, 8), value)
-                assert decode_one(maps, device, refine=refine, parity=parity) == [-1, -1]
+                assert decode_one(maps, device, refine=refine, compat=compat) == [-1, -1]
 
 
 @pytest.mark.parametrize(
@@ -112,28 +112,28 @@ def test_steps_without_a_peak_are_minus_one_in_every_mode(device):
 def test_quarter_next_to_the_border(device, peak, mmpose, hrnet):
     maps = (torch.arange(30.0)[:, None] + torch.arange(30.0))[None, None].clone()
     maps[0, 0, peak[1], peak[0]] = 100
-    for parity, want in {None: mmpose, "mmpose": mmpose, "hrnet": hrnet, "mmpose0": hrnet}.items():
-        assert decode_one(maps, device, refine="quarter", parity=parity) == list(want)
+    for compat, want in {None: mmpose, "mmpose": mmpose, "hrnet": hrnet, "mmpose0": hrnet}.items():
+        assert decode_one(maps, device, refine="quarter", compat=compat) == list(want)
 
 
 @pytest.mark.parametrize("refine", ["dark", "dark_udp"])
-def test_parity_steps_wherever_the_peer_does(device, refine):
-    """On noise MMPose moves most peaks by more than a pixel, some by a thousand; without parity none moves so far."""
+def test_compat_steps_wherever_the_peer_does(device, refine):
+    """On noise MMPose moves most peaks by more than a pixel, some by a thousand; without compat none moves so far."""
     maps = torch.rand(16, 17, 24, 20).to(device)
-    plain = decode_heatmaps(maps, refine="none").coords
+    plain = decode_heatmaps(maps, refine=None).coords
 
     def steps(**options):
         return (decode_heatmaps(maps, refine=refine, **options).coords - plain).norm(dim=-1)
 
-    assert (steps(parity="mmpose") > 1).float().mean() > 0.2
+    assert (steps(compat="mmpose") > 1).float().mean() > 0.2
     assert steps().max() <= 1 + 1e-5
-    assert steps(parity="mmpose", max_offset=0.5).max() <= 0.5 + 1e-5
+    assert steps(compat="mmpose", max_offset=0.5).max() <= 0.5 + 1e-5
 
 
 @pytest.mark.parametrize("refine", REFINES)
 def test_noise_never_moves_a_peak_further_than_max_offset(device, refine):
     maps = torch.randn(8, 17, 20, 18).to(device)
-    plain = decode_heatmaps(maps, refine="none").coords
+    plain = decode_heatmaps(maps, refine=None).coords
     assert (decode_heatmaps(maps, refine=refine).coords - plain).norm(dim=-1).max() <= 1 + 1e-5
 
 
@@ -226,7 +226,7 @@ def test_offset_maps_by_hand(device):
 def test_offset_maps_are_mmposes(device):
     cv2 = pytest.importorskip("cv2")
     maps = torch.rand(2, 9, 32, 24)
-    coords, scores = decode_heatmaps(maps.to(device), refine="offset", radius=3.5, parity="mmpose", kernel_size=3)
+    coords, scores = decode_heatmaps(maps.to(device), refine="offset", radius=3.5, compat="mmpose", kernel_size=3)
     for b in range(2):
         for k in range(3):
             blurred = cv2.GaussianBlur(maps[b, 3 * k].double().numpy(), (7, 7), 0)
@@ -251,15 +251,15 @@ def test_offset_radius_is_of_the_longer_side(device, side):
 # ---- The codecs on top -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parity", [None, "mmpose"])
-def test_udp_round_trip(device, parity):
-    """MMPose's codec stretches by w / (w - 1); without parity encode and decode are inverse."""
+@pytest.mark.parametrize("compat", [None, "mmpose"])
+def test_udp_round_trip(device, compat):
+    """MMPose's codec stretches by w / (w - 1); without compat encode and decode are inverse."""
     keypoints = 20 + torch.rand(2, 5, 2) * torch.tensor([150.0, 210.0])
     for kind in ("gaussian", "combined"):
-        codec = codecs.UDPHeatmap((192, 256), (48, 64), kind, parity=parity)
+        codec = codecs.UDPHeatmap((192, 256), (48, 64), kind, compat=compat)
         maps, _ = codec.encode(keypoints.to(device))
         coords = codec.decode(maps).coords.cpu()
-        want = keypoints if parity is None else keypoints * torch.tensor([192 / 191, 256 / 255])
+        want = keypoints if compat is None else keypoints * torch.tensor([192 / 191, 256 / 255])
         assert (coords - want).abs().max() < 0.02
 
 

@@ -61,28 +61,28 @@ MODES = {
 SAMPLES = [
     *(
         Sample(
-            f"{refine} of {parity}", (MAPS,), {"refine": refine, "parity": parity}, traced=parity in ("hf", "mmpose")
+            f"{refine} of {compat}", (MAPS,), {"refine": refine, "compat": compat}, traced=compat in ("hf", "mmpose")
         )
         for refine, parities in MODES.items()
-        for parity in parities
+        for compat in parities
     ),
     *(
-        Sample(f"dark_udp of {parity} at the border", (EDGES,), {"refine": "dark_udp", "parity": parity})
-        for parity in ("mmpose", "mmpose0", "hf")
+        Sample(f"dark_udp of {compat} at the border", (EDGES,), {"refine": "dark_udp", "compat": compat})
+        for compat in ("mmpose", "mmpose0", "hf")
     ),
-    Sample("quarter of hrnet on noise", (NOISE,), {"refine": "quarter", "parity": "hrnet"}),
+    Sample("quarter of hrnet on noise", (NOISE,), {"refine": "quarter", "compat": "hrnet"}),
     Sample("dark_udp at the border", (EDGES,), {"refine": "dark_udp"}),
     Sample("parabola at the border", (EDGES,), {"refine": "parabola"}),
     Sample("centroid of 3", (EDGES,), {"refine": "centroid", "kernel_size": 3}),
     Sample(
         "kernel larger than the map, reflected",
         (blobs(1, 3, size=(8, 7), sigma=0.8, border=2),),
-        {"refine": "dark_udp", "parity": "mmpose0", "kernel_size": 15},
+        {"refine": "dark_udp", "compat": "mmpose0", "kernel_size": 15},
         # Reflected twice and blurred, little is left of the peak: the Hessian is some 0.01.
         tolerances={torch.float32: (1e-3, 1e-3), torch.float16: (2e-2, 2e-2), torch.bfloat16: (0.2, 0.2)},
     ),
     Sample("sigma 1.5", (MAPS,), {"sigma": 1.5}, traced=True),
-    Sample("limited parity", (MAPS,), {"refine": "dark_udp", "parity": "hf", "max_offset": 0.25}),
+    Sample("limited compat", (MAPS,), {"refine": "dark_udp", "compat": "hf", "max_offset": 0.25}),
     Sample("covariance", (MAPS,), {"return_covariance": True}, traced=True),
     Sample(
         "covariance in the image",
@@ -98,7 +98,7 @@ SAMPLES = [
         equal_nan=True,
     ),
     Sample("offset", (COMBINED,), OFFSET, traced=True),
-    Sample("offset of mmpose", (COMBINED,), OFFSET | {"parity": "mmpose", "kernel_size": 11}),
+    Sample("offset of mmpose", (COMBINED,), OFFSET | {"compat": "mmpose", "kernel_size": 11}),
     Sample("offset, transform", (COMBINED,), OFFSET | {"transform": TRANSFORM, "max_offset": 0.5}),
     Sample("offset, flip test", (COMBINED,), OFFSET | FLIP, traced=True),
     Sample("offset, flip test shifted", (COMBINED,), OFFSET | FLIP | {"flip_shift": True}),
@@ -116,8 +116,8 @@ def bad(name, match, maps=MAPS, error=RuntimeError, **kwargs):
 
 
 BAD = [
-    bad("unknown parity", "parity must be None or one of hrnet, mmpose", error=ValueError, parity="detectron"),
-    bad("parity of another refine", "parity 'hf' has no refine 'dark'", error=ValueError, parity="hf"),
+    bad("unknown compat", "compat must be None or one of hrnet, mmpose", error=ValueError, compat="detectron"),
+    bad("compat of another refine", "compat 'hf' has no refine 'dark'", error=ValueError, compat="hf"),
     bad("kernel and sigma", "give kernel_size or sigma", error=ValueError, kernel_size=3, sigma=1),
     bad("sigma 0", "sigma must be positive and finite", error=ValueError, sigma=0),
     bad("sigma NaN", "sigma must be positive and finite", error=ValueError, sigma=NAN),

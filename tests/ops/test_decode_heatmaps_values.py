@@ -47,7 +47,7 @@ def decode_one(maps, device, **options):
 def test_dark_is_mmpose(device, dtype, kernel_size):
     maps = gaussians(random_centers(2, 8, 40, 31, border=0), 2.0, 40, 31)
     maps = (maps + 0.02 * torch.rand_like(maps)).to(dtype)
-    coords = decode_heatmaps(maps.to(device), kernel_size=kernel_size, parity="mmpose").coords.cpu()
+    coords = decode_heatmaps(maps.to(device), kernel_size=kernel_size, compat="mmpose").coords.cpu()
     compared = 0
     for heatmap, (x, y) in zip(maps.double().flatten(0, 1).numpy(), coords.flatten(0, 1).tolist(), strict=True):
         want_x, want_y, is_maximum = peer.dark(heatmap, kernel_size)
@@ -67,7 +67,7 @@ def test_quarter_is_mmpose(device):
 # ---- The peak ----
 
 
-@pytest.mark.parametrize("refine", ["none", "quarter", "dark"])
+@pytest.mark.parametrize("refine", [None, "quarter", "dark"])
 @pytest.mark.parametrize("value", [0.0, -0.0, -1.0, NAN, INF, -INF])
 def test_no_positive_finite_pixel_is_no_peak(device, refine, value):
     maps = torch.full((1, 1, 9, 7), value)
@@ -78,7 +78,7 @@ def test_no_positive_finite_pixel_is_no_peak(device, refine, value):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_pixels_that_are_not_finite_never_win(device, dtype, bad):
     maps = spots(30, 41, (0, 0, bad), (7, 12, bad), (8, 12, 0.25), (9, 12, bad), (40, 29, bad)).to(dtype)
-    assert decode_one(maps, device, refine="none") == (8, 12, 0.25)
+    assert decode_one(maps, device, refine=None) == (8, 12, 0.25)
 
 
 @pytest.mark.parametrize("size", [(4, 3), (16, 64), (61, 47), (200, 150)], ids=str)
@@ -88,11 +88,11 @@ def test_the_first_of_equals_wins(device, size):
     for dtype in (torch.float16, torch.float32, torch.float64):
         maps = torch.full((12, 1, height * width), 0.5, dtype=dtype).scatter_(2, places[:, None], 1.0)
         first = places.amin(-1)
-        coords = decode_heatmaps(maps.view(12, 1, *size).to(device), refine="none").coords.cpu()
+        coords = decode_heatmaps(maps.view(12, 1, *size).to(device), refine=None).coords.cpu()
         assert torch.equal(coords[:, 0], torch.stack([first % width, first // width], -1).to(coords.dtype))
 
 
-@pytest.mark.parametrize("refine", ["none", "quarter", "dark"])
+@pytest.mark.parametrize("refine", [None, "quarter", "dark"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1), (2, 2), (3, 3), (4, 5)], ids=str)
 def test_small_maps_decode_to_their_pixel(device, refine, size):
     x, y = size[1] - 1, size[0] - 1
@@ -108,7 +108,7 @@ def test_empty_calls(device, shape):
 
 def test_smallest_and_largest_values(device):
     assert decode_one(spots(5, 5, (3, 1, 1e-42)), device) == (3, 1, pytest.approx(1e-42, abs=1e-44))
-    assert decode_one(spots(5, 5, (3, 1, 3.4e38)), device, refine="none")[:2] == (3, 1)
+    assert decode_one(spots(5, 5, (3, 1, 3.4e38)), device, refine=None)[:2] == (3, 1)
 
 
 # ---- quarter and dark by hand ----
@@ -153,15 +153,15 @@ def test_dark_returns_what_was_drawn(device, sigma, kernel_size):
     centers = random_centers(4, 17, 64, 48, border=8)
     maps = gaussians(centers, sigma, 64, 48).float().to(device)
     error = (decode_heatmaps(maps, kernel_size=kernel_size).coords.cpu().double() - centers).norm(dim=-1)
-    plain = (decode_heatmaps(maps, refine="none").coords.cpu().double() - centers).norm(dim=-1)
+    plain = (decode_heatmaps(maps, refine=None).coords.cpu().double() - centers).norm(dim=-1)
     assert error.max() < 4e-3 and plain.mean() > 0.3
 
 
 @pytest.mark.parametrize(("x", "refined"), [(1, False), (2, True), (12, True), (13, False)])
 def test_mmposes_dark_skips_two_pixels_along_the_border(device, x, refined):
     maps = gaussians(torch.tensor([[[x + 0.3, 7.0]]]), 2.0, 15, 15).float()
-    assert (decode_one(maps, device, parity="mmpose")[0] != x) is refined
-    assert (decode_one(maps.mT, device, parity="mmpose")[1] != x) is refined
+    assert (decode_one(maps, device, compat="mmpose")[0] != x) is refined
+    assert (decode_one(maps.mT, device, compat="mmpose")[1] != x) is refined
     assert decode_one(maps, device)[:2] == pytest.approx((x + 0.3, 7.0), abs=4e-3)
 
 
@@ -205,7 +205,7 @@ def test_ridges_have_no_top(device, refine, dtype):
     maps = torch.exp(-((x * angles.cos() + y * angles.sin() - 0.3) ** 2) / 8).to(dtype).to(device)
     options = {"refine": refine, "kernel_size": 1, "max_offset": None}
     peaks = decode_heatmaps(maps, **options, return_covariance=True)
-    assert torch.equal(peaks.coords, decode_heatmaps(maps, refine="none").coords)
+    assert torch.equal(peaks.coords, decode_heatmaps(maps, refine=None).coords)
     assert peaks.covariance.isnan().all()
 
 
@@ -248,7 +248,7 @@ def test_max_offset_scales_the_step_back(device):
 def test_noise_never_moves_a_peak_further_than_max_offset(device, max_offset):
     maps = torch.randn(16, 17, 20, 18).to(device)
     for kernel_size in (1, 3, 11):
-        peak = decode_heatmaps(maps, refine="none").coords
+        peak = decode_heatmaps(maps, refine=None).coords
         coords = decode_heatmaps(maps, kernel_size=kernel_size, max_offset=max_offset).coords
         assert (coords - peak).norm(dim=-1).max() <= max_offset * (1 + 1e-5)
 
@@ -269,17 +269,17 @@ def test_flip_merge_by_hand(device):
     flipped = torch.tensor([[[[0.4, 0.0, 0.0, 0.6]], [[0.0, 0.9, 0.0, 0.0]]]])
     # Joint 0 takes the mirrored map of joint 1: 0 0 .9 0 (shifted 0 0 0 .9); joint 1 that of joint 0: .6 0 0 .4
     # (shifted .6 .6 0 0).
-    coords, scores = decode_heatmaps(maps.to(device), refine="none", flipped=flipped.to(device), flip_pairs=[(0, 1)])
+    coords, scores = decode_heatmaps(maps.to(device), refine=None, flipped=flipped.to(device), flip_pairs=[(0, 1)])
     assert coords.tolist() == [[[2, 0], [0, 0]]]
     assert scores.flatten().tolist() == pytest.approx([0.5, 0.55])
     coords, scores = decode_heatmaps(
-        maps.to(device), refine="none", flipped=flipped.to(device), flip_pairs=[(0, 1)], flip_shift=True
+        maps.to(device), refine=None, flipped=flipped.to(device), flip_pairs=[(0, 1)], flip_shift=True
     )
     assert coords.tolist() == [[[3, 0], [0, 0]]]
     assert scores.flatten().tolist() == pytest.approx([0.45, 0.55])
 
 
-@pytest.mark.parametrize("refine", ["none", "quarter", "dark"])
+@pytest.mark.parametrize("refine", [None, "quarter", "dark"])
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (7, 1), (1, 7), (9, 10), (33, 47), (20, 600)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
@@ -309,10 +309,10 @@ def test_a_mirrored_image_decodes_mirrored(device):
 def test_transform(device):
     maps = torch.cat([spots(9, 8, (3, 5, 1.0)), spots(9, 8, (0, 0, 2.0)), spots(9, 8)]).to(device)
     each = torch.tensor([[[4, 0.5, 10], [-0.25, 5, 20]], [[1, 2, 3], [4, 5, 6]], [[1, 0, 0], [0, 1, 0]]])
-    coords, scores = decode_heatmaps(maps, refine="none", transform=each.to(device))
+    coords, scores = decode_heatmaps(maps, refine=None, transform=each.to(device))
     assert coords[:, 0].tolist() == [[24.5, 44.25], [3, 6], [-1, -1]]
     assert scores[:, 0].tolist() == [1, 2, 0]
-    coords = decode_heatmaps(maps, refine="none", transform=each[0].double().to(device)).coords
+    coords = decode_heatmaps(maps, refine=None, transform=each[0].double().to(device)).coords
     assert coords.dtype == torch.float32
     assert coords[:, 0].tolist() == [[24.5, 44.25], [10, 20], [-1, -1]]
 

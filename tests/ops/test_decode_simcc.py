@@ -40,8 +40,8 @@ HOLED[:, 1, 3] = INF
 SAMPLES = [
     Sample("bumps", (X, Y), {}, traced=True),
     Sample("dark", (X, Y), DARK, traced=True),
-    Sample("dark of mmpose", (X, Y), DARK | {"parity": "mmpose"}, traced=True),
-    Sample("dark of mmpose at the ends", (bumps(2, 5, 64, border=0), Y), DARK | {"parity": "mmpose"}),
+    Sample("dark of mmpose", (X, Y), DARK | {"compat": "mmpose"}, traced=True),
+    Sample("dark of mmpose at the ends", (bumps(2, 5, 64, border=0), Y), DARK | {"compat": "mmpose"}),
     Sample("dark at the ends", (bumps(2, 5, 64, border=0), Y), DARK),
     Sample("two sigmas", (bumps(2, 3, 80, 4.9), bumps(2, 3, 90, 5.66)), DARK | {"sigma": (4.9, 5.66)}, traced=True),
     Sample("two kernels", (X, Y), DARK | {"kernel_size": (11, 21), "split_ratio": 3.0}),
@@ -49,10 +49,10 @@ SAMPLES = [
     Sample("any offset", (X, Y), DARK | {"max_offset": None}),
     Sample("noise", NOISE, {"split_ratio": 1.5}),
     Sample("not finite", (HOLED, Y), DARK),
-    Sample("not finite of mmpose", (HOLED, Y), DARK | {"parity": "mmpose"}),
+    Sample("not finite of mmpose", (HOLED, Y), DARK | {"compat": "mmpose"}),
     Sample("nothing positive", (-X, Y), DARK | {"transform": TRANSFORM}),
     Sample("constant", (torch.ones(1, 2, 20), torch.ones(1, 2, 20)), DARK),
-    Sample("one bin", (torch.ones(1, 2, 1), torch.ones(1, 2, 1)), DARK | {"parity": "mmpose"}),
+    Sample("one bin", (torch.ones(1, 2, 1), torch.ones(1, 2, 1)), DARK | {"compat": "mmpose"}),
     Sample("no items", (torch.zeros(0, 3, 8), torch.zeros(0, 3, 6)), DARK),
     Sample("no joints", (torch.zeros(2, 0, 8), torch.zeros(2, 0, 6)), DARK),
 ]
@@ -73,8 +73,8 @@ BAD = [
     bad("even kernel", "kernel_size must be odd and from 1 to 127, got 4", kernel_size=4),
     bad("kernel too large", "kernel_size must be odd and from 1 to 127, got 129", kernel_size=(3, 129)),
     bad("sigma 0", "sigma must be positive", error=ValueError, sigma=0.0),
-    bad("unknown refine", "refine must be one of none, dark", error=ValueError, refine="quarter"),
-    bad("unknown parity", "parity must be None or mmpose", error=ValueError, parity="hf"),
+    bad("unknown refine", "refine must be None or dark", error=ValueError, refine="quarter"),
+    bad("unknown compat", "compat must be None or mmpose", error=ValueError, compat="hf"),
     bad("negative max_offset", "max_offset must not be negative", max_offset=-1.0),
     bad("transform of another batch", "transform must be", transform=torch.zeros(3, 2, 3)),
 ]
@@ -118,7 +118,7 @@ def mmpose_axis(row, sigma):
 def test_dark_is_mmpose(device):
     x = bumps(3, 7, 120, border=1) + 0.01 * rand(3, 7, 120)
     y = bumps(3, 7, 160, border=1) + 0.01 * rand(3, 7, 160)
-    coords, _ = decode_simcc(x.to(device), y.to(device), refine="dark", parity="mmpose")
+    coords, _ = decode_simcc(x.to(device), y.to(device), refine="dark", compat="mmpose")
     want = [
         [mmpose_axis(rows.numpy(), 6.0) / 2 for rows in (a, b)]
         for a, b in zip(x.flatten(0, 1), y.flatten(0, 1), strict=True)

@@ -94,7 +94,7 @@ BAD = [
     bad("radius 65", "radius must be from 1 to 64, got 65", radius=65),
     bad("no peaks", "max_peaks must be from 1 to 1024, got 0", max_peaks=0),
     bad("too many peaks", "max_peaks must be from 1 to 1024, got 1025", max_peaks=1025),
-    bad("unknown refine", "refine must be one of none, quarter, parabola", error=ValueError, refine="best"),
+    bad("unknown refine", "refine must be one of None, quarter, parabola", error=ValueError, refine="best"),
     bad("even kernel", "kernel_size must be odd", kernel_size=2),
     bad("negative max_offset", "max_offset must not be negative", max_offset=-1.0),
     bad("transform of another batch", "transform must be", transform=torch.zeros(3, 2, 3)),
@@ -159,7 +159,7 @@ def test_every_strict_maximum_is_found(device):
     assert strict[1, 2, y, x].all()
 
 
-@pytest.mark.parametrize("refine", ["none", "quarter", "dark"])
+@pytest.mark.parametrize("refine", [None, "quarter", "dark"])
 def test_the_best_peak_is_the_one_of_decode_heatmaps(device, refine):
     maps = MAPS.float().to(device)
     one = decode_heatmaps(maps, refine=refine)

@@ -21,7 +21,7 @@ from op_contract import Bad, Sample, check_op
 
 import pypose_ops
 from pypose_ops import group_by_tags
-from pypose_ops.ops.find_peaks import PeakSet
+from pypose_ops.ops.find_peaks import LocalPeaks
 
 # Peaks far from each other: two in one pixel have the same tag, and may change places.
 FAR = torch.stack([torch.randperm(80, generator=generator).view(4, 20)[:, :5] for _ in range(4)]).view(2, 2, 4, 5)
@@ -76,7 +76,7 @@ TestGroupByTags = check_op(
 def test_tags_by_hand():
     """Two people with tags 0 and 5, one of whom lacks a joint, and a stray peak with another tag."""
     coords = torch.tensor([[[[0.0, 0], [0, 1], [0, 0]], [[1, 0], [1, 1], [1, 2]]]])  # (joint, peak)
-    peaks = PeakSet(coords, torch.tensor([[[0.9, 0.8, 0.0], [0.6, 0.7, 0.05]]]), torch.tensor([[2, 3]]))
+    peaks = LocalPeaks(coords, torch.tensor([[[0.9, 0.8, 0.0], [0.6, 0.7, 0.05]]]), torch.tensor([[2, 3]]))
     tags = torch.zeros(1, 2, 3, 2)
     tags[0, 0, :, 0] = torch.tensor([0.0, 5.0, 0.0])
     tags[0, 1, :, 1] = torch.tensor([5.2, 0.1, 0.0])

@@ -10,7 +10,7 @@ from op_contract import Bad, Sample, check_op
 
 import pypose_ops
 from pypose_ops import find_peaks, gaussian_heatmaps, group_people, oks, score_limbs
-from pypose_ops.ops.find_peaks import PeakSet
+from pypose_ops.ops.find_peaks import LocalPeaks
 
 # group_people and group_by_tags ---------------------------------------------------------------------------------------
 PEAKS = (COORDS, rand(2, 4, 5), COUNTS)
@@ -71,7 +71,7 @@ def chain(*limbs, joints=4, peaks=3):
     for a, b, i, j, score in limbs:
         table[0, pairs.index((a, b)), i, j] = score
     coords = torch.stack(torch.meshgrid(torch.arange(joints), torch.arange(peaks), indexing="ij"), -1)[None].float()
-    peak_set = PeakSet(coords, torch.full((1, joints, peaks), 0.5), torch.full((1, joints), peaks))
+    peak_set = LocalPeaks(coords, torch.full((1, joints, peaks), 0.5), torch.full((1, joints), peaks))
     return peak_set, table, pairs
 
 
@@ -80,7 +80,7 @@ def test_assembly_by_hand():
     people = group_people(*chain(*limbs), min_joints=2)
     assert found(people) == [[0, 0, 1, 2], [1, 1, None, None]]
     assert people.scores[0, :2].tolist() == pytest.approx([(4 * 0.5 + 2.4) / 4, (2 * 0.5 + 0.5) / 2])
-    assert people.joints[0, :3].tolist() == [4, 2, 0] and people.joint_scores[0, 1].tolist() == [0.5, 0.5, 0, 0]
+    assert people.joint_counts[0, :3].tolist() == [4, 2, 0] and people.joint_scores[0, 1].tolist() == [0.5, 0.5, 0, 0]
     assert found(group_people(*chain(*limbs))) == [[0, 0, 1, 2]]  # three joints at least
     assert found(group_people(*chain(*limbs), min_score=1.2)) == []
 

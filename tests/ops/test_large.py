@@ -65,7 +65,7 @@ def crops(images, shift):
 
 def limb_scores(pafs, coords):
     counts = torch.full(coords.shape[:2], coords.shape[2], device=coords.device)
-    return ops.score_limbs(pafs, ops.PeakSet(coords, coords[..., 0], counts), LIMBS)
+    return ops.score_limbs(pafs, ops.LocalPeaks(coords, coords[..., 0], counts), LIMBS)
 
 
 keypoints, maps = rows(K, 2, scale=45.0), rows(K, H, W, dtype=HALF)

@@ -9,7 +9,7 @@ from op_contract import Bad, Sample, check_op
 
 import pypose_ops
 from pypose_ops import score_limbs
-from pypose_ops.ops.find_peaks import PeakSet
+from pypose_ops.ops.find_peaks import LocalPeaks
 
 LIMBS = [(0, 1), (2, 1), (1, 3)]
 
@@ -94,7 +94,7 @@ TestScoreLimbs = check_op(
 
 # Limbs ----------------------------------------------------------------------------------------------------------------
 def two_peaks(a, b):
-    return PeakSet(torch.tensor([[[a], [b]]], dtype=torch.float32), torch.ones(1, 2, 1), torch.ones(1, 2).long())
+    return LocalPeaks(torch.tensor([[[a], [b]]], dtype=torch.float32), torch.ones(1, 2, 1), torch.ones(1, 2).long())
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_three_taps_are_a_quarter_a_half_a_quarter(device):
 
 @pytest.mark.parametrize("kernel_size", [5, 11, 17])
 def test_the_blur_of_hf_has_sigma_0_8_whatever_its_size(device, kernel_size):
-    found = variance(device, refine="dark_udp", parity="hf", kernel_size=kernel_size)
+    found = variance(device, refine="dark_udp", compat="hf", kernel_size=kernel_size)
     assert found == pytest.approx(0.8**2, rel=1e-5)  # 1.2e-7 is added to the Hessian
     assert variance(device, refine="dark_udp", kernel_size=11) == pytest.approx(2.0**2)
 
@@ -135,12 +135,12 @@ BLURRED = {
 }
 
 
-@pytest.mark.parametrize("parity", BLURRED)
-def test_what_is_outside_of_the_map(device, parity):
+@pytest.mark.parametrize("compat", BLURRED)
+def test_what_is_outside_of_the_map(device, compat):
     maps = torch.zeros(1, 1, 15, 15, dtype=torch.float64)
     maps[0, 0, 7, :3] = torch.tensor([0.5, 1, 0.5])
-    coords = decode_heatmaps(maps.to(device), refine="dark_udp", parity=parity, kernel_size=3).coords
-    left, here, right = (math.log(v) for v in BLURRED[parity])
+    coords = decode_heatmaps(maps.to(device), refine="dark_udp", compat=compat, kernel_size=3).coords
+    left, here, right = (math.log(v) for v in BLURRED[compat])
     step = -0.5 * (right - left) / (right - 2 * here + left)
     assert coords[0, 0].tolist() == pytest.approx([1 + step, 7], abs=1e-5)
 
@@ -153,7 +153,7 @@ def test_the_ways_outside_are_three():
 def test_maps_of_zeros(device):
     """MMPose's DARK says -1, its UDP-DARK divides 0 by 0."""
     maps = torch.zeros(1, 2, 9, 8, device=device)
-    for options in ({}, {"parity": "mmpose"}, {"refine": "dark_udp", "parity": "mmpose"}, {"refine": "centroid"}):
+    for options in ({}, {"compat": "mmpose"}, {"refine": "dark_udp", "compat": "mmpose"}, {"refine": "centroid"}):
         coords, scores = decode_heatmaps(maps, **options)
         assert (coords == -1).all() and (scores == 0).all()
     combined = torch.zeros(1, 6, 9, 8, device=device)
@@ -169,14 +169,14 @@ def test_halves_round_up_where_peers_differ(device):
     (x, y), _ = codecs.SimCCLabel((16, 16), sigma=1.0, simcc_split_ratio=1.0).encode(keypoints)
     assert (x.argmax(-1).item(), y.argmax(-1).item()) == (2, 4)
     maps, _ = codecs.MSRAHeatmap((16, 16), (16, 16), sigma=1).encode(keypoints)
-    assert decode_heatmaps(maps, refine="none").coords.flatten().tolist() == [3, 4]
+    assert decode_heatmaps(maps, refine=None).coords.flatten().tolist() == [3, 4]
 
 
 def test_udp_decodes_what_it_encoded(device):
     """150 of a width of 192 comes back as 150 * 192 / 191 = 150.785 from MMPose."""
     keypoints = torch.tensor([[[150.0, 100.0]]], device=device)
-    for parity, expected in {None: 150.0, "mmpose": 150.785}.items():
-        codec = codecs.UDPHeatmap((192, 256), (48, 64), parity=parity)
+    for compat, expected in {None: 150.0, "mmpose": 150.785}.items():
+        codec = codecs.UDPHeatmap((192, 256), (48, 64), compat=compat)
         maps, _ = codec.encode(keypoints)
         assert codec.decode(maps).coords[0, 0, 0].item() == pytest.approx(expected, abs=2e-3)
 
@@ -213,7 +213,7 @@ def noise_stays_near(device, shape, seed, spread, dtype, kernel_size, max_offset
         maps = maps.masked_fill(kinds == 0, NAN).masked_fill(kinds == 1, INF).masked_fill(kinds == 2, -INF)
     maps = maps.to(device)
     limit = max_offset * (1 + 1e-5) + 1e-5
-    plain, scores = decode_heatmaps(maps, refine="none")
+    plain, scores = decode_heatmaps(maps, refine=None)
     several = find_peaks(maps, threshold=0.0, max_peaks=4)
     for refine in STEPS:
         options = {"refine": refine, "kernel_size": kernel_size, "max_offset": max_offset}
@@ -224,9 +224,9 @@ def noise_stays_near(device, shape, seed, spread, dtype, kernel_size, max_offset
         found = find_peaks(maps, threshold=0.0, max_peaks=4, **options)
         assert torch.equal(found.counts, several.counts)
         assert ((found.coords - several.coords).norm(dim=-1) <= limit).all(), refine
-    for parity, refine in (("mmpose", "dark"), ("mmpose", "dark_udp"), ("mmpose0", "dark_udp"), ("hf", "dark_udp")):
-        coords = decode_heatmaps(maps, refine=refine, parity=parity, max_offset=max_offset).coords
-        assert ((coords - plain).norm(dim=-1) <= limit).all(), (refine, parity)
+    for compat, refine in (("mmpose", "dark"), ("mmpose", "dark_udp"), ("mmpose0", "dark_udp"), ("hf", "dark_udp")):
+        coords = decode_heatmaps(maps, refine=refine, compat=compat, max_offset=max_offset).coords
+        assert ((coords - plain).norm(dim=-1) <= limit).all(), (refine, compat)
 
 
 def test_no_noise_moves_a_peak_further_than_max_offset(device):
@@ -250,7 +250,7 @@ def test_offset_maps_of_noise(device, max_offset):
 def test_simcc_of_noise(device, max_offset):
     x, y = torch.randn(8, 17, 96).to(device), torch.randn(8, 17, 128).to(device)
     plain = decode_simcc(x, y).coords
-    for options in ({}, {"parity": "mmpose"}):
+    for options in ({}, {"compat": "mmpose"}):
         coords = decode_simcc(x, y, refine="dark", sigma=1.0, max_offset=max_offset, **options).coords
         assert ((coords - plain).norm(dim=-1) <= max_offset * (1 + 1e-5) + 1e-5).all()
 
@@ -267,7 +267,7 @@ BAD_MAPS = {
 @pytest.mark.parametrize("name", BAD_MAPS)
 def test_bad_maps(device, name):
     maps = BAD_MAPS[name][None, None].to(device)
-    for refine in ("none", *STEPS):
+    for refine in (None, *STEPS):
         coords, scores = decode_heatmaps(maps, refine=refine)
         assert coords.tolist() == [[[-1, -1]]] and scores.tolist() == [[0]]
         assert find_peaks(maps, threshold=0.0, refine=refine).counts.tolist() == [[0]]
@@ -275,7 +275,7 @@ def test_bad_maps(device, name):
 
 def test_a_constant_map(device):
     maps = torch.full((1, 1, 7, 6), 0.5).to(device)
-    for refine in ("none", "quarter", "parabola", "dark", "dark_udp"):
+    for refine in (None, "quarter", "parabola", "dark", "dark_udp"):
         assert decode_heatmaps(maps, refine=refine).coords.tolist() == [[[0, 0]]]
         assert find_peaks(maps, refine=refine).counts.tolist() == [[1]]
 
