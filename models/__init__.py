@@ -1,10 +1,12 @@
 """Classic pose systems as thin modules over the operators."""
 
+import dataclasses
 import importlib
+from typing import Any
 
 from .modules.joint_graphs import full_edges, limb_edges, tree_edges
 from .modules.spatial_model import SpatialModel
-from .systems.system import Batch, System
+from .systems.system import Batch, System, SystemConfig
 from .weights.checkpoint import load_checkpoint
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "Batch",
     "SpatialModel",
     "System",
+    "SystemConfig",
     "build",
     "full_edges",
     "limb_edges",
@@ -22,7 +25,7 @@ __all__ = [
 ]
 
 # name -> module and class; imported when asked for.
-SYSTEMS = {
+SYSTEMS: dict[str, str] = {
     "cnn_mrf": "systems.cnn_mrf:CnnMrf",
     "deeppose": "systems.deeppose:DeepPose",
     "dual_source": "systems.dual_source:DualSource",
@@ -33,7 +36,7 @@ SYSTEMS = {
 }
 
 
-def system_class(name):
+def system_class(name: str) -> type[System]:
     """The class of a system by its name in ``SYSTEMS``."""
     if name not in SYSTEMS:
         raise ValueError(f"models: unknown system {name!r}; there are {', '.join(SYSTEMS)}")
@@ -41,25 +44,30 @@ def system_class(name):
     return getattr(importlib.import_module(f".{module}", __name__), cls)
 
 
-def build(name, joints=14, preset="paper", **options):
+def build(name: str, num_joints: int = 14, preset: str = "paper", **options: Any) -> System:
     """A system by name.
 
     Args:
         name (str): one of ``SYSTEMS``.
-        joints (int): K.
+        num_joints (int): K.
         preset (str): ``"paper"``, or ``"compact"`` (at most 3 M parameters, for a CPU).
-        options: arguments of the class, over those of the preset.
+        options: fields of the system's config, over those of the preset.
 
     Raises:
-        ValueError: unknown system or preset.
+        ValueError: unknown system, preset or option.
     """
     cls = system_class(name)
     if preset not in cls.presets:
         raise ValueError(f"models: {name} has no preset {preset!r}; it has {', '.join(cls.presets)}")
-    return cls(joints, **(cls.presets[preset] | options))
+    config = cls.presets[preset]
+    known = [field.name for field in dataclasses.fields(config)]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"models: {name} has no option {option!r}; it has {', '.join(known)}")
+    return cls(num_joints, dataclasses.replace(config, **options))
 
 
-def pretrained():
+def pretrained() -> tuple[System, dict[str, Any]]:
     """The trained system that comes with the package: no download.
 
     Its weights are ``pypose_ops/data/pose_lsp.safetensors``; the card beside them says what they are good for, how

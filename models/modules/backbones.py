@@ -1,5 +1,8 @@
 """Convolutional backbones: AlexNet as DeepPose has it, VGG, and ResNet with torchvision's parameter names."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -8,12 +11,12 @@ VGG_CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def scaled(channels, width):
+def scaled(channels: int, width: float) -> int:
     """``channels`` of the published net at a relative ``width``: at least 1."""
     return max(1, round(channels * width))
 
 
-def output_shape(module, input_size, channels=3):
+def output_shape(module: nn.Module, input_size: tuple[int, int], channels: int = 3) -> tuple[int, int, int]:
     """``(C, H, W)`` of what a module makes of one picture; computes nothing, keeps the module as it is."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -27,7 +30,7 @@ def output_shape(module, input_size, channels=3):
     return shape
 
 
-def initialise(module):
+def initialise(module: nn.Module) -> nn.Module:
     """He's initialisation for the convolutions and linear layers of a net of ReLUs, in place; returns the module."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -54,7 +57,7 @@ class AlexNet(nn.Module):
     ``(B, in_channels, H, W)`` -> ``(B, 256 width, h, w)``; 6 x 6 for 220 x 220 and 227 x 227.
     """
 
-    def __init__(self, *, width=1.0, in_channels=3, padding=4):
+    def __init__(self, *, width: float = 1.0, in_channels: int = 3, padding: int = 4) -> None:
         super().__init__()
         c = [scaled(n, width) for n in (96, 256, 384, 384, 256)]
         # torch divides alpha by n, Krizhevsky does not.
@@ -79,7 +82,7 @@ class AlexNet(nn.Module):
         self.out_channels = c[4]
         initialise(self)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.features(x)
 
 
@@ -102,7 +105,16 @@ class VGG(nn.Module):
         channels (dict[str, int]): by layer.
     """
 
-    def __init__(self, depth=16, *, last="pool5", width=1.0, norm=False, in_channels=3, ceil=False):
+    def __init__(
+        self,
+        depth: int = 16,
+        *,
+        last: str = "pool5",
+        width: float = 1.0,
+        norm: bool = False,
+        in_channels: int = 3,
+        ceil: bool = False,
+    ) -> None:
         super().__init__()
         if depth not in VGG_CONVS:
             raise ValueError(f"VGG: depth must be one of {', '.join(map(str, VGG_CONVS))}, got {depth!r}")
@@ -128,10 +140,10 @@ class VGG(nn.Module):
         self.features = initialise(nn.Sequential(*layers))
         self.out_channels = c
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.features(x)
 
-    def stages(self, x, names):
+    def stages(self, x: torch.Tensor, names: Sequence[str]) -> list[torch.Tensor]:
         """The maps after the layers ``names``, in the order of the net, as a list."""
         out = []
         for n, layer in enumerate(self.features, 1):
@@ -143,7 +155,9 @@ class VGG(nn.Module):
 class _BasicBlock(nn.Module):
     expansion = 1
 
-    def __init__(self, inplanes, planes, stride, dilations, downsample):
+    def __init__(
+        self, inplanes: int, planes: int, stride: int, dilations: Sequence[int], downsample: nn.Module | None
+    ) -> None:
         super().__init__()
         first, second = dilations
         self.conv1 = nn.Conv2d(inplanes, planes, 3, stride, padding=first, dilation=first, bias=False)
@@ -152,7 +166,7 @@ class _BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.downsample = downsample
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return F.relu(out + (x if self.downsample is None else self.downsample(x)))
@@ -161,7 +175,9 @@ class _BasicBlock(nn.Module):
 class _Bottleneck(nn.Module):
     expansion = 4
 
-    def __init__(self, inplanes, planes, stride, dilations, downsample):
+    def __init__(
+        self, inplanes: int, planes: int, stride: int, dilations: Sequence[int], downsample: nn.Module | None
+    ) -> None:
         super().__init__()
         dilation, _ = dilations
         self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
@@ -172,7 +188,7 @@ class _Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(planes * 4)
         self.downsample = downsample
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -195,7 +211,9 @@ class ResNet(nn.Module):
     ``forward``: ``(B, in_channels, H, W)`` -> the map of layer4, ``(B, out_channels, h, w)``; :meth:`stages` all four.
     """
 
-    def __init__(self, depth=50, *, width=1.0, output_stride=32, dilate=True, in_channels=3):
+    def __init__(
+        self, depth: int = 50, *, width: float = 1.0, output_stride: int = 32, dilate: bool = True, in_channels: int = 3
+    ) -> None:
         super().__init__()
         if depth not in RESNET_BLOCKS:
             raise ValueError(f"ResNet: depth must be one of {', '.join(map(str, RESNET_BLOCKS))}, got {depth!r}")
@@ -223,14 +241,14 @@ class ResNet(nn.Module):
         initialise(self)
 
     @staticmethod
-    def _block(block, inplanes, planes, stride, dilations):
+    def _block(block: type[nn.Module], inplanes: int, planes: int, stride: int, dilations: Sequence[int]) -> nn.Module:
         out, downsample = planes * block.expansion, None
         if stride != 1 or inplanes != out:
             conv = nn.Conv2d(inplanes, out, 1, stride, bias=False)
             downsample = nn.Sequential(conv, nn.BatchNorm2d(out))
         return block(inplanes, planes, stride, dilations, downsample)
 
-    def stages(self, x):
+    def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The maps of layer1 to layer4, as a list."""
         x, out = self.maxpool(F.relu(self.bn1(self.conv1(x)))), []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -238,11 +256,11 @@ class ResNet(nn.Module):
             out.append(x)
         return out
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.stages(x)[-1]
 
 
-def backbone(name, **options):
+def backbone(name: str, **options: Any) -> nn.Module:
     """A backbone by name: ``"alexnet"``, ``"vgg16"``, ``"vgg19"``, ``"resnet18"`` ... ``"resnet152"``.
 
     Args:

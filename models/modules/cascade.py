@@ -1,5 +1,7 @@
 """What the staged systems have in common."""
 
+from typing import Any
+
 from torch import nn
 
 
@@ -19,11 +21,11 @@ class Cascade(nn.Module):
         refine (nn.Module): state, features -> state.
     """
 
-    def __init__(self, features, first, *refine):
+    def __init__(self, features: nn.Module, first: nn.Module, *refine: nn.Module) -> None:
         super().__init__()
         self.features, self.first, self.refine = features, first, nn.ModuleList(refine)
 
-    def forward(self, *inputs):
+    def forward(self, *inputs: int) -> list[Any]:
         """The states, one per stage."""
         features = self.features(*inputs)
         states = [self.first(features)]

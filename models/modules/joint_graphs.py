@@ -1,10 +1,17 @@
 """Edge lists ``[(source, target), ...]`` between joints, for SpatialModel and mrf_message_passing."""
 
+from collections.abc import Sequence
+
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from pypose_ops.skeletons import Skeleton
 
-def full_edges(joints, sources=(), *, self_edges=False):
+
+def full_edges(
+    joints: int | Sequence[int], sources: Sequence[int] = (), *, self_edges: bool = False
+) -> list[tuple[int, int]]:
     """Every joint hears from every other one.
 
     Args:
@@ -19,7 +26,7 @@ def full_edges(joints, sources=(), *, self_edges=False):
     return [(v, j) for v in joints + sources for j in joints if v != j or self_edges]
 
 
-def limb_edges(skeleton, joints=None):
+def limb_edges(skeleton: Skeleton, joints: Sequence[int] | None = None) -> list[tuple[int, int]]:
     """The limbs of a skeleton, in both directions.
 
     Args:
@@ -31,7 +38,7 @@ def limb_edges(skeleton, joints=None):
     return [edge for a, b in limbs for edge in _both(a, b)]
 
 
-def tree_edges(edges, information):
+def tree_edges(edges: Sequence[tuple[int, int]], information: torch.Tensor) -> list[tuple[int, int]]:
     """The tree, in both directions, that holds the most information: a maximum spanning tree (Chow and Liu, 1968).
 
     Args:
@@ -56,5 +63,5 @@ def tree_edges(edges, information):
     return [edge for a, b in zip(*tree.nonzero(), strict=True) for edge in _both(int(a), int(b))]
 
 
-def _both(a, b):
+def _both(a: int, b: int) -> tuple[tuple[int, int], tuple[int, int]]:
     return (a, b), (b, a)

@@ -1,5 +1,9 @@
 """What several systems are made of: convolutions, residuals, hourglasses, heads."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import nn
 
 
@@ -15,7 +19,17 @@ class ConvBlock(nn.Sequential):
         bias (bool or None): of the convolution; None: only without batch normalisation.
     """
 
-    def __init__(self, inputs, outputs, kernel_size=3, *, stride=1, norm=True, relu=True, bias=None):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        norm: bool = True,
+        relu: bool = True,
+        bias: bool | None = None,
+    ) -> None:
         bias = not norm if bias is None else bias
         layers = [nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=bias)]
         if norm:
@@ -31,7 +45,7 @@ class Residual(nn.Module):
     The inner width is half of ``outputs``; the skip is a 1x1 convolution where the widths differ.
     """
 
-    def __init__(self, inputs, outputs):
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         inner = outputs // 2
         self.body = nn.Sequential(
@@ -47,7 +61,7 @@ class Residual(nn.Module):
         )
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.skip(x) + self.body(x)
 
 
@@ -65,7 +79,9 @@ class Hourglass(nn.Module):
         learned (bool): a transposed convolution instead of repeated pixels.
     """
 
-    def __init__(self, depth, width, outputs=None, *, blocks=1, learned=False):
+    def __init__(
+        self, depth: int, width: int, outputs: int | None = None, *, blocks: int = 1, learned: bool = False
+    ) -> None:
         super().__init__()
         outputs = width if outputs is None else outputs
         same = [Residual(width, width) for _ in range(blocks - 1)]
@@ -76,7 +92,7 @@ class Hourglass(nn.Module):
         self.after = Residual(outputs, outputs)
         self.up = nn.ConvTranspose2d(outputs, outputs, 2, 2) if learned else nn.Upsample(scale_factor=2)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.skip(x) + self.up(self.after(self.inner(self.down(x))))
 
 
@@ -90,7 +106,7 @@ class HeatmapHead(nn.Sequential):
         options: of :class:`ConvBlock`.
     """
 
-    def __init__(self, inputs, joints, hidden=(), **options):
+    def __init__(self, inputs: int, joints: int, hidden: Sequence[int] = (), **options: Any) -> None:
         widths = (inputs, *hidden)
         blocks = [ConvBlock(a, b, 1, **options) for a, b in zip(widths[:-1], widths[1:], strict=True)]
         super().__init__(*blocks, nn.Conv2d(widths[-1], joints, 1))
@@ -99,9 +115,9 @@ class HeatmapHead(nn.Sequential):
 class RegressionHead(nn.Module):
     """The mean over the pixels, then two numbers per joint by one linear layer: ``(B, C, H, W)`` -> ``(B, K, 2)``."""
 
-    def __init__(self, inputs, joints):
+    def __init__(self, inputs: int, joints: int) -> None:
         super().__init__()
         self.fc = nn.Linear(inputs, 2 * joints)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(x.mean((-2, -1))).unflatten(1, (-1, 2))

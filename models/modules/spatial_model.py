@@ -1,8 +1,11 @@
 """The spatial model of Tompson et al. (NIPS 2014): displacement priors between joints, trained through the heatmaps."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from pypose_ops import mrf_message_passing
@@ -31,7 +34,18 @@ class SpatialModel(nn.Module):
         method (str): of :func:`pypose_ops.mrf_message_passing`.
     """
 
-    def __init__(self, prior, edges, num_joints, *, bias=1e-4, floor=1e-2, beta=1.0, weight=1.0, method="sparse"):
+    def __init__(
+        self,
+        prior: torch.Tensor,
+        edges: Sequence[tuple[int, int]],
+        num_joints: int,
+        *,
+        bias: torch.Tensor | float = 1e-4,
+        floor: float = 1e-2,
+        beta: float = 1.0,
+        weight: float = 1.0,
+        method: str = "sparse",
+    ) -> None:
         super().__init__()
         self.edges = tuple((int(v), int(j)) for v, j in edges)
         if len(self.edges) != len(prior):
@@ -54,7 +68,18 @@ class SpatialModel(nn.Module):
         self.register_buffer("edge_index", torch.tensor(self.edges, dtype=torch.long).reshape(-1, 2))
 
     @classmethod
-    def from_displacements(cls, poses, visible, edges, size, num_joints, *, smooth=4, smallest=1e-6, **options):
+    def from_displacements(
+        cls,
+        poses: torch.Tensor,
+        visible: torch.Tensor,
+        edges: Sequence[tuple[int, int]],
+        size: tuple[int, int],
+        num_joints: int,
+        *,
+        smooth: int = 4,
+        smallest: float = 1e-6,
+        **options: Any,
+    ) -> "SpatialModel":
         """Priors from how often a target was found at a displacement from its source.
 
         Args:
@@ -78,20 +103,20 @@ class SpatialModel(nn.Module):
         return cls(prior + smallest, edges, num_joints, **options)
 
     @property
-    def prior(self):
+    def prior(self) -> torch.Tensor:
         """``(E, kh, kw)``, positive."""
         return nn.functional.softplus(self.raw_prior, self.beta)
 
     @property
-    def bias(self):
+    def bias(self) -> torch.Tensor:
         """``(E,)`` or ``(E, H, W)``, positive."""
         return nn.functional.softplus(self.raw_bias, self.beta)
 
     @property
-    def weight(self):
+    def weight(self) -> torch.Tensor:
         return self.log_weight.exp()
 
-    def forward(self, heatmaps):
+    def forward(self, heatmaps: torch.Tensor) -> torch.Tensor:
         """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``; pixels not finite count as the floor."""
         messages = mrf_message_passing(
             heatmaps,
@@ -106,14 +131,14 @@ class SpatialModel(nn.Module):
         evidence = torch.where(own.isfinite() & (own > self.floor), own, self.floor).log()
         return evidence + self.weight * messages
 
-    def information(self):
+    def information(self) -> torch.Tensor:
         """``(E,)`` nats by which each prior differs from "anywhere": its Kullback-Leibler divergence from uniform."""
         flat = self.prior.detach().flatten(1)
         p = flat / flat.sum(1, keepdim=True)
         return (p * (p * p.shape[1]).log()).sum(1)
 
     @torch.no_grad()
-    def prune(self, least):
+    def prune(self, least: float) -> list[tuple[int, int]]:
         """Removes, in place, the edges whose prior holds less than ``least`` nats; returns the removed edges.
 
         Optimisers must be made anew: the parameters are.
@@ -123,12 +148,12 @@ class SpatialModel(nn.Module):
         self._set_edges(self.edge_index[keep], self.raw_prior[keep], self.raw_bias[keep])
         return removed
 
-    def _set_edges(self, edge_index, raw_prior, raw_bias):
+    def _set_edges(self, edge_index: torch.Tensor, raw_prior: torch.Tensor, raw_bias: torch.Tensor) -> None:
         self.edges = tuple(map(tuple, edge_index.tolist()))
         self.edge_index = edge_index
         self.raw_prior, self.raw_bias = nn.Parameter(raw_prior), nn.Parameter(raw_bias)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """As many edges as were saved, and the saved ones."""
         saved = [state_dict.get(prefix + name) for name in ("edge_index", "raw_prior", "raw_bias")]
         if all(map(torch.is_tensor, saved)) and not torch.equal(saved[0].to(self.edge_index), self.edge_index):
@@ -136,7 +161,7 @@ class SpatialModel(nn.Module):
             self._set_edges(*(t.detach().to(old, copy=True) for t, old in zip(saved, now, strict=True)))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def draw(self, names=None, columns=6):
+    def draw(self, names: Sequence[str] | None = None, columns: int = 6) -> Image.Image:
         """The priors as a picture (PIL): one panel per edge, displacement 0 at the cross."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -157,14 +182,16 @@ class SpatialModel(nn.Module):
         canvas.draw()
         return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
 
-    def _inverse_softplus(self, value):
+    def _inverse_softplus(self, value: torch.Tensor) -> torch.Tensor:
         """x with softplus(x) = value; linear from where exp would overflow."""
         scaled = value.detach().double() * self.beta
         raw = torch.where(scaled > 30, scaled, scaled.clamp(max=30).expm1().log()) / self.beta
         return raw.to(torch.float64 if value.dtype == torch.float64 else torch.float32)
 
 
-def displacement_histograms(poses, visible, edges, size):
+def displacement_histograms(
+    poses: torch.Tensor, visible: torch.Tensor, edges: Sequence[tuple[int, int]], size: tuple[int, int]
+) -> torch.Tensor:
     """``(E, 2 H - 1, 2 W - 1)`` counts of ``round(target - source)``, displacement 0 in the centre.
 
     Displacements that do not fit into the map are left out.

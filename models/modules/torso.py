@@ -1,21 +1,27 @@
 """The size of a person: the distance of opposing torso joints, the diam of DeepPose and d(I) of DS-CNN."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 
 from pypose_ops import skeletons
+from pypose_ops.skeletons import Skeleton
+
+from ..systems.system import Batch
 
 # Of the data sets whose joints are recognised by their number. AI Challenger has 14 as LSP: see torso_option.
 _BY_COUNT = {len(s): s for s in (skeletons.LSP, skeletons.MPII, skeletons.COCO)}
 
 
-def torso_option(skeleton):
+def torso_option(skeleton: Skeleton) -> dict[str, Any]:
     """``{"torso": ...}`` of a skeleton that has the two joints, else nothing."""
     names = ("left_shoulder", "right_hip")
     known = all(name in skeleton.joints for name in names)
     return {"torso": [skeleton.joints.index(name) for name in names]} if known else {}
 
 
-def torso_joints(system, num_joints, torso=None):
+def torso_joints(system: str, num_joints: int, torso: tuple[int, int] | None = None) -> tuple[int, int]:
     """The indices of the left shoulder and the right hip.
 
     Args:
@@ -36,7 +42,9 @@ def torso_joints(system, num_joints, torso=None):
     return first, second
 
 
-def torso_diameters(keypoints, visible, torso, default):
+def torso_diameters(
+    keypoints: torch.Tensor, visible: torch.Tensor, torso: tuple[int, int], default: torch.Tensor | float
+) -> torch.Tensor:
     """``(B,)`` distances of the torso joints; ``default`` where one of them is not labelled.
 
     Args:
@@ -51,7 +59,7 @@ def torso_diameters(keypoints, visible, torso, default):
     return torch.where(known, length, torch.as_tensor(default, dtype=length.dtype, device=length.device))
 
 
-def median_diameter(batches, torso):
+def median_diameter(batches: Iterable[Batch], torso: tuple[int, int]) -> torch.Tensor | None:
     """The median over the people of ``batches`` whose torso is labelled; None where there is nobody."""
     lengths = [torso_diameters(b.keypoints, b.visible, torso, float("nan")) for b in batches]
     lengths = torch.cat(lengths) if lengths else torch.zeros(0)

@@ -1,16 +1,64 @@
 """A part detector and a Markov random field over its heatmaps (Tompson, Jain, LeCun and Bregler, NIPS 2014)."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pypose_ops import gaussian_heatmaps
+from pypose_ops import Peaks, gaussian_heatmaps
+from pypose_ops.codecs._base import GaussianCodec
 
 from ..modules.cascade import Cascade
 from ..modules.joint_graphs import full_edges
 from ..modules.layers import ConvBlock
 from ..modules.spatial_model import SpatialModel
 from .heatmap_system import HeatmapSystem
+from .system import Batch, SystemConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnMrfConfig(SystemConfig):
+    """Options of :class:`CnnMrf`.
+
+    Attributes:
+        input_size: ``(height, width)``, multiples of ``4 * 2 ** (banks - 1)``; the priors' size
+            follows from it, so pictures must have it.
+        banks: resolutions: the picture, its half, ...; 2 in the paper, 3 in Tompson et al. (CVPR 2015).
+        channels: of the three convolutions of a bank.
+        wide: of the 9x9 and the first 1x1 convolution.
+        norm: batch normalisation before each ReLU; the paper has none.
+        contrast: window of the local contrast normalisation, odd.
+        dropout: whole maps dropped before the 1x1 convolutions (SpatialDropout of Tompson et al., CVPR 2015).
+        sigma: of the targets, in heatmap pixels.
+        torso: with the torso channel.
+        torso_joints: see above.
+        torso_sigma: of the torso's map, in heatmap pixels.
+        everybody: the detector is trained to find all the people of a picture, so that it is the spatial model
+            that chooses.
+        weights: of the losses of detector and spatial model, which are of very different sizes
+            with ``"cross_entropy"``.
+        spatial_loss: ``"mse"`` as in the paper, of maps with a peak of 1; or ``"cross_entropy"`` over the pixels.
+        spatial: arguments of :class:`SpatialModel`: ``bias``, ``floor``, ``beta``, ``weight``, ``method``.
+    """
+
+    input_size: tuple[int, int] = (240, 360)
+    banks: int = 2
+    channels: tuple[int, int, int] = (128, 128, 128)
+    wide: tuple[int, int] = (512, 256)
+    norm: bool = False
+    contrast: int | None = 9
+    dropout: float = 0.0
+    sigma: float = 1.5
+    torso: bool = True
+    torso_joints: tuple[int, ...] = ()
+    torso_sigma: float = 1.5
+    everybody: bool = False
+    weights: tuple[float, float] = (1.0, 1.0)
+    spatial_loss: str = "mse"
+    spatial: Mapping[str, Any] | None = None
 
 
 class CnnMrf(HeatmapSystem):
@@ -35,24 +83,7 @@ class CnnMrf(HeatmapSystem):
 
     Args:
         num_joints (int): K.
-        input_size (tuple[int, int]): ``(height, width)``, multiples of ``4 * 2 ** (banks - 1)``; the priors' size
-            follows from it, so pictures must have it.
-        banks (int): resolutions: the picture, its half, ...; 2 in the paper, 3 in Tompson et al. (CVPR 2015).
-        channels (tuple[int, ...]): of the three convolutions of a bank.
-        wide (tuple[int, int]): of the 9x9 and the first 1x1 convolution.
-        norm (bool): batch normalisation before each ReLU; the paper has none.
-        contrast (int or None): window of the local contrast normalisation, odd.
-        dropout (float): whole maps dropped before the 1x1 convolutions (SpatialDropout of Tompson et al., CVPR 2015).
-        sigma (float): of the targets, in heatmap pixels.
-        torso (bool): with the torso channel.
-        torso_joints (tuple[int, ...]): see above.
-        torso_sigma (float): of the torso's map, in heatmap pixels.
-        everybody (bool): the detector is trained to find all the people of a picture, so that it is the spatial model
-            that chooses.
-        weights (tuple[float, float]): of the losses of detector and spatial model, which are of very different sizes
-            with ``"cross_entropy"``.
-        spatial_loss (str): ``"mse"`` as in the paper, of maps with a peak of 1; or ``"cross_entropy"`` over the pixels.
-        spatial (dict): arguments of :class:`SpatialModel`: ``bias``, ``floor``, ``beta``, ``weight``, ``method``.
+        config (CnnMrfConfig): everything else.
 
     ``forward(images (B, 3, H, W), torso=None)``, torso ``(B, 2)`` picture pixels, gives the detector's heatmaps and the
     spatial model's log-energies, ``(B, K, H / 4, W / 4)`` each. Scores of poses are the heatmaps' peaks, then the
@@ -60,76 +91,64 @@ class CnnMrf(HeatmapSystem):
     """
 
     phases = ("detector", "spatial", "joint")
-    presets = {
-        "paper": {},
-        "compact": {
-            "input_size": (96, 96),
-            "channels": (16, 24, 32),
-            "wide": (48, 64),
-            "norm": True,
-            "contrast": None,
-            "sigma": 1.0,
-            "spatial_loss": "cross_entropy",
-            "weights": (100.0, 1.0),
-        },
+    presets: ClassVar[Mapping[str, SystemConfig]] = {
+        "paper": CnnMrfConfig(),
+        "compact": CnnMrfConfig(
+            input_size=(96, 96),
+            channels=(16, 24, 32),
+            wide=(48, 64),
+            norm=True,
+            contrast=None,
+            sigma=1.0,
+            spatial_loss="cross_entropy",
+            weights=(100.0, 1.0),
+        ),
     }
 
-    def __init__(
-        self,
-        num_joints,
-        *,
-        input_size=(240, 360),
-        banks=2,
-        channels=(128, 128, 128),
-        wide=(512, 256),
-        norm=False,
-        contrast=9,
-        dropout=0.0,
-        sigma=1.5,
-        torso=True,
-        torso_joints=(),
-        torso_sigma=1.5,
-        everybody=False,
-        weights=(1.0, 1.0),
-        spatial_loss="mse",
-        spatial=None,
-    ):
-        super().__init__(num_joints, input_size)
-        unit = 4 * 2 ** (banks - 1)
+    def __init__(self, num_joints: int, config: CnnMrfConfig = CnnMrfConfig()) -> None:
+        super().__init__(num_joints, config.input_size)
+        unit = 4 * 2 ** (config.banks - 1)
         if any(side % unit for side in self.input_size):
             raise ValueError(
-                f"CnnMrf: input_size must be multiples of {unit} with {banks} banks, got {self.input_size}"
+                f"CnnMrf: input_size must be multiples of {unit} with {config.banks} banks, got {self.input_size}"
             )
-        if spatial_loss not in ("mse", "cross_entropy"):
-            raise ValueError(f"CnnMrf: spatial_loss must be one of mse, cross_entropy, got {spatial_loss!r}")
-        self.sigma, self.everybody, self.spatial_loss, self.weights = sigma, everybody, spatial_loss, tuple(weights)
-        self.torso, self.torso_joints, self.torso_sigma = torso, tuple(torso_joints), torso_sigma
+        if config.spatial_loss not in ("mse", "cross_entropy"):
+            raise ValueError(f"CnnMrf: spatial_loss must be one of mse, cross_entropy, got {config.spatial_loss!r}")
+        self.sigma, self.everybody, self.spatial_loss, self.weights = (
+            config.sigma,
+            config.everybody,
+            config.spatial_loss,
+            tuple(config.weights),
+        )
+        self.torso, self.torso_joints, self.torso_sigma = config.torso, tuple(config.torso_joints), config.torso_sigma
         self.map_size = tuple(side // 4 for side in self.input_size)
-        self.edges = full_edges(num_joints, [num_joints] if torso else [])
-        self.spatial_options = spatial or {}
+        self.edges = full_edges(num_joints, [num_joints] if config.torso else [])
+        self.spatial_options = config.spatial or {}
         priors = [2 * side - 1 for side in self.map_size]
         uniform = torch.full((len(self.edges), *priors), 1.0 / (priors[0] * priors[1]))
         self.cascade = Cascade(
-            MultiResolution(banks, (*channels, wide[0]), norm=norm, contrast=contrast),
-            DetectorHead(wide, num_joints, norm=norm, dropout=dropout),
+            MultiResolution(
+                config.banks, (*config.channels, config.wide[0]), norm=config.norm, contrast=config.contrast
+            ),
+            DetectorHead(config.wide, num_joints, norm=config.norm, dropout=config.dropout),
             SpatialStage(SpatialModel(uniform, self.edges, num_joints, **self.spatial_options)),
         )
 
     @property
-    def spatial(self):
+    def spatial(self) -> SpatialModel:
         """The :class:`SpatialModel`."""
         return self.cascade.refine[0].model
 
-    def forward(self, images, torso=None):
+    def forward(self, images: torch.Tensor, torso: torch.Tensor | None = None) -> list[torch.Tensor]:
         if tuple(images.shape[-2:]) != self.input_size:
             raise ValueError(f"CnnMrf: images must be {self.input_size}, as the priors, got {tuple(images.shape[-2:])}")
         return self.cascade(images, self.torso_maps(images, torso))
 
-    def heatmaps(self, images, torso=None):
+    def heatmaps(self, images: torch.Tensor, torso: torch.Tensor | None = None) -> list[torch.Tensor]:
         found, energies = self(images, torso)
         return [found, energies.flatten(2).softmax(-1).view_as(energies)]
 
-    def torso_maps(self, images, torso=None):
+    def torso_maps(self, images: torch.Tensor, torso: torch.Tensor | None = None) -> torch.Tensor | None:
         """``(B, 1, h, w)`` of positions ``(B, 2)`` in picture pixels, NaN or None in the middle; None without torso."""
         if not self.torso:
             return None
@@ -139,7 +158,7 @@ class CnnMrf(HeatmapSystem):
         at = self.at(images).to_heatmap(torso[:, None])
         return gaussian_heatmaps(at, self.torso_sigma, self.map_size, dtype=images.dtype)
 
-    def torso_of(self, keypoints, visible):
+    def torso_of(self, keypoints: torch.Tensor, visible: torch.Tensor) -> torch.Tensor | None:
         """``(B, 2)`` means of the labelled ``torso_joints``, NaN where there is none; None without such joints."""
         if not self.torso_joints:
             return None
@@ -147,11 +166,11 @@ class CnnMrf(HeatmapSystem):
         known = visible[:, joints, None]
         return torch.where(known, keypoints[:, joints], 0.0).sum(1) / known.sum(1)
 
-    def at(self, images):
+    def at(self, images: torch.Tensor) -> GaussianCodec:
         """The codec between pictures and maps."""
         return self.codec(images, images.new_empty(0, 0, *self.map_size))
 
-    def begin_phase(self, phase, batches):
+    def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
         """What is trained; before ``"spatial"`` the priors are measured on the joints of ``batches``."""
         if phase not in self.phases:
             raise ValueError(f"CnnMrf: phase must be one of {', '.join(self.phases)}, got {phase!r}")
@@ -162,13 +181,13 @@ class CnnMrf(HeatmapSystem):
         if phase == "spatial":
             self.measure_priors(batches)
 
-    def _trained(self, phase):
+    def _trained(self, phase: str | None) -> list[nn.Module]:
         detector = [self.cascade.features, self.cascade.first]
         return {"detector": detector, "spatial": [self.spatial], "joint": [self]}[phase]
 
     frozen = False
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         """As in ``nn.Module``; a detector that is not trained also keeps its running statistics."""
         super().train(mode)
         if self.frozen:
@@ -177,7 +196,7 @@ class CnnMrf(HeatmapSystem):
         return self
 
     @torch.no_grad()
-    def measure_priors(self, batches):
+    def measure_priors(self, batches: Iterable[Batch]) -> None:
         """Starts the priors at the displacements between the labelled joints of ``batches``, smoothed."""
         poses, known = [], []
         for batch in batches:
@@ -198,7 +217,7 @@ class CnnMrf(HeatmapSystem):
         )
         self.spatial.load_state_dict(fresh.state_dict())
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         phase = self.phases[-1] if phase is None else phase
         codec, found = self.at(batch.images), {}
         torso = self.torso_of(batch.keypoints, batch.visible)
@@ -213,7 +232,7 @@ class CnnMrf(HeatmapSystem):
             found["spatial"] = self.weights[1] * self._spatial_loss(codec, energies, batch)
         return found
 
-    def _detector_loss(self, codec, maps, batch):
+    def _detector_loss(self, codec: GaussianCodec, maps: torch.Tensor, batch: Batch) -> torch.Tensor:
         people, visible = batch.keypoints, batch.visible
         if self.everybody and batch.others is not None:
             people = torch.cat((people[:, None], batch.others), 1)
@@ -221,7 +240,7 @@ class CnnMrf(HeatmapSystem):
             return codec.loss(maps, people, visible, weight=batch.visible.to(maps.dtype))
         return codec.loss(maps, people, visible)
 
-    def _spatial_loss(self, codec, energies, batch):
+    def _spatial_loss(self, codec: GaussianCodec, energies: torch.Tensor, batch: Batch) -> torch.Tensor:
         if self.spatial_loss == "mse":
             peaks = energies - energies.amax((-2, -1), keepdim=True)
             return codec.loss(peaks.exp(), batch.keypoints, batch.visible)
@@ -231,7 +250,14 @@ class CnnMrf(HeatmapSystem):
         return (each * weight).sum() / weight.sum().clamp(min=1)
 
     @torch.no_grad()
-    def poses(self, images, *, flip_pairs=None, torso=None, **options):
+    def poses(
+        self,
+        images: torch.Tensor,
+        *,
+        flip_pairs: Sequence[tuple[int, int]] | None = None,
+        torso: torch.Tensor | None = None,
+        **options: Any,
+    ) -> list[Peaks]:
         """As :meth:`HeatmapSystem.poses`; ``torso``: ``(B, 2)`` where the person's torso is, if that is known."""
         if torso is None:
             return super().poses(images, flip_pairs=flip_pairs, **options)
@@ -249,7 +275,7 @@ class MultiResolution(nn.Module):
     ``(B, 3, H, W)`` and what else a stage needs (the torso's maps) -> ``(B, C, H / 4, W / 4)`` and the same.
     """
 
-    def __init__(self, banks, channels, *, norm, contrast):
+    def __init__(self, banks: int, channels: Sequence[int], *, norm: bool, contrast: int | None) -> None:
         super().__init__()
         first, second, third, last = channels
         self.contrast = contrast
@@ -266,7 +292,9 @@ class MultiResolution(nn.Module):
         )
         self.after = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if norm else nn.ReLU()
 
-    def forward(self, images, torso=None):
+    def forward(
+        self, images: torch.Tensor, torso: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         total = None
         for n, bank in enumerate(self.banks):
             images = F.avg_pool2d(images, 2) if n else images
@@ -278,29 +306,29 @@ class MultiResolution(nn.Module):
 class DetectorHead(nn.Sequential):
     """Two 1x1 convolutions: the maps of :class:`MultiResolution` -> heatmaps ``(B, K, h, w)``."""
 
-    def __init__(self, wide, num_joints, *, norm, dropout):
+    def __init__(self, wide: tuple[int, int], num_joints: int, *, norm: bool, dropout: float) -> None:
         first, second = wide
         super().__init__(
             nn.Dropout2d(dropout), ConvBlock(first, second, 1, norm=norm), nn.Conv2d(second, num_joints, 1)
         )
 
-    def forward(self, seen):
+    def forward(self, seen: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
         return super().forward(seen[0])
 
 
 class SpatialStage(nn.Module):
     """Heatmaps, and the torso's as one more source of messages, -> log-energies."""
 
-    def __init__(self, model):
+    def __init__(self, model: SpatialModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, heatmaps, seen):
+    def forward(self, heatmaps: torch.Tensor, seen: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
         torso = seen[1]
         return self.model(heatmaps if torso is None else torch.cat((heatmaps, torso.to(heatmaps.dtype)), 1))
 
 
-def local_contrast(images, window):
+def local_contrast(images: torch.Tensor, window: int) -> torch.Tensor:
     """Minus the mean of a square window over all channels, divided by its deviation or the picture's mean deviation."""
     options = {"stride": 1, "padding": window // 2, "count_include_pad": False}
     centred = images - F.avg_pool2d(images.mean(1, keepdim=True), window, **options)

@@ -1,16 +1,57 @@
 """Convolutional pose machines (Wei, Ramakrishna, Kanade and Sheikh, CVPR 2016)."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from pypose_ops import gaussian_heatmaps
 from pypose_ops.codecs import CPMHeatmap
+from pypose_ops.codecs._base import GaussianCodec
 
 from ..modules.backbones import VGG
 from ..modules.cascade import Cascade
 from ..modules.layers import ConvBlock, HeatmapHead
 from .heatmap_system import HeatmapSystem
+from .system import Batch, SystemConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvolutionalPoseMachineConfig(SystemConfig):
+    """Options of :class:`ConvolutionalPoseMachine`.
+
+    Attributes:
+        stages: at least 1.
+        variant: ``"original"`` or ``"vgg"``.
+        pool: 2 or 3, of ``"original"``.
+        widths: of the three convolutions before the pools, of ``"original"``.
+        hidden: channels of the two layers before the first maps.
+        stage_width: channels of the later stages.
+        kernel_size: of the first convolutions and of the last with more than one pixel, of ``"original"``.
+        stage_kernel_size: of the later stages; None: 11, of ``"vgg"`` 7.
+        dropout: before the last two layers of stage 1, of ``"original"``.
+        norm: batch normalisation after each hidden convolution; the paper has none.
+        sigma: of the targets, in heatmap pixels.
+        center_sigma: of the centre map, in input pixels.
+        input_size: ``(height, width)``, multiples of 8.
+    """
+
+    stages: int = 6
+    variant: str = "original"
+    pool: int = 3
+    widths: tuple[int, int, int] = (128, 128, 128)
+    hidden: int = 512
+    stage_width: int = 128
+    kernel_size: int = 9
+    stage_kernel_size: int | None = None
+    dropout: float = 0.5
+    norm: bool = False
+    sigma: float = 0.875
+    center_sigma: float = 21.0
+    input_size: tuple[int, int] = (368, 368)
 
 
 class ConvolutionalPoseMachine(HeatmapSystem):
@@ -29,78 +70,56 @@ class ConvolutionalPoseMachine(HeatmapSystem):
 
     Args:
         num_joints (int): K; there are K + 1 maps, the last for the background.
-        stages (int): at least 1.
-        variant (str): ``"original"`` or ``"vgg"``.
-        pool (int): 2 or 3, of ``"original"``.
-        widths (tuple[int, int, int]): of the three convolutions before the pools, of ``"original"``.
-        hidden (int): channels of the two layers before the first maps.
-        stage_width (int): channels of the later stages.
-        kernel_size (int): of the first convolutions and of the last with more than one pixel, of ``"original"``.
-        stage_kernel_size (int or None): of the later stages; None: 11, of ``"vgg"`` 7.
-        dropout (float): before the last two layers of stage 1, of ``"original"``.
-        norm (bool): batch normalisation after each hidden convolution; the paper has none.
-        sigma (float): of the targets, in heatmap pixels.
-        center_sigma (float): of the centre map, in input pixels.
-        input_size (tuple[int, int]): ``(height, width)``, multiples of 8.
+        config (ConvolutionalPoseMachineConfig): everything else.
 
     ``forward(images (B, 3, H, W), centers=None)`` gives ``(B, K + 1, H / 8, W / 8)`` per stage; ``centers`` ``(B, 2)``
     say where the person is, if not in the middle.
     """
 
     refine = "dark_udp"  # DARK leaves peaks within two cells, 16 pixels, of the border where they are
-    presets = {
-        "paper": {},
-        "vgg": {"variant": "vgg"},
-        "compact": {
-            "stages": 3,
-            "widths": (16, 32, 48),
-            "hidden": 64,
-            "stage_width": 64,
-            "kernel_size": 5,
-            "stage_kernel_size": 7,
-            "dropout": 0.0,
-            "norm": True,
-            "center_sigma": 7.5,
-            "input_size": (128, 128),
-        },
+    presets: ClassVar[Mapping[str, SystemConfig]] = {
+        "paper": ConvolutionalPoseMachineConfig(),
+        "vgg": ConvolutionalPoseMachineConfig(variant="vgg"),
+        "compact": ConvolutionalPoseMachineConfig(
+            stages=3,
+            widths=(16, 32, 48),
+            hidden=64,
+            stage_width=64,
+            kernel_size=5,
+            stage_kernel_size=7,
+            dropout=0.0,
+            norm=True,
+            center_sigma=7.5,
+            input_size=(128, 128),
+        ),
     }
 
     def __init__(
-        self,
-        num_joints,
-        *,
-        stages=6,
-        variant="original",
-        pool=3,
-        widths=(128, 128, 128),
-        hidden=512,
-        stage_width=128,
-        kernel_size=9,
-        stage_kernel_size=None,
-        dropout=0.5,
-        norm=False,
-        sigma=0.875,
-        center_sigma=21.0,
-        input_size=(368, 368),
-    ):
-        super().__init__(num_joints, input_size)
-        self.sigma, self.center_sigma = sigma, center_sigma
+        self, num_joints: int, config: ConvolutionalPoseMachineConfig = ConvolutionalPoseMachineConfig()
+    ) -> None:
+        super().__init__(num_joints, config.input_size)
+        self.sigma, self.center_sigma = config.sigma, config.center_sigma
         maps = num_joints + 1
-        if variant == "original":
-            features = PictureFeatures(widths, kernel_size, pool, norm)
-            first = FirstStage(widths[-1], hidden, maps, kernel_size, dropout, norm)
-            shape = {"inputs": widths[-1], "reduced": 32, "convs": 3, "kernel_size": stage_kernel_size or 11}
-        elif variant == "vgg":
-            features = VggFeatures(norm)
-            first = VggFirstStage(128, hidden, maps, norm)
-            shape = {"inputs": 128, "reduced": None, "convs": 5, "kernel_size": stage_kernel_size or 7}
+        if config.variant == "original":
+            features = PictureFeatures(config.widths, config.kernel_size, config.pool, config.norm)
+            first = FirstStage(config.widths[-1], config.hidden, maps, config.kernel_size, config.dropout, config.norm)
+            shape = {
+                "inputs": config.widths[-1],
+                "reduced": 32,
+                "convs": 3,
+                "kernel_size": config.stage_kernel_size or 11,
+            }
+        elif config.variant == "vgg":
+            features = VggFeatures(config.norm)
+            first = VggFirstStage(128, config.hidden, maps, config.norm)
+            shape = {"inputs": 128, "reduced": None, "convs": 5, "kernel_size": config.stage_kernel_size or 7}
         else:
-            raise ValueError(f"ConvolutionalPoseMachine: variant must be original or vgg, got {variant!r}")
-        later = [LaterStage(maps, stage_width, norm=norm, **shape) for _ in range(stages - 1)]
+            raise ValueError(f"ConvolutionalPoseMachine: variant must be original or vgg, got {config.variant!r}")
+        later = [LaterStage(maps, config.stage_width, norm=config.norm, **shape) for _ in range(config.stages - 1)]
         self.cascade = Cascade(features, first, *later)
-        self._initialise(norm, keep=features.vgg if variant == "vgg" else None)
+        self._initialise(config.norm, keep=features.vgg if config.variant == "vgg" else None)
 
-    def _initialise(self, norm, keep):
+    def _initialise(self, norm: bool, keep: nn.Module | None) -> None:
         """The paper's N(0, 0.01); with batch normalisation He's. Not of a VGG, which comes with its own."""
         kept = set() if keep is None else set(keep.modules())
         for module in self.modules():
@@ -111,13 +130,13 @@ class ConvolutionalPoseMachine(HeatmapSystem):
                     nn.init.normal_(module.weight, std=0.01)
                     nn.init.zeros_(module.bias)
 
-    def codec(self, images, maps):
+    def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         return CPMHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma, self.center_sigma)
 
-    def forward(self, images, centers=None):
+    def forward(self, images: torch.Tensor, centers: torch.Tensor | None = None) -> list[torch.Tensor]:
         return self.cascade(images, self.center_map(images, centers))
 
-    def center_map(self, images, centers=None):
+    def center_map(self, images: torch.Tensor, centers: torch.Tensor | None = None) -> torch.Tensor:
         """Where the person is: ``(B, 1, H / 8, W / 8)``."""
         batch, _, height, width = images.shape
         if centers is None:
@@ -127,10 +146,10 @@ class ConvolutionalPoseMachine(HeatmapSystem):
         # As in the prototxt: 9x9 every 8 pixels, the last window cut at the border.
         return F.avg_pool2d(drawn, 9, 8, ceil_mode=True).to(images.dtype).expand(batch, -1, -1, -1)
 
-    def heatmaps(self, images):
+    def heatmaps(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [maps[:, :-1] for maps in self(images)]
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         stages = self(batch.images)
         codec = self.codec(batch.images, stages[0])
         everybody, labelled = all_people(batch)
@@ -141,7 +160,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
         return losses
 
 
-def all_people(batch):
+def all_people(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """The person in question and the others: keypoints ``(B, 1 + P, K, 2)``, and whether labelled ``(B, 1 + P, K)``."""
     keypoints, labelled = batch.keypoints[:, None], batch.visible[:, None].bool()
     if batch.others is None:
@@ -150,7 +169,9 @@ def all_people(batch):
     return torch.cat((keypoints, batch.others.to(keypoints.dtype)), 1), torch.cat((labelled, known), 1)
 
 
-def map_loss(codec, pred, keypoints, labelled, counts):
+def map_loss(
+    codec: GaussianCodec, pred: torch.Tensor, keypoints: torch.Tensor, labelled: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
     """Mean squared error of maps ``(..., B, K + 1, h, w)``, the last the background's, per stage.
 
     The maps of joints that do not ``counts`` ``(B, K)`` count 0; the background's always counts.
@@ -163,7 +184,7 @@ def map_loss(codec, pred, keypoints, labelled, counts):
     return ((errors.sum(-1) + last) / (joints + 1)).mean(-1)
 
 
-def pooled_convs(widths, kernel_size, pool, norm):
+def pooled_convs(widths: Sequence[int], kernel_size: int, pool: int, norm: bool) -> nn.Sequential:
     """Convolutions, each with a pool that halves the size after it."""
     layers, inputs = [], 3
     for width in widths:
@@ -176,26 +197,26 @@ def pooled_convs(widths, kernel_size, pool, norm):
 class PictureFeatures(nn.Module):
     """What stage 1 and what the later stages see of the picture, and the centre map."""
 
-    def __init__(self, widths, kernel_size, pool, norm):
+    def __init__(self, widths: Sequence[int], kernel_size: int, pool: int, norm: bool) -> None:
         super().__init__()
         self.stem = pooled_convs(widths, kernel_size, pool, norm)
         self.trunk = pooled_convs(widths, kernel_size, pool, norm)
 
-    def forward(self, images, center):
+    def forward(self, images: torch.Tensor, center: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.stem(images), self.trunk(images), center
 
 
 class VggFeatures(nn.Module):
     """VGG-19 up to conv4_2 and five more convolutions, for all stages, and the centre map."""
 
-    def __init__(self, norm):
+    def __init__(self, norm: bool) -> None:
         super().__init__()
         self.vgg = VGG(19, last="conv4_2")
         widths = (self.vgg.out_channels, 256, 256, 256, 256, 128)
         blocks = [ConvBlock(a, b, norm=norm) for a, b in zip(widths[:-1], widths[1:], strict=True)]
         self.convs = nn.Sequential(*blocks)
 
-    def forward(self, images, center):
+    def forward(self, images: torch.Tensor, center: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features = self.convs(self.vgg(images))
         return features, features, center
 
@@ -203,7 +224,7 @@ class VggFeatures(nn.Module):
 class FirstStage(nn.Module):
     """5x5, 32; 9x9, ``hidden``; 1x1, ``hidden``; 1x1, maps."""
 
-    def __init__(self, inputs, hidden, maps, kernel_size, dropout, norm):
+    def __init__(self, inputs: int, hidden: int, maps: int, kernel_size: int, dropout: float, norm: bool) -> None:
         super().__init__()
         self.convs = nn.Sequential(
             ConvBlock(inputs, 32, 5, norm=norm),
@@ -214,25 +235,35 @@ class FirstStage(nn.Module):
         )
         self.head = HeatmapHead(hidden, maps)
 
-    def forward(self, features):
+    def forward(self, features: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         return self.head(self.convs(features[0]))
 
 
 class VggFirstStage(nn.Module):
     """1x1, ``hidden``; 1x1, maps."""
 
-    def __init__(self, inputs, hidden, maps, norm):
+    def __init__(self, inputs: int, hidden: int, maps: int, norm: bool) -> None:
         super().__init__()
         self.head = HeatmapHead(inputs, maps, (hidden,), norm=norm)
 
-    def forward(self, features):
+    def forward(self, features: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         return self.head(features[0])
 
 
 class LaterStage(nn.Module):
     """Picture features (``reduced`` by a 5x5 convolution), the last maps and the centre map -> better maps."""
 
-    def __init__(self, maps, width, *, inputs, reduced, convs, kernel_size, norm):
+    def __init__(
+        self,
+        maps: int,
+        width: int,
+        *,
+        inputs: int,
+        reduced: int | None,
+        convs: int,
+        kernel_size: int,
+        norm: bool,
+    ) -> None:
         super().__init__()
         self.reduce = nn.Identity() if reduced is None else ConvBlock(inputs, reduced, 5, norm=norm)
         widths = ((inputs if reduced is None else reduced) + maps + 1, *(width,) * convs)
@@ -240,6 +271,6 @@ class LaterStage(nn.Module):
         self.convs = nn.Sequential(*blocks)
         self.head = HeatmapHead(width, maps, (width,), norm=norm)
 
-    def forward(self, maps, features):
+    def forward(self, maps: torch.Tensor, features: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         _, shared, center = features
         return self.head(self.convs(torch.cat((self.reduce(shared), maps, center), 1)))

@@ -1,16 +1,59 @@
 """DeepPose (Toshev and Szegedy, CVPR 2014): regression of joints, refined joint by joint in crops around them."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from pypose_ops import Peaks, crop_patches, geometry
+from pypose_ops.skeletons import Skeleton
 
 from ..modules.backbones import backbone as make_backbone
 from ..modules.backbones import output_shape
 from ..modules.cascade import Cascade
 from ..modules.torso import torso_diameters, torso_joints, torso_option
-from .system import System
+from .system import Batch, System, SystemConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepPoseConfig(SystemConfig):
+    """Options of :class:`DeepPose`.
+
+    Attributes:
+        input_size: ``(height, width)`` of the pictures. They may be larger than ``patch_size``: the
+            later stages then see more detail.
+        patch_size: of what the nets see; None is ``input_size``.
+        backbone: of :func:`models.backbones.backbone`, with ``width``.
+        hidden: fully connected layers between a flattened map and the outputs; with none the map is
+            averaged (ResNet).
+        dropout: behind each hidden layer.
+        stages: S.
+        sigma: of the boxes, in diams; the paper has 2.0 for LSP, 1.0 for FLIC.
+        torso: left shoulder and right hip; None for the orders of LSP, MPII and COCO, known
+            by their numbers of joints.
+        loss: ``"l2"``, or ``"smooth_l1"`` as in MMPose.
+        crops: random joints per person and step in the later stages; None is every joint once.
+        simulate_diameter: the boxes' size in training varies as the last stage's diam does; the paper takes the
+            true one.
+        least: smallest diam, in sides of the picture.
+    """
+
+    input_size: tuple[int, int] = (220, 220)
+    patch_size: tuple[int, int] | None = None
+    backbone: str = "alexnet"
+    width: float = 1.0
+    hidden: tuple[int, ...] = (4096, 4096)
+    dropout: float = 0.6
+    stages: int = 3
+    sigma: float = 2.0
+    torso: tuple[int, int] | None = None
+    loss: str = "l2"
+    crops: int | None = None
+    simulate_diameter: bool = False
+    least: float = 0.05
 
 
 class DeepPose(System):
@@ -34,103 +77,76 @@ class DeepPose(System):
 
     Args:
         num_joints (int): K.
-        input_size (tuple[int, int]): ``(height, width)`` of the pictures. They may be larger than ``patch_size``: the
-            later stages then see more detail.
-        patch_size (tuple[int, int] or None): of what the nets see; None is ``input_size``.
-        backbone (str): of :func:`models.backbones.backbone`, with ``width``.
-        hidden (tuple[int, ...]): fully connected layers between a flattened map and the outputs; with none the map is
-            averaged (ResNet).
-        dropout (float): behind each hidden layer.
-        stages (int): S.
-        sigma (float): of the boxes, in diams; the paper has 2.0 for LSP, 1.0 for FLIC.
-        torso (tuple[int, int] or None): left shoulder and right hip; None for the orders of LSP, MPII and COCO, known
-            by their numbers of joints.
-        loss (str): ``"l2"``, or ``"smooth_l1"`` as in MMPose.
-        crops (int or None): random joints per person and step in the later stages; None is every joint once.
-        simulate_diameter (bool): the boxes' size in training varies as the last stage's diam does; the paper takes the
-            true one.
-        least (float): smallest diam, in sides of the picture.
+        config (DeepPoseConfig): everything else.
 
     ``forward(images (B, 3, H, W))`` gives a pose ``(B, K, 2)`` in picture pixels per stage. No gradient goes from a
     stage into the one before. Scores are 1: there is nothing to tell good joints by.
     """
 
-    presets = {
-        "paper": {},
-        "resnet": {"input_size": (256, 256), "backbone": "resnet50", "hidden": (), "loss": "smooth_l1"},
-        "compact": {
-            "input_size": (128, 128),
-            "patch_size": (64, 64),
-            "backbone": "resnet18",
-            "width": 0.25,
-            "hidden": (),
-            "simulate_diameter": True,
-        },
+    presets: ClassVar[Mapping[str, SystemConfig]] = {
+        "paper": DeepPoseConfig(),
+        "resnet": DeepPoseConfig(input_size=(256, 256), backbone="resnet50", hidden=(), loss="smooth_l1"),
+        "compact": DeepPoseConfig(
+            input_size=(128, 128),
+            patch_size=(64, 64),
+            backbone="resnet18",
+            width=0.25,
+            hidden=(),
+            simulate_diameter=True,
+        ),
     }
 
-    def __init__(
-        self,
-        num_joints,
-        *,
-        input_size=(220, 220),
-        patch_size=None,
-        backbone="alexnet",
-        width=1.0,
-        hidden=(4096, 4096),
-        dropout=0.6,
-        stages=3,
-        sigma=2.0,
-        torso=None,
-        loss="l2",
-        crops=None,
-        simulate_diameter=False,
-        least=0.05,
-    ):
-        super().__init__(num_joints, input_size)
-        if stages < 1:
-            raise ValueError(f"DeepPose: stages must be at least 1, got {stages}")
-        if loss not in ("l2", "smooth_l1"):
-            raise ValueError(f"DeepPose: loss must be one of l2, smooth_l1, got {loss!r}")
-        self.patch_size = tuple(patch_size or input_size)
-        self.torso = torso_joints("DeepPose", num_joints, torso)
-        self.loss, self.crops, self.simulate_diameter = loss, crops, simulate_diameter
-        self.phases = tuple(f"stage{s + 1}" for s in range(stages))
+    def __init__(self, num_joints: int, config: DeepPoseConfig = DeepPoseConfig()) -> None:
+        super().__init__(num_joints, config.input_size)
+        if config.stages < 1:
+            raise ValueError(f"DeepPose: stages must be at least 1, got {config.stages}")
+        if config.loss not in ("l2", "smooth_l1"):
+            raise ValueError(f"DeepPose: loss must be one of l2, smooth_l1, got {config.loss!r}")
+        self.patch_size = tuple(config.patch_size or config.input_size)
+        self.torso = torso_joints("DeepPose", num_joints, config.torso)
+        self.loss, self.crops, self.simulate_diameter = config.loss, config.crops, config.simulate_diameter
+        self.phases = tuple(f"stage{s + 1}" for s in range(config.stages))
 
-        def net():
-            features = make_backbone(backbone, width=width)
-            return RegressionHead(features, self.patch_size, 2 * num_joints, hidden=hidden, dropout=dropout)
+        def net() -> nn.Module:
+            features = make_backbone(config.backbone, width=config.width)
+            return RegressionHead(
+                features, self.patch_size, 2 * num_joints, hidden=config.hidden, dropout=config.dropout
+            )
 
         self.cascade = Cascade(
             nn.Identity(),
             PoseFromPicture(net(), self.patch_size),
-            *(PoseRefine(net(), self.patch_size, self.torso, sigma, least) for _ in range(stages - 1)),
+            *(
+                PoseRefine(net(), self.patch_size, self.torso, config.sigma, config.least)
+                for _ in range(config.stages - 1)
+            ),
         )
         # Of the predictions before stages 2, 3, ...: see begin_phase.
-        later = max(stages - 1, 0)
+        later = max(config.stages - 1, 0)
         self.register_buffer("diameter", torch.tensor(0.25 * self.input_size[0]))
         self.register_buffer("displacement_mean", torch.zeros(later, num_joints, 2))
         self.register_buffer("displacement_factor", 0.1 * torch.eye(2).repeat(later, num_joints, 1, 1))
         self.register_buffer("log_diameter", torch.zeros(later, 2))
 
     @classmethod
-    def options_of(cls, skeleton):
+    def options_of(cls, skeleton: Skeleton) -> dict[str, Any]:
         return torso_option(skeleton)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return self.cascade(images)
 
-    def net(self, phase):
+    def net(self, phase: str | None) -> nn.Module:
         """The stage that a phase trains."""
         stage = self._stage(phase)
         return self.cascade.first if stage == 0 else self.cascade.refine[stage - 1]
 
-    def _stage(self, phase):
+    def _stage(self, phase: str | None) -> int:
         if phase is not None and phase not in self.phases:
             raise ValueError(f"DeepPose: phase must be one of {', '.join(self.phases)}, got {phase!r}")
         return len(self.phases) - 1 if phase is None else self.phases.index(phase)
 
     @torch.no_grad()
-    def begin_phase(self, phase, batches):
+    def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
         """Only the phase's net is trained. From stage 2 on, fits the Gaussians of the predictions so far."""
         stage = self._stage(phase)
         self.requires_grad_(False)
@@ -156,7 +172,7 @@ class DeepPose(System):
         true = torch.where(true.isfinite(), true, self.diameter)
         self.fit(stage, torch.cat(offs) / true[:, None, None], (torch.cat(guesses) / true).log())
 
-    def fit(self, stage, displacements, log_ratios):
+    def fit(self, stage: int, displacements: torch.Tensor, log_ratios: torch.Tensor) -> None:
         """Sets the Gaussians that simulate the predictions before a stage.
 
         Args:
@@ -175,7 +191,9 @@ class DeepPose(System):
         if len(log_ratios) > 1:
             self.log_diameter[stage - 1] = torch.stack((log_ratios.mean(), log_ratios.std()))
 
-    def simulate(self, stage, keypoints, diameters, joints):
+    def simulate(
+        self, stage: int, keypoints: torch.Tensor, diameters: torch.Tensor, joints: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Boxes as the stage before would place them: centres ``(B, M, 2)`` and diams ``(B, M)``.
 
         Args:
@@ -194,7 +212,7 @@ class DeepPose(System):
             diameters = diameters * (mean + deviation * torch.randn_like(diameters)).exp()
         return center, diameters
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         stage = self._stage(phase)
         images, keypoints, visible = batch.images, batch.keypoints, batch.visible
         keypoints = torch.where(visible[..., None], keypoints, 0.0)
@@ -216,7 +234,7 @@ class DeepPose(System):
         target = geometry.normalize_to_box(gather_joints(keypoints, joints), center, scale)
         return {f"stage{stage + 1}": self._loss(predicted, target, visible.gather(1, joints))}
 
-    def _loss(self, predicted, target, visible):
+    def _loss(self, predicted: torch.Tensor, target: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
         """The mean over what is labelled; 0 where nothing is."""
         if self.loss == "l2":
             each = (predicted - target).square().sum(-1)
@@ -225,7 +243,7 @@ class DeepPose(System):
         return torch.where(visible, each, 0.0).sum() / visible.sum().clamp(min=1)
 
     @torch.no_grad()
-    def poses(self, images, *, flip_pairs=None):
+    def poses(self, images: torch.Tensor, *, flip_pairs: Sequence[tuple[int, int]] | None = None) -> list[Peaks]:
         """As :meth:`System.poses`; with ``flip_pairs`` the mean of both poses."""
         poses = self(images)
         if flip_pairs is not None:
@@ -248,7 +266,15 @@ class RegressionHead(nn.Module):
         dropout (float): behind each of them.
     """
 
-    def __init__(self, features, patch_size, outputs, *, hidden=(), dropout=0.0):
+    def __init__(
+        self,
+        features: nn.Module,
+        patch_size: tuple[int, int],
+        outputs: int,
+        *,
+        hidden: Sequence[int] = (),
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.features = features
         channels, height, width = output_shape(features, patch_size)
@@ -268,31 +294,31 @@ class RegressionHead(nn.Module):
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(*layers, last)
 
-    def forward(self, patches):
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(patches))
 
 
 class PoseFromPicture(nn.Module):
     """The first stage: the whole picture, resampled where the net wants another size, -> a pose."""
 
-    def __init__(self, net, patch_size):
+    def __init__(self, net: nn.Module, patch_size: tuple[int, int]) -> None:
         super().__init__()
         self.net, self.patch_size = net, patch_size
 
-    def box(self, images):
+    def box(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Centre and scale of the whole picture, ``(2,)`` each: b0."""
         height, width = images.shape[-2:]
         box = torch.tensor([[(width - 1) / 2, (height - 1) / 2], [width, height]], device=images.device)
         return box.unbind()
 
-    def normalised(self, images):
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, K, 2)`` in [-1/2, 1/2] inside of the picture."""
         if tuple(images.shape[-2:]) != self.patch_size:
             center, scale = (t.expand(len(images), 2) for t in self.box(images))
             images = cut(images, center[:, None], scale[:, None], self.patch_size)
         return self.net(images).unflatten(1, (-1, 2))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return geometry.denormalize_from_box(self.normalised(images), *self.box(images))
 
 
@@ -307,47 +333,53 @@ class PoseRefine(nn.Module):
         least (float): smallest diam, in sides of the picture.
     """
 
-    def __init__(self, net, patch_size, torso, sigma, least):
+    def __init__(
+        self, net: nn.Module, patch_size: tuple[int, int], torso: tuple[int, int], sigma: float, least: float
+    ) -> None:
         super().__init__()
         self.net, self.patch_size, self.torso, self.sigma, self.least = net, patch_size, torso, sigma, least
 
-    def diameters(self, pose, images):
+    def diameters(self, pose: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """``(B,)`` of an estimate."""
         first, second = self.torso
         length = torch.linalg.vector_norm(pose[:, first] - pose[:, second], dim=-1)
         return length.clamp(min=self.least * max(images.shape[-2:]))
 
-    def boxes(self, center, diameters, images):
+    def boxes(
+        self, center: torch.Tensor, diameters: torch.Tensor, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """``center (B, M, 2)`` and diams ``(B, M)`` -> the centres and scales ``(B, M, 2)`` of the boxes."""
         side = self.sigma * diameters.clamp(min=self.least * max(images.shape[-2:]))
         return center, side[..., None].expand_as(center)
 
-    def displacements(self, images, center, scale, joints):
+    def displacements(
+        self, images: torch.Tensor, center: torch.Tensor, scale: torch.Tensor, joints: torch.Tensor
+    ) -> torch.Tensor:
         """What the net says of joints ``(B, M)`` in their boxes, ``(B, M, 2)`` in units of the boxes."""
         said = self.net(cut(images, center, scale, self.patch_size)).unflatten(1, (-1, 2))
         said = said.unflatten(0, joints.shape)  # (B, M, K, 2)
         return said.gather(2, joints[..., None, None].expand(*joints.shape, 1, 2)).squeeze(2)
 
-    def forward(self, pose, images):
+    def forward(self, pose: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         pose = pose.detach()
         joints = torch.arange(pose.shape[1], device=pose.device).expand(pose.shape[:2])
         center, scale = self.boxes(pose, self.diameters(pose, images)[:, None].expand(joints.shape), images)
         return geometry.denormalize_from_box(self.displacements(images, center, scale, joints), center, scale)
 
 
-def cut(images, center, scale, size):
+def cut(images: torch.Tensor, center: torch.Tensor, scale: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Boxes ``(B, M, 2)`` of pictures ``(B, 3, H, W)`` as patches ``(B M, 3, h, w)``, zeros outside of the picture."""
     transforms = geometry.box_to_transform(center, scale, 0.0, size, align="center").flatten(0, 1)
     index = torch.arange(len(images), device=images.device).repeat_interleave(center.shape[1])
     return crop_patches(images, transforms, size, image_index=index, antialias=True)
 
 
-def gather_joints(keypoints, joints):
+def gather_joints(keypoints: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
     """``(B, K, 2)`` at joints ``(B, M)`` -> ``(B, M, 2)``."""
     return keypoints.gather(1, joints[..., None].expand(*joints.shape, 2))
 
 
-def gaussian(points):
+def gaussian(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean ``(2,)`` and Cholesky factor ``(2, 2)`` of the covariance of points ``(N, 2)``, without what is far off.
 
     Far off is more than three deviations from the median, these by the median of the distances to it. In diams a person

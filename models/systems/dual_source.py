@@ -1,17 +1,68 @@
 """DS-CNN (Fan, Zheng, Lin and Wang, CVPR 2015): a part and the whole body with the part marked, window by window."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from pypose_ops import Peaks, box_vote, crop_patches, decode_heatmaps, geometry
+from pypose_ops.skeletons import Skeleton
 
 from ..modules.backbones import backbone as make_backbone
 from ..modules.backbones import output_shape
 from ..modules.torso import median_diameter, torso_diameters, torso_joints, torso_option
-from .system import System
+from .system import Batch, System, SystemConfig
 
 SOURCES = ("part", "body")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualSourceConfig(SystemConfig):
+    """Options of :class:`DualSource`.
+
+    Attributes:
+        input_size: ``(height, width)`` of the pictures: the whole person.
+        part_size, body_size: of the patches.
+        backbone: of both nets, with ``width``.
+        hidden: fully connected layers: of each source, and behind both.
+        dropout: behind each of them.
+        sources: ``("part", "body")``, or one of them alone.
+        torso: left shoulder and right hip; None for the orders of LSP, MPII and COCO, known
+            by their numbers of joints.
+        scales: sides of the sliding windows, in d(I).
+        grid: rows and columns of sliding windows; their centres go from border to border.
+        train_scales: smallest and largest window in training, in d(I).
+        windows: drawn per picture and step.
+        near: see above.
+        context: the part patch shows this much more than its window.
+        weights: of the losses of detection and localisation.
+        joint_coords: a place per joint from every window instead of one place.
+        keep: windows count for the place of a joint from this share of the highest likelihood on.
+        chunk: patches per pass through the nets in tests.
+    """
+
+    input_size: tuple[int, int] = (227, 227)
+    part_size: tuple[int, int] = (227, 227)
+    body_size: tuple[int, int] = (227, 227)
+    backbone: str = "alexnet"
+    width: float = 1.0
+    hidden: tuple[int, int] = (4096, 4096)
+    dropout: float = 0.5
+    sources: tuple[str, ...] = SOURCES
+    torso: tuple[int, int] | None = None
+    scales: tuple[float, ...] = (1.0, 1.25, 1.5)
+    grid: tuple[int, int] = (16, 16)
+    train_scales: tuple[float, float] = (1.0, 1.5)
+    windows: int = 16
+    near: float = 0.5
+    context: float = 1.0
+    weights: tuple[float, float] = (4.0, 16.0)
+    joint_coords: bool = False
+    keep: float = 0.5
+    chunk: int = 512
 
 
 class DualSource(System):
@@ -34,94 +85,59 @@ class DualSource(System):
 
     Args:
         num_joints (int): K.
-        input_size (tuple[int, int]): ``(height, width)`` of the pictures: the whole person.
-        part_size, body_size (tuple[int, int]): of the patches.
-        backbone (str): of both nets, with ``width``.
-        hidden (tuple[int, int]): fully connected layers: of each source, and behind both.
-        dropout (float): behind each of them.
-        sources (tuple[str, ...]): ``("part", "body")``, or one of them alone.
-        torso (tuple[int, int] or None): left shoulder and right hip; None for the orders of LSP, MPII and COCO, known
-            by their numbers of joints.
-        scales (tuple[float, ...]): sides of the sliding windows, in d(I).
-        grid (tuple[int, int]): rows and columns of sliding windows; their centres go from border to border.
-        train_scales (tuple[float, float]): smallest and largest window in training, in d(I).
-        windows (int): drawn per picture and step.
-        near (float): see above.
-        context (float): the part patch shows this much more than its window.
-        weights (tuple[float, float]): of the losses of detection and localisation.
-        joint_coords (bool): a place per joint from every window instead of one place.
-        keep (float): windows count for the place of a joint from this share of the highest likelihood on.
-        chunk (int): patches per pass through the nets in tests.
+        config (DualSourceConfig): everything else.
 
     ``forward(images (B, 3, H, W), windows=None)``, windows ``(B, P, 4)`` ``x1, y1, x2, y2`` or None for the sliding
     ones, gives one stage: ``[(logits (B, P, K + 1), places (B, P, 2))]``, label 0 no joint, places in sides from the
     windows' centres; ``(B, P, K, 2)`` with ``joint_coords``. Scores of poses are mean likelihoods.
     """
 
-    presets = {
-        "paper": {},
-        "compact": {
-            "input_size": (128, 128),
-            "part_size": (32, 32),
-            "body_size": (48, 48),
-            "backbone": "resnet18",
-            "width": 0.25,
-            "hidden": (128, 128),
-            "dropout": 0.0,
-            "scales": (1.0, 1.4),
-            "windows": 32,
-        },
+    presets: ClassVar[Mapping[str, SystemConfig]] = {
+        "paper": DualSourceConfig(),
+        "compact": DualSourceConfig(
+            input_size=(128, 128),
+            part_size=(32, 32),
+            body_size=(48, 48),
+            backbone="resnet18",
+            width=0.25,
+            hidden=(128, 128),
+            dropout=0.0,
+            scales=(1.0, 1.4),
+            windows=32,
+        ),
     }
 
-    def __init__(
-        self,
-        num_joints,
-        *,
-        input_size=(227, 227),
-        part_size=(227, 227),
-        body_size=(227, 227),
-        backbone="alexnet",
-        width=1.0,
-        hidden=(4096, 4096),
-        dropout=0.5,
-        sources=SOURCES,
-        torso=None,
-        scales=(1.0, 1.25, 1.5),
-        grid=(16, 16),
-        train_scales=(1.0, 1.5),
-        windows=16,
-        near=0.5,
-        context=1.0,
-        weights=(4.0, 16.0),
-        joint_coords=False,
-        keep=0.5,
-        chunk=512,
-    ):
-        super().__init__(num_joints, input_size)
-        if not sources or any(source not in SOURCES for source in sources):
-            raise ValueError(f"DualSource: sources must be some of part and body, got {sources!r}")
-        self.torso = torso_joints("DualSource", num_joints, torso)
-        self.sizes = {"part": tuple(part_size), "body": tuple(body_size)}
-        self.scales, self.grid, self.train_scales = tuple(scales), tuple(grid), tuple(train_scales)
-        self.windows, self.near, self.context, self.weights = windows, near, context, tuple(weights)
-        self.joint_coords, self.keep, self.chunk = joint_coords, keep, chunk
-        first, last = hidden
+    def __init__(self, num_joints: int, config: DualSourceConfig = DualSourceConfig()) -> None:
+        super().__init__(num_joints, config.input_size)
+        if not config.sources or any(source not in SOURCES for source in config.sources):
+            raise ValueError(f"DualSource: sources must be some of part and body, got {config.sources!r}")
+        self.torso = torso_joints("DualSource", num_joints, config.torso)
+        self.sizes = {"part": tuple(config.part_size), "body": tuple(config.body_size)}
+        self.scales, self.grid, self.train_scales = tuple(config.scales), tuple(config.grid), tuple(config.train_scales)
+        self.windows, self.near, self.context, self.weights = (
+            config.windows,
+            config.near,
+            config.context,
+            tuple(config.weights),
+        )
+        self.joint_coords, self.keep, self.chunk = config.joint_coords, config.keep, config.chunk
+        first, last = config.hidden
         # In a fixed order: the joined features must not depend on how the sources were listed.
         self.nets = nn.ModuleDict(
             {
                 source: SourceNet(
-                    make_backbone(backbone, width=width, in_channels=3 + (source == "body")),
+                    make_backbone(config.backbone, width=config.width, in_channels=3 + (source == "body")),
                     self.sizes[source],
                     first,
-                    dropout,
+                    config.dropout,
                 )
                 for source in SOURCES
-                if source in sources
+                if source in config.sources
             }
         )
-        self.joined = nn.Sequential(nn.Linear(first * len(self.nets), last), nn.ReLU(), nn.Dropout(dropout))
+        self.joined = nn.Sequential(nn.Linear(first * len(self.nets), last), nn.ReLU(), nn.Dropout(config.dropout))
         self.detection = nn.Linear(last, num_joints + 1)
-        self.localisation = nn.Linear(last, 2 * num_joints if joint_coords else 2)
+        self.localisation = nn.Linear(last, 2 * num_joints if config.joint_coords else 2)
         nn.init.kaiming_normal_(self.joined[0].weight, nonlinearity="relu")
         for head in (self.detection, self.localisation):
             nn.init.normal_(head.weight, std=0.01)
@@ -129,10 +145,12 @@ class DualSource(System):
         self.register_buffer("diameter", torch.tensor(0.25 * self.input_size[0]))
 
     @classmethod
-    def options_of(cls, skeleton):
+    def options_of(cls, skeleton: Skeleton) -> dict[str, Any]:
         return torso_option(skeleton)
 
-    def forward(self, images, windows=None):
+    def forward(
+        self, images: torch.Tensor, windows: torch.Tensor | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         windows = self.sliding_windows(images) if windows is None else windows
         count, per_picture = windows.shape[:2]
         boxes = windows.flatten(0, 1)
@@ -146,7 +164,7 @@ class DualSource(System):
         places = self.localisation(joined)
         return [(self.detection(joined), places.unflatten(-1, (-1, 2)) if self.joint_coords else places)]
 
-    def _features(self, images, boxes, index):
+    def _features(self, images: torch.Tensor, boxes: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """``(N, C)`` of windows ``(N, 4)`` of the pictures ``index``: of all sources, side by side."""
         height, width = images.shape[-2:]
         out = []
@@ -164,7 +182,7 @@ class DualSource(System):
             out.append(net(patches))
         return torch.cat(out, 1)
 
-    def sliding_windows(self, images):
+    def sliding_windows(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, P, 4)`` squares of all ``scales`` on the ``grid``."""
         height, width = images.shape[-2:]
         options = {"device": images.device}
@@ -176,7 +194,9 @@ class DualSource(System):
             len(images), -1, -1
         )
 
-    def training_windows(self, keypoints, visible, diameters, size):
+    def training_windows(
+        self, keypoints: torch.Tensor, visible: torch.Tensor, diameters: torch.Tensor, size: tuple[int, int]
+    ) -> torch.Tensor:
         """``(B, windows, 4)`` at random: half of them around labelled joints, the others anywhere in the picture."""
         count, options = len(keypoints), {"device": keypoints.device, "dtype": keypoints.dtype}
         around = self.windows // 2
@@ -189,7 +209,9 @@ class DualSource(System):
         sides = (low + (high - low) * torch.rand(count, self.windows, **options)) * diameters[:, None]
         return squares(torch.cat((known + shift, anywhere), 1), sides)
 
-    def label(self, windows, keypoints, visible, diameters):
+    def label(
+        self, windows: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor, diameters: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What windows ``(B, P, 4)`` should say: labels ``(B, P)``, 0 for no joint, and places ``(B, P, 2)``.
 
         The joint next to the window's centre, if it is within ``near d(I)``; joints that are not labelled do not count.
@@ -203,7 +225,7 @@ class DualSource(System):
         places = geometry.normalize_to_box(joints, center, scale)
         return torch.where(found, nearest + 1, 0), torch.where(found[..., None], places, 0.0)
 
-    def begin_phase(self, phase, batches):
+    def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
         """Measures d(I) of the sliding windows."""
         if phase not in self.phases:
             raise ValueError(f"DualSource: phase must be one of {', '.join(self.phases)}, got {phase!r}")
@@ -211,7 +233,7 @@ class DualSource(System):
         if median is not None:
             self.diameter.copy_(median)
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         visible = batch.visible
         keypoints = torch.where(visible[..., None], batch.keypoints, 0.0)
         diameters = torso_diameters(keypoints, visible, self.torso, self.diameter)
@@ -227,7 +249,7 @@ class DualSource(System):
         return {"detection": self.weights[0] * detection, "localisation": self.weights[1] * off}
 
     @torch.no_grad()
-    def poses(self, images, *, flip_pairs=None):
+    def poses(self, images: torch.Tensor, *, flip_pairs: Sequence[tuple[int, int]] | None = None) -> list[Peaks]:
         """As :meth:`System.poses`: one stage. The mirrored crop's windows vote with the others."""
         size = images.shape[-2:]
         windows = self.sliding_windows(images)
@@ -242,7 +264,7 @@ class DualSource(System):
             likelihood, places = torch.cat((likelihood, other), 1), torch.cat((places, there), 1)
         return [fuse_windows(windows, likelihood, places, size, keep=self.keep)]
 
-    def _evidence(self, images, windows):
+    def _evidence(self, images: torch.Tensor, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Likelihoods ``(B, P, K)`` and places ``(B, P, K, 2)`` in picture pixels."""
         ((logits, places),) = self(images, windows)
         places = places if self.joint_coords else places[:, :, None].expand(-1, -1, self.num_joints, -1)
@@ -254,7 +276,7 @@ class DualSource(System):
 class SourceNet(nn.Module):
     """A backbone and a fully connected layer: patches -> ``(N, hidden)``. ResNets are averaged, others flattened."""
 
-    def __init__(self, features, size, hidden, dropout):
+    def __init__(self, features: nn.Module, size: tuple[int, int], hidden: int, dropout: float) -> None:
         super().__init__()
         channels, height, width = output_shape(features, size, channels=_in_channels(features))
         pooled = hasattr(features, "layer4")
@@ -265,15 +287,17 @@ class SourceNet(nn.Module):
         pool = [nn.AdaptiveAvgPool2d(1)] if pooled else []
         self.head = nn.Sequential(*pool, nn.Flatten(), linear, nn.ReLU(), nn.Dropout(dropout))
 
-    def forward(self, patches):
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(patches))
 
 
-def _in_channels(features):
+def _in_channels(features: nn.Module) -> int:
     return next(m for m in features.modules() if isinstance(m, nn.Conv2d)).in_channels
 
 
-def fuse_windows(windows, likelihood, places, size, *, keep=0.5):
+def fuse_windows(
+    windows: torch.Tensor, likelihood: torch.Tensor, places: torch.Tensor, size: tuple[int, int], *, keep: float = 0.5
+) -> Peaks:
     """Joints of what windows say: section 4 of the paper.
 
     A joint's map is the mean likelihood over the windows that cover a pixel. The joint is at the mean of the places
@@ -301,11 +325,11 @@ def fuse_windows(windows, likelihood, places, size, *, keep=0.5):
     return Peaks(torch.where((scores > 0)[..., None] & (total > 0)[..., None], mean, -1.0), scores)
 
 
-def squares(centers, sides):
+def squares(centers: torch.Tensor | None, sides: torch.Tensor) -> torch.Tensor:
     """Boxes ``(..., 4)`` around centres ``(..., 2)``."""
     return torch.cat((centers - sides[..., None] / 2, centers + sides[..., None] / 2), -1)
 
 
-def centers_and_scales(windows):
+def centers_and_scales(windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``(..., 2)`` each."""
     return (windows[..., :2] + windows[..., 2:]) / 2, windows[..., 2:] - windows[..., :2]

@@ -1,12 +1,15 @@
 """Systems whose stages end in heatmaps."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import torch
 
-from pypose_ops import crop_patches
+from pypose_ops import Peaks, crop_patches
 from pypose_ops.codecs._base import GaussianCodec
 from pypose_ops.ops.decode_heatmaps import kernel_size_for
 
-from .system import System
+from .system import Batch, System
 
 
 class GaussianHeatmap(GaussianCodec):
@@ -17,7 +20,7 @@ class GaussianHeatmap(GaussianCodec):
 
     align, refine = "center", "dark_udp"
 
-    def __init__(self, input_size, heatmap_size, sigma):
+    def __init__(self, input_size: tuple[int, int], heatmap_size: tuple[int, int], sigma: float) -> None:
         super().__init__(input_size, heatmap_size, sigma)
         self.kernel_size = kernel_size_for("GaussianHeatmap", self.refine, self.sigma)
 
@@ -37,21 +40,27 @@ class HeatmapSystem(System):
     flip_shift = False
     refine = None
 
-    def codec(self, images, maps):
+    def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         """The codec between the pixels of these images and these maps."""
         return GaussianHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
 
-    def heatmaps(self, images):
+    def heatmaps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """``(B, K, h, w)`` per stage, higher where the joint is likelier."""
         return self(images)
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         maps = self.heatmaps(batch.images)
         codec = self.codec(batch.images, maps[-1])
         return stage_losses(codec, maps, batch.keypoints, batch.visible)
 
     @torch.no_grad()
-    def poses(self, images, *, flip_pairs=None, scales=(1.0,)):
+    def poses(
+        self,
+        images: torch.Tensor,
+        *,
+        flip_pairs: Sequence[tuple[int, int]] | None = None,
+        scales: Sequence[float] = (1.0,),
+    ) -> list[Peaks]:
         """As :meth:`System.poses`.
 
         Args:
@@ -70,14 +79,14 @@ class HeatmapSystem(System):
             peaks.append(self.decode(images, maps, stage=s, **options))
         return peaks
 
-    def decode(self, images, maps, *, stage=-1, **options):
+    def decode(self, images: torch.Tensor, maps: torch.Tensor, *, stage: int = -1, **options: Any) -> Peaks:
         """Maps ``(B, K, h, w)`` of a stage of these images to :class:`pypose_ops.Peaks` in pixels of the images."""
         if self.refine is not None:
             options = {"refine": self.refine} | options
         # Codecs with a background would leave out the last map.
         return GaussianCodec.decode(self.codec(images, maps), maps, **options)
 
-    def _at_scales(self, images, scales):
+    def _at_scales(self, images: torch.Tensor, scales: Sequence[float]) -> list[torch.Tensor]:
         total = None
         for scale in scales:
             maps = self.heatmaps(images if scale == 1 else zoom(images, scale))
@@ -86,7 +95,7 @@ class HeatmapSystem(System):
         return total if len(scales) == 1 else [m / len(scales) for m in total]
 
 
-def zoom(maps, scale):
+def zoom(maps: torch.Tensor, scale: float) -> torch.Tensor:
     """``(B, C, H, W)`` enlarged around its middle, in a frame of the same size; zeros where there was nothing."""
     height, width = maps.shape[-2:]
     x, y = (width - 1) / 2, (height - 1) / 2
@@ -95,7 +104,9 @@ def zoom(maps, scale):
     return crop_patches(maps, transforms, (height, width), antialias=scale < 1)
 
 
-def stage_losses(codec, stages, keypoints, visible):
+def stage_losses(
+    codec: GaussianCodec, stages: Iterable[torch.Tensor], keypoints: torch.Tensor, visible: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """``{"stage1": ...}``: the mean squared error of each stage against the codec's maps of the person.
 
     The maps of joints that are not ``visible`` count 0. Stages share their targets: one call for all of them.

@@ -1,19 +1,57 @@
 """Part affinity fields (Cao, Simon, Wei and Sheikh, CVPR 2017)."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 from torch import nn
 
-from pypose_ops import find_peaks, group_people, part_affinity_fields, score_limbs, skeletons
+from pypose_ops import People, find_peaks, group_people, part_affinity_fields, score_limbs, skeletons
 from pypose_ops.codecs import CPMHeatmap
+from pypose_ops.codecs._base import GaussianCodec
+from pypose_ops.skeletons import Skeleton
 
 from ..modules.backbones import VGG
 from ..modules.cascade import Cascade
 from ..modules.layers import ConvBlock, HeatmapHead
 from .cpm import all_people, map_loss
 from .heatmap_system import HeatmapSystem
+from .system import Batch, SystemConfig
 
 # The joints that skeletons have, by their number.
 _LIMBS = {len(s): s.edges for s in (skeletons.LSP, skeletons.MPII, skeletons.COCO)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PafNetConfig(SystemConfig):
+    """Options of :class:`PafNet`.
+
+    Attributes:
+        limbs: L pairs of joints; None: those of LSP for 14 joints, of MPII for 16, of
+            COCO for 17.
+        stages: at least 1.
+        width: channels of the stages.
+        hidden: channels before the first maps.
+        backbone_width: of VGG, relative.
+        kernel_size: of the later stages.
+        convs: of each branch of the later stages, but for the last two of one pixel.
+        norm: batch normalisation after each hidden convolution, VGG's included; the paper has none.
+        sigma, limb_width: of the targets, in heatmap pixels; a field reaches ``limb_width`` to either side.
+        input_size: ``(height, width)``, multiples of 8.
+    """
+
+    limbs: tuple[tuple[int, int], ...] | None = None
+    stages: int = 6
+    width: int = 128
+    hidden: int = 512
+    backbone_width: float = 1.0
+    kernel_size: int = 7
+    convs: int = 5
+    norm: bool = False
+    sigma: float = 0.875
+    limb_width: float = 1.0
+    input_size: tuple[int, int] = (368, 368)
 
 
 class PafNet(HeatmapSystem):
@@ -31,84 +69,58 @@ class PafNet(HeatmapSystem):
 
     Args:
         num_joints (int): K; there are K + 1 maps, the last for the background.
-        limbs (list[tuple[int, int]] or None): L pairs of joints; None: those of LSP for 14 joints, of MPII for 16, of
-            COCO for 17.
-        stages (int): at least 1.
-        width (int): channels of the stages.
-        hidden (int): channels before the first maps.
-        backbone_width (float): of VGG, relative.
-        kernel_size (int): of the later stages.
-        convs (int): of each branch of the later stages, but for the last two of one pixel.
-        norm (bool): batch normalisation after each hidden convolution, VGG's included; the paper has none.
-        sigma, limb_width (float): of the targets, in heatmap pixels; a field reaches ``limb_width`` to either side.
-        input_size (tuple[int, int]): ``(height, width)``, multiples of 8.
+        config (PafNetConfig): everything else.
 
     ``forward(images (B, 3, H, W))`` gives per stage ``(fields (B, 2 L, H / 8, W / 8), maps (B, K + 1, H / 8, W / 8))``:
     x and y of the first limb, of the second, ...
     """
 
     refine = "dark_udp"
-    presets = {
-        "paper": {},
-        "compact": {
-            "stages": 3,
-            "width": 48,
-            "hidden": 48,
-            "backbone_width": 0.25,
-            "convs": 3,
-            "kernel_size": 5,
-            "norm": True,
-            "input_size": (128, 128),
-        },
+    presets: ClassVar[Mapping[str, SystemConfig]] = {
+        "paper": PafNetConfig(),
+        "compact": PafNetConfig(
+            stages=3, width=48, hidden=48, backbone_width=0.25, convs=3, kernel_size=5, norm=True, input_size=(128, 128)
+        ),
     }
 
-    def __init__(
-        self,
-        num_joints,
-        *,
-        limbs=None,
-        stages=6,
-        width=128,
-        hidden=512,
-        backbone_width=1.0,
-        kernel_size=7,
-        convs=5,
-        norm=False,
-        sigma=0.875,
-        limb_width=1.0,
-        input_size=(368, 368),
-    ):
-        super().__init__(num_joints, input_size)
+    def __init__(self, num_joints: int, config: PafNetConfig = PafNetConfig()) -> None:
+        super().__init__(num_joints, config.input_size)
+        limbs = config.limbs
         if limbs is None:
             if num_joints not in _LIMBS:
                 raise ValueError(f"PafNet: limbs must be given for {num_joints} joints; there are 14, 16 and 17")
             limbs = _LIMBS[num_joints]
         self.limbs = [(int(a), int(b)) for a, b in limbs]
-        self.sigma, self.limb_width = sigma, limb_width
+        self.sigma, self.limb_width = config.sigma, config.limb_width
         outputs = (2 * len(self.limbs), num_joints + 1)
-        features = PafFeatures(width, backbone_width, norm)
-        first = TwoBranches(width, outputs, width, hidden, convs=3, kernel_size=3, norm=norm)
-        shape = {"convs": convs, "kernel_size": kernel_size, "norm": norm}
-        later = [TwoBranches(width + sum(outputs), outputs, width, width, **shape) for _ in range(stages - 1)]
+        features = PafFeatures(config.width, config.backbone_width, config.norm)
+        first = TwoBranches(
+            config.width, outputs, config.width, config.hidden, convs=3, kernel_size=3, norm=config.norm
+        )
+        shape = {"convs": config.convs, "kernel_size": config.kernel_size, "norm": config.norm}
+        later = [
+            TwoBranches(config.width + sum(outputs), outputs, config.width, config.width, **shape)
+            for _ in range(config.stages - 1)
+        ]
         self.cascade = Cascade(features, first, *later)
         for head in (m for m in self.modules() if isinstance(m, HeatmapHead)):
             nn.init.normal_(head[-1].weight, std=0.01)
             nn.init.zeros_(head[-1].bias)
 
-    def codec(self, images, maps):
+    def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         return JointsCodec(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
 
     @classmethod
-    def options_of(cls, skeleton):
+    def options_of(cls, skeleton: Skeleton) -> dict[str, Any]:
         return {"limbs": [list(edge) for edge in skeleton.edges]}
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return self.cascade(images)
 
-    def heatmaps(self, images):
+    def heatmaps(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [maps[:, :-1] for _, maps in self(images)]
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         fields, maps = (torch.stack(parts) for parts in zip(*self(batch.images), strict=True))
         codec = self.codec(batch.images, maps[0])
         everybody, labelled = all_people(batch)
@@ -125,7 +137,9 @@ class PafNet(HeatmapSystem):
         return losses
 
     @torch.no_grad()
-    def people(self, images, *, threshold=0.1, samples=10, max_people=32):
+    def people(
+        self, images: torch.Tensor, *, threshold: float = 0.1, samples: int = 10, max_people: int = 32
+    ) -> People:
         """Everybody in the pictures, by the last stage: :class:`pypose_ops.grouping.People` in pixels of the images.
 
         Args:
@@ -148,7 +162,7 @@ class PafNet(HeatmapSystem):
 class JointsCodec(CPMHeatmap):
     """CPM's maps with the highest of the people's values, as in section 2.2 of the paper."""
 
-    def __init__(self, *args):
+    def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.drawing["combine"] = "max"
 
@@ -156,7 +170,7 @@ class JointsCodec(CPMHeatmap):
 class PafFeatures(nn.Module):
     """VGG-19 up to conv4_2 and two more convolutions, the last with ``width`` channels."""
 
-    def __init__(self, width, backbone_width, norm):
+    def __init__(self, width: int, backbone_width: float, norm: bool) -> None:
         super().__init__()
         self.vgg = VGG(19, last="conv4_2", width=backbone_width, norm=norm)
         middle = 2 * width
@@ -164,14 +178,16 @@ class PafFeatures(nn.Module):
             ConvBlock(self.vgg.out_channels, middle, norm=norm), ConvBlock(middle, width, norm=norm)
         )
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.convs(self.vgg(images))
 
 
 class TwoBranches(nn.Module):
     """One stage: fields and maps, each of its own convolutions."""
 
-    def __init__(self, inputs, outputs, width, hidden, *, convs, kernel_size, norm):
+    def __init__(
+        self, inputs: int, outputs: Sequence[int], width: int, hidden: int, *, convs: int, kernel_size: int, norm: bool
+    ) -> None:
         super().__init__()
         self.fields, self.maps = (
             nn.Sequential(
@@ -181,6 +197,6 @@ class TwoBranches(nn.Module):
             for maps in outputs
         )
 
-    def forward(self, state, features=None):
+    def forward(self, state: torch.Tensor, features: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         x = state if features is None else torch.cat((*state, features), 1)
         return self.fields(x), self.maps(x)

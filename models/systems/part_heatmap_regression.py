@@ -1,17 +1,52 @@
 """Part detection, then regression of the heatmaps (Bulat and Tzimiropoulos, ECCV 2016)."""
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pypose_ops import gaussian_heatmaps
+from pypose_ops import Peaks, gaussian_heatmaps
 
 from ..modules.backbones import VGG, ResNet, initialise, scaled
 from ..modules.cascade import Cascade
 from ..modules.layers import ConvBlock, HeatmapHead, Hourglass, Residual
 from .heatmap_system import HeatmapSystem
+from .system import Batch, SystemConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartHeatmapRegressionConfig(SystemConfig):
+    """Options of :class:`PartHeatmapRegression`.
+
+    Attributes:
+        detector: ``"resnet"`` or ``"vgg"``.
+        regressor: ``"hourglass"`` or ``"large_kernel"``.
+        depth: of the ResNet.
+        width: of the detector, relative.
+        regressor_width: of the regressor, relative.
+        levels: of the hourglass.
+        blocks: residuals in a row in it.
+        norm: batch normalisation in the FCN and the large-kernel net; the paper has none there.
+        radius: of the discs, in pixels.
+        sigma: of the Gaussians, in pixels.
+        input_size: ``(height, width)``; multiples of 32, with the hourglass of ``2 ** (levels + 2)``.
+    """
+
+    detector: str = "resnet"
+    regressor: str = "hourglass"
+    depth: int = 152
+    width: float = 1.0
+    regressor_width: float = 1.0
+    levels: int = 4
+    blocks: int = 3
+    norm: bool = False
+    radius: float = 10.0
+    sigma: float = 5.0
+    input_size: tuple[int, int] = (256, 256)
 
 
 class PartHeatmapRegression(HeatmapSystem):
@@ -30,78 +65,48 @@ class PartHeatmapRegression(HeatmapSystem):
 
     Args:
         num_joints (int): K.
-        detector (str): ``"resnet"`` or ``"vgg"``.
-        regressor (str): ``"hourglass"`` or ``"large_kernel"``.
-        depth (int): of the ResNet.
-        width (float): of the detector, relative.
-        regressor_width (float): of the regressor, relative.
-        levels (int): of the hourglass.
-        blocks (int): residuals in a row in it.
-        norm (bool): batch normalisation in the FCN and the large-kernel net; the paper has none there.
-        radius (float): of the discs, in pixels.
-        sigma (float): of the Gaussians, in pixels.
-        input_size (tuple[int, int]): ``(height, width)``; multiples of 32, with the hourglass of ``2 ** (levels + 2)``.
+        config (PartHeatmapRegressionConfig): everything else.
 
     ``forward(images (B, 3, H, W))`` gives ``[logits of the discs, Gaussians]``, ``(B, K, H, W)`` both.
     """
 
     phases = ("detection", "regression", "joint")
-    presets = {
-        "paper": {"depth": 152},
-        "vgg": {"detector": "vgg", "regressor": "large_kernel"},
-        "compact": {
-            "depth": 18,
-            "width": 0.25,
-            "regressor_width": 0.25,
-            "levels": 3,
-            "blocks": 1,
-            "radius": 6.0,
-            "sigma": 4.0,
-            "input_size": (96, 96),
-        },
+    presets: ClassVar[Mapping[str, SystemConfig]] = {
+        "paper": PartHeatmapRegressionConfig(depth=152),
+        "vgg": PartHeatmapRegressionConfig(detector="vgg", regressor="large_kernel"),
+        "compact": PartHeatmapRegressionConfig(
+            depth=18, width=0.25, regressor_width=0.25, levels=3, blocks=1, radius=6.0, sigma=4.0, input_size=(96, 96)
+        ),
     }
 
-    def __init__(
-        self,
-        num_joints,
-        *,
-        detector="resnet",
-        regressor="hourglass",
-        depth=152,
-        width=1.0,
-        regressor_width=1.0,
-        levels=4,
-        blocks=3,
-        norm=False,
-        radius=10.0,
-        sigma=5.0,
-        input_size=(256, 256),
-    ):
-        super().__init__(num_joints, input_size)
-        self.radius, self.sigma = float(radius), float(sigma)
-        if detector == "resnet":
-            first = ResNetDetector(num_joints, depth, width)
-        elif detector == "vgg":
-            first = VggDetector(num_joints, width, norm)
+    def __init__(self, num_joints: int, config: PartHeatmapRegressionConfig = PartHeatmapRegressionConfig()) -> None:
+        super().__init__(num_joints, config.input_size)
+        self.radius, self.sigma = float(config.radius), float(config.sigma)
+        if config.detector == "resnet":
+            first = ResNetDetector(num_joints, config.depth, config.width)
+        elif config.detector == "vgg":
+            first = VggDetector(num_joints, config.width, config.norm)
         else:
-            raise ValueError(f"PartHeatmapRegression: detector must be resnet or vgg, got {detector!r}")
-        if regressor == "hourglass":
-            second = HourglassRegressor(num_joints, regressor_width, levels, blocks)
-        elif regressor == "large_kernel":
-            second = LargeKernelRegressor(num_joints, regressor_width, norm)
+            raise ValueError(f"PartHeatmapRegression: detector must be resnet or vgg, got {config.detector!r}")
+        if config.regressor == "hourglass":
+            second = HourglassRegressor(num_joints, config.regressor_width, config.levels, config.blocks)
+        elif config.regressor == "large_kernel":
+            second = LargeKernelRegressor(num_joints, config.regressor_width, config.norm)
         else:
-            raise ValueError(f"PartHeatmapRegression: regressor must be hourglass or large_kernel, got {regressor!r}")
+            raise ValueError(
+                f"PartHeatmapRegression: regressor must be hourglass or large_kernel, got {config.regressor!r}"
+            )
         self.cascade = Cascade(nn.Identity(), first, second)
         self.phase = self.phases[-1]
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return self.cascade(images)
 
-    def heatmaps(self, images):
+    def heatmaps(self, images: torch.Tensor) -> list[torch.Tensor]:
         discs, gaussians = self(images)
         return [discs.sigmoid(), gaussians]
 
-    def begin_phase(self, phase, batches):
+    def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
         """``"detection"`` and ``"regression"`` train one of the two nets, ``"joint"`` both; nothing is measured."""
         if phase not in self.phases:
             raise ValueError(f"PartHeatmapRegression: phase must be one of {', '.join(self.phases)}, got {phase!r}")
@@ -111,13 +116,13 @@ class PartHeatmapRegression(HeatmapSystem):
         regressor.requires_grad_(phase != "detection")
         self.train(self.training)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.phase == "regression":
             self.cascade.first.eval()  # its batch normalisation is not trained either
         return self
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         phase = self.phases[-1] if phase is None else phase
         if phase == "detection":
             return {"detection": self.detection_loss(self.cascade.first(batch.images), batch)}
@@ -126,7 +131,7 @@ class PartHeatmapRegression(HeatmapSystem):
         losses = {} if phase == "regression" else {"detection": self.detection_loss(discs, batch)}
         return losses | {"regression": codec.loss(gaussians, batch.keypoints, batch.visible)}
 
-    def detection_loss(self, logits, batch):
+    def detection_loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Mean sigmoid cross-entropy against the discs; maps of joints without a label count 0."""
         size = logits.shape[-2:]
         discs = gaussian_heatmaps(
@@ -135,7 +140,7 @@ class PartHeatmapRegression(HeatmapSystem):
         errors = F.binary_cross_entropy_with_logits(logits, discs, reduction="none").mean((-2, -1))
         return (errors * batch.visible).mean()
 
-    def decode(self, images, maps, *, stage=-1, **options):
+    def decode(self, images: torch.Tensor, maps: torch.Tensor, *, stage: int = -1, **options: Any) -> Peaks:
         if stage == 0:
             # The top of a disc is flat, and the highest value may be at its edge: the middle is that of all of it.
             window = min(63, 4 * math.ceil(self.radius) + 1)
@@ -146,14 +151,14 @@ class PartHeatmapRegression(HeatmapSystem):
 class ResNetDetector(nn.Module):
     """ResNet with an output stride of 16, 1x1 to K maps, a learned step by 4, bilinear to the picture's size."""
 
-    def __init__(self, joints, depth, width):
+    def __init__(self, joints: int, depth: int, width: float) -> None:
         super().__init__()
         self.backbone = ResNet(depth, width=width, output_stride=16, dilate=False)
         self.score = nn.Conv2d(self.backbone.out_channels, joints, 1)
         self.up = nn.ConvTranspose2d(joints, joints, 4, 4)
         bilinear_weights(self.up)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.up(self.score(self.backbone(images)))
         return F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -161,7 +166,7 @@ class ResNetDetector(nn.Module):
 class VggDetector(nn.Module):
     """FCN-8s on VGG-16: the scores of conv7, pool4 and pool3, summed on the way up; bilinear at first."""
 
-    def __init__(self, joints, width, norm):
+    def __init__(self, joints: int, width: float, norm: bool) -> None:
         super().__init__()
         self.backbone = VGG(16, last="pool5", width=width, norm=norm)
         channels, hidden = self.backbone.channels, scaled(4096, width)
@@ -180,7 +185,7 @@ class VggDetector(nn.Module):
         for layer in (self.up2, self.up4, self.up8):
             bilinear_weights(layer)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         pool3, pool4, pool5 = self.backbone.stages(images, ("pool3", "pool4", "pool5"))
         maps = self.up2(self.score(self.fc(pool5))) + self.score_pool4(pool4)
         return self.up8(self.up4(maps) + self.score_pool3(pool3))
@@ -189,7 +194,7 @@ class VggDetector(nn.Module):
 class LargeKernelRegressor(nn.Module):
     """9x9, 13x13, 13x13, 15x15 and 1x1 convolutions at a quarter of the size, a learned step by 4."""
 
-    def __init__(self, joints, width, norm):
+    def __init__(self, joints: int, width: float, norm: bool) -> None:
         super().__init__()
         c = [joints + 3, *(scaled(n, width) for n in (64, 64, 128, 256, 512, 512))]
         blocks = [ConvBlock(a, b, k, norm=norm) for a, b, k in zip(c[:-1], c[1:], (9, 13, 13, 15, 1, 1), strict=True)]
@@ -200,14 +205,14 @@ class LargeKernelRegressor(nn.Module):
         bilinear_weights(self.up)
         small(self.score)
 
-    def forward(self, discs, images):
+    def forward(self, discs: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         return self.up(self.score(self.convs(torch.cat((discs.sigmoid(), images), 1))))
 
 
 class HourglassRegressor(nn.Module):
     """An hourglass at a quarter of the size, a learned step by 4."""
 
-    def __init__(self, joints, width, levels, blocks):
+    def __init__(self, joints: int, width: float, levels: int, blocks: int) -> None:
         super().__init__()
         quarter, half, full, double = (scaled(n, width) for n in (64, 128, 256, 512))
         self.stem = nn.Sequential(
@@ -225,19 +230,19 @@ class HourglassRegressor(nn.Module):
         bilinear_weights(self.up)
         small(self.head[-1])
 
-    def forward(self, discs, images):
+    def forward(self, discs: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         x = self.stem(torch.cat((discs.sigmoid(), images), 1))
         return self.up(self.head(self.after(self.hourglass(x))))
 
 
-def small(layer):
+def small(layer: nn.Conv2d) -> None:
     """Starts maps near 0, in place."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()
-def bilinear_weights(layer):
+def bilinear_weights(layer: nn.ConvTranspose2d) -> None:
     """Starts a transposed convolution as bilinear upsampling (Long et al., CVPR 2015), in place."""
     size, step = layer.kernel_size[0], layer.stride[0]
     # A kernel as long as its step repeats pixels.

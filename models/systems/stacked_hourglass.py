@@ -1,12 +1,38 @@
 """Stacked hourglasses (Newell, Yang and Deng, ECCV 2016)."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
 from torch import nn
 
 from pypose_ops.codecs import HourglassHeatmap
+from pypose_ops.codecs._base import GaussianCodec
 
 from ..modules.cascade import Cascade
 from ..modules.layers import ConvBlock, HeatmapHead, Hourglass, Residual
 from .heatmap_system import HeatmapSystem
+from .system import SystemConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackedHourglassConfig(SystemConfig):
+    """Options of :class:`StackedHourglass`.
+
+    Attributes:
+        stacks: hourglasses.
+        width: channels; the stem has a quarter and a half of it.
+        depth: steps down in an hourglass; a quarter of the input's size must be a multiple of ``2 ** depth``.
+        sigma: of the targets, in heatmap pixels.
+        input_size: ``(height, width)``.
+    """
+
+    stacks: int = 8
+    width: int = 256
+    depth: int = 4
+    sigma: float = 1.75
+    input_size: tuple[int, int] = (256, 256)
 
 
 class StackedHourglass(HeatmapSystem):
@@ -24,35 +50,31 @@ class StackedHourglass(HeatmapSystem):
 
     Args:
         num_joints (int): K.
-        stacks (int): hourglasses.
-        width (int): channels; the stem has a quarter and a half of it.
-        depth (int): steps down in an hourglass; a quarter of the input's size must be a multiple of ``2 ** depth``.
-        sigma (float): of the targets, in heatmap pixels.
-        input_size (tuple[int, int]): ``(height, width)``.
+        config (StackedHourglassConfig): everything else.
 
     ``forward(images (B, 3, H, W))`` gives ``(B, K, H / 4, W / 4)`` per stack.
     """
 
     flip_shift = True
-    presets = {
-        "paper": {},
-        "compact": {"stacks": 2, "width": 64, "depth": 3, "sigma": 2.0, "input_size": (128, 128)},
+    presets: ClassVar[Mapping[str, SystemConfig]] = {
+        "paper": StackedHourglassConfig(),
+        "compact": StackedHourglassConfig(stacks=2, width=64, depth=3, sigma=2.0, input_size=(128, 128)),
     }
 
-    def __init__(self, num_joints, *, stacks=8, width=256, depth=4, sigma=1.75, input_size=(256, 256)):
-        super().__init__(num_joints, input_size)
-        self.sigma = sigma
-        stages = [HourglassStage(num_joints, width, depth, merge=s > 0) for s in range(stacks)]
-        self.cascade = Cascade(stem(width), *stages)
+    def __init__(self, num_joints: int, config: StackedHourglassConfig = StackedHourglassConfig()) -> None:
+        super().__init__(num_joints, config.input_size)
+        self.sigma = config.sigma
+        stages = [HourglassStage(num_joints, config.width, config.depth, merge=s > 0) for s in range(config.stacks)]
+        self.cascade = Cascade(stem(config.width), *stages)
 
-    def codec(self, images, maps):
+    def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         return HourglassHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [maps for maps, *_ in self.cascade(images)]
 
 
-def stem(width):
+def stem(width: int) -> nn.Sequential:
     """``(B, 3, H, W)`` -> ``(B, width, H / 4, W / 4)``."""
     return nn.Sequential(
         ConvBlock(3, width // 4, 7, stride=2, bias=True),
@@ -69,7 +91,7 @@ class HourglassStage(nn.Module):
     A state is ``(maps, features of the head, what the stage read)``.
     """
 
-    def __init__(self, joints, width, depth, merge):
+    def __init__(self, joints: int, width: int, depth: int, merge: bool) -> None:
         super().__init__()
         if merge:
             self.merge_features = nn.Conv2d(width, width, 1)
@@ -80,7 +102,7 @@ class HourglassStage(nn.Module):
         nn.init.normal_(self.head[-1].weight, std=0.01)
         nn.init.zeros_(self.head[-1].bias)
 
-    def forward(self, state, features=None):
+    def forward(self, state: Any, features: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         if features is not None:
             maps, hidden, read = state
             state = read + self.merge_features(hidden) + self.merge_maps(maps)

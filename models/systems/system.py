@@ -1,9 +1,14 @@
 """What training, evaluation and prediction need of a pose system, whichever it is."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
+
+from pypose_ops import Peaks
+from pypose_ops.skeletons import Skeleton
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,30 @@ class Batch:
     occluded: torch.Tensor | None = None
     others: torch.Tensor | None = None
 
-    def to(self, *args, **kwargs):
+    def to(self, *args: Any, **kwargs: Any) -> "Batch":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Batch(**{n: v if v is None else v.to(*args, **kwargs) for n, v in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemConfig:
+    """Options of a system: each has a subclass with its own. Presets are instances of it.
+
+    Lists, as json holds them, become tuples.
+
+    Attributes:
+        input_size: ``(height, width)`` of the crops.
+    """
+
+    input_size: tuple[int, int] = (256, 256)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _hashable(getattr(self, field.name)))
+
+
+def _hashable(value: object) -> object:
+    return tuple(_hashable(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 class System(nn.Module):
@@ -44,19 +70,19 @@ class System(nn.Module):
 
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
-    phases = ("joint",)
-    presets = {"paper": {}, "compact": {}}
+    phases: tuple[str, ...] = ("joint",)
+    presets: ClassVar[Mapping[str, SystemConfig]] = {"paper": SystemConfig(), "compact": SystemConfig()}
 
-    def __init__(self, num_joints, input_size):
+    def __init__(self, num_joints: int, input_size: tuple[int, int]) -> None:
         super().__init__()
         self.num_joints, self.input_size = int(num_joints), tuple(input_size)
 
     @classmethod
-    def options_of(cls, skeleton):
+    def options_of(cls, skeleton: Skeleton) -> dict[str, Any]:
         """The arguments that follow from a :class:`pypose_ops.skeletons.Skeleton`'s joints, where there are any."""
         return {}
 
-    def begin_phase(self, phase, batches):
+    def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
         """Prepares one of ``phases``: which parameters are trained, and what is measured on the training data first.
 
         Args:
@@ -64,7 +90,7 @@ class System(nn.Module):
             batches: an iterable of :class:`Batch` over the training data, without augmentation.
         """
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         """The terms of the loss by name, scalars; their sum is what is minimised.
 
         Args:
@@ -73,7 +99,7 @@ class System(nn.Module):
         """
         raise NotImplementedError
 
-    def poses(self, images, *, flip_pairs=None):
+    def poses(self, images: torch.Tensor, *, flip_pairs: Sequence[tuple[int, int]] | None = None) -> list[Peaks]:
         """The joints in pixels of the crop: one :class:`pypose_ops.Peaks` per stage, the last one is the answer.
 
         Args:

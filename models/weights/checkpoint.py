@@ -1,15 +1,19 @@
 """Weights of others: torchvision's backbones and MMPose's checkpoints."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from pypose_ops.errors import InputError
 
 from ..modules.backbones import RESNET_BLOCKS, VGG, VGG_CONVS, ResNet
+from ..systems.system import System
 from .mmpose import MMPoseCPM, MMPoseDeepPose, MMPoseHourglass
 
 SHOWN = 8  # names in a message
@@ -29,17 +33,17 @@ _IGNORED = (
 class _Nothing(dict):
     """In place of an object that is not read."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         pass
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return id(self)
 
 
-def load_checkpoint(path, into=None, **options):
+def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: Any) -> Any:
     """Reads weights that others have trained.
 
     Without ``into``:
@@ -99,7 +103,7 @@ def load_checkpoint(path, into=None, **options):
     return module.eval()
 
 
-def is_own(path):
+def is_own(path: Path | str) -> bool:
     """Whether training here wrote the file."""
     if Path(path).suffix != ".safetensors":
         return False
@@ -107,7 +111,7 @@ def is_own(path):
         return (file.metadata() or {}).get("format", "").startswith("pypose_ops.models")
 
 
-def read_tensors(path):
+def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     """The tensors of a file by name."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
@@ -133,13 +137,13 @@ def read_tensors(path):
     return content
 
 
-def one_line(error):
+def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     found = re.search(r"GLOBAL (\S+)", text)
     return f"it holds a {found[1]}" if found else text[:160]
 
 
-def canonical(tensors):
+def canonical(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Names of MMPose 1.x: without wrappers' prefixes, without the preprocessor, heads named ``head``."""
     out = {}
     for name, tensor in tensors.items():
@@ -149,7 +153,7 @@ def canonical(tensors):
     return out
 
 
-def kind_of(tensors):
+def kind_of(tensors: dict[str, torch.Tensor]) -> str | None:
     """What the names say that the tensors are of, or None."""
     if "backbone.stem.9.conv.weight" in tensors:
         return "MMPose's CPM"
@@ -165,12 +169,12 @@ def kind_of(tensors):
     return None
 
 
-def count(tensors, pattern):
+def count(tensors: dict[str, torch.Tensor], pattern: str) -> int:
     """How many different numbers stand in the place of the only group of the pattern."""
     return len({found[1] for found in (re.match(pattern, name) for name in tensors) if found})
 
 
-def resnet_depth(tensors, prefix=""):
+def resnet_depth(tensors: dict[str, torch.Tensor], prefix: str = "") -> int:
     found = tuple(count(tensors, rf"{re.escape(prefix)}layer{n}\.(\d+)\.") for n in (1, 2, 3, 4))
     bottleneck = f"{prefix}layer1.0.conv3.weight" in tensors
     for depth, blocks in RESNET_BLOCKS.items():
@@ -179,7 +183,7 @@ def resnet_depth(tensors, prefix=""):
     raise ValueError(f"no ResNet has {found} blocks")
 
 
-def vgg_depth(tensors):
+def vgg_depth(tensors: dict[str, torch.Tensor]) -> int:
     convs = sum(name.startswith("features.") and t.dim() == 4 for name, t in tensors.items())
     for depth, counts in VGG_CONVS.items():
         if sum(counts) == convs:
@@ -187,22 +191,22 @@ def vgg_depth(tensors):
     raise ValueError(f"no VGG has {convs} convolutions")
 
 
-def build_cpm(tensors, options):
+def build_cpm(tensors: dict[str, torch.Tensor], options: Any) -> System:
     stages = 1 + count(tensors, r"backbone\.cpm_stages\.(\d+)\.")
     return MMPoseCPM(len(tensors["backbone.stem.9.conv.weight"]), stages=stages, **options)
 
 
-def build_hourglass(tensors, options):
+def build_hourglass(tensors: dict[str, torch.Tensor], options: Any) -> System:
     stacks = count(tensors, r"backbone\.hourglass_modules\.(\d+)\.")
     return MMPoseHourglass(len(tensors["head.multi_final_layers.0.weight"]), stacks=stacks, **options)
 
 
-def build_deeppose(tensors, options):
+def build_deeppose(tensors: dict[str, torch.Tensor], options: Any) -> System:
     depth = resnet_depth(tensors, "backbone.")
     return MMPoseDeepPose(len(tensors["head.fc.weight"]) // 2, depth=depth, **options)
 
 
-def build_vgg(tensors, options):
+def build_vgg(tensors: dict[str, torch.Tensor], options: Any) -> nn.Module:
     norm = any(name.endswith("running_mean") for name in tensors)
     return VGG(vgg_depth(tensors), norm=norm, **options)
 
@@ -222,11 +226,11 @@ _SYSTEMS = {
 }
 
 
-def without_classifier(tensors):
+def without_classifier(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {n: t for n, t in tensors.items() if not n.startswith(("fc.", "classifier."))}
 
 
-def fill(path, module, tensors, kind):
+def fill(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], kind: str | None) -> nn.Module:
     """``tensors`` into a module that exists."""
     name = type(module).__name__
     if kind in _SYSTEMS and not isinstance(module, _SYSTEMS[kind]):
@@ -242,7 +246,7 @@ def fill(path, module, tensors, kind):
     return module.eval()
 
 
-def put_backbone(path, backbone, tensors, kind):
+def put_backbone(path: Path | str, backbone: nn.Module, tensors: dict[str, torch.Tensor], kind: str) -> None:
     """A backbone may end before its published last layer."""
     # A VGG that ends early lacks the file's last features, and only those.
     last = max((int(n.split(".")[1]) for n in backbone.state_dict() if n.startswith("features.")), default=-1)
@@ -251,7 +255,7 @@ def put_backbone(path, backbone, tensors, kind):
     put(path, backbone, tensors, kind)
 
 
-def put(path, module, tensors, what):
+def put(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], what: str) -> None:
     """All tensors into a module, which must have exactly these."""
     own = module.state_dict()
     # Files from before torch 0.4.1 have no counters.
@@ -271,5 +275,5 @@ def put(path, module, tensors, what):
     module.load_state_dict({n: t.to(own[n].dtype) for n, t in tensors.items()}, assign=meta)
 
 
-def names(found, shown=SHOWN):
+def names(found: Sequence[str], shown: int = SHOWN) -> str:
     return ", ".join(found[:shown]) + (f" and {len(found) - shown} more" if len(found) > shown else "")

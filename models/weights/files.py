@@ -2,21 +2,25 @@
 
 import json
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import SKELETONS
 
 from .. import SYSTEMS, build
+from ..systems.system import System
 
 FORMAT = "pypose_ops.models 1"
 PACKAGED = "pose_lsp.safetensors"  # in pypose_ops/data
 
 
-def save_weights(path, system, info, dtype=None):
+def save_weights(path: Path | str, system: System, info: dict[str, Any], dtype: torch.dtype | None = None) -> None:
     """Writes a system's parameters and buffers.
 
     Args:
@@ -35,13 +39,13 @@ def save_weights(path, system, info, dtype=None):
     save_file(_unshared(tensors), str(path), metadata)
 
 
-def _unshared(tensors):
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """safetensors wants no two names for one memory."""
     seen = set()
     return {n: t.clone() if t.data_ptr() in seen or seen.add(t.data_ptr()) else t for n, t in tensors.items()}
 
 
-def _opened(path):
+def _opened(path: Path | str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -52,7 +56,7 @@ def _opened(path):
         raise InputError(f"{path}: expected a safetensors file; not one, or damaged ({error})") from None
 
 
-def load_weights(path, system=None):
+def load_weights(path: Path | str, system: str | None = None) -> tuple[System, dict[str, Any]]:
     """Builds the system that a weight file is of.
 
     Args:
@@ -84,13 +88,13 @@ def load_weights(path, system=None):
     return module.eval(), info
 
 
-def load_packaged():
+def load_packaged() -> tuple[System, dict[str, Any]]:
     """:func:`load_weights` of the file that comes with the package."""
     with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED) as path:
         return load_weights(path)
 
 
-def load_tensors(path, module, tensors):
+def load_tensors(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     """Puts tensors into a module; all of them, exactly."""
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())

@@ -4,17 +4,20 @@ They are not the published designs: see :class:`.cpm.ConvolutionalPoseMachine`, 
 ``DeepPose`` for those. Layouts and names are those of MMPose 1.x; :func:`.load_checkpoint` renames 0.x.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from pypose_ops import Peaks
 from pypose_ops.codecs import MSRAHeatmap, RegressionLabel
+from pypose_ops.codecs._base import GaussianCodec
 from pypose_ops.geometry import flip_keypoints
 
 from ..modules.backbones import ResNet, _BasicBlock
 from ..systems.heatmap_system import HeatmapSystem
-from ..systems.system import System
+from ..systems.system import Batch, System, SystemConfig
 
 STAGE_CHANNELS = (256, 256, 384, 384, 384, 512)
 STAGE_BLOCKS = (2, 2, 2, 2, 2, 4)
@@ -23,13 +26,15 @@ STAGE_BLOCKS = (2, 2, 2, 2, 2, 4)
 class ConvModule(nn.Module):
     """MMCV's convolution, batch normalisation (``norm``) and ReLU (``relu``); only without normalisation a bias."""
 
-    def __init__(self, inputs, outputs, kernel_size, *, stride=1, norm=True, relu=True):
+    def __init__(
+        self, inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, norm: bool = True, relu: bool = True
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=not norm)
         self.bn = nn.BatchNorm2d(outputs) if norm else None
         self.relu = relu
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
         x = x if self.bn is None else self.bn(x)
         return F.relu(x) if self.relu else x
@@ -40,9 +45,9 @@ class MMPoseHeatmapSystem(HeatmapSystem):
 
     sigma = 2.0
     flip_shift = True
-    presets = {"paper": {}}
+    presets = {"paper": SystemConfig()}
 
-    def codec(self, images, maps):
+    def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         return MSRAHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], sigma=self.sigma)
 
 
@@ -58,16 +63,16 @@ class MMPoseCPM(MMPoseHeatmapSystem):
     ``forward(images (B, 3, H, W))`` gives ``(B, K, H / 8, W / 8)`` per stage. 16 joints: 31,225,568 parameters.
     """
 
-    def __init__(self, num_joints, *, stages=6, input_size=None):
+    def __init__(self, num_joints: int, *, stages: int = 6, input_size: tuple[int, int] | None = None) -> None:
         super().__init__(num_joints, input_size or ((256, 192) if num_joints == 17 else (368, 368)))
         self.backbone = CPMBackbone(num_joints, stages)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return self.backbone(images)
 
 
 class CPMBackbone(nn.Module):
-    def __init__(self, joints, stages):
+    def __init__(self, joints: int, stages: int) -> None:
         super().__init__()
         pooled = lambda: [  # noqa: E731
             part for inputs in (3, 128, 128) for part in (ConvModule(inputs, 128, 9), nn.MaxPool2d(3, 2, padding=1))
@@ -87,7 +92,7 @@ class CPMBackbone(nn.Module):
             nn.Sequential(ConvModule(128, 128, 1), ConvModule(128, joints, 1, norm=False, relu=False)) for _ in later
         )
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         maps, shared = [self.stem(images)], self.middle(images)
         for reduce, stage, out in zip(self.middle_conv, self.cpm_stages, self.out_convs, strict=True):
             maps.append(out(stage(torch.cat((maps[-1], reduce(shared)), 1))))
@@ -95,11 +100,11 @@ class CPMBackbone(nn.Module):
 
 
 class CPMStage(nn.Module):
-    def __init__(self, inputs):
+    def __init__(self, inputs: int) -> None:
         super().__init__()
         self.model = nn.Sequential(ConvModule(inputs, 128, 11), ConvModule(128, 128, 11), ConvModule(128, 128, 11))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
 
 
@@ -114,19 +119,19 @@ class MMPoseHourglass(MMPoseHeatmapSystem):
     ``forward(images (B, 3, H, W))`` gives ``(B, K, H / 4, W / 4)`` per stack. One stack: 94.8 M parameters.
     """
 
-    def __init__(self, num_joints, *, stacks=1, input_size=(256, 256)):
+    def __init__(self, num_joints: int, *, stacks: int = 1, input_size: tuple[int, int] = (256, 256)) -> None:
         super().__init__(num_joints, input_size)
         self.backbone = HourglassBackbone(stacks)
         self.head = nn.Module()
         self.head.multi_final_layers = nn.ModuleList(nn.Conv2d(STAGE_CHANNELS[0], num_joints, 1) for _ in range(stacks))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         layers = self.head.multi_final_layers
         return [layer(x) for layer, x in zip(layers, self.backbone(images), strict=True)]
 
 
 class HourglassBackbone(nn.Module):
-    def __init__(self, stacks):
+    def __init__(self, stacks: int) -> None:
         super().__init__()
         width = STAGE_CHANNELS[0]
         self.stem = nn.Sequential(ConvModule(3, 128, 7, stride=2), blocks(1, 128, width, stride=2))
@@ -138,7 +143,7 @@ class HourglassBackbone(nn.Module):
         self.out_convs = nn.ModuleList(ConvModule(width, width, 3) for _ in range(stacks))
         self.remap_convs = joined()
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         x, out = self.stem(images), []
         for s, hourglass in enumerate(self.hourglass_modules):
             out.append(self.out_convs[s](hourglass(x)))
@@ -148,7 +153,7 @@ class HourglassBackbone(nn.Module):
 
 
 class HourglassModule(nn.Module):
-    def __init__(self, channels, counts):
+    def __init__(self, channels: Sequence[int], counts: Sequence[int]) -> None:
         super().__init__()
         (width, inner, *_), (count, below, *_) = channels, counts
         self.up1 = blocks(count, width, width)
@@ -156,12 +161,12 @@ class HourglassModule(nn.Module):
         self.low2 = HourglassModule(channels[1:], counts[1:]) if len(channels) > 2 else blocks(below, inner, inner)
         self.low3 = blocks(count, inner, width, change="last")
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         low = self.low3(self.low2(self.low1(x)))
         return self.up1(x) + F.interpolate(low, scale_factor=2)
 
 
-def blocks(count, inputs, outputs, stride=1, change="first"):
+def blocks(count: int, inputs: int, outputs: int, stride: int = 1, change: str = "first") -> nn.Sequential:
     """Basic blocks, one at least; the first or the last changes channels and size."""
     count = max(count, 1)
     turn = 0 if change == "first" else count - 1
@@ -187,25 +192,25 @@ class MMPoseDeepPose(System):
     ``forward(images (B, 3, H, W))`` gives ``[(B, K, 2)]``, in widths and heights of the picture.
     """
 
-    presets = {"paper": {}}
+    presets = {"paper": SystemConfig()}
 
-    def __init__(self, num_joints, *, depth=50, input_size=None):
+    def __init__(self, num_joints: int, *, depth: int = 50, input_size: tuple[int, int] | None = None) -> None:
         super().__init__(num_joints, input_size or ((256, 192) if num_joints == 17 else (256, 256)))
         self.backbone = ResNet(depth)
         self.head = nn.Module()
         self.head.fc = nn.Linear(self.backbone.out_channels, 2 * num_joints)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [self.head.fc(self.backbone(images).mean((-2, -1))).unflatten(1, (-1, 2))]
 
-    def losses(self, batch, phase=None):
+    def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         labels, weights = RegressionLabel(batch.images.shape[:-3:-1]).encode(batch.keypoints, batch.visible)
         labels = torch.where(weights[..., None] > 0, labels, 0.0)
         errors = F.smooth_l1_loss(self(batch.images)[0].to(labels.dtype), labels, reduction="none")
         return {"stage1": (errors * weights[..., None]).mean()}
 
     @torch.no_grad()
-    def poses(self, images, *, flip_pairs=None):
+    def poses(self, images: torch.Tensor, *, flip_pairs: Sequence[tuple[int, int]] | None = None) -> list[Peaks]:
         codec = RegressionLabel(images.shape[:-3:-1])
         coords, scores = codec.decode(self(images)[0])
         if flip_pairs is not None:

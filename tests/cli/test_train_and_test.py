@@ -10,18 +10,18 @@ from PIL import Image
 
 from pypose_ops import Peaks
 from pypose_ops.cli.main import main
-from pypose_ops.models import SYSTEMS, System
+from pypose_ops.models import SYSTEMS, System, SystemConfig
 from pypose_ops.models.weights.files import load_weights, save_weights
 
 
 class Bright(System):
     """Finds dots: joint k is where red is k + 1 fourteenths of green; the first stage is 10 px off."""
 
-    presets = {"paper": {}, "compact": {}}
+    presets = {"paper": SystemConfig(input_size=(96, 128)), "compact": SystemConfig(input_size=(96, 128))}
     mean, std = (0.0, 0.0, 0.0), (18.0, 18.0, 18.0)
 
-    def __init__(self, num_joints, *, input_size=(96, 128)):
-        super().__init__(num_joints, input_size)
+    def __init__(self, num_joints, config):
+        super().__init__(num_joints, config.input_size)
         self.bias = torch.nn.Parameter(torch.zeros(1))
 
     def poses(self, images, *, flip_pairs=None, scales=(1.0,)):

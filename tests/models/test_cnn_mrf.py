@@ -6,14 +6,14 @@ from overfit import lsp_people, overfit, results
 from system_contract import check_compile, check_phases, check_poses, count, some_people
 
 from pypose_ops import gaussian_heatmaps, models, skeletons
-from pypose_ops.models.systems.cnn_mrf import CnnMrf, local_contrast
+from pypose_ops.models.systems.cnn_mrf import CnnMrf, CnnMrfConfig, local_contrast
 
 TINY = {"input_size": (48, 40), "channels": (4, 6, 8), "wide": (12, 10), "norm": True, "contrast": None, "sigma": 1.0}
 
 
 @pytest.fixture
 def tiny():
-    return CnnMrf(14, **TINY)
+    return CnnMrf(14, CnnMrfConfig(**TINY))
 
 
 def test_paper_shapes():
@@ -36,7 +36,7 @@ def test_compact():
 def test_receptive_field(banks, expected):
     """64 pixels, and 128 with the bank of half the resolution (figure 2), by gradient."""
     options = TINY | {"input_size": (192, 192), "channels": (2, 2, 2), "wide": (2, 2), "norm": False}
-    system = CnnMrf(2, **options, banks=banks, torso=False).double()
+    system = CnnMrf(2, CnnMrfConfig(**options, banks=banks, torso=False)).double()
     for module in system.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.constant_(module.weight, 0.1)
@@ -62,7 +62,7 @@ def test_phases(tiny):
     [{"torso": False}, {"torso_joints": (2, 3, 8, 9)}, {"spatial_loss": "cross_entropy"}, {"everybody": True}],
 )
 def test_options(options):
-    system = CnnMrf(14, **TINY, **options)
+    system = CnnMrf(14, CnnMrfConfig(**TINY, **options))
     batch = some_people(system)
     check_phases(system, batch)
     check_poses(system, batch, 2)
@@ -96,7 +96,7 @@ def test_the_detector_is_fixed_in_the_second_phase(tiny):
 
 def test_a_person_is_chosen_by_the_torso():
     """Two people whose joints are all seen equally well; the one whose torso is marked is taken."""
-    system = CnnMrf(14, **(TINY | {"input_size": (128, 128)}), torso_joints=(2, 3, 8, 9))
+    system = CnnMrf(14, CnnMrfConfig(**(TINY | {"input_size": (128, 128)}), torso_joints=(2, 3, 8, 9)))
     figure = 3 * torch.randn(14, 2)  # a person, in map px
     figure -= figure[[2, 3, 8, 9]].mean(0)
     people = (figure * 4) + torch.tensor([[40.0, 60.0], [90.0, 64.0], [64.0, 50.0], [50.0, 80.0]])[:, None]
@@ -147,7 +147,7 @@ def test_everybody_counts_for_the_detector():
     """Maps with a second person in them cost less if that is what is asked for."""
     losses = {}
     for everybody in (False, True):
-        system = CnnMrf(14, **TINY, everybody=everybody)
+        system = CnnMrf(14, CnnMrfConfig(**TINY, everybody=everybody))
         batch = some_people(system, 2)
         people = torch.cat((batch.keypoints[:1, None], batch.others[1:]), 1)
         visible = people.isfinite().all(-1)
@@ -166,13 +166,13 @@ def test_local_contrast():
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="multiples of 8 with 2 banks"):
-        CnnMrf(14, input_size=(100, 96))
+        CnnMrf(14, CnnMrfConfig(input_size=(100, 96)))
     with pytest.raises(ValueError, match="spatial_loss must be one of"):
-        CnnMrf(14, **TINY, spatial_loss="l1")
+        CnnMrf(14, CnnMrfConfig(**TINY, spatial_loss="l1"))
     with pytest.raises(ValueError, match="phase must be one of detector, spatial, joint, got 'stage1'"):
-        CnnMrf(14, **TINY).begin_phase("stage1", [])
+        CnnMrf(14, CnnMrfConfig(**TINY)).begin_phase("stage1", [])
     with pytest.raises(ValueError, match=r"images must be \(48, 40\)"):
-        CnnMrf(14, **TINY)(torch.zeros(1, 3, 40, 40))
+        CnnMrf(14, CnnMrfConfig(**TINY))(torch.zeros(1, 3, 40, 40))
 
 
 def test_overfit(shared_data):

@@ -7,14 +7,14 @@ from system_contract import check_compile, check_phases, check_poses, count, som
 from torch import nn
 
 from pypose_ops import geometry, models
-from pypose_ops.models.systems.deeppose import DeepPose, PoseRefine
+from pypose_ops.models.systems.deeppose import DeepPose, DeepPoseConfig, PoseRefine
 
 TINY = {"input_size": (64, 48), "patch_size": (32, 32), "backbone": "resnet18", "width": 0.1, "hidden": ()}
 
 
 @pytest.fixture
 def tiny():
-    return DeepPose(14, **TINY, crops=6, simulate_diameter=True)
+    return DeepPose(14, DeepPoseConfig(**TINY, crops=6, simulate_diameter=True))
 
 
 def test_published_parameter_count():
@@ -46,7 +46,7 @@ def test_compile(tiny):
 
 def test_poses_are_pixels_of_the_picture():
     """A net that always says the middle of its box: the picture's middle, and no displacement afterwards."""
-    system = DeepPose(14, **TINY).eval()
+    system = DeepPose(14, DeepPoseConfig(**TINY)).eval()
     for phase in system.phases:
         nn.init.zeros_(system.net(phase).net.head[-1].weight)
     for coords, scores in system.poses(torch.randn(2, 3, 64, 48), flip_pairs=[(0, 5)]):
@@ -55,7 +55,7 @@ def test_poses_are_pixels_of_the_picture():
 
 
 def test_mirrored_poses_are_averaged():
-    system = DeepPose(14, **TINY).eval()
+    system = DeepPose(14, DeepPoseConfig(**TINY)).eval()
     images, pairs = torch.randn(2, 3, 64, 48), [(0, 5), (1, 4)]
     here, there = system.poses(images)[-1].coords, system.poses(images.flip(-1))[-1].coords
     both = system.poses(images, flip_pairs=pairs)[-1].coords
@@ -141,7 +141,7 @@ def test_outliers_do_not_count(tiny):
 
 def test_begin_phase_measures_the_stage_before():
     """A first stage that is off by a known vector, in diams."""
-    system = DeepPose(14, **TINY, stages=2).eval()
+    system = DeepPose(14, DeepPoseConfig(**TINY, stages=2)).eval()
     batch = some_people(system, 6)
     batch.visible[:] = True
     keypoints = torch.rand(1, 14, 2).expand(6, 14, 2) * 40
@@ -168,20 +168,20 @@ def test_nobody_labelled_is_a_loss_of_zero(tiny):
 
 
 def test_larger_pictures_are_resampled_for_the_first_stage():
-    system = DeepPose(14, **TINY).eval()
+    system = DeepPose(14, DeepPoseConfig(**TINY)).eval()
     assert system(torch.randn(1, 3, 128, 96))[-1].shape == (1, 14, 2)
 
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="torso must name the left shoulder and right hip of 5 joints"):
-        DeepPose(5, **TINY)
-    assert DeepPose(5, **TINY, torso=(0, 3)).torso == (0, 3)
+        DeepPose(5, DeepPoseConfig(**TINY))
+    assert DeepPose(5, DeepPoseConfig(**TINY, torso=(0, 3))).torso == (0, 3)
     with pytest.raises(ValueError, match="two different joints below 5"):
-        DeepPose(5, **TINY, torso=(0, 5))
+        DeepPose(5, DeepPoseConfig(**TINY, torso=(0, 5)))
     with pytest.raises(ValueError, match="loss must be one of"):
-        DeepPose(14, **TINY, loss="l1")
+        DeepPose(14, DeepPoseConfig(**TINY, loss="l1"))
     with pytest.raises(ValueError, match="phase must be one of stage1, stage2, stage3, got 'joint'"):
-        DeepPose(14, **TINY).begin_phase("joint", [])
+        DeepPose(14, DeepPoseConfig(**TINY)).begin_phase("joint", [])
 
 
 def test_overfit(shared_data):

@@ -6,7 +6,13 @@ from overfit import lsp_people, overfit, results
 from system_contract import check_compile, check_phases, check_poses, count, some_people
 
 from pypose_ops import geometry, models
-from pypose_ops.models.systems.dual_source import DualSource, centers_and_scales, fuse_windows, squares
+from pypose_ops.models.systems.dual_source import (
+    DualSource,
+    DualSourceConfig,
+    centers_and_scales,
+    fuse_windows,
+    squares,
+)
 
 TINY = {
     "input_size": (64, 48),
@@ -40,7 +46,7 @@ def test_compact():
 @pytest.mark.parametrize("sources", [("part", "body"), ("part",), ("body",)])
 @pytest.mark.parametrize("joint_coords", [False, True])
 def test_system(sources, joint_coords):
-    system = DualSource(14, **TINY, sources=sources, joint_coords=joint_coords)
+    system = DualSource(14, DualSourceConfig(**TINY, sources=sources, joint_coords=joint_coords))
     assert set(system.nets) == set(sources)
     batch = some_people(system)
     check_phases(system, batch)
@@ -50,12 +56,12 @@ def test_system(sources, joint_coords):
 
 
 def test_compile():
-    system = DualSource(14, **TINY)
+    system = DualSource(14, DualSourceConfig(**TINY))
     check_compile(system, some_people(system))
 
 
 def test_patches_in_chunks():
-    system = DualSource(14, **TINY).eval()
+    system = DualSource(14, DualSourceConfig(**TINY)).eval()
     images = torch.randn(2, 3, 64, 48)
     whole = system(images)[0]
     system.chunk = 7
@@ -64,7 +70,7 @@ def test_patches_in_chunks():
 
 def test_what_the_nets_see():
     """The part, and the whole picture with the part marked."""
-    system = DualSource(14, **TINY, sources=("part", "body"))
+    system = DualSource(14, DualSourceConfig(**TINY, sources=("part", "body")))
     seen = {}
     for name, net in system.nets.items():
         net.features.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
@@ -80,7 +86,7 @@ def test_what_the_nets_see():
 
 
 def test_labels():
-    system = DualSource(14, **TINY)
+    system = DualSource(14, DualSourceConfig(**TINY))
     keypoints = torch.full((1, 14, 2), 60.0)
     keypoints[0, 4], keypoints[0, 7] = torch.tensor([10.0, 10.0]), torch.tensor([14.0, 10.0])
     visible = torch.ones(1, 14, dtype=torch.bool)
@@ -102,7 +108,7 @@ def perfect(system, windows, keypoints, visible, diameters):
 
 
 def test_perfect_windows_fuse_to_the_exact_joints():
-    system = DualSource(14, **(TINY | {"input_size": (128, 128), "grid": (24, 24)}))
+    system = DualSource(14, DualSourceConfig(**(TINY | {"input_size": (128, 128), "grid": (24, 24)})))
     system.diameter.fill_(24.0)
     y, x = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
     spots = torch.stack((x, y), -1).flatten(0, 1) * 30 + 18
@@ -119,7 +125,7 @@ def test_perfect_windows_fuse_to_the_exact_joints():
 
 def test_mirrored_windows_vote_for_mirrored_joints(monkeypatch):
     """The mirrored crop, read perfectly, gives the same joints as the crop itself."""
-    system = DualSource(14, **(TINY | {"input_size": (128, 128), "grid": (16, 16)})).eval()
+    system = DualSource(14, DualSourceConfig(**(TINY | {"input_size": (128, 128), "grid": (16, 16)}))).eval()
     system.diameter.fill_(30.0)
     keypoints, pairs = 20 + 88 * torch.rand(1, 14, 2), [(0, 5), (1, 4), (2, 3)]
     visible = torch.ones(1, 14, dtype=torch.bool)
@@ -137,7 +143,7 @@ def test_mirrored_windows_vote_for_mirrored_joints(monkeypatch):
 
 
 def test_windows():
-    system = DualSource(14, **TINY)
+    system = DualSource(14, DualSourceConfig(**TINY))
     system.begin_phase("joint", [])
     batch = some_people(system)
     system.begin_phase("joint", [batch])
@@ -159,9 +165,9 @@ def test_windows():
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="some of part and body"):
-        DualSource(14, **TINY, sources=("whole",))
+        DualSource(14, DualSourceConfig(**TINY, sources=("whole",)))
     with pytest.raises(ValueError, match="phase must be one of joint"):
-        DualSource(14, **TINY).begin_phase("stage1", [])
+        DualSource(14, DualSourceConfig(**TINY)).begin_phase("stage1", [])
 
 
 def test_overfit(shared_data):

@@ -12,7 +12,7 @@ import torch
 from pypose_ops import decode_heatmaps, gaussian_heatmaps, reference
 from pypose_ops.codecs import HourglassHeatmap
 from pypose_ops.datasets import Sample
-from pypose_ops.models.systems.stacked_hourglass import StackedHourglass
+from pypose_ops.models.systems.stacked_hourglass import StackedHourglass, StackedHourglassConfig
 from pypose_ops.models.training import crops
 from pypose_ops.models.training.loading import People
 
@@ -58,7 +58,7 @@ def ways(count=20, size=(64, 64), batch=4, kinds=(Operators, Reference, Loader))
     """Ways around one tiny network."""
     torch.manual_seed(0)
     dataset = generated(count)
-    net = StackedHourglass(14, stacks=2, width=16, depth=2, sigma=2.0, input_size=size)
+    net = StackedHourglass(14, StackedHourglassConfig(stacks=2, width=16, depth=2, sigma=2.0, input_size=size))
     net.to(memory_format=torch.channels_last)
     options = Options()
     options.batch = batch

@@ -1,12 +1,20 @@
 """A system that trains in a moment, for tests of training; as a program it is the command line that knows it."""
 
 import sys
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from pypose_ops import Peaks, gaussian_heatmaps, soft_argmax
-from pypose_ops.models import SYSTEMS, System
+from pypose_ops.models import SYSTEMS, System, SystemConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyConfig(SystemConfig):
+    width: int = 4
+    dropout: float = 0.1
+    input_size: tuple[int, int] = (32, 32)
 
 
 class Tiny(System):
@@ -16,10 +24,11 @@ class Tiny(System):
     """
 
     phases = ("coarse", "fine")
-    presets = {"paper": {"width": 8}, "compact": {}}
+    presets = {"paper": TinyConfig(width=8), "compact": TinyConfig()}
 
-    def __init__(self, num_joints, *, width=4, dropout=0.1, input_size=(32, 32)):
-        super().__init__(num_joints, input_size)
+    def __init__(self, num_joints, config):
+        super().__init__(num_joints, config.input_size)
+        width, dropout = config.width, config.dropout
         self.coarse = nn.Sequential(nn.Conv2d(3, width, 7, 4, 3), nn.ReLU(), nn.Conv2d(width, num_joints, 5, 1, 2))
         self.fine = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(num_joints, num_joints, 3, 1, 1))
         self.measured = 1.0
