@@ -68,8 +68,11 @@ class System(nn.Module):
         phases (tuple[str, ...]): the parts of training, in order; one part unless the paper has more.
     """
 
-    mean = (123.675, 116.28, 103.53)
-    std = (58.395, 57.12, 57.375)
+    input_size: tuple[int, ...]
+    num_joints: int
+
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     phases: tuple[str, ...] = ("joint",)
     presets: ClassVar[Mapping[str, SystemConfig]] = {"paper": SystemConfig(), "compact": SystemConfig()}
 
