@@ -17,7 +17,7 @@ from .. import SYSTEMS, build
 from ..systems.system import System
 
 FORMAT = "pypose_ops.models 1"
-PACKAGED = "pose_lsp.safetensors"  # in pypose_ops/data
+PACKAGED = {"coco17": "pose_coco17.safetensors", "lsp14": "pose_lsp.safetensors"}  # in pypose_ops/data
 
 
 def save_weights(path: Path | str, system: System, info: dict[str, Any], dtype: torch.dtype | None = None) -> None:
@@ -88,6 +88,7 @@ def load_weights(path: Path | str, system: str | None = None) -> tuple[System, d
     return module.eval(), info
 
 
+<<<<<<< HEAD
 def load_packaged() -> tuple[System, dict[str, Any]]:
     """:func:`load_weights` of the file that comes with the package."""
     with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED) as path:
@@ -95,6 +96,22 @@ def load_packaged() -> tuple[System, dict[str, Any]]:
 
 
 def load_tensors(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+=======
+def load_packaged(name="coco17"):
+    """:func:`load_weights` of a file that comes with the package, a name of ``PACKAGED``."""
+    if name not in PACKAGED:
+        raise InputError(f"pretrained: name must be one of {', '.join(PACKAGED)}, got {name!r}")
+    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED[name]) as path:
+        return load_weights(path)
+
+
+def open_weights(spec="coco17"):
+    """:func:`load_packaged` where ``spec`` is a name of ``PACKAGED``, else :func:`load_weights` of that file."""
+    return load_packaged(spec) if str(spec) in PACKAGED else load_weights(spec)
+
+
+def load_tensors(path, module, tensors):
+>>>>>>> 6920dba (Find people and their joints by MoveNet's weights, which come with the package)
     """Puts tensors into a module; all of them, exactly."""
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
