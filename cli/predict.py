@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 from pypose_ops.errors import InputError
+from pypose_ops.models.calibration import calibration_of
 from pypose_ops.models.inference import find_people
 from pypose_ops.models.person_finder import find_boxes, finder_of
 from pypose_ops.models.weights.files import open_weights
@@ -107,9 +108,12 @@ def check_written(pictures, out):
             raise InputError(f"--out {out}: {path} would be overwritten, expected another folder")
 
 
-def write_people(picture, name, found, skeleton, path, threshold):
+def write_people(picture, name, found, skeleton, path, threshold, calibration=None):
     """Draws ``path.png`` and writes ``path.json`` of what :func:`find_people` found."""
     from pypose_ops import viz
+
+    probabilities = found[1] if calibration is None else calibration.probabilities(found[1])
+    more = [{} if calibration is None else {"probabilities": each} for each in probabilities.tolist()]
 
     people = [
         {
@@ -118,7 +122,8 @@ def write_people(picture, name, found, skeleton, path, threshold):
             "keypoints": [None if x != x else [x, y] for x, y in joints],
             "scores": each,
         }
-        for joints, each, score, box in zip(*(t.tolist() for t in found), strict=True)
+        | probable
+        for joints, each, score, box, probable in zip(*(t.tolist() for t in found), more, strict=True)
     ]
     drawn = viz.draw_pose(picture, found[0], found[1], skeleton, threshold=threshold)
     write_picture(drawn, path.with_name(f"{path.name}.png"))
@@ -165,6 +170,6 @@ def run(args):
             system, skeleton, picture, *boxes_in(picture, path),
             padding=1.0 if args.whole else 1.25, nms=args.nms, flip=args.flip, **options,
         )  # fmt: skip
-        write_people(picture, path.name, found, skeleton, args.out / path.stem, args.threshold)
+        write_people(picture, path.name, found, skeleton, args.out / path.stem, args.threshold, calibration_of(info))
         count = len(found[0])
         print(f"{path}: {count} {'person' if count == 1 else 'people'}, wrote {args.out / path.stem}.png and .json")

@@ -67,6 +67,7 @@ class HeatmapNet(HeatmapSystem):
     ``forward(images (B, 3, H, W))`` gives ``[(B, K, H / 4, W / 4)]``, logits.
     """
 
+    joint_layers = ("head.out",)
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": HeatmapNetConfig(width=1.75, input_size=(256, 256)),
         "compact": HeatmapNetConfig(),
@@ -110,7 +111,11 @@ class HeatmapNet(HeatmapSystem):
 
     @torch.no_grad()
     def poses(
-        self, images: torch.Tensor, *, flip_pairs: Sequence[tuple[int, int]] | None = None, scales: Sequence[float] = (1.0,)
+        self,
+        images: torch.Tensor,
+        *,
+        flip_pairs: Sequence[tuple[int, int]] | None = None,
+        scales: Sequence[float] = (1.0,),
     ) -> list[Peaks]:
         """As :meth:`.HeatmapSystem.poses`; with the heads for people there is no test at several scales.
 

@@ -88,30 +88,22 @@ def load_weights(path: Path | str, system: str | None = None) -> tuple[System, d
     return module.eval(), info
 
 
-<<<<<<< HEAD
-def load_packaged() -> tuple[System, dict[str, Any]]:
-    """:func:`load_weights` of the file that comes with the package."""
-    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED) as path:
-        return load_weights(path)
-
-
-def load_tensors(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-=======
-def load_packaged(name="coco17"):
+def load_packaged(name: str = "coco17") -> tuple[System, dict[str, Any]]:
     """:func:`load_weights` of a file that comes with the package, a name of ``PACKAGED``."""
     if name not in PACKAGED:
         raise InputError(f"pretrained: name must be one of {', '.join(PACKAGED)}, got {name!r}")
-    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED[name]) as path:
-        return load_weights(path)
+    return open_weights(name)
 
 
-def open_weights(spec="coco17"):
-    """:func:`load_packaged` where ``spec`` is a name of ``PACKAGED``, else :func:`load_weights` of that file."""
-    return load_packaged(spec) if str(spec) in PACKAGED else load_weights(spec)
+def open_weights(spec: Path | str = "coco17", system: str | None = None) -> tuple[System, dict[str, Any]]:
+    """:func:`load_weights` of a file, or of one that comes with the package: ``spec`` is a name of ``PACKAGED``."""
+    if str(spec) not in PACKAGED:
+        return load_weights(spec, system)
+    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED[str(spec)]) as path:
+        return load_weights(path, system)
 
 
-def load_tensors(path, module, tensors):
->>>>>>> 6920dba (Find people and their joints by MoveNet's weights, which come with the package)
+def load_tensors(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     """Puts tensors into a module; all of them, exactly."""
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())

@@ -32,13 +32,8 @@ def test_a_recipe_fits_its_system(system, preset):
         phases = build(system, 14, preset, **options).phases
         assert len(recipe.shares(phases)) == len(phases) and min(recipe.shares(phases)) > 0
     else:
-<<<<<<< HEAD
         known = {field.name for field in dataclasses.fields(system_class(system).presets["paper"])}
         assert options.keys() <= known
-=======
-        known = system_class(system).__init__.__kwdefaults__ or {}
-        assert options.keys() <= known.keys()
->>>>>>> 6920dba (Find people and their joints by MoveNet's weights, which come with the package)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
@@ -48,7 +43,7 @@ def test_the_results_are_of_the_recipes(path):
     recipe = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if recipe["phase_epochs"]:
         recipe["epochs"] = run["recipe"]["epochs"]  # without a meaning there
-    assert run["recipe"] == recipe
+    assert json.loads(json.dumps(dataclasses.asdict(Recipe()))) | run["recipe"] == recipe  # older runs lack options
 
 
 def test_every_recipe_is_of_a_system():
