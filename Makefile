@@ -65,9 +65,8 @@ $(DONE)/demo: $(DONE)/wheel
 	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo]"
 	@touch $@
 
-# MMEngine and MMPose without their requirements, which would put opencv-python over opencv-python-headless. What the tests
-# use of them, a registry and files of numpy, needs no more than the extra has.
+# MMPose and what it imports, without their requirements, which would put opencv-python over opencv-python-headless.
 $(DONE)/test: $(DONE)/wheel
 	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo,test,peers]"
-	$(BIN)/pip install --no-deps "mmengine>=0.10" "mmpose>=1.3"
+	$(BIN)/pip install --no-deps "mmengine==0.10.7" "mmpose==1.3.2" "mmcv-lite==2.1.0" "munkres==3.0.0" "json_tricks==3.17.3"
 	@touch $@

@@ -90,14 +90,7 @@ class CnnMrf(HeatmapSystem):
     posterior probabilities of the pixels.
     """
 
-    everybody: bool
-    sigma: float
-    weights: tuple[float, ...]
-    torso: bool
-    torso_joints: tuple[int, ...]
-    torso_sigma: float
-
-    phases: tuple[str, ...] = ("detector", "spatial", "joint")
+    phases = ("detector", "spatial", "joint")
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": CnnMrfConfig(),
         "compact": CnnMrfConfig(
@@ -128,12 +121,12 @@ class CnnMrf(HeatmapSystem):
             tuple(config.weights),
         )
         self.torso, self.torso_joints, self.torso_sigma = config.torso, tuple(config.torso_joints), config.torso_sigma
-        self.map_size: tuple[int, ...] = tuple(side // 4 for side in self.input_size)
-        self.edges: list[tuple[int, int]] = full_edges(num_joints, [num_joints] if config.torso else [])
-        self.spatial_options: Mapping[str, Any] | dict[str, Any] = config.spatial or {}
+        self.map_size = tuple(side // 4 for side in self.input_size)
+        self.edges = full_edges(num_joints, [num_joints] if config.torso else [])
+        self.spatial_options = config.spatial or {}
         priors = [2 * side - 1 for side in self.map_size]
         uniform = torch.full((len(self.edges), *priors), 1.0 / (priors[0] * priors[1]))
-        self.cascade: Cascade = Cascade(
+        self.cascade = Cascade(
             MultiResolution(
                 config.banks, (*config.channels, config.wide[0]), norm=config.norm, contrast=config.contrast
             ),
@@ -184,7 +177,7 @@ class CnnMrf(HeatmapSystem):
         self.requires_grad_(False)
         for part in self._trained(phase):
             part.requires_grad_(True)
-        self.frozen: bool = phase == "spatial"
+        self.frozen = phase == "spatial"
         if phase == "spatial":
             self.measure_priors(batches)
 
@@ -286,7 +279,7 @@ class MultiResolution(nn.Module):
         super().__init__()
         first, second, third, last = channels
         self.contrast = contrast
-        self.banks: nn.ModuleList = nn.ModuleList(
+        self.banks = nn.ModuleList(
             nn.Sequential(
                 ConvBlock(3, first, 5, norm=norm),
                 nn.MaxPool2d(2),
@@ -297,7 +290,7 @@ class MultiResolution(nn.Module):
             )
             for n in range(banks)
         )
-        self.after: nn.Module = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if norm else nn.ReLU()
+        self.after = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if norm else nn.ReLU()
 
     def forward(
         self, images: torch.Tensor, torso: torch.Tensor | None = None

@@ -1,14 +1,20 @@
 """What the codecs share: two grids, weights, and decoding into input pixels."""
 
+import functools
+from typing import Any, ClassVar
+
 import torch
 
 from ..geometry import scale_coordinates
+from ..ops._results import Peaks
 from ..ops.decode_heatmaps import decode_heatmaps
 from ..ops.gaussian_heatmaps import gaussian_heatmaps
 from ..ops.heatmap_mse_loss import heatmap_mse_loss
 
+Pair = tuple[int, int]
 
-def two(codec, name, value, kind=int):
+
+def two(codec: str, name: str, value: Any, kind: type = int) -> tuple[Any, Any]:
     """A pair ``(w, h)`` of positive numbers."""
     try:
         pair = tuple(kind(v) for v in value) if isinstance(value, (tuple, list)) else (kind(value),) * 2
@@ -22,7 +28,7 @@ def two(codec, name, value, kind=int):
 # Small tensors: every operation counts as much as the drawing.
 
 
-def check_joints(codec, keypoints, visible):
+def check_joints(codec: str, keypoints: torch.Tensor, visible: torch.Tensor | None) -> None:
     if keypoints.dim() not in (3, 4) or keypoints.shape[-1] != 2:
         raise ValueError(f"{codec}: keypoints must be (B, K, 2) or (B, P, K, 2), got shape {tuple(keypoints.shape)}")
     if visible is not None and visible.shape != keypoints.shape[:-1]:
@@ -31,55 +37,68 @@ def check_joints(codec, keypoints, visible):
         )
 
 
-def within(keypoints, low, high):
-    """Which points have ``low <= x <= high`` on both axes; false for those that are not finite, if the ends are."""
-    inside = None
-    for value, first, last in zip(keypoints.unbind(-1), low, high, strict=True):
-        on_axis = (value - 0.5 * (first + last)).abs() <= 0.5 * (last - first)
-        inside = on_axis if inside is None else inside & on_axis
-    return inside
+def within(keypoints: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
+    """Which points have ``low <= x <= high`` on both axes; False for points that are not finite, if the ends are."""
+    on_axis = [
+        (value - 0.5 * (first + last)).abs() <= 0.5 * (last - first)
+        for value, first, last in zip(keypoints.unbind(-1), low, high, strict=True)
+    ]
+    return functools.reduce(torch.Tensor.logical_and, on_axis)
 
 
-def weigh(keypoints, visible, known):
-    """Weights, ``visible`` up to 1 or 0 for joints that are not visible or not ``known``, and which joints count."""
+def weigh(
+    keypoints: torch.Tensor, visible: torch.Tensor | None, known: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights, ``visible`` up to 1 and 0 for joints that are not visible or not ``known``, and which joints count."""
     if visible is None:
         return known.to(keypoints.dtype), known
     known = known & (visible >= 0.5)
     return torch.where(known, visible.to(keypoints.dtype).clamp(max=1), 0.0), known
 
 
-def dark_for(sigma):
-    """Which DARK decodes exact Gaussians within 0.01 pixels: the wide differences are too wide for small ones."""
+def dark_for(sigma: float) -> str:
+    """The variant of DARK that decodes exact Gaussians within 0.01 pixels: small ones need the narrow differences."""
     return "dark" if sigma >= 1.5 else "dark_udp"
 
 
 class HeatmapCodec:
     """A codec whose targets are maps on a grid of ``heatmap_size`` over an input of ``input_size``."""
 
-    align = "index"  # the rule of scale_coordinates between the two grids
-    peers = ("mmpose",)
-    refine, kernel_size = "quarter", 11  # of decode_heatmaps
-    shift = 0.0  # where in its pixel a decoded joint is
+    align: str = "index"  # the rule of scale_coordinates between the two grids
+    peers: ClassVar[tuple[str, ...]] = ("mmpose",)
+    refine: str = "quarter"  # of decode_heatmaps, as is the next
+    kernel_size: int = 11
+    shift: float = 0.0  # where in its pixel a decoded joint is
 
-    def __init__(self, input_size, heatmap_size, compat=None):
+    def __init__(self, input_size: Pair, heatmap_size: Pair, compat: str | None = None) -> None:
         name = type(self).__name__
-        self.input_size = two(name, "input_size", input_size)
-        self.heatmap_size = two(name, "heatmap_size", heatmap_size)
+        self.input_size: Pair = two(name, "input_size", input_size)
+        self.heatmap_size: Pair = two(name, "heatmap_size", heatmap_size)
         if compat is not None and compat not in self.peers:
             raise ValueError(f"{name}: compat must be None or one of {', '.join(self.peers)}, got {compat!r}")
         self.compat = compat
-        self._transforms = {}
+        self._transforms: dict[Any, torch.Tensor] = {}
 
     @property
-    def size(self):
+    def size(self) -> Pair:
         """``(height, width)`` of the maps."""
         return self.heatmap_size[::-1]
 
-    def to_heatmap(self, keypoints):
+    def to_heatmap(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Input pixels to heatmap pixels."""
+        if self.compat == "mmpose":
+            return keypoints / self.scale_factor(keypoints.device)
         return scale_coordinates(keypoints, self.input_size[::-1], self.size, align=self.align)
 
-    def to_input(self, device, dtype=torch.float32):
+    def scale_factor(self, device: torch.device) -> torch.Tensor:
+        """``(2,)`` float32, input pixels per heatmap pixel; kept per device."""
+        if device not in self._transforms:
+            less = 1 if self.align == "corners" else 0
+            pairs = zip(self.input_size, self.heatmap_size, strict=True)
+            self._transforms[device] = torch.tensor([(n - less) / max(m - less, 1) for n, m in pairs], device=device)
+        return self._transforms[device]
+
+    def to_input(self, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """``(2, 3)``, decoded heatmap pixels to input pixels; kept per device."""
         dtype = torch.float64 if dtype == torch.float64 else torch.float32
         if (device, dtype) not in self._transforms:
@@ -89,27 +108,29 @@ class HeatmapCodec:
             self._transforms[device, dtype] = torch.tensor(rows, dtype=dtype, device=device)
         return self._transforms[device, dtype]
 
-    def from_heatmap(self, keypoints):
+    def from_heatmap(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Heatmap pixels to input pixels."""
         return scale_coordinates(keypoints, self.size, self.input_size[::-1], align=self.align)
 
-    def weights(self, at, visible, reach):
-        """Weights per joint and which joints draw: those visible whose blob of half width ``reach`` meets the map."""
+    def weights(
+        self, at: torch.Tensor, visible: torch.Tensor | None, reach: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights per joint and which joints draw: visible ones whose blob of half width ``reach`` meets the map."""
         check_joints(type(self).__name__, at, visible)
         width, height = self.heatmap_size
         return weigh(at, visible, within(at, (-reach, -reach), (width - 1 + reach, height - 1 + reach)))
 
-    def decode(self, heatmaps, **options):
+    def decode(self, heatmaps: torch.Tensor, **options: Any) -> Peaks:
         """Maps to keypoints and scores.
 
         Args:
-            heatmaps (Tensor): ``(B, K, h, w)``.
+            heatmaps: ``(B, K, h, w)``.
             options: ``flipped``, ``flip_pairs``, ``flip_shift``, ``max_offset``, ... of :func:`decode_heatmaps`.
 
         Returns:
-            Peaks: ``(B, K, 2)`` in input pixels, -1 where a map has no peak, and ``(B, K)``.
+            ``coords (B, K, 2)`` in input pixels and ``scores (B, K)``; a map without a peak is missing, with score 0.
         """
-        settings = {"refine": self.refine, "kernel_size": self.kernel_size}
+        settings: dict[str, Any] = {"refine": self.refine, "kernel_size": self.kernel_size}
         if self.compat == "mmpose":
             settings["compat"] = "mmpose"
         elif self.compat is not None:
@@ -121,40 +142,51 @@ class HeatmapCodec:
 class GaussianCodec(HeatmapCodec):
     """A codec whose target is one call of :func:`gaussian_heatmaps`."""
 
-    def __init__(self, input_size, heatmap_size, sigma, compat=None):
+    def __init__(self, input_size: Pair, heatmap_size: Pair, sigma: float, compat: str | None = None) -> None:
         super().__init__(input_size, heatmap_size, compat)
         self.sigma = float(sigma)
         if not 0 < self.sigma < float("inf"):
             raise ValueError(f"{type(self).__name__}: sigma must be positive and finite, got {sigma}")
-        self.drawing = {"center": "exact", "truncate": None}
+        self.drawing: dict[str, Any] = {"center": "exact", "truncate": None}
 
-    def rounded(self):
-        """The options of a blob on the nearest pixel that ends after three sigmas."""
+    def rounded(self) -> dict[str, Any]:
+        """The options for a blob on the nearest pixel that ends after three sigmas."""
         return {"center": "rounded", "truncate": 3.0}
 
-    def encode(self, keypoints, visible=None, *, dtype=torch.float32):
+    def encode(
+        self, keypoints: torch.Tensor, visible: torch.Tensor | None = None, *, dtype: torch.dtype = torch.float32
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keypoints to maps.
 
         Args:
-            keypoints (Tensor): ``(B, K, 2)``, ``(x, y)`` in input pixels; or ``(B, P, K, 2)`` for P people per map.
-            visible (Tensor, optional): ``keypoints.shape[:-1]``; counts from 0.5 on.
-            dtype (torch.dtype): of the maps.
+            keypoints: ``(B, K, 2)``, ``(x, y)`` in input pixels; or ``(B, P, K, 2)`` for P people per map.
+            visible: ``keypoints.shape[:-1]``; a joint counts from 0.5 on.
+            dtype: of the maps.
 
         Returns:
-            tuple[Tensor, Tensor]: maps ``(B, K, h, w)``, and weights of the shape of ``visible``: its values, up to 1,
-            and 0 for joints that are not visible, not finite, or too far outside to draw a pixel within three sigmas.
+            Maps ``(B, K, h, w)``, and weights of the shape of ``visible``: its values, up to 1, and 0 for joints that
+            are not visible, not finite, or too far outside to draw a pixel within three sigmas.
         """
         at = self.to_heatmap(keypoints)
         weights, known = self.weights(at, visible, 3 * self.sigma)
         return self.draw(at, known, dtype), weights
 
-    def draw(self, at, known, dtype):
+    def draw(self, at: torch.Tensor, known: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Maps of the joints ``at`` heatmap pixels that are ``known``."""
         return gaussian_heatmaps(at, self.sigma, self.size, visible=known, dtype=dtype, **self.drawing)
 
-    def loss(self, pred, keypoints, visible=None, *, weight=None, reduction="mean"):
-        """:func:`heatmap_mse_loss` of predicted maps against ``encode(keypoints, visible)``, which are not made.
+    def loss(
+        self,
+        pred: torch.Tensor,
+        keypoints: torch.Tensor,
+        visible: torch.Tensor | None = None,
+        *,
+        weight: torch.Tensor | None = None,
+        reduction: str = "mean",
+    ) -> torch.Tensor:
+        """:func:`heatmap_mse_loss` of predicted maps against the targets of ``encode``, without materialising them.
 
-        ``weight`` is multiplied with the weights of ``encode``; with people, each map's largest of those counts.
+        ``weight`` is multiplied by the weights of ``encode``; with several people, by the largest weight of each map.
         """
         if self.compat is not None:
             raise ValueError(
@@ -167,30 +199,3 @@ class GaussianCodec(HeatmapCodec):
         return heatmap_mse_loss(
             pred, at, self.sigma, weight=weight.detach(), visible=known, reduction=reduction, **self.drawing
         )
-
-
-def mmpose_window(at, sigma):
-    """Where MMPose places the window of a blob: its first pixel, the one past its last, and its array's middle.
-
-    With ``r = 3 sigma`` and integers got by dropping fractions: from ``mu - r`` to ``mu + r + 1``. The middle of the
-    array that is cut to it stands ``(2 r + 1) // 2`` after its first element.
-    """
-    reach = 3 * sigma
-    pixel = torch.trunc(at + 0.5)
-    first, end = torch.trunc(pixel - reach), torch.trunc(pixel + reach + 1)
-    return first, end, first + (2 * reach + 1) // 2
-
-
-def mmpose_meets(first, end, heatmap_size):
-    """Which windows count as meeting the map: those that end right before it too."""
-    width, height = heatmap_size
-    return (first[..., 0] < width) & (first[..., 1] < height) & (end >= 0).all(-1)
-
-
-def cut_window(maps, first, end):
-    """Sets the pixels outside of the windows to 0, in place: maps ``(B, K, H, W)``, corners ``(B, K, 2)``."""
-    for axis, dim in ((0, -1), (1, -2)):
-        grid = torch.arange(maps.shape[dim], device=maps.device)
-        keep = (grid >= first[..., axis, None]) & (grid < end[..., axis, None])
-        maps.mul_(keep[..., None, :] if dim == -1 else keep[..., :, None])
-    return maps

@@ -1,1 +1,1 @@
-"""pypose_ops inside of other projects; each module needs the project that it is named after."""
+"""pypose_ops inside other projects: one module per project, which imports that project when it is used."""

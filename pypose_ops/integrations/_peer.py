@@ -1,0 +1,68 @@
+"""What the integrations share: the peer at a version that they know, and functions in the place of its own."""
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+
+def require(module: str, package: str, versions: Iterable[str]) -> ModuleType:
+    """The module of an installed package whose version starts with one of ``versions``.
+
+    Raises:
+        ImportError: in one line, where the package is missing or of another version.
+    """
+    wanted = tuple(versions)
+    found: str | None
+    try:
+        found = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        found = getattr(sys.modules.get(module.split(".")[0]), "__version__", None)
+    named = f"{package} {' or '.join(wanted)}"
+    if found is None:
+        raise ImportError(f"pypose_ops.integrations needs {named}, which is not installed")
+    if not any(found == v or found.startswith(v + ".") for v in wanted):
+        raise ImportError(f"pypose_ops.integrations needs {named}, and {package} {found} is installed")
+    return importlib.import_module(module)
+
+
+class Replacement:
+    """Functions of pypose_ops in the place of a peer's; a context manager, and ``undo()`` puts the peer's back."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, str, Any]] = []
+
+    def put(self, owner: Any, name: str, value: Any) -> None:
+        """Sets one attribute, or one entry of a dict."""
+        if isinstance(owner, dict):
+            self._before.append((owner, name, owner[name]))
+            owner[name] = value
+        else:
+            self._before.append(
+                (owner, name, owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name))
+            )
+            setattr(owner, name, value)
+
+    def everywhere(self, package: str, values: Mapping[Any, Any]) -> None:
+        """Replaces each key by its value under every name that a loaded module of ``package`` has for it."""
+        by_id = {id(old): (old, new) for old, new in values.items()}
+        for module in [m for name, m in sys.modules.items() if name == package or name.startswith(package + ".")]:
+            for name, value in list(vars(module).items()):
+                if id(value) in by_id:
+                    self.put(module, name, by_id[id(value)][1])
+
+    def undo(self) -> None:
+        while self._before:
+            owner, name, value = self._before.pop()
+            if isinstance(owner, dict):
+                owner[name] = value
+            else:
+                setattr(owner, name, value)
+
+    def __enter__(self) -> "Replacement":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
