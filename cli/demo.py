@@ -15,6 +15,7 @@ from torch.utils.benchmark import Timer
 
 from pypose_ops import decode_heatmaps, find_peaks, gaussian_heatmaps, reference
 from pypose_ops.errors import InputError
+from pypose_ops.models.weights.files import PACKAGED
 from pypose_ops.skeletons import COCO
 
 from . import demo_poses
@@ -211,6 +212,7 @@ def run(args):
     if args.data is not None:
         people(args.data)
         if (args.data / "people").is_dir():
-            demo_poses.people(args.data / "people", args.out / "people")
+            for weights in PACKAGED:
+                demo_poses.people(args.data / "people", args.out / "people" / weights, weights)
         else:
             print(f"{args.data / 'people'}: no such folder, so no poses in photographs of people")

@@ -15,7 +15,7 @@ from pypose_ops.skeletons import SKELETONS, joint_map
 
 from .files import read_picture, write_picture
 
-# The systems learn from whole people: the box reaches as far below the picture as she would.
+# Systems learn from whole people: the box reaches as far below the image as she would.
 ASTRONAUT = (-40.0, 0.0, 520.0, 1000.0)
 THRESHOLD = 0.4  # joints with a smaller score are not drawn: guesses, and those out of the picture
 
@@ -69,17 +69,18 @@ def load_people(folder, skeleton):
     return found
 
 
-def find_everybody(folder, out):
+def find_everybody(folder, out, weights="coco17"):
     """Finds and draws the people of :func:`load_people`.
 
     Args:
         folder (Path): with persons.json and the pictures.
         out (Path): folder for a drawing of each picture.
+        weights (str): which of those that come with the package.
 
     Returns:
         tuple: skeleton; ``{data set: (joints (N, K, 2), keypoints (N, K, 2), visible (N, K))}``.
     """
-    system, info = pretrained()
+    system, info = pretrained(weights)
     skeleton, found = SKELETONS[info["skeleton"]], {}
     for image, (dataset, boxes, keypoints, visible) in load_people(folder, skeleton).items():
         picture = read_picture(folder / image)
@@ -96,12 +97,12 @@ def counted(visible, skeleton):
     return int(whole.sum()), int((visible[whole] > 0).sum())
 
 
-def people(folder, out):
-    """Tables of PCK@0.2 (of left shoulder to right hip) of annotated people in photographs; returns it of all of them.
+def people(folder, out, weights="coco17"):
+    """A table of PCK@0.2 (of left shoulder to right hip) of annotated people in photographs; returns it of all of them.
 
     Arguments as :func:`find_everybody`.
     """
-    skeleton, found = find_everybody(folder, out)
+    skeleton, found = find_everybody(folder, out, weights)
     everybody = tuple(map(torch.cat, zip(*found.values(), strict=True)))
     parts = found | {"all": everybody}
     numbers = [counted(visible, skeleton) for *_, visible in parts.values()]
@@ -109,7 +110,7 @@ def people(folder, out):
     if number == 0:
         raise InputError(f"{folder / 'persons.json'}: expected people with a labelled torso, there is none")
     scores = [score(*part, skeleton)["pck"] for part in parts.values()]
-    table = Table("", *parts, title="Poses in photographs: PCK@0.2, %")
+    table = Table("", *parts, title=f"Poses in photographs by {weights}: PCK@0.2, %")
     for row, values in zip(("people", "joints"), zip(*numbers, strict=True), strict=True):
         table.add_row(row, *map(str, values))
     for row in scores[-1]:
@@ -118,7 +119,7 @@ def people(folder, out):
     mean = scores[-1]["mean"]
     print(
         f"PCK@0.2 {mean:.1f} of {number} people with a labelled torso (of {len(everybody[0])}), {joints} joints that "
-        f"their data sets and {skeleton.name} both have; these pictures were never seen in training"
+        f"their data sets and {skeleton.name} both have"
     )
     print(f"wrote their poses to {out}")
     return mean

@@ -2,6 +2,9 @@
 
 The metadata are kept: system, preset, options, skeleton. With --data people are looked at with both files, and the
 joints and PCK@0.2 of the one compared with those of the other.
+
+--from movenet reads MoveNet SinglePose Lightning or Thunder, version 4, as TensorFlow.js has it: FILE is the json of
+the graph, with the .bin that it names beside it.
 """
 
 from dataclasses import replace
@@ -10,13 +13,16 @@ from pathlib import Path
 from pypose_ops.datasets import SPLITS, joined, open_dataset
 from pypose_ops.errors import InputError
 from pypose_ops.models.weights.files import load_weights, save_weights
+from pypose_ops.models.weights.movenet import load_movenet
 from pypose_ops.skeletons import SKELETONS
 
+ORIGINS = ("movenet",)
 DTYPES = ("float16", "bfloat16", "float32")
 
 
 def add_arguments(parser):
     parser.add_argument("weights", metavar="FILE", type=Path, help="written by train")
+    parser.add_argument("--from", dest="origin", choices=ORIGINS, help="whose FILE is; default: it is of train")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="default: %(default)s")
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", default=[], help="as in train")
@@ -55,7 +61,7 @@ def run(args):
 
     if args.people < 1:
         raise InputError(f"--people must be positive, got {args.people}")
-    system, info = load_weights(args.weights)
+    system, info = load_movenet(args.weights) if args.origin == "movenet" else load_weights(args.weights)
     skeleton, dtype = SKELETONS[info["skeleton"]], getattr(torch, args.dtype)
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
     check_range(args.weights, system, dtype)

@@ -1,8 +1,8 @@
 """Find the joints of people in pictures, and draw them.
 
-Pictures are turned upright as their EXIF says; pixels below are those of the upright picture. Without --boxes the whole
-picture is taken as one person. BOXES.json is a list of boxes for the only PICTURE, or an object with a list for each
-picture's file name; a box is
+Pictures are turned upright as their EXIF says; pixels below are those of the upright picture. Without --boxes everybody
+is looked for; with --whole a picture is one person, who fills it. BOXES.json is a list of boxes for the only PICTURE,
+or an object with a list for each of the file names; a box is
   [x1, y1, x2, y2]                           two corners, picture px
   {"bbox": [x, y, w, h], "score": 0.9}       as in COCO's files; or "box" with two corners
 and reaches out of the picture where the person does. The score of a person is that of the box times the mean of the
@@ -15,20 +15,31 @@ import json
 from pathlib import Path
 
 from pypose_ops.errors import InputError
+from pypose_ops.models.calibration import calibration_of
 from pypose_ops.models.inference import find_people
-from pypose_ops.models.weights.files import load_packaged, load_weights
+from pypose_ops.models.person_finder import find_boxes, finder_of
+from pypose_ops.models.weights.files import open_weights
 from pypose_ops.skeletons import SKELETONS
 
 from .crop import parse_boxes
 from .files import read_picture, write_picture
-from .test import device_of
+from .test import WEIGHTS, device_of
 
 
 def add_arguments(parser):
     parser.add_argument("pictures", metavar="PICTURE", type=Path, nargs="+")
-    parser.add_argument("--weights", metavar="FILE", type=Path, help="default: those that come with the package")
+    parser.add_argument("--weights", metavar="NAME|FILE", default="coco17", help=WEIGHTS)
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out/predict"), help="default: %(default)s")
-    parser.add_argument("--boxes", metavar="BOXES.json", type=Path)
+    people = parser.add_mutually_exclusive_group()
+    people.add_argument("--boxes", metavar="BOXES.json", type=Path, help="default: people are looked for")
+    people.add_argument("--whole", action="store_true", help="each picture is one person")
+    parser.add_argument(
+        "--people",
+        metavar="P",
+        type=float,
+        default=0.3,
+        help="least probability of a person found (default: %(default)s)",
+    )
     parser.add_argument("--flip", action="store_true", help="look at the mirrored crop too")
     parser.add_argument("--scales", metavar="S,S", help="scales of the crop to average, where the system has that")
     parser.add_argument("--nms", type=float, default=0.9, help="OKS from which two are one (default: %(default)s)")
@@ -97,9 +108,12 @@ def check_written(pictures, out):
             raise InputError(f"--out {out}: {path} would be overwritten, expected another folder")
 
 
-def write_people(picture, name, found, skeleton, path, threshold):
+def write_people(picture, name, found, skeleton, path, threshold, calibration=None):
     """Draws ``path.png`` and writes ``path.json`` of what :func:`find_people` found."""
     from pypose_ops import viz
+
+    probabilities = found[1] if calibration is None else calibration.probabilities(found[1])
+    more = [{} if calibration is None else {"probabilities": each} for each in probabilities.tolist()]
 
     people = [
         {
@@ -108,7 +122,8 @@ def write_people(picture, name, found, skeleton, path, threshold):
             "keypoints": [None if x != x else [x, y] for x, y in joints],
             "scores": each,
         }
-        for joints, each, score, box in zip(*(t.tolist() for t in found), strict=True)
+        | probable
+        for joints, each, score, box, probable in zip(*(t.tolist() for t in found), more, strict=True)
     ]
     drawn = viz.draw_pose(picture, found[0], found[1], skeleton, threshold=threshold)
     write_picture(drawn, path.with_name(f"{path.name}.png"))
@@ -120,24 +135,41 @@ def write_people(picture, name, found, skeleton, path, threshold):
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def run(args):
+def people_of(args, system, pictures):
+    """A function from an image and its path to boxes (N, 4), scores (N,), rotations (N,) of the people in it."""
     import torch
 
-    if not 0 < args.nms <= 1:
-        raise InputError(f"--nms must be from 0 to 1, got {args.nms}")
+    if args.boxes:
+        boxes = boxes_by_picture(args.boxes, pictures)
+        return lambda image, path: boxes[path]
+    if args.whole:
+        box = lambda image: torch.tensor([[-0.5, -0.5, image.width - 0.5, image.height - 0.5]])  # noqa: E731
+        return lambda image, path: (box(image), torch.ones(1), torch.zeros(1))
+    finder = finder_of(system).to(next(system.parameters()).device)
+
+    def found(image, path):
+        boxes, scores = find_boxes(finder, image, threshold=args.people)
+        return boxes, scores, torch.zeros(len(boxes))
+
+    return found
+
+
+def run(args):
+    for name in ("nms", "people"):
+        if not 0 < getattr(args, name) <= 1:
+            raise InputError(f"--{name} must be from 0 to 1, got {getattr(args, name)}")
     device = device_of(args.device)
-    system, info = load_weights(args.weights) if args.weights else load_packaged()
+    system, info = open_weights(args.weights)
     system.to(device)
     skeleton, options = SKELETONS[info["skeleton"]], scales_of(args.scales, system)
-    boxes = boxes_by_picture(args.boxes, args.pictures) if args.boxes else {}
+    boxes_in = people_of(args, system, args.pictures)
     check_written(args.pictures, args.out)
     for path in args.pictures:
         picture = read_picture(path, upright=True)
-        whole = torch.tensor([[-0.5, -0.5, picture.width - 0.5, picture.height - 0.5]]), torch.ones(1), torch.zeros(1)
         found = find_people(
-            system, skeleton, picture, *boxes.get(path, whole),
-            padding=1.25 if args.boxes else 1.0, nms=args.nms, flip=args.flip, **options,
+            system, skeleton, picture, *boxes_in(picture, path),
+            padding=1.0 if args.whole else 1.25, nms=args.nms, flip=args.flip, **options,
         )  # fmt: skip
-        write_people(picture, path.name, found, skeleton, args.out / path.stem, args.threshold)
+        write_people(picture, path.name, found, skeleton, args.out / path.stem, args.threshold, calibration_of(info))
         count = len(found[0])
         print(f"{path}: {count} {'person' if count == 1 else 'people'}, wrote {args.out / path.stem}.png and .json")

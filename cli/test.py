@@ -11,12 +11,14 @@ from rich.table import Table
 
 from pypose_ops.datasets import SPLITS, joined, open_dataset
 from pypose_ops.errors import InputError
-from pypose_ops.models.weights.files import load_packaged, load_weights
+from pypose_ops.models.weights.files import PACKAGED, open_weights
 from pypose_ops.skeletons import SKELETONS
+
+WEIGHTS = f"{' or '.join(PACKAGED)}, which come with the package, or a file (default: %(default)s)"
 
 
 def add_arguments(parser):
-    parser.add_argument("--weights", metavar="FILE", type=Path, help="default: those that come with the package")
+    parser.add_argument("--weights", metavar="NAME|FILE", default="coco17", help=WEIGHTS)
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True, help="as in train")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     parser.add_argument("--per-stage", action="store_true", help="a row for every stage of the system")
@@ -57,7 +59,7 @@ def run(args):
     if args.batch < 1:
         raise InputError(f"--batch must be positive, got {args.batch}")
     device = device_of(args.device)
-    system, info = load_weights(args.weights) if args.weights else load_packaged()
+    system, info = open_weights(args.weights)
     skeleton = SKELETONS[info["skeleton"]]
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data])
     result = evaluate(system, skeleton, People(people, memory=0), batch=args.batch, device=device, flip=args.flip)

@@ -23,7 +23,8 @@ from pypose_ops.errors import InputError
 from pypose_ops.models import SYSTEMS, build, system_class
 from pypose_ops.models.training.crops import Augmentation
 from pypose_ops.models.training.recipe import Recipe, read_recipe
-from pypose_ops.models.weights.files import load_tensors, load_weights, save_weights
+from pypose_ops.models.weights.files import PACKAGED, open_weights, save_weights
+from pypose_ops.models.weights.transfer import begin_with
 from pypose_ops.skeletons import SKELETONS
 
 # Attributes of Recipe that have an option of that name.
@@ -37,6 +38,7 @@ RECIPE = {
     "ema": "decay of an average of the weights, 0 for no average",
     "patience": "stop after so many epochs without a better PCK, 0 for never",
     "seed": "of everything that is random",
+    "last_epochs": "so many epochs at the end of each phase see the first data set alone: put the cleanest there",
 }
 
 
@@ -51,10 +53,16 @@ def add_arguments(parser):
     for name, text in RECIPE.items():
         default = getattr(Recipe, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=f"{text} (default: {default})")
+    parser.add_argument("--lr-factor", metavar="NAME=F", action="append", help="of parameters whose names begin so")
+    parser.add_argument("--freeze", metavar="NAME", action="append", help="parameters whose names begin so keep still")
+    parser.add_argument(
+        "--data-weight", metavar="W", type=float, action="append", help="of each --data, in their order"
+    )
     parser.add_argument("--phase-epochs", metavar="N,N", help="epochs of each phase, in place of equal shares")
     parser.add_argument("--held-out", type=int, default=200, help="pictures for validation (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
-    parser.add_argument("--weights", metavar="FILE", type=Path, help="start from these weights of the same system")
+    text = f"start from these weights of the same system, also of other joints: a file, {' or '.join(PACKAGED)}"
+    parser.add_argument("--weights", metavar="NAME|FILE", help=text)
     for option in dataclasses.fields(Augmentation):
         name = option.name.replace("_", "-")
         parser.add_argument(f"--augment-{name}", type=float, help=f"default: {option.default}")
@@ -93,10 +101,21 @@ def recipe_of(args):
             said["phase_epochs"] = [int(n) for n in args.phase_epochs.split(",")]
         except ValueError:
             raise InputError(f"--phase-epochs must be numbers with commas between, got {args.phase_epochs}") from None
+    said["lr_factors"] = lr_factors(args.lr_factor) if args.lr_factor else said.get("lr_factors", {})
+    said["freeze"] = tuple(args.freeze or said.get("freeze", ()))
+    said["data_weights"] = tuple(args.data_weight or said.get("data_weights", ()))
     said["phase_epochs"] = tuple(said.get("phase_epochs", ()))
     recipe = Recipe(**said, augmentation=Augmentation(**augmentation))
     check_recipe(recipe, args)
     return recipe, options
+
+
+def lr_factors(texts):
+    """``{name: factor}`` of ``NAME=F``."""
+    try:
+        return {name: float(factor) for name, _, factor in (text.partition("=") for text in texts)}
+    except ValueError:
+        raise InputError(f"--lr-factor must be NAME=F with a number, got {' '.join(texts)}") from None
 
 
 def check_recipe(recipe, args):
@@ -106,12 +125,18 @@ def check_recipe(recipe, args):
     for name in ("epochs", "batch", "lr", "devices", "nodes"):
         if not values[name] > 0:
             raise InputError(f"--{name} must be positive, got {values[name]}")
-    not_negative = ("weight_decay", "clip", "patience", "held_out", "seed")
+    not_negative = ("weight_decay", "clip", "patience", "held_out", "seed", "last_epochs")
     for name, value in values.items():
         if (name in not_negative or name.startswith("augment_")) and value < 0:
             raise InputError(f"--{name.replace('_', '-')} must not be negative, got {value}")
     if not 0 <= recipe.ema < 1:
         raise InputError(f"--ema must be from 0 to 1, got {recipe.ema}")
+    if recipe.data_weights and (
+        len(recipe.data_weights) != len(args.data) or not all(w > 0 for w in recipe.data_weights)
+    ):
+        raise InputError(f"--data-weight must be a positive number for each --data, got {list(recipe.data_weights)}")
+    if not all(0 < factor < float("inf") for factor in recipe.lr_factors.values()):
+        raise InputError(f"--lr-factor must be positive, got {recipe.lr_factors}")
     if recipe.precision not in ("32-true", "bf16-mixed", "16-mixed"):
         raise InputError(f"--precision must be 32-true, bf16-mixed or 16-mixed, got {recipe.precision}")
 
@@ -172,7 +197,8 @@ def open_data(args, recipe):
         notes["labels far out of their pictures, not counted"] = datasets[-1].dropped_joints
         say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
     first, held_out = hold_out(datasets[0], args.held_out, recipe.seed)
-    return joined([first, *datasets[1:]]), held_out
+    parts = [first, *datasets[1:]]
+    return joined(parts), held_out, [len(part) for part in parts]
 
 
 def weights_of_phase(out, number, phases):
@@ -202,7 +228,7 @@ def run(args):
         from pypose_ops.models.training.training import pl
     except ModuleNotFoundError as error:
         raise InputError(f"train needs PyTorch Lightning, pip install 'pypose_ops[train]' ({error})") from None
-    train, held_out = open_data(args, recipe)
+    train, held_out, counts = open_data(args, recipe)
 
     pl.seed_everything(recipe.seed, verbose=False)
     system, info = system_of(args, train.skeleton, options)
@@ -211,6 +237,10 @@ def run(args):
     if not recipe.phase_epochs and recipe.epochs < len(system.phases):
         wanted = f"{len(system.phases)} or more, one for each of {', '.join(system.phases)}"
         raise InputError(f"--epochs must be {wanted}; got {recipe.epochs}")
+    from pypose_ops.models.training.levers import check_names
+
+    check_names("--lr-factor", system, list(recipe.lr_factors))
+    check_names("--freeze", system, recipe.freeze)
     if is_first():
         start_run(args, recipe, info)
     first = 0
@@ -221,7 +251,7 @@ def run(args):
         raise InputError(f"{args.out}: the run has ended, there is nothing to resume")
     start = weights_of_phase(args.out, first - 1, system.phases) if first else args.weights
     if start:
-        load_tensors(start, system, load_weights(start, args.system)[0].state_dict())
+        begin_with(system, train.skeleton, start, *open_weights(start, args.system))
     from pypose_ops.models.training.loading import People
 
     people, validation = People(train), People(held_out) if len(held_out) else None
@@ -230,15 +260,15 @@ def run(args):
     parameters = sum(p.numel() for p in system.parameters())
     say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
     begun = time.monotonic(), time.process_time()
-    bad = train_phases(args, recipe, system, info, first, train.skeleton, people, validation)
+    bad = train_phases(args, recipe, system, info, first, train.skeleton, people, validation, counts)
     if is_first():
-        finish(args, recipe, system, train.skeleton, validation, bad)
+        finish(args, recipe, system, info, train.skeleton, validation, bad)
         spent = (now - then for now, then in zip((time.monotonic(), time.process_time()), begun, strict=True))
         minutes = "{:.1f} minutes, {:.1f} of CPU time".format(*(seconds / 60 for seconds in spent))
         print(f"wrote {args.out / 'weights.safetensors'} after {minutes}")
 
 
-def train_phases(args, recipe, system, info, first, skeleton, people, validation):
+def train_phases(args, recipe, system, info, first, skeleton, people, validation, counts):
     """Trains the phases from number ``first`` on; returns the pictures that could not be read."""
     from pypose_ops.models.training.training import folder_of, train_phase
 
@@ -248,7 +278,7 @@ def train_phases(args, recipe, system, info, first, skeleton, people, validation
         bad |= train_phase(
             system, skeleton, recipe, number, people, validation, args.out,
             checkpoint=check_checkpoint(last) if args.resume and number == first and last.exists() else None,
-            workers=args.workers, device=args.device, devices=args.devices, nodes=args.nodes,
+            counts=counts, workers=args.workers, device=args.device, devices=args.devices, nodes=args.nodes,
             profile=args.profile, progress=args.progress or sys.stdout.isatty(),
         )  # fmt: skip
         if is_first():
@@ -256,8 +286,9 @@ def train_phases(args, recipe, system, info, first, skeleton, people, validation
     return bad
 
 
-def finish(args, recipe, system, skeleton, validation, bad):
-    """Scores the held-out people, and says what was left out."""
+def finish(args, recipe, system, info, skeleton, validation, bad):
+    """Scores the held-out people, calibrates the scores by them, and says what was left out."""
+    from pypose_ops.models.calibration import calibrate
     from pypose_ops.models.training.scores import evaluate
 
     if bad:
@@ -269,3 +300,6 @@ def finish(args, recipe, system, skeleton, validation, bad):
         (args.out / "held_out.json").write_text(json.dumps(result, indent=1) + "\n")
         if result["stages"]:
             print(f"held-out people: PCK@0.2 {result['stages'][-1]['pck']['mean']}")
+            said = calibrate(system, skeleton, validation, batch=recipe.batch, device=device).as_info()
+            path = weights_of_phase(args.out, len(system.phases) - 1, system.phases)
+            save_weights(path, system, info | {"calibration": said})

@@ -29,6 +29,7 @@ SYSTEMS: dict[str, str] = {
     "cnn_mrf": "systems.cnn_mrf:CnnMrf",
     "deeppose": "systems.deeppose:DeepPose",
     "dual_source": "systems.dual_source:DualSource",
+    "heatmap_net": "systems.heatmap_net:HeatmapNet",
     "cpm": "systems.cpm:ConvolutionalPoseMachine",
     "paf_net": "systems.paf_net:PafNet",
     "part_heatmap_regression": "systems.part_heatmap_regression:PartHeatmapRegression",
@@ -67,21 +68,27 @@ def build(name: str, num_joints: int = 14, preset: str = "paper", **options: Any
     return cls(num_joints, dataclasses.replace(config, **options))
 
 
-def pretrained() -> tuple[System, dict[str, Any]]:
-    """The trained system that comes with the package: no download.
+def pretrained(name: str = "coco17") -> tuple[System, dict[str, Any]]:
+    """A trained system that comes with the package: no download.
 
-    Its weights are ``pypose_ops/data/pose_lsp.safetensors``; the card beside them says what they are good for, how
-    good they are, and that the terms of their training data, research, are theirs.
+    The cards beside the weights in ``pypose_ops/data`` say what they are for, how good they are, and on which terms.
+
+    Args:
+        name (str): ``"coco17"``, MoveNet Lightning as Google published it (Apache-2.0), which finds people too; or
+            ``"lsp14"``, for the joints of Leeds Sports Pose, for research as the images that it was trained with.
 
     Returns:
         tuple[System, dict]: in evaluation mode, on the CPU, float32; and what the file says about it: ``system``,
         ``preset``, ``options``, and ``skeleton``, whose joints it finds (a key of ``pypose_ops.skeletons.SKELETONS``).
 
+    Raises:
+        ValueError: no such weights.
+
     Example:
         >>> system, info = pretrained()
         >>> info["skeleton"]
-        'lsp'
+        'coco'
     """
     from .weights.files import load_packaged
 
-    return load_packaged()
+    return load_packaged(name)

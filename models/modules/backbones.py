@@ -62,7 +62,7 @@ class AlexNet(nn.Module):
         c = [scaled(n, width) for n in (96, 256, 384, 384, 256)]
         # torch divides alpha by n, Krizhevsky does not.
         normalise = lambda: nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)  # noqa: E731
-        self.features = nn.Sequential(
+        self.features: nn.Sequential = nn.Sequential(
             nn.Conv2d(in_channels, c[0], 11, stride=4, padding=padding),
             nn.ReLU(),
             normalise(),
@@ -79,7 +79,7 @@ class AlexNet(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(3, 2),
         )
-        self.out_channels = c[4]
+        self.out_channels: int = c[4]
         initialise(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -118,8 +118,11 @@ class VGG(nn.Module):
         super().__init__()
         if depth not in VGG_CONVS:
             raise ValueError(f"VGG: depth must be one of {', '.join(map(str, VGG_CONVS))}, got {depth!r}")
-        layers, self.ends, self.channels, c = [], {}, {}, in_channels
-        self.stride = 1
+        layers: list[nn.Module] = []
+        self.ends: dict[str, int] = {}
+        self.channels: dict[str, int] = {}
+        self.stride: int = 1
+        c = in_channels
         for block, (convs, wide) in enumerate(zip(VGG_CONVS[depth], (64, 128, 256, 512, 512), strict=True), 1):
             names = [f"conv{block}_{n}" for n in range(1, convs + 1)] + [f"pool{block}"]
             for name in names:
@@ -137,7 +140,7 @@ class VGG(nn.Module):
                 break
         else:
             raise ValueError(f"VGG: last must be a layer like 'conv4_2' or 'pool5' of VGG-{depth}, got {last!r}")
-        self.features = initialise(nn.Sequential(*layers))
+        self.features: nn.Module = initialise(nn.Sequential(*layers))
         self.out_channels = c
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -211,6 +214,9 @@ class ResNet(nn.Module):
     ``forward``: ``(B, in_channels, H, W)`` -> the map of layer4, ``(B, out_channels, h, w)``; :meth:`stages` all four.
     """
 
+    out_channels: int | Any
+    stride: int
+
     def __init__(
         self, depth: int = 50, *, width: float = 1.0, output_stride: int = 32, dilate: bool = True, in_channels: int = 3
     ) -> None:
@@ -221,10 +227,11 @@ class ResNet(nn.Module):
             raise ValueError(f"ResNet: output_stride must be 8, 16 or 32, got {output_stride!r}")
         block = _BasicBlock if depth < 50 else _Bottleneck
         planes = scaled(64, width)
-        self.conv1 = nn.Conv2d(in_channels, planes, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        inplanes, reached, dilation, self.channels = planes, 4, 1, []
+        self.conv1: nn.Conv2d = nn.Conv2d(in_channels, planes, 7, stride=2, padding=3, bias=False)
+        self.bn1: nn.BatchNorm2d = nn.BatchNorm2d(planes)
+        self.maxpool: nn.MaxPool2d = nn.MaxPool2d(3, 2, 1)
+        self.channels: list[int] = []
+        inplanes, reached, dilation = planes, 4, 1
         for n, blocks in enumerate(RESNET_BLOCKS[depth]):
             stride, first = (1 if n == 0 else 2), dilation
             if reached * stride > output_stride:

@@ -21,6 +21,10 @@ class Cascade(nn.Module):
         refine (nn.Module): state, features -> state.
     """
 
+    features: nn.Module
+    first: nn.Module
+    refine: nn.ModuleList
+
     def __init__(self, features: nn.Module, first: nn.Module, *refine: nn.Module) -> None:
         super().__init__()
         self.features, self.first, self.refine = features, first, nn.ModuleList(refine)

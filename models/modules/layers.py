@@ -48,7 +48,7 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         inner = outputs // 2
-        self.body = nn.Sequential(
+        self.body: nn.Sequential = nn.Sequential(
             nn.BatchNorm2d(inputs),
             nn.ReLU(inplace=False),  # the skip reads the same tensor
             nn.Conv2d(inputs, inner, 1),
@@ -59,7 +59,7 @@ class Residual(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(inner, outputs, 1),
         )
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.skip: nn.Module = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.skip(x) + self.body(x)
@@ -85,12 +85,14 @@ class Hourglass(nn.Module):
         super().__init__()
         outputs = width if outputs is None else outputs
         same = [Residual(width, width) for _ in range(blocks - 1)]
-        self.skip = nn.Sequential(*same, Residual(width, outputs))
-        self.down = nn.Sequential(nn.MaxPool2d(2), *(Residual(width, width) for _ in range(blocks)))
+        self.skip: nn.Sequential = nn.Sequential(*same, Residual(width, outputs))
+        self.down: nn.Sequential = nn.Sequential(nn.MaxPool2d(2), *(Residual(width, width) for _ in range(blocks)))
         options = {"blocks": blocks, "learned": learned}
-        self.inner = Hourglass(depth - 1, width, outputs, **options) if depth > 1 else Residual(width, outputs)
-        self.after = Residual(outputs, outputs)
-        self.up = nn.ConvTranspose2d(outputs, outputs, 2, 2) if learned else nn.Upsample(scale_factor=2)
+        self.inner: Hourglass | Residual = (
+            Hourglass(depth - 1, width, outputs, **options) if depth > 1 else Residual(width, outputs)
+        )
+        self.after: Residual = Residual(outputs, outputs)
+        self.up: nn.Module = nn.ConvTranspose2d(outputs, outputs, 2, 2) if learned else nn.Upsample(scale_factor=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.skip(x) + self.up(self.after(self.inner(self.down(x))))
@@ -117,7 +119,7 @@ class RegressionHead(nn.Module):
 
     def __init__(self, inputs: int, joints: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(inputs, 2 * joints)
+        self.fc: nn.Linear = nn.Linear(inputs, 2 * joints)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(x.mean((-2, -1))).unflatten(1, (-1, 2))

@@ -34,6 +34,13 @@ class SpatialModel(nn.Module):
         method (str): of :func:`pypose_ops.mrf_message_passing`.
     """
 
+    beta: float
+    floor: float
+    method: str
+    num_joints: int
+    raw_bias: nn.Parameter
+    raw_prior: nn.Parameter
+
     def __init__(
         self,
         prior: torch.Tensor,
@@ -47,7 +54,7 @@ class SpatialModel(nn.Module):
         method: str = "sparse",
     ) -> None:
         super().__init__()
-        self.edges = tuple((int(v), int(j)) for v, j in edges)
+        self.edges: tuple[tuple[int, ...], ...] = tuple((int(v), int(j)) for v, j in edges)
         if len(self.edges) != len(prior):
             raise ValueError(
                 f"SpatialModel: prior must have one kernel per edge, got {len(prior)} for {len(edges)} edges"
@@ -64,7 +71,7 @@ class SpatialModel(nn.Module):
         self.num_joints, self.floor, self.beta, self.method = num_joints, floor, beta, method
         self.raw_prior = nn.Parameter(self._inverse_softplus(prior))
         self.raw_bias = nn.Parameter(self._inverse_softplus(bias))
-        self.log_weight = nn.Parameter(torch.tensor(math.log(weight)))
+        self.log_weight: nn.Parameter = nn.Parameter(torch.tensor(math.log(weight)))
         self.register_buffer("edge_index", torch.tensor(self.edges, dtype=torch.long).reshape(-1, 2))
 
     @classmethod
@@ -149,7 +156,7 @@ class SpatialModel(nn.Module):
         return removed
 
     def _set_edges(self, edge_index: torch.Tensor, raw_prior: torch.Tensor, raw_bias: torch.Tensor) -> None:
-        self.edges = tuple(map(tuple, edge_index.tolist()))
+        self.edges: tuple[tuple[int, int], ...] = tuple(map(tuple, edge_index.tolist()))
         self.edge_index = edge_index
         self.raw_prior, self.raw_bias = nn.Parameter(raw_prior), nn.Parameter(raw_bias)
 

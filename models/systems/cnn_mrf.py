@@ -90,7 +90,14 @@ class CnnMrf(HeatmapSystem):
     posterior probabilities of the pixels.
     """
 
-    phases = ("detector", "spatial", "joint")
+    everybody: bool
+    sigma: float
+    weights: tuple[float, ...]
+    torso: bool
+    torso_joints: tuple[int, ...]
+    torso_sigma: float
+
+    phases: tuple[str, ...] = ("detector", "spatial", "joint")
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": CnnMrfConfig(),
         "compact": CnnMrfConfig(
@@ -121,12 +128,12 @@ class CnnMrf(HeatmapSystem):
             tuple(config.weights),
         )
         self.torso, self.torso_joints, self.torso_sigma = config.torso, tuple(config.torso_joints), config.torso_sigma
-        self.map_size = tuple(side // 4 for side in self.input_size)
-        self.edges = full_edges(num_joints, [num_joints] if config.torso else [])
-        self.spatial_options = config.spatial or {}
+        self.map_size: tuple[int, ...] = tuple(side // 4 for side in self.input_size)
+        self.edges: list[tuple[int, int]] = full_edges(num_joints, [num_joints] if config.torso else [])
+        self.spatial_options: Mapping[str, Any] | dict[str, Any] = config.spatial or {}
         priors = [2 * side - 1 for side in self.map_size]
         uniform = torch.full((len(self.edges), *priors), 1.0 / (priors[0] * priors[1]))
-        self.cascade = Cascade(
+        self.cascade: Cascade = Cascade(
             MultiResolution(
                 config.banks, (*config.channels, config.wide[0]), norm=config.norm, contrast=config.contrast
             ),
@@ -177,7 +184,7 @@ class CnnMrf(HeatmapSystem):
         self.requires_grad_(False)
         for part in self._trained(phase):
             part.requires_grad_(True)
-        self.frozen = phase == "spatial"
+        self.frozen: bool = phase == "spatial"
         if phase == "spatial":
             self.measure_priors(batches)
 
@@ -279,7 +286,7 @@ class MultiResolution(nn.Module):
         super().__init__()
         first, second, third, last = channels
         self.contrast = contrast
-        self.banks = nn.ModuleList(
+        self.banks: nn.ModuleList = nn.ModuleList(
             nn.Sequential(
                 ConvBlock(3, first, 5, norm=norm),
                 nn.MaxPool2d(2),
@@ -290,7 +297,7 @@ class MultiResolution(nn.Module):
             )
             for n in range(banks)
         )
-        self.after = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if norm else nn.ReLU()
+        self.after: nn.Module = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if norm else nn.ReLU()
 
     def forward(
         self, images: torch.Tensor, torso: torch.Tensor | None = None

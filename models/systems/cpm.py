@@ -76,6 +76,9 @@ class ConvolutionalPoseMachine(HeatmapSystem):
     say where the person is, if not in the middle.
     """
 
+    center_sigma: float
+    sigma: float
+
     refine = "dark_udp"  # DARK leaves peaks within two cells, 16 pixels, of the border where they are
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": ConvolutionalPoseMachineConfig(),
@@ -116,7 +119,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
         else:
             raise ValueError(f"ConvolutionalPoseMachine: variant must be original or vgg, got {config.variant!r}")
         later = [LaterStage(maps, config.stage_width, norm=config.norm, **shape) for _ in range(config.stages - 1)]
-        self.cascade = Cascade(features, first, *later)
+        self.cascade: Cascade = Cascade(features, first, *later)
         self._initialise(config.norm, keep=features.vgg if config.variant == "vgg" else None)
 
     def _initialise(self, norm: bool, keep: nn.Module | None) -> None:
@@ -199,8 +202,8 @@ class PictureFeatures(nn.Module):
 
     def __init__(self, widths: Sequence[int], kernel_size: int, pool: int, norm: bool) -> None:
         super().__init__()
-        self.stem = pooled_convs(widths, kernel_size, pool, norm)
-        self.trunk = pooled_convs(widths, kernel_size, pool, norm)
+        self.stem: nn.Sequential = pooled_convs(widths, kernel_size, pool, norm)
+        self.trunk: nn.Sequential = pooled_convs(widths, kernel_size, pool, norm)
 
     def forward(self, images: torch.Tensor, center: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.stem(images), self.trunk(images), center
@@ -211,10 +214,10 @@ class VggFeatures(nn.Module):
 
     def __init__(self, norm: bool) -> None:
         super().__init__()
-        self.vgg = VGG(19, last="conv4_2")
+        self.vgg: VGG = VGG(19, last="conv4_2")
         widths = (self.vgg.out_channels, 256, 256, 256, 256, 128)
         blocks = [ConvBlock(a, b, norm=norm) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        self.convs = nn.Sequential(*blocks)
+        self.convs: nn.Sequential = nn.Sequential(*blocks)
 
     def forward(self, images: torch.Tensor, center: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features = self.convs(self.vgg(images))
@@ -226,14 +229,14 @@ class FirstStage(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, maps: int, kernel_size: int, dropout: float, norm: bool) -> None:
         super().__init__()
-        self.convs = nn.Sequential(
+        self.convs: nn.Sequential = nn.Sequential(
             ConvBlock(inputs, 32, 5, norm=norm),
             ConvBlock(32, hidden, kernel_size, norm=norm),
             nn.Dropout(dropout),
             ConvBlock(hidden, hidden, 1, norm=norm),
             nn.Dropout(dropout),
         )
-        self.head = HeatmapHead(hidden, maps)
+        self.head: HeatmapHead = HeatmapHead(hidden, maps)
 
     def forward(self, features: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         return self.head(self.convs(features[0]))
@@ -244,7 +247,7 @@ class VggFirstStage(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, maps: int, norm: bool) -> None:
         super().__init__()
-        self.head = HeatmapHead(inputs, maps, (hidden,), norm=norm)
+        self.head: HeatmapHead = HeatmapHead(inputs, maps, (hidden,), norm=norm)
 
     def forward(self, features: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         return self.head(features[0])
@@ -265,11 +268,11 @@ class LaterStage(nn.Module):
         norm: bool,
     ) -> None:
         super().__init__()
-        self.reduce = nn.Identity() if reduced is None else ConvBlock(inputs, reduced, 5, norm=norm)
+        self.reduce: nn.Module = nn.Identity() if reduced is None else ConvBlock(inputs, reduced, 5, norm=norm)
         widths = ((inputs if reduced is None else reduced) + maps + 1, *(width,) * convs)
         blocks = [ConvBlock(a, b, kernel_size, norm=norm) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        self.convs = nn.Sequential(*blocks)
-        self.head = HeatmapHead(width, maps, (width,), norm=norm)
+        self.convs: nn.Sequential = nn.Sequential(*blocks)
+        self.head: HeatmapHead = HeatmapHead(width, maps, (width,), norm=norm)
 
     def forward(self, maps: torch.Tensor, features: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         _, shared, center = features

@@ -83,6 +83,9 @@ class DeepPose(System):
     stage into the one before. Scores are 1: there is nothing to tell good joints by.
     """
 
+    crops: int | None
+    simulate_diameter: bool
+
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": DeepPoseConfig(),
         "resnet": DeepPoseConfig(input_size=(256, 256), backbone="resnet50", hidden=(), loss="smooth_l1"),
@@ -102,10 +105,10 @@ class DeepPose(System):
             raise ValueError(f"DeepPose: stages must be at least 1, got {config.stages}")
         if config.loss not in ("l2", "smooth_l1"):
             raise ValueError(f"DeepPose: loss must be one of l2, smooth_l1, got {config.loss!r}")
-        self.patch_size = tuple(config.patch_size or config.input_size)
-        self.torso = torso_joints("DeepPose", num_joints, config.torso)
+        self.patch_size: tuple[int, ...] = tuple(config.patch_size or config.input_size)
+        self.torso: tuple[int, int] = torso_joints("DeepPose", num_joints, config.torso)
         self.loss, self.crops, self.simulate_diameter = config.loss, config.crops, config.simulate_diameter
-        self.phases = tuple(f"stage{s + 1}" for s in range(config.stages))
+        self.phases: tuple[str, ...] = tuple(f"stage{s + 1}" for s in range(config.stages))
 
         def net() -> nn.Module:
             features = make_backbone(config.backbone, width=config.width)
@@ -113,7 +116,7 @@ class DeepPose(System):
                 features, self.patch_size, 2 * num_joints, hidden=config.hidden, dropout=config.dropout
             )
 
-        self.cascade = Cascade(
+        self.cascade: Cascade = Cascade(
             nn.Identity(),
             PoseFromPicture(net(), self.patch_size),
             *(
@@ -292,7 +295,7 @@ class RegressionHead(nn.Module):
         # Everything starts in the middle of its box.
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)
-        self.head = nn.Sequential(*layers, last)
+        self.head: nn.Sequential = nn.Sequential(*layers, last)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(patches))
@@ -300,6 +303,9 @@ class RegressionHead(nn.Module):
 
 class PoseFromPicture(nn.Module):
     """The first stage: the whole picture, resampled where the net wants another size, -> a pose."""
+
+    net: nn.Module
+    patch_size: tuple[int, int]
 
     def __init__(self, net: nn.Module, patch_size: tuple[int, int]) -> None:
         super().__init__()
@@ -332,6 +338,12 @@ class PoseRefine(nn.Module):
         sigma (float): side of the boxes, in diams.
         least (float): smallest diam, in sides of the picture.
     """
+
+    least: float
+    net: nn.Module
+    patch_size: tuple[int, int]
+    sigma: float
+    torso: tuple[int, int]
 
     def __init__(
         self, net: nn.Module, patch_size: tuple[int, int], torso: tuple[int, int], sigma: float, least: float

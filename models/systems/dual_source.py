@@ -92,6 +92,17 @@ class DualSource(System):
     windows' centres; ``(B, P, K, 2)`` with ``joint_coords``. Scores of poses are mean likelihoods.
     """
 
+    grid: tuple[int, ...]
+    scales: tuple[float, ...]
+    train_scales: tuple[float, ...]
+    context: float
+    near: float
+    weights: tuple[float, ...]
+    windows: int
+    chunk: int
+    joint_coords: bool
+    keep: float
+
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": DualSourceConfig(),
         "compact": DualSourceConfig(
@@ -111,8 +122,8 @@ class DualSource(System):
         super().__init__(num_joints, config.input_size)
         if not config.sources or any(source not in SOURCES for source in config.sources):
             raise ValueError(f"DualSource: sources must be some of part and body, got {config.sources!r}")
-        self.torso = torso_joints("DualSource", num_joints, config.torso)
-        self.sizes = {"part": tuple(config.part_size), "body": tuple(config.body_size)}
+        self.torso: tuple[int, int] = torso_joints("DualSource", num_joints, config.torso)
+        self.sizes: dict[str, tuple[int, ...]] = {"part": tuple(config.part_size), "body": tuple(config.body_size)}
         self.scales, self.grid, self.train_scales = tuple(config.scales), tuple(config.grid), tuple(config.train_scales)
         self.windows, self.near, self.context, self.weights = (
             config.windows,
@@ -123,7 +134,7 @@ class DualSource(System):
         self.joint_coords, self.keep, self.chunk = config.joint_coords, config.keep, config.chunk
         first, last = config.hidden
         # In a fixed order: the joined features must not depend on how the sources were listed.
-        self.nets = nn.ModuleDict(
+        self.nets: nn.ModuleDict = nn.ModuleDict(
             {
                 source: SourceNet(
                     make_backbone(config.backbone, width=config.width, in_channels=3 + (source == "body")),
@@ -135,9 +146,11 @@ class DualSource(System):
                 if source in config.sources
             }
         )
-        self.joined = nn.Sequential(nn.Linear(first * len(self.nets), last), nn.ReLU(), nn.Dropout(config.dropout))
-        self.detection = nn.Linear(last, num_joints + 1)
-        self.localisation = nn.Linear(last, 2 * num_joints if config.joint_coords else 2)
+        self.joined: nn.Sequential = nn.Sequential(
+            nn.Linear(first * len(self.nets), last), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+        self.detection: nn.Linear = nn.Linear(last, num_joints + 1)
+        self.localisation: nn.Linear = nn.Linear(last, 2 * num_joints if config.joint_coords else 2)
         nn.init.kaiming_normal_(self.joined[0].weight, nonlinearity="relu")
         for head in (self.detection, self.localisation):
             nn.init.normal_(head.weight, std=0.01)
@@ -285,7 +298,7 @@ class SourceNet(nn.Module):
         nn.init.zeros_(linear.bias)
         self.features = features
         pool = [nn.AdaptiveAvgPool2d(1)] if pooled else []
-        self.head = nn.Sequential(*pool, nn.Flatten(), linear, nn.ReLU(), nn.Dropout(dropout))
+        self.head: nn.Sequential = nn.Sequential(*pool, nn.Flatten(), linear, nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(patches))

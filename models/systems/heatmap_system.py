@@ -18,11 +18,14 @@ class GaussianHeatmap(GaussianCodec):
     The mirror image of such a map is the map of the mirror image, so a flip test needs no shift.
     """
 
+    align: str
+    refine: str
+
     align, refine = "center", "dark_udp"
 
     def __init__(self, input_size: tuple[int, int], heatmap_size: tuple[int, int], sigma: float) -> None:
         super().__init__(input_size, heatmap_size, sigma)
-        self.kernel_size = kernel_size_for("GaussianHeatmap", self.refine, self.sigma)
+        self.kernel_size: int = kernel_size_for("GaussianHeatmap", self.refine, self.sigma)
 
 
 class HeatmapSystem(System):
@@ -36,7 +39,7 @@ class HeatmapSystem(System):
         refine (str or None): of :func:`pypose_ops.decode_heatmaps`; None: the codec's.
     """
 
-    sigma = 1.0
+    sigma: float = 1.0
     flip_shift = False
     refine = None
 

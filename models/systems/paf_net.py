@@ -75,6 +75,9 @@ class PafNet(HeatmapSystem):
     x and y of the first limb, of the second, ...
     """
 
+    limb_width: float
+    sigma: float
+
     refine = "dark_udp"
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": PafNetConfig(),
@@ -90,7 +93,7 @@ class PafNet(HeatmapSystem):
             if num_joints not in _LIMBS:
                 raise ValueError(f"PafNet: limbs must be given for {num_joints} joints; there are 14, 16 and 17")
             limbs = _LIMBS[num_joints]
-        self.limbs = [(int(a), int(b)) for a, b in limbs]
+        self.limbs: list[tuple[int, int]] = [(int(a), int(b)) for a, b in limbs]
         self.sigma, self.limb_width = config.sigma, config.limb_width
         outputs = (2 * len(self.limbs), num_joints + 1)
         features = PafFeatures(config.width, config.backbone_width, config.norm)
@@ -102,7 +105,7 @@ class PafNet(HeatmapSystem):
             TwoBranches(config.width + sum(outputs), outputs, config.width, config.width, **shape)
             for _ in range(config.stages - 1)
         ]
-        self.cascade = Cascade(features, first, *later)
+        self.cascade: Cascade = Cascade(features, first, *later)
         for head in (m for m in self.modules() if isinstance(m, HeatmapHead)):
             nn.init.normal_(head[-1].weight, std=0.01)
             nn.init.zeros_(head[-1].bias)
@@ -172,9 +175,9 @@ class PafFeatures(nn.Module):
 
     def __init__(self, width: int, backbone_width: float, norm: bool) -> None:
         super().__init__()
-        self.vgg = VGG(19, last="conv4_2", width=backbone_width, norm=norm)
+        self.vgg: VGG = VGG(19, last="conv4_2", width=backbone_width, norm=norm)
         middle = 2 * width
-        self.convs = nn.Sequential(
+        self.convs: nn.Sequential = nn.Sequential(
             ConvBlock(self.vgg.out_channels, middle, norm=norm), ConvBlock(middle, width, norm=norm)
         )
 
@@ -184,6 +187,9 @@ class PafFeatures(nn.Module):
 
 class TwoBranches(nn.Module):
     """One stage: fields and maps, each of its own convolutions."""
+
+    fields: nn.Sequential
+    maps: nn.Sequential
 
     def __init__(
         self, inputs: int, outputs: Sequence[int], width: int, hidden: int, *, convs: int, kernel_size: int, norm: bool

@@ -70,7 +70,10 @@ class PartHeatmapRegression(HeatmapSystem):
     ``forward(images (B, 3, H, W))`` gives ``[logits of the discs, Gaussians]``, ``(B, K, H, W)`` both.
     """
 
-    phases = ("detection", "regression", "joint")
+    radius: float
+    sigma: float
+
+    phases: tuple[str, ...] = ("detection", "regression", "joint")
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": PartHeatmapRegressionConfig(depth=152),
         "vgg": PartHeatmapRegressionConfig(detector="vgg", regressor="large_kernel"),
@@ -96,7 +99,7 @@ class PartHeatmapRegression(HeatmapSystem):
             raise ValueError(
                 f"PartHeatmapRegression: regressor must be hourglass or large_kernel, got {config.regressor!r}"
             )
-        self.cascade = Cascade(nn.Identity(), first, second)
+        self.cascade: Cascade = Cascade(nn.Identity(), first, second)
         self.phase = self.phases[-1]
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -110,7 +113,7 @@ class PartHeatmapRegression(HeatmapSystem):
         """``"detection"`` and ``"regression"`` train one of the two nets, ``"joint"`` both; nothing is measured."""
         if phase not in self.phases:
             raise ValueError(f"PartHeatmapRegression: phase must be one of {', '.join(self.phases)}, got {phase!r}")
-        self.phase = phase
+        self.phase: str = phase
         detector, (regressor,) = self.cascade.first, self.cascade.refine
         detector.requires_grad_(phase != "regression")
         regressor.requires_grad_(phase != "detection")
@@ -153,9 +156,9 @@ class ResNetDetector(nn.Module):
 
     def __init__(self, joints: int, depth: int, width: float) -> None:
         super().__init__()
-        self.backbone = ResNet(depth, width=width, output_stride=16, dilate=False)
-        self.score = nn.Conv2d(self.backbone.out_channels, joints, 1)
-        self.up = nn.ConvTranspose2d(joints, joints, 4, 4)
+        self.backbone: ResNet = ResNet(depth, width=width, output_stride=16, dilate=False)
+        self.score: nn.Conv2d = nn.Conv2d(self.backbone.out_channels, joints, 1)
+        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 4, 4)
         bilinear_weights(self.up)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -166,22 +169,25 @@ class ResNetDetector(nn.Module):
 class VggDetector(nn.Module):
     """FCN-8s on VGG-16: the scores of conv7, pool4 and pool3, summed on the way up; bilinear at first."""
 
+    score_pool3: nn.Conv2d
+    score_pool4: nn.Conv2d
+
     def __init__(self, joints: int, width: float, norm: bool) -> None:
         super().__init__()
-        self.backbone = VGG(16, last="pool5", width=width, norm=norm)
+        self.backbone: VGG = VGG(16, last="pool5", width=width, norm=norm)
         channels, hidden = self.backbone.channels, scaled(4096, width)
-        self.fc = nn.Sequential(
+        self.fc: nn.Sequential = nn.Sequential(
             ConvBlock(channels["pool5"], hidden, 7, norm=norm),
             nn.Dropout2d(0.5),
             ConvBlock(hidden, hidden, 1, norm=norm),
             nn.Dropout2d(0.5),
         )
         initialise(self.fc)
-        self.score = nn.Conv2d(hidden, joints, 1)
+        self.score: nn.Conv2d = nn.Conv2d(hidden, joints, 1)
         self.score_pool4, self.score_pool3 = (nn.Conv2d(channels[name], joints, 1) for name in ("pool4", "pool3"))
-        self.up2 = nn.ConvTranspose2d(joints, joints, 4, 2, 1)
-        self.up4 = nn.ConvTranspose2d(joints, joints, 4, 2, 1)
-        self.up8 = nn.ConvTranspose2d(joints, joints, 16, 8, 4)
+        self.up2: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 4, 2, 1)
+        self.up4: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 4, 2, 1)
+        self.up8: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 16, 8, 4)
         for layer in (self.up2, self.up4, self.up8):
             bilinear_weights(layer)
 
@@ -199,9 +205,9 @@ class LargeKernelRegressor(nn.Module):
         c = [joints + 3, *(scaled(n, width) for n in (64, 64, 128, 256, 512, 512))]
         blocks = [ConvBlock(a, b, k, norm=norm) for a, b, k in zip(c[:-1], c[1:], (9, 13, 13, 15, 1, 1), strict=True)]
         blocks[1:1], blocks[3:3] = [nn.MaxPool2d(2)], [nn.MaxPool2d(2)]
-        self.convs = initialise(nn.Sequential(*blocks))
-        self.score = nn.Conv2d(c[-1], joints, 1)
-        self.up = nn.ConvTranspose2d(joints, joints, 8, 4, 2)
+        self.convs: nn.Module = initialise(nn.Sequential(*blocks))
+        self.score: nn.Conv2d = nn.Conv2d(c[-1], joints, 1)
+        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 8, 4, 2)
         bilinear_weights(self.up)
         small(self.score)
 
@@ -215,7 +221,7 @@ class HourglassRegressor(nn.Module):
     def __init__(self, joints: int, width: float, levels: int, blocks: int) -> None:
         super().__init__()
         quarter, half, full, double = (scaled(n, width) for n in (64, 128, 256, 512))
-        self.stem = nn.Sequential(
+        self.stem: nn.Sequential = nn.Sequential(
             ConvBlock(joints + 3, quarter, 7, stride=2, bias=True),
             Residual(quarter, half),
             nn.MaxPool2d(2),
@@ -223,10 +229,10 @@ class HourglassRegressor(nn.Module):
             Residual(half, half),
             Residual(half, full),
         )
-        self.hourglass = Hourglass(levels, full, double, blocks=blocks, learned=True)
-        self.after = Residual(double, double)
-        self.head = HeatmapHead(double, joints, (double, full), bias=True)
-        self.up = nn.ConvTranspose2d(joints, joints, 4, 4)
+        self.hourglass: Hourglass = Hourglass(levels, full, double, blocks=blocks, learned=True)
+        self.after: Residual = Residual(double, double)
+        self.head: HeatmapHead = HeatmapHead(double, joints, (double, full), bias=True)
+        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 4, 4)
         bilinear_weights(self.up)
         small(self.head[-1])
 

@@ -63,9 +63,9 @@ class StackedHourglass(HeatmapSystem):
 
     def __init__(self, num_joints: int, config: StackedHourglassConfig = StackedHourglassConfig()) -> None:
         super().__init__(num_joints, config.input_size)
-        self.sigma = config.sigma
+        self.sigma: float = config.sigma
         stages = [HourglassStage(num_joints, config.width, config.depth, merge=s > 0) for s in range(config.stacks)]
-        self.cascade = Cascade(stem(config.width), *stages)
+        self.cascade: Cascade = Cascade(stem(config.width), *stages)
 
     def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         return HourglassHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
@@ -94,11 +94,11 @@ class HourglassStage(nn.Module):
     def __init__(self, joints: int, width: int, depth: int, merge: bool) -> None:
         super().__init__()
         if merge:
-            self.merge_features = nn.Conv2d(width, width, 1)
-            self.merge_maps = nn.Conv2d(joints, width, 1)
-        self.hourglass = Hourglass(depth, width)
-        self.features = nn.Sequential(Residual(width, width), ConvBlock(width, width, 1, bias=True))
-        self.head = HeatmapHead(width, joints)
+            self.merge_features: nn.Conv2d = nn.Conv2d(width, width, 1)
+            self.merge_maps: nn.Conv2d = nn.Conv2d(joints, width, 1)
+        self.hourglass: Hourglass = Hourglass(depth, width)
+        self.features: nn.Sequential = nn.Sequential(Residual(width, width), ConvBlock(width, width, 1, bias=True))
+        self.head: HeatmapHead = HeatmapHead(width, joints)
         nn.init.normal_(self.head[-1].weight, std=0.01)
         nn.init.zeros_(self.head[-1].bias)
 

@@ -66,11 +66,16 @@ class System(nn.Module):
         input_size (tuple[int, int]): ``(height, width)`` of the crops that it was designed for.
         mean, std (tuple[float, float, float]): of RGB pixels from 0 to 255.
         phases (tuple[str, ...]): the parts of training, in order; one part unless the paper has more.
+        joint_layers (tuple[str, ...]): names of layers with one output per joint, on whose order nothing else depends.
     """
 
-    mean = (123.675, 116.28, 103.53)
-    std = (58.395, 57.12, 57.375)
+    input_size: tuple[int, ...]
+    num_joints: int
+
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     phases: tuple[str, ...] = ("joint",)
+    joint_layers: tuple[str, ...] = ()
     presets: ClassVar[Mapping[str, SystemConfig]] = {"paper": SystemConfig(), "compact": SystemConfig()}
 
     def __init__(self, num_joints: int, input_size: tuple[int, int]) -> None:

@@ -138,12 +138,12 @@ def _decoded(picture):
         return error
 
 
-def train_loader(people, batch, *, seed=0, rank=0, world=1, workers=None, pin=False):
+def train_loader(people, batch, *, seed=0, rank=0, world=1, workers=None, pin=False, sampler=None):
     """Batches of ``batch`` people in a random order, another one every epoch, which depends on ``seed`` alone.
 
     ``world`` ranks with ``batch`` people each see, step by step, the same people as one with ``batch * world``.
     """
-    sampler = DistributedSampler(people, world, rank, shuffle=True, seed=seed)
+    sampler = sampler or DistributedSampler(people, world, rank, shuffle=True, seed=seed)
     # The last, smaller batch is left out: normalisation over one person is none.
     return _loader(people, batch, sampler, workers, pin, drop_last=len(sampler) >= batch)
 

@@ -31,6 +31,10 @@ class Recipe:
         patience (int): epochs without a better PCK after which the last phase stops; 0: it does not.
         seed (int): of everything that is random.
         phase_epochs (tuple[int, ...]): see ``epochs``.
+        lr_factors (dict[str, float]): of the learning rate of parameters whose names begin so: ``{"backbone": 0.5}``.
+        freeze (tuple[str, ...]): the beginnings of the names of parameters that keep still, with their normalisations.
+        data_weights (tuple[float, ...]): how often an epoch sees each person of each data set; empty: once.
+        last_epochs (int): at the end of each phase on the first data set alone, which should be the cleanest.
         augmentation (Augmentation): of the crops.
     """
 
@@ -44,6 +48,10 @@ class Recipe:
     patience: int = 0
     seed: int = 0
     phase_epochs: tuple = ()
+    lr_factors: dict[str, float] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
+    data_weights: tuple[float, ...] = ()
+    last_epochs: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def shares(self, phases):

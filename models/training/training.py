@@ -21,7 +21,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pypose_ops import geometry, metrics
 from pypose_ops.errors import InputError
 
+from ..modules.depthwise import has_bfloat16_kernels
 from .crops import DRAWS, Crops
+from .levers import WeightedSampler, freeze, parameter_groups
 from .loading import eval_loader, train_loader
 from .scores import torso_of
 
@@ -46,10 +48,13 @@ class Phase(pl.LightningModule):
         skeleton (Skeleton): of its joints.
         recipe (Recipe): how.
         number (int): of the phase.
+        people (int): how many there are to train on.
+        steps (int, optional): of the phase, where epochs differ.
     """
 
-    def __init__(self, system, skeleton, recipe, number, people):
+    def __init__(self, system, skeleton, recipe, number, people, steps=None):
         super().__init__()
+        self.steps = steps
         self.system, self.recipe, self.people = system, recipe, people
         self.number, self.name = number, system.phases[number]
         self.torso = torso_of(skeleton)
@@ -57,15 +62,17 @@ class Phase(pl.LightningModule):
         self.pck, self.bad = {}, set()
 
     def configure_optimizers(self):
-        parameters = [p for p in self.system.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, self.recipe.lr, weight_decay=self.recipe.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
+        groups = parameter_groups(self.system, self.recipe.lr, self.recipe.lr_factors)
+        optimizer = torch.optim.AdamW(groups, self.recipe.lr, weight_decay=self.recipe.weight_decay)
+        steps = self.steps or int(self.trainer.estimated_stepping_batches)
+        rates = [group["lr"] for group in groups]
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.recipe.lr, max(steps, 2), pct_start=0.05, cycle_momentum=False
+            optimizer, rates, max(steps, 2), pct_start=0.05, cycle_momentum=False
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self):
+        freeze(self.system, self.recipe.freeze)
         # All that is random in an epoch follows from its number: a run that was killed goes on as it would have.
         seed = (self.recipe.seed * 1009 + self.number) * 100_003 + self.current_epoch
         torch.manual_seed(seed * 64 + self.global_rank)
@@ -161,7 +168,7 @@ def make_trainer(
         strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
         sync_batchnorm=several and torch.cuda.is_available() and device != "cpu",
         use_distributed_sampler=False,
-        precision=recipe.precision,
+        precision=precision_of(recipe, device),
         max_epochs=recipe.shares(system.phases)[number],
         gradient_clip_val=recipe.clip or None,
         logger=loggers,
@@ -171,6 +178,15 @@ def make_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def precision_of(recipe, device):
+    """The recipe's, but float32 where bfloat16 would be far slower: on CPUs without kernels for it."""
+    on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
+    if recipe.precision == "bf16-mixed" and on_cpu and not has_bfloat16_kernels():
+        print("this CPU has no kernels for bfloat16: float32 in its place", flush=True)
+        return "32-true"
+    return recipe.precision
 
 
 def _tensorboard(out, name):
@@ -199,7 +215,9 @@ class Upright:
                 yield self.crops(loaded.to(self.device))[0]
 
 
-def train_phase(system, skeleton, recipe, number, train, held_out, out, *, checkpoint=None, workers=None, **options):
+def train_phase(
+    system, skeleton, recipe, number, train, held_out, out, *, checkpoint=None, workers=None, counts=None, **options
+):
     """Trains one phase; afterwards ``system`` is the best on the held-out people (the last phase), or the last epoch's.
 
     Args:
@@ -210,6 +228,7 @@ def train_phase(system, skeleton, recipe, number, train, held_out, out, *, check
         train, held_out (People): to train on, and to select the model on (may be None).
         out (Path): the folder.
         checkpoint (Path, optional): of the same phase, to go on from.
+        counts (list[int], optional): people of each data set in ``train``, one after the other.
         workers (int, optional): processes that decode pictures; default: none where all are kept in memory.
         options: of :func:`make_trainer`.
 
@@ -221,17 +240,24 @@ def train_phase(system, skeleton, recipe, number, train, held_out, out, *, check
         trainer = make_trainer(out, number, system, recipe, validated=held_out is not None, **options)
     except (MisconfigurationException, ValueError) as error:
         raise InputError(f"--device, --devices: {str(error).splitlines()[0]}") from None
-    phase = Phase(system, skeleton, recipe, number, len(train))
+    sampler = None
+    if recipe.data_weights or recipe.last_epochs:
+        sampler = WeightedSampler(
+            counts or [len(train)], recipe.data_weights, epochs=recipe.shares(system.phases)[number],
+            last=recipe.last_epochs, seed=recipe.seed + number, rank=trainer.global_rank, world=trainer.world_size,
+        )  # fmt: skip
+    phase = Phase(system, skeleton, recipe, number, len(train), sampler and sampler.steps(recipe.batch))
     on_gpu = trainer.strategy.root_device.type != "cpu"
     loading = {"rank": trainer.global_rank, "world": trainer.world_size, "workers": workers, "pin": on_gpu}
     system.train().to(trainer.strategy.root_device, memory_format=torch.channels_last)
     system.begin_phase(phase.name, Upright(phase.crops, train, recipe.batch, trainer.strategy.root_device))
+    freeze(system, recipe.freeze)
     with warnings.catch_warnings():
         for text in QUIET:
             warnings.filterwarnings("ignore", text)
         trainer.fit(
             phase,
-            train_loader(train, recipe.batch, seed=recipe.seed + number, **loading),
+            train_loader(train, recipe.batch, seed=recipe.seed + number, sampler=sampler, **loading),
             None if held_out is None else eval_loader(held_out, recipe.batch, **loading),
             ckpt_path=checkpoint,
             weights_only=True if checkpoint else None,

@@ -17,7 +17,7 @@ from .. import SYSTEMS, build
 from ..systems.system import System
 
 FORMAT = "pypose_ops.models 1"
-PACKAGED = "pose_lsp.safetensors"  # in pypose_ops/data
+PACKAGED = {"coco17": "pose_coco17.safetensors", "lsp14": "pose_lsp.safetensors"}  # in pypose_ops/data
 
 
 def save_weights(path: Path | str, system: System, info: dict[str, Any], dtype: torch.dtype | None = None) -> None:
@@ -88,10 +88,19 @@ def load_weights(path: Path | str, system: str | None = None) -> tuple[System, d
     return module.eval(), info
 
 
-def load_packaged() -> tuple[System, dict[str, Any]]:
-    """:func:`load_weights` of the file that comes with the package."""
-    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED) as path:
-        return load_weights(path)
+def load_packaged(name: str = "coco17") -> tuple[System, dict[str, Any]]:
+    """:func:`load_weights` of a file that comes with the package, a name of ``PACKAGED``."""
+    if name not in PACKAGED:
+        raise InputError(f"pretrained: name must be one of {', '.join(PACKAGED)}, got {name!r}")
+    return open_weights(name)
+
+
+def open_weights(spec: Path | str = "coco17", system: str | None = None) -> tuple[System, dict[str, Any]]:
+    """:func:`load_weights` of a file, or of one that comes with the package: ``spec`` is a name of ``PACKAGED``."""
+    if str(spec) not in PACKAGED:
+        return load_weights(spec, system)
+    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED[str(spec)]) as path:
+        return load_weights(path, system)
 
 
 def load_tensors(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:

@@ -30,8 +30,8 @@ class ConvModule(nn.Module):
         self, inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, norm: bool = True, relu: bool = True
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=not norm)
-        self.bn = nn.BatchNorm2d(outputs) if norm else None
+        self.conv: nn.Conv2d = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=not norm)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs) if norm else None
         self.relu = relu
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ class ConvModule(nn.Module):
 class MMPoseHeatmapSystem(HeatmapSystem):
     """Targets and decoding of MMPose: MSRA's, with a sigma of 2, mirrored maps shifted by a pixel."""
 
-    sigma = 2.0
+    sigma: float = 2.0
     flip_shift = True
     presets = {"paper": SystemConfig()}
 
@@ -65,7 +65,7 @@ class MMPoseCPM(MMPoseHeatmapSystem):
 
     def __init__(self, num_joints: int, *, stages: int = 6, input_size: tuple[int, int] | None = None) -> None:
         super().__init__(num_joints, input_size or ((256, 192) if num_joints == 17 else (368, 368)))
-        self.backbone = CPMBackbone(num_joints, stages)
+        self.backbone: CPMBackbone = CPMBackbone(num_joints, stages)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return self.backbone(images)
@@ -77,18 +77,18 @@ class CPMBackbone(nn.Module):
         pooled = lambda: [  # noqa: E731
             part for inputs in (3, 128, 128) for part in (ConvModule(inputs, 128, 9), nn.MaxPool2d(3, 2, padding=1))
         ]
-        self.stem = nn.Sequential(
+        self.stem: nn.Sequential = nn.Sequential(
             *pooled(),
             ConvModule(128, 32, 5),
             ConvModule(32, 512, 9),
             ConvModule(512, 512, 1),
             ConvModule(512, joints, 1, norm=False, relu=False),
         )
-        self.middle = nn.Sequential(*pooled())
+        self.middle: nn.Sequential = nn.Sequential(*pooled())
         later = range(stages - 1)
-        self.cpm_stages = nn.ModuleList(CPMStage(32 + joints) for _ in later)
-        self.middle_conv = nn.ModuleList(nn.Sequential(ConvModule(128, 32, 5)) for _ in later)
-        self.out_convs = nn.ModuleList(
+        self.cpm_stages: nn.ModuleList = nn.ModuleList(CPMStage(32 + joints) for _ in later)
+        self.middle_conv: nn.ModuleList = nn.ModuleList(nn.Sequential(ConvModule(128, 32, 5)) for _ in later)
+        self.out_convs: nn.ModuleList = nn.ModuleList(
             nn.Sequential(ConvModule(128, 128, 1), ConvModule(128, joints, 1, norm=False, relu=False)) for _ in later
         )
 
@@ -102,7 +102,9 @@ class CPMBackbone(nn.Module):
 class CPMStage(nn.Module):
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.model = nn.Sequential(ConvModule(inputs, 128, 11), ConvModule(128, 128, 11), ConvModule(128, 128, 11))
+        self.model: nn.Sequential = nn.Sequential(
+            ConvModule(inputs, 128, 11), ConvModule(128, 128, 11), ConvModule(128, 128, 11)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
@@ -121,8 +123,8 @@ class MMPoseHourglass(MMPoseHeatmapSystem):
 
     def __init__(self, num_joints: int, *, stacks: int = 1, input_size: tuple[int, int] = (256, 256)) -> None:
         super().__init__(num_joints, input_size)
-        self.backbone = HourglassBackbone(stacks)
-        self.head = nn.Module()
+        self.backbone: HourglassBackbone = HourglassBackbone(stacks)
+        self.head: nn.Module = nn.Module()
         self.head.multi_final_layers = nn.ModuleList(nn.Conv2d(STAGE_CHANNELS[0], num_joints, 1) for _ in range(stacks))
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -134,14 +136,16 @@ class HourglassBackbone(nn.Module):
     def __init__(self, stacks: int) -> None:
         super().__init__()
         width = STAGE_CHANNELS[0]
-        self.stem = nn.Sequential(ConvModule(3, 128, 7, stride=2), blocks(1, 128, width, stride=2))
-        self.hourglass_modules = nn.ModuleList(HourglassModule(STAGE_CHANNELS, STAGE_BLOCKS) for _ in range(stacks))
+        self.stem: nn.Sequential = nn.Sequential(ConvModule(3, 128, 7, stride=2), blocks(1, 128, width, stride=2))
+        self.hourglass_modules: nn.ModuleList = nn.ModuleList(
+            HourglassModule(STAGE_CHANNELS, STAGE_BLOCKS) for _ in range(stacks)
+        )
         # With one stack there is one block too; it is not used.
-        self.inters = blocks(stacks - 1, width, width)
+        self.inters: nn.Sequential = blocks(stacks - 1, width, width)
         joined = lambda: nn.ModuleList(ConvModule(width, width, 1, relu=False) for _ in range(stacks - 1))  # noqa: E731
-        self.conv1x1s = joined()
-        self.out_convs = nn.ModuleList(ConvModule(width, width, 3) for _ in range(stacks))
-        self.remap_convs = joined()
+        self.conv1x1s: nn.ModuleList = joined()
+        self.out_convs: nn.ModuleList = nn.ModuleList(ConvModule(width, width, 3) for _ in range(stacks))
+        self.remap_convs: nn.ModuleList = joined()
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         x, out = self.stem(images), []
@@ -156,10 +160,12 @@ class HourglassModule(nn.Module):
     def __init__(self, channels: Sequence[int], counts: Sequence[int]) -> None:
         super().__init__()
         (width, inner, *_), (count, below, *_) = channels, counts
-        self.up1 = blocks(count, width, width)
-        self.low1 = blocks(count, width, inner, stride=2)
-        self.low2 = HourglassModule(channels[1:], counts[1:]) if len(channels) > 2 else blocks(below, inner, inner)
-        self.low3 = blocks(count, inner, width, change="last")
+        self.up1: nn.Sequential = blocks(count, width, width)
+        self.low1: nn.Sequential = blocks(count, width, inner, stride=2)
+        self.low2: nn.Module = (
+            HourglassModule(channels[1:], counts[1:]) if len(channels) > 2 else blocks(below, inner, inner)
+        )
+        self.low3: nn.Sequential = blocks(count, inner, width, change="last")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         low = self.low3(self.low2(self.low1(x)))
@@ -196,8 +202,8 @@ class MMPoseDeepPose(System):
 
     def __init__(self, num_joints: int, *, depth: int = 50, input_size: tuple[int, int] | None = None) -> None:
         super().__init__(num_joints, input_size or ((256, 192) if num_joints == 17 else (256, 256)))
-        self.backbone = ResNet(depth)
-        self.head = nn.Module()
+        self.backbone: ResNet = ResNet(depth)
+        self.head: nn.Module = nn.Module()
         self.head.fc = nn.Linear(self.backbone.out_channels, 2 * num_joints)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:

@@ -47,7 +47,7 @@ def registered(monkeypatch):
 @pytest.fixture
 def weights(tmp_path):
     info = {"system": "bright", "preset": "compact", "skeleton": "lsp", "options": {}}
-    save_weights(tmp_path / "w.safetensors", Bright(14), info)
+    save_weights(tmp_path / "w.safetensors", Bright(14, Bright.presets["compact"]), info)
     return tmp_path / "w.safetensors"
 
 
@@ -114,7 +114,7 @@ def test_predict_whole_pictures(tmp_path, weights):
     pixels, points = dots()
     Image.fromarray(pixels).save(tmp_path / "a.png")
     picture(tmp_path / "b.jpg")
-    results = predicted(tmp_path, weights, tmp_path / "a.png", tmp_path / "b.jpg", "--flip")
+    results = predicted(tmp_path, weights, tmp_path / "a.png", tmp_path / "b.jpg", "--whole", "--flip")
     (person,) = results["a"]["people"]
     np.testing.assert_allclose(person["keypoints"], points, atol=0.6)
     assert results["a"]["joints"][0] == "right_ankle" and person["score"] == 1.0
@@ -146,7 +146,7 @@ def test_predict_boxes(tmp_path, weights):
 
 def test_predict_scales(tmp_path, weights):
     Image.fromarray(dots()[0]).save(tmp_path / "a.png")
-    (person,) = predicted(tmp_path, weights, tmp_path / "a.png", "--scales", "1,0.5,2")["a"]["people"]
+    (person,) = predicted(tmp_path, weights, tmp_path / "a.png", "--whole", "--scales", "1,0.5,2")["a"]["people"]
     assert person["score"] == 2.0
 
 
@@ -160,6 +160,7 @@ def test_predict_scales(tmp_path, weights):
         ("[]", [], "must be a list of boxes that is not empty"),
         ("[[1, 2, 3, 4]]", ["--nms", "0"], "--nms must be from 0 to 1"),
         ("[[1, 2, 3, 4]]", ["--scales", "0"], "--scales must be positive numbers"),
+        ("[[1, 2, 3, 4]]", ["--people", "2"], "--people must be from 0 to 1"),
         ("[[1, 2, 3, 4]]", ["--device", "abacus"], "--device must be cpu or a GPU"),
         ("[[1, 2, 3, 4]]", ["none.png"], "expected an object with a list for each of the 2 pictures"),
     ],

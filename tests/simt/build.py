@@ -45,6 +45,7 @@ def build(sanitize=False, target=OPERATORS):
         run(
             tool("cmake"), "-S", SOURCE, "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             f"-DPython_EXECUTABLE={sys.executable}", f"-DSIMT_SANITIZE={'ON' if sanitize else 'OFF'}",
+            f"-DCMAKE_CXX_COMPILER_LAUNCHER={shutil.which('ccache') or ''}",
         )  # fmt: skip
         run(tool("cmake"), "--build", folder, "--target", target, "--parallel", str(os.cpu_count() or 1))
     return folder / f"lib{target}.so"

@@ -1,0 +1,74 @@
+"""EfficientNet-Lite (Tan and Le, ICML 2019, as Google made it for phones: no squeeze and excitation, ReLU6)."""
+
+import math
+
+import torch
+from torch import nn
+
+from .inverted_residual import ConvNormAct, InvertedResidual, divisible
+
+# Kernel, channels, blocks, stride of the first of them, expansion; of the smallest.
+BLOCKS = (
+    (3, 16, 1, 1, 1),
+    (3, 24, 2, 2, 6),
+    (5, 40, 2, 2, 6),
+    (3, 80, 3, 2, 6),
+    (5, 112, 3, 1, 6),
+    (5, 192, 4, 2, 6),
+    (3, 320, 1, 1, 6),
+)
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2), 3: (1.2, 1.4), 4: (1.4, 1.8)}  # width, depth
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite 0 to 4 without its classifier, with TensorFlow's padding.
+
+    Args:
+        size (int): which, 0 to 4.
+        norm (bool): with batch normalisation.
+        in_channels (int): of the image.
+
+    ``forward``: ``(B, in_channels, H, W)`` -> the last map, ``(B, 320, H / 32, W / 32)`` of the smallest.
+
+    Attributes:
+        channels (tuple[int, ...]): of :meth:`stages`.
+        strides (tuple[int, ...]): input pixels per pixel of them: 4, 8, 16, 32.
+    """
+
+    strides = (4, 8, 16, 32)
+
+    def __init__(self, size: int = 0, *, norm: bool = True, in_channels: int = 3) -> None:
+        super().__init__()
+        if size not in SCALES:
+            raise ValueError(f"EfficientNetLite: size must be one of {', '.join(map(str, SCALES))}, got {size!r}")
+        width, depth = SCALES[size]
+        self.stem = ConvNormAct(in_channels, 32, 3, stride=2, norm=norm)
+        blocks: list[nn.Module] = []
+        inputs, ends, channels = 32, [], []
+        for stage, (kernel, wide, count, first, expand) in enumerate(BLOCKS):
+            outputs = divisible(wide * width)
+            # The first and the last stage are as deep in all of them.
+            count = count if stage in (0, len(BLOCKS) - 1) else math.ceil(count * depth)
+            for n in range(count):
+                stride = first if n == 0 else 1
+                blocks.append(
+                    InvertedResidual(inputs, outputs, kernel_size=kernel, stride=stride, expand=expand, norm=norm)
+                )
+                inputs = outputs
+            if stage in (1, 2, 4, 6):  # the last of each size
+                ends.append(len(blocks))
+                channels.append(outputs)
+        self.blocks = nn.ModuleList(blocks)
+        self.ends, self.channels = tuple(ends), tuple(channels)
+
+    def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""
+        x, out = self.stem(x), []
+        for n, block in enumerate(self.blocks, 1):
+            x = block(x)
+            if n in self.ends:
+                out.append(x)
+        return out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages(x)[-1]

@@ -1,0 +1,71 @@
+"""Backbones by name, each with four maps: at a quarter, an eighth, a sixteenth and a thirty-second of the image."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from .backbones import VGG, VGG_CONVS, ResNet
+from .efficientnet_lite import EfficientNetLite
+from .mobilenet_v2 import MobileNetV2
+
+Pixel = tuple[float, float, float]
+
+# Mean and deviation of RGB pixels from 0 to 255, as the published weights of each family were trained.
+MOBILENET_PIXELS: tuple[Pixel, Pixel] = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+LITE_PIXELS: tuple[Pixel, Pixel] = ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+IMAGENET_PIXELS: tuple[Pixel, Pixel] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+class PyramidBackbone(Protocol):
+    """A backbone with four maps, each half as large as the one before."""
+
+    channels: Sequence[int]
+
+    def stages(self, x: torch.Tensor) -> list[torch.Tensor]: ...
+
+
+class VGGPyramid(nn.Module):
+    """VGG's last maps before each pooling from the third, and its last of all."""
+
+    def __init__(self, depth: int = 16, *, width: float = 1.0, norm: bool = False) -> None:
+        super().__init__()
+        self.vgg = VGG(depth, last="pool5", width=width, norm=norm)
+        self.names = [*(f"conv{block}_{VGG_CONVS[depth][block - 1]}" for block in (3, 4, 5)), "pool5"]
+        self.channels = [self.vgg.channels[name] for name in self.names]
+
+    def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""
+        return self.vgg.stages(x, self.names)
+
+
+def image_pyramid(name: str, width: float = 1.0, norm: bool = True) -> tuple[nn.Module, Pixel, Pixel]:
+    """A backbone, and the mean and deviation of the pixels that its published weights want.
+
+    Args:
+        name (str): ``"mobilenet_v2"``, ``"efficientnet_lite0"`` to ``4``, ``"resnet18"`` to ``152``, ``"vgg16"`` or
+            ``"vgg19"``.
+        width (float): of all layers; EfficientNets have but their own.
+        norm (bool): with batch normalisation; ResNets have it always.
+
+    Returns:
+        tuple: the module, with ``channels`` and ``stages(x)``; mean and deviation of RGB from 0 to 255.
+
+    Raises:
+        ValueError: no such backbone, or an option that it does not have.
+    """
+    family = name.rstrip("0123456789")
+    number = int(name.removeprefix(family) or 0) if name != "mobilenet_v2" else 0
+    if name == "mobilenet_v2":
+        return MobileNetV2(width, norm=norm), *MOBILENET_PIXELS
+    if family == "efficientnet_lite" and width == 1.0:
+        return EfficientNetLite(number, norm=norm), *LITE_PIXELS
+    if family == "resnet" and norm:
+        return ResNet(number, width=width), *IMAGENET_PIXELS
+    if family == "vgg":
+        return VGGPyramid(number, width=width, norm=norm), *IMAGENET_PIXELS
+    raise ValueError(
+        f"models: backbone must be mobilenet_v2, efficientnet_lite0 to 4 (of width 1), resnet18 to 152 (with "
+        f"normalisation), vgg16 or vgg19, got {name!r}, width {width}, norm {norm}"
+    )

@@ -1,0 +1,79 @@
+"""What MobileNetV2 and EfficientNet-Lite are made of."""
+
+import torch
+from torch import nn
+
+from .depthwise import SameConv2d
+
+
+class ConvNormAct(nn.Module):
+    """A convolution with TensorFlow's padding, batch normalisation and an activation.
+
+    Args:
+        inputs, outputs (int): channels.
+        kernel_size (int): of both sides.
+        stride (int): of both directions.
+        depthwise (bool): one kernel per channel.
+        norm (bool): batch normalisation; else the convolution has a bias, as where normalisation was folded into it.
+        act (str or None): ``"relu6"``, ``"relu"`` or none.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+        norm: bool = True,
+        act: str | None = "relu6",
+    ) -> None:
+        super().__init__()
+        self.conv = SameConv2d(inputs, outputs, kernel_size, stride=stride, depthwise=depthwise, bias=not norm)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01) if norm else nn.Identity()
+        self.act = {"relu6": nn.ReLU6(inplace=True), "relu": nn.ReLU(inplace=True), None: nn.Identity()}[act]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class InvertedResidual(nn.Module):
+    """Wider by a 1 x 1 convolution, one kernel per channel, narrow again, and the skip where the shapes allow it.
+
+    Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, figure 4.
+
+    Args:
+        inputs, outputs (int): channels.
+        kernel_size (int): of the depthwise convolution.
+        stride (int): of it.
+        expand (int): how much wider; with 1 there is no first convolution.
+        norm (bool): with batch normalisation.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        expand: int = 6,
+        norm: bool = True,
+    ) -> None:
+        super().__init__()
+        wide = inputs * expand
+        self.expand = ConvNormAct(inputs, wide, norm=norm) if expand != 1 else nn.Identity()
+        self.depthwise = ConvNormAct(wide, wide, kernel_size, stride=stride, depthwise=True, norm=norm)
+        self.project = ConvNormAct(wide, outputs, norm=norm, act=None)
+        self.skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.skip else y
+
+
+def divisible(channels: float, by: int = 8) -> int:
+    """The multiple of ``by`` nearest to ``channels``, and not less than 90 % of it: the rule of both families."""
+    rounded = max(by, int(channels + by / 2) // by * by)
+    return rounded + by if rounded < 0.9 * channels else rounded

@@ -1,0 +1,59 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018)."""
+
+from itertools import accumulate
+
+import torch
+from torch import nn
+
+from .inverted_residual import ConvNormAct, InvertedResidual, divisible
+
+# Expansion, channels, blocks and the stride of the first of them: table 2.
+BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 without its classifier, with TensorFlow's padding.
+
+    Args:
+        width (float): of all layers; 1 in the paper.
+        norm (bool): with batch normalisation; without it where that was folded into the convolutions.
+        in_channels (int): of the image.
+
+    ``forward``: ``(B, in_channels, H, W)`` -> the last map, ``(B, 1280, H / 32, W / 32)``; :meth:`stages` gives four.
+
+    Attributes:
+        channels (tuple[int, ...]): of :meth:`stages`.
+        strides (tuple[int, ...]): input pixels per pixel of them: 4, 8, 16, 32.
+    """
+
+    strides = (4, 8, 16, 32)
+
+    def __init__(self, width: float = 1.0, *, norm: bool = True, in_channels: int = 3) -> None:
+        super().__init__()
+        inputs = divisible(32 * width)
+        self.stem = ConvNormAct(in_channels, inputs, 3, stride=2, norm=norm)
+        blocks: list[nn.Module] = []
+        for expand, channels, count, first in BLOCKS:
+            outputs = divisible(channels * width)
+            for n in range(count):
+                stride = first if n == 0 else 1
+                blocks.append(InvertedResidual(inputs, outputs, stride=stride, expand=expand, norm=norm))
+                inputs = outputs
+        self.blocks = nn.ModuleList(blocks)
+        last = 1280
+        self.head = ConvNormAct(inputs, last, norm=norm)
+        # The last block of 24, 32 and 64 channels: what is after the last one at a sixteenth comes too late for detail.
+        self.ends = tuple(list(accumulate(count for _, _, count, _ in BLOCKS))[i] for i in (1, 2, 3))
+        self.channels = (*(divisible(BLOCKS[i][1] * width) for i in (1, 2, 3)), last)
+
+    def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""
+        x, out = self.stem(x), []
+        for n, block in enumerate(self.blocks, 1):
+            x = block(x)
+            if n in self.ends:
+                out.append(x)
+        return [*out, self.head(x)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages(x)[-1]

@@ -1,0 +1,91 @@
+"""Decoding of MoveNet's maps: people's centres, their joints as seen from there, and joints near them.
+
+The constants and the order of steps are those of the graph of MoveNet SinglePose, version 4 (Google, Apache-2.0).
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from pypose_ops import Peaks, find_peaks
+
+STRIDE = 4
+NEARNESS = 1.8  # heatmap pixels: a probability is divided by the distance and so much more
+
+
+class PeopleFound(NamedTuple):
+    """People in images.
+
+    Attributes:
+        joints (Tensor): ``(B, P, K, 2)`` in image pixels, as their centres say; rough.
+        scores (Tensor): ``(B, P)`` of the centres, highest first; 0 where there is nobody.
+        counts (Tensor): ``(B,)`` people of each image.
+    """
+
+    joints: torch.Tensor
+    scores: torch.Tensor
+    counts: torch.Tensor
+
+
+def _pixel_grid(maps: torch.Tensor) -> torch.Tensor:
+    """``(2, h, w)``: x and y of every pixel."""
+    height, width = maps.shape[-2:]
+    x = torch.arange(width, device=maps.device, dtype=maps.dtype).expand(height, width)
+    y = torch.arange(height, device=maps.device, dtype=maps.dtype)[:, None].expand(height, width)
+    return torch.stack((x, y))
+
+
+def _at(maps: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """``(B, C, h, w)`` at ``(B, P, 2)`` pixels: ``(B, P, C)``."""
+    flat = pixels[..., 1] * maps.shape[-1] + pixels[..., 0]
+    return maps.flatten(2).transpose(1, 2).gather(1, flat[..., None].expand(-1, -1, maps.shape[1]))
+
+
+def _regressed(regress: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """The joints ``(B, P, K, 2)`` that these centres, ``(B, P, 2)`` pixels, say, in heatmap pixels."""
+    return _at(regress, centres).unflatten(-1, (-1, 2)).flip(-1) + centres[:, :, None]
+
+
+def near_person(maps: torch.Tensor, center: torch.Tensor, regress: torch.Tensor) -> torch.Tensor:
+    """Maps of joints, lower the farther from the person in the middle.
+
+    Args:
+        maps (Tensor): ``(B, K, h, w)`` probabilities.
+        center (Tensor): ``(B, 1, h, w)`` probabilities of people's centres.
+        regress (Tensor): ``(B, 2 K, h, w)``: y and x of each joint from a centre at the pixel, in heatmap pixels.
+
+    Returns:
+        Tensor: ``(B, K, h, w)``.
+    """
+    height, width = maps.shape[-2:]
+    grid = _pixel_grid(maps)
+    middle = (grid - grid.new_tensor([width / 2, height / 2])[:, None, None]).square().sum(0).sqrt()
+    best = (center[:, 0] / (middle + NEARNESS)).flatten(1).argmax(1)
+    centres = torch.stack((best % width, best // width), -1)[:, None]
+    joints = _regressed(regress, centres)[:, 0]
+    away = (grid - joints[..., None, None]).square().sum(2).sqrt()
+    return maps / (away + NEARNESS)
+
+
+def joint_pixels(maps: torch.Tensor, offset: torch.Tensor, pixels: torch.Tensor) -> Peaks:
+    """Joints in image pixels.
+
+    Args:
+        maps (Tensor): ``(B, K, h, w)`` probabilities.
+        offset (Tensor): ``(B, K, 2, h, w)``: x and y of the joint in its pixel, from its corner, in heatmap pixels.
+        pixels (Tensor): ``(B, K, 2)`` int64, the joints' heatmap pixels.
+    """
+    pixels = pixels.clamp(min=0)  # -1: a map without a peak
+    batch, joints = maps.shape[:2]
+    flat = pixels.flatten(0, 1)[:, None]
+    scores = _at(maps.flatten(0, 1)[:, None], flat).view(batch, joints)
+    within = _at(offset.flatten(0, 1), flat).view(batch, joints, 2)
+    return Peaks((pixels + within) * STRIDE - 0.5, scores)
+
+
+def people_at_centres(center: torch.Tensor, regress: torch.Tensor, threshold: float, most: int) -> PeopleFound:
+    """People at the peaks of the map of centres; arguments as :func:`near_person`."""
+    peaks = find_peaks(center, threshold=threshold, max_peaks=most)
+    centres = peaks.coords[:, 0].round().long().clamp(min=0)
+    joints = (_regressed(regress, centres) + 0.5) * STRIDE - 0.5
+    return PeopleFound(joints, peaks.scores[:, 0], peaks.counts[:, 0])

@@ -1,0 +1,88 @@
+"""What is trained how fast, what keeps still, and how often each data set is seen."""
+
+import pytest
+import torch
+from torch import nn
+
+from pypose_ops.errors import InputError
+from pypose_ops.models import build, pretrained
+from pypose_ops.models.training.levers import WeightedSampler, check_names, freeze, parameter_groups
+from pypose_ops.models.weights.transfer import begin_with
+from pypose_ops.skeletons import COCO, LSP, MPII
+
+
+def net():
+    return nn.ModuleDict({"backbone": nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), "head": nn.Linear(3, 1)})
+
+
+def test_learning_rates_by_name():
+    module = net()
+    groups = parameter_groups(module, 0.1, {"backbone": 0.5, "backbone.1": 0.1})
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    expected = {"backbone.0": 0.05, "backbone.1": 0.01, "head": 0.1}
+    for name, parameter in module.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(expected[name.rpartition(".")[0]])
+
+
+def test_what_is_frozen_keeps_still():
+    module = net().train()
+    freeze(module, ["backbone"])
+    assert [name for name, p in module.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
+    before = module["backbone"][1].running_mean.clone()
+    module["backbone"](torch.randn(8, 2))
+    assert torch.equal(before, module["backbone"][1].running_mean) and module["head"].training
+    assert len(parameter_groups(module, 0.1, {})) == 1
+
+
+def test_names_that_are_none():
+    with pytest.raises(
+        InputError, match="--freeze: no parameter's name begins with back; they begin with backbone, head"
+    ):
+        check_names("--freeze", net(), ["back"])
+
+
+def test_data_sets_by_weight():
+    sampler = WeightedSampler([10, 20], [1.0, 2.5], epochs=4, last=1)
+    seen = torch.bincount(torch.tensor(list(sampler)), minlength=30)
+    assert seen[:10].eq(1).all() and len(sampler) == 60 and seen[10:].sum() == 50
+    assert set(seen[10:].tolist()) == {2, 3}
+    sampler.set_epoch(3)
+    assert sorted(sampler) == list(range(10)) and len(sampler) == 10
+    assert sampler.steps(batch=20) == 3 * 3 + 1
+
+
+def test_an_order_follows_from_seed_and_epoch():
+    orders = []
+    for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0)):
+        sampler = WeightedSampler([50], [0.5], epochs=2, seed=seed)
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    assert orders[0] == orders[1] and len({tuple(o) for o in orders}) == 3 and len(set(orders[0])) == 25
+
+
+def test_ranks_share_an_epoch():
+    whole = list(WeightedSampler([7, 4], epochs=1))
+    parts = [list(WeightedSampler([7, 4], epochs=1, rank=r, world=2)) for r in range(2)]
+    assert [len(p) for p in parts] == [6, 6]
+    assert [i for pair in zip(*parts, strict=True) for i in pair][:11] == whole
+
+
+@pytest.mark.parametrize("skeleton", [LSP, MPII])
+def test_weights_of_other_joints_are_taken_by_name(skeleton):
+    other, info = pretrained("coco17")
+    system = build("heatmap_net", len(skeleton), "movenet_lightning")
+    begin_with(system, skeleton, "file", other, info)
+    assert torch.equal(system.backbone.stem.conv.weight, other.backbone.stem.conv.weight)
+    ours, theirs = system.head.out.weight, other.head.out.weight
+    for name in set(skeleton.joints) & set(COCO.joints):
+        assert torch.equal(ours[skeleton.joints.index(name)], theirs[COCO.joints.index(name)])
+    ears = theirs[[COCO.joints.index(side + "_ear") for side in ("left", "right")]].mean(0)
+    assert torch.equal(ours[skeleton.joints.index("head_top")], ears)
+
+
+def test_weights_of_other_joints_that_do_not_fit():
+    other, info = pretrained("coco17")
+    with pytest.raises(InputError, match="file: the tensors do not fit the system"):
+        begin_with(build("heatmap_net", 14, "compact"), LSP, "file", other, info)
+    with pytest.raises(InputError, match="weights for the joints of coco, expected those of lsp"):
+        begin_with(build("stacked_hourglass", 14, "compact"), LSP, "file", other, info)
