@@ -23,8 +23,8 @@ COMPATS_OF = {
 _KERNEL_SIZES = ((1, 3), (1.5, 7), (2, 11), (3, 17))  # sigma of the targets, blur: what MMPose's configurations use
 
 
-def kernel_size_of(op: str, refine: str | None, kernel_size: int | str | None, sigma: float | None) -> int:
-    """The blur (or window) in pixels; 0: no blur."""
+def kernel_size_of(op: str, refine: str | None, kernel_size: int | str | None, sigma: float | None) -> int | None:
+    """The blur (or window) in pixels; None: no blur."""
     if kernel_size != "auto":
         if sigma is not None:
             raise ValueError(f"{op}: give kernel_size or sigma, not both, got {kernel_size!r} and {sigma!r}")
@@ -32,8 +32,18 @@ def kernel_size_of(op: str, refine: str | None, kernel_size: int | str | None, s
             raise ValueError(f"{op}: kernel_size must be a number, None or 'auto', got {kernel_size!r}")
         if kernel_size is None and refine == "centroid":
             raise ValueError(f"{op}: kernel_size is the window of refine 'centroid', got None")
-        return 0 if kernel_size is None else kernel_size
+        return None if kernel_size is None else check_integer(op, "kernel_size", kernel_size)
     return kernel_size_for(op, refine, sigma)
+
+
+def check_integer(op: str, name: str, value: int) -> int:
+    """One integer (or a symbolic one)."""
+    if isinstance(value, torch.SymInt):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{op}: {name} must be an integer, got {value!r}") from None
 
 
 def kernel_size_for(op: str, refine: str | None, sigma: float | None) -> int:
@@ -54,12 +64,15 @@ def kernel_size_for(op: str, refine: str | None, sigma: float | None) -> int:
     return min(63, 2 * math.floor(size / 2) + 1)
 
 
-def simcc_kernels(kernel_size: int | Sequence[int] | str | None, sigma: float | Sequence[float]) -> tuple[int, int]:
-    """The blurs of ``decode_simcc`` for x and y, in bins; 0: no blur."""
+def simcc_kernels(
+    kernel_size: int | Sequence[int] | str | None, sigma: float | Sequence[float]
+) -> tuple[int, int] | tuple[None, None]:
+    """The blurs of ``decode_simcc`` for x and y, in bins; None: no blur."""
     if kernel_size is None:
-        return 0, 0
+        return None, None
     if not isinstance(kernel_size, str):
-        return _pair("kernel_size", kernel_size)
+        x, y = _pair("kernel_size", kernel_size)
+        return check_integer("decode_simcc", "kernel_size", x), check_integer("decode_simcc", "kernel_size", y)
     if kernel_size != "auto":
         raise ValueError(f"decode_simcc: kernel_size must be one or two numbers, None or 'auto', got {kernel_size!r}")
     sizes = []

@@ -58,12 +58,12 @@ class SoftPeaks(NamedTuple):
 
 
 class People(NamedTuple):
-    """Up to P people per image, best first; empty places hold coordinate -1 and score 0.
+    """Up to P people per image, best first.
 
     Attributes:
-        coords: ``(B, P, K, 2)``, ``(x, y)`` as in the peaks; -1 for joints that a person lacks.
+        coords: ``(B, P, K, 2)``, ``(x, y)`` as in the peaks; -1 for joints that a person lacks and in empty rows.
         joint_scores: ``(B, P, K)``, the scores of the peaks; 0 for joints that a person lacks.
-        scores: ``(B, P)``, of the people.
+        scores: ``(B, P)``, of the people; 0 in empty rows.
         joint_counts: ``(B, P)``, int64: how many joints a person has.
         counts: ``(B,)``, int64: how many people there are.
     """

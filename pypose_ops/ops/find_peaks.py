@@ -1,52 +1,62 @@
 """The local maxima of heatmaps: several people's joints at once."""
 
+from typing import Literal
+
 import torch
 
 from ._arguments import check_number, check_tensor
+from ._autograd import call
 from ._peak_arguments import detached, kernel_size_of, max_offset_of, refine_number
 from ._results import LocalPeaks
 
 _ops = torch.ops.pypose_ops
 
+_Refine = Literal["quarter", "parabola", "dark", "dark_udp", "centroid"]
+
 
 def find_peaks(
-    heatmaps,
+    heatmaps: torch.Tensor,
     *,
-    threshold=0.1,
-    radius=1,
-    max_peaks=32,
-    refine=None,
-    kernel_size="auto",
-    sigma=None,
-    max_offset="auto",
-    transform=None,
-):
-    """Finds the best local maxima of every map, sorted, with the shapes of the output known beforehand.
+    threshold: float | torch.Tensor = 0.1,
+    radius: int = 1,
+    max_peaks: int = 32,
+    refine: _Refine | None = None,
+    kernel_size: int | Literal["auto"] | None = "auto",
+    sigma: float | None = None,
+    max_offset: float | Literal["auto"] | None = "auto",
+    transform: torch.Tensor | None = None,
+) -> LocalPeaks:
+    """Finds the best local maxima of every map, sorted, with output shapes that are known beforehand.
 
     A peak is a plateau above ``threshold`` with no higher pixel in reach. Equal pixels within ``radius`` of one another
-    (in x and in y) belong to one plateau, most of which are single pixels; a plateau is a peak where no pixel within
-    ``radius`` of any of its pixels is higher. Each plateau is one peak, at its first pixel in row-major order. NaN and
-    infinity are lower than every other pixel. Of more than ``max_peaks`` peaks the highest are kept, of equal ones the
-    first in row-major order; that is also the order of the output.
+    (in x and in y) belong to one plateau, usually a single pixel; a plateau is a peak if no pixel within ``radius`` of
+    any of its pixels is higher. Each plateau gives one peak, at its first pixel in row-major order. NaN and infinity
+    are lower than every other pixel.
+
+    Peaks are sorted by falling score, equal ones in row-major order. If a map has more than ``max_peaks``, the first of
+    that order are returned.
 
     Args:
-        heatmaps (Tensor): ``(B, K, H, W)``, float16, bfloat16, float32 or float64, of any strides. ``H`` and ``W`` at
-            least 1, at most 2^30 pixels per map.
-        threshold (float or Tensor): peaks are higher than this; a number, or ``(K,)``, one for each joint, float32 or
-            float64, on the maps' device. It may be negative; where it is NaN there are no peaks.
-        radius (int): half the side of the window, 1 to 64; 1 compares with the 8 neighbours.
-        max_peaks (int): ``M``, the places per map, 1 to 1024; may be more than there are pixels.
-        refine (str): as in :func:`decode_heatmaps`, for every peak; not ``"offset"``.
-        kernel_size (int, optional), sigma (float, optional), transform (Tensor, optional): as there.
-        max_offset (float, optional): as there; default 1.
+        heatmaps: ``(B, K, H, W)``, float16, bfloat16, float32 or float64, any strides. ``H`` and ``W`` at least 1, at
+            most 2^30 pixels per map.
+        threshold: peaks are higher than this; a number, or ``(K,)``, one per joint, float32 or float64, on the device
+            of the maps. It may be negative or infinite; a joint whose threshold is NaN has no peaks.
+        radius: half the side of the window, 1 to 64; 1 compares with the 8 neighbours.
+        max_peaks: ``M``, the places per map, 1 to 1024; may exceed the number of pixels.
+        refine: as in :func:`decode_heatmaps`, for every peak; not ``"offset"``.
+        kernel_size: as in :func:`decode_heatmaps`.
+        sigma: as in :func:`decode_heatmaps`.
+        max_offset: as in :func:`decode_heatmaps`; ``"auto"``: 1.
+        transform: as in :func:`decode_heatmaps`.
 
     Returns:
-        LocalPeaks: ``coords (B, K, M, 2)``, ``scores (B, K, M)`` and ``counts (B, K)``. Coordinates and scores are
-        float32 (float64 for float64 maps); nothing is differentiable. The same bits on every run.
+        :class:`LocalPeaks` with ``coords (B, K, M, 2)``, ``scores (B, K, M)`` and ``counts (B, K)``.
+        Coordinates and scores are float32 (float64 for float64
+        maps), not differentiable.
 
     Raises:
-        ValueError: unknown ``refine``; both ``kernel_size`` and ``sigma``.
-        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+        TypeError: an argument of the wrong Python type.
+        ValueError: an argument of the wrong shape, dtype, device or value, or an unknown name.
 
     :func:`pypose_ops.reference.find_peaks` is the definition in plain torch.
 
@@ -57,31 +67,40 @@ def find_peaks(
         >>> peaks.coords[0, 0].tolist(), peaks.counts.item()
         ([[30.0, 20.0], [12.0, 40.0], [-1.0, -1.0]], 2)
     """
+    op = "find_peaks"
     thresholds, threshold = (
-        (threshold, 0.0)
-        if isinstance(threshold, torch.Tensor)
-        else (None, check_number("find_peaks", "threshold", threshold))
+        (threshold, 0.0) if isinstance(threshold, torch.Tensor) else (None, check_number(op, "threshold", threshold))
     )
-    kernel_size = kernel_size_of("find_peaks", refine, kernel_size, sigma)
-    check_tensor("find_peaks", "heatmaps", heatmaps)
-    heatmaps, thresholds, transform = detached(heatmaps), detached(thresholds), detached(transform)
-    return LocalPeaks(
-        *_ops.find_peaks.default(
-            heatmaps,
-            thresholds,
-            threshold,
-            radius,
-            max_peaks,
-            refine_number("find_peaks", refine),
-            kernel_size or 1,
-            max_offset_of("find_peaks", max_offset, 1.0),
-            transform,
-        )
+    kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
+    check_tensor(op, "heatmaps", heatmaps)
+    coords, scores, counts = call(
+        _ops.find_peaks.default,
+        (),
+        detached(heatmaps),
+        detached(thresholds),
+        threshold,
+        radius,
+        max_peaks,
+        refine_number(op, refine),
+        1 if kernel_size is None else kernel_size,
+        max_offset_of(op, max_offset, 1.0),
+        detached(transform),
     )
+    return LocalPeaks(coords, scores, counts)
 
 
 @torch.library.register_fake("pypose_ops::find_peaks")
-def _(heatmaps, threshold, threshold_value, radius, max_peaks, refine, kernel_size, max_offset, transform):
+def _(
+    heatmaps,
+    threshold,
+    threshold_value,
+    radius,
+    max_peaks,
+    refine,
+    kernel_size,
+    max_offset,
+    transform,
+):
     torch._check(heatmaps.dim() == 4, lambda: "find_peaks: heatmaps must be (B, K, H, W)")
     batch, joints = heatmaps.shape[:2]
     if threshold is not None:

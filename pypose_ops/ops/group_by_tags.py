@@ -1,18 +1,70 @@
 """People from peaks and associative embeddings."""
 
-import operator
+from collections.abc import Sequence
 
 import torch
 
 from ._arguments import check_tensor
 from ._autograd import call
-from .group_people import _fake_people, _on_host, gather_people
-from .score_limbs import check_whole_peaks
+from ._grouping_arguments import check_whole_peaks, joint_list
+from ._results import LocalPeaks, People
+from .group_people import fake_people, gather_people, on_host
 
 _ops = torch.ops.pypose_ops
 
 
-def peak_tags(peaks, tags):
+def group_by_tags(
+    peaks: LocalPeaks,
+    tags: torch.Tensor,
+    *,
+    min_score: float = 0.1,
+    max_distance: float = 1.0,
+    joint_order: Sequence[int] | None = None,
+    max_people: int = 30,
+) -> People:
+    """Groups joints into people by their tags: associative embedding (Newell, Huang and Deng, NIPS 2017).
+
+    Joint after joint, the peaks are assigned to the people found so far: optimally, by the rounded distance of their
+    tag from the person's mean tag, and among equals by their score. A peak whose person is ``max_distance`` or more
+    away starts a new one. The rules are those of HigherHRNet and MMPose; ties that these leave open are broken by the
+    squared distance.
+
+    Args:
+        peaks: from :func:`pypose_ops.find_peaks`; HigherHRNet takes 30 peaks and a radius of 2.
+        tags: ``(B, K, H, W)``, or ``(B, K, T, H, W)`` for tags of T numbers, maps of the size that ``peaks`` are pixels
+            of; read at the nearest pixel.
+        min_score: peaks must score more; non-finite scores are no peaks.
+        max_distance: between tags, Euclidean; at most 10,000.
+        joint_order: the joints in the order in which they are grouped, the reliable ones first; joints that are not
+            listed are left out. None: all, in their own order.
+        max_people: rows P of the result. If there are more people, the best P are returned.
+
+    Returns:
+        :class:`People`, on the device of the peaks. A person's score is the sum of its joints' scores over K.
+
+    Raises:
+        TypeError: an argument of the wrong Python type.
+        ValueError: an argument of the wrong shape, dtype, device or value.
+
+    :func:`pypose_ops.reference.group_by_tags` is the definition in plain torch.
+
+    Example:
+        >>> order = [0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16]  # COCO: trunk before limbs
+        >>> people = group_by_tags(find_peaks(heatmaps), tags, joint_order=order)  # doctest: +SKIP
+    """
+    op = "group_by_tags"
+    check_whole_peaks(op, peaks)
+    if check_tensor(op, "tags", tags).is_complex():
+        raise ValueError(f"{op}: tags must be real, got {tags.dtype}")
+    values = _peak_tags(peaks, tags)
+    values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
+    order = list(range(values.shape[1])) if joint_order is None else joint_list(op, "joint_order", joint_order)
+    scores, counts, values = on_host(peaks, values)
+    found = call(_ops.group_by_tags.default, (), scores, counts, values, order, min_score, max_distance, max_people)
+    return gather_people(peaks, found)
+
+
+def _peak_tags(peaks, tags):
     """The tags (B, K, M, T) at the nearest pixels of the peaks, of maps (B, K, H, W) or (B, K, T, H, W)."""
     if tags.dim() == 4:
         tags = tags.unsqueeze(2)
@@ -31,49 +83,6 @@ def peak_tags(peaks, tags):
     return tags.detach().flatten(3).gather(3, index).transpose(2, 3)
 
 
-def _joint_order(joints):
-    try:
-        return [operator.index(k) for k in joints]
-    except TypeError:
-        raise ValueError(f"group_by_tags: joint_order must be joints, got {joints!r}") from None
-
-
-def group_by_tags(peaks, tags, *, min_score=0.1, max_distance=1.0, joint_order=None, max_people=30):
-    """Groups joints to people by their tags: associative embedding (Newell, Huang and Deng, NIPS 2017).
-
-    Joint after joint, the peaks are assigned to the people found so far: optimally, by the distance of their tag to the
-    mean tag of the person, rounded, and among equals by their score. A peak whose person is ``max_distance`` away or
-    more starts a new one. The rules are those of HigherHRNet and MMPose; ties that these leave to chance are broken by
-    the squared distance.
-
-    Args:
-        peaks (LocalPeaks): of :func:`pypose_ops.find_peaks`; there: 30 peaks, a radius of 2.
-        tags (Tensor): ``(B, K, H, W)``, or ``(B, K, T, H, W)`` for tags of T numbers, the maps that ``peaks`` are
-            pixels of; read at the nearest pixel.
-        min_score (float): peaks must score more; what is not finite is no peak.
-        max_distance (float): of tags, Euclidean; at most 10,000.
-        joint_order (sequence of int, optional): the joints in the order in which they are grouped, the reliable ones
-            first; joints that are not named are left out. Default: as they come.
-        max_people (int): rows P of the result; the best P people are returned.
-
-    Returns:
-        People: on the device of the peaks. A person's score is the sum of its joints' scores over K.
-
-    Example:
-        >>> order = [0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16]  # COCO: trunk before limbs
-        >>> people = group_by_tags(find_peaks(heatmaps), tags, joint_order=order)  # doctest: +SKIP
-    """
-    check_whole_peaks("group_by_tags", peaks)
-    if check_tensor("group_by_tags", "tags", tags).is_complex():
-        raise TypeError(f"group_by_tags: tags must be real, got {tags.dtype}")
-    values = peak_tags(peaks, tags)
-    values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
-    order = list(range(values.shape[1])) if joint_order is None else _joint_order(joint_order)
-    scores, counts, values = _on_host(peaks, values)
-    index = call(_ops.group_by_tags.default, (), scores, counts, values, order, min_score, max_distance, max_people)
-    return gather_people(peaks, *index)
-
-
 @torch.library.register_fake("pypose_ops::group_by_tags")
 def _(peak_scores, counts, tags, order, min_score, max_distance, max_people):
-    return _fake_people(peak_scores, max_people)
+    return fake_people(peak_scores, max_people)

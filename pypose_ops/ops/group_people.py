@@ -1,77 +1,83 @@
 """People from peaks and limb scores."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 
 from ._arguments import check_tensor, choice
 from ._autograd import call
-from ._results import People
-from .score_limbs import check_whole_peaks, flat_limbs
+from ._grouping_arguments import ASSIGNMENTS, check_whole_peaks, flat_limbs
+from ._results import LocalPeaks, People
 
 _ops = torch.ops.pypose_ops
 
 
-_ASSIGNMENTS = ("optimal", "greedy")
-
-
 def group_people(
-    peaks,
-    limb_scores,
-    limbs,
+    peaks: LocalPeaks,
+    limb_scores: torch.Tensor,
+    limbs: Sequence[tuple[int, int]],
     *,
-    assignment="optimal",
-    min_limb_score=0.0,
-    min_joints=3,
-    min_score=0.4,
-    max_people=32,
-):
-    """Puts joints together to people: an assignment per limb, then the limbs in the order of the list.
+    assignment: Literal["optimal", "greedy"] = "optimal",
+    min_limb_score: float = 0.0,
+    min_joints: int = 3,
+    min_score: float = 0.4,
+    max_people: int = 32,
+) -> People:
+    """Assembles joints into people: one assignment per limb, then the limbs in the order of the list.
 
-    Limbs that share a joint become one person, two parts of a person are merged when they have no joint in common, and
-    a limb that closes a circle adds to the score. A limb that contradicts those before it is left out, so the more
+    Limbs that share a joint belong to one person, two parts of a person are merged if they have no joint in common, and
+    a limb that closes a cycle adds to the score. A limb that contradicts those before it is left out, so the more
     reliable limbs belong first.
 
     The grouping itself runs on the host. From a GPU it takes the scores and counts, in one copy, and nothing else.
 
     Args:
-        peaks (LocalPeaks): of :func:`pypose_ops.find_peaks`: ``coords`` (B, K, M, 2), ``scores`` (B, K, M), ``counts``
-            (B, K).
-        limb_scores (Tensor): (B, L, M, M), of :func:`score_limbs`.
-        limbs (sequence of L pairs): joint indices, as given to :func:`score_limbs`.
-        assignment (str): ``"optimal"``: the largest sum of scores; ``"greedy"``: the best limb first, as OpenPose.
-        min_limb_score (float): limbs must score more, at least 0; what is not finite is no limb.
-        min_joints (int): people with fewer are dropped.
-        min_score (float): people with less are dropped. A person's score is the sum of the scores of its joints and
-            limbs over the number of its joints, OpenPose's rule.
-        max_people (int): rows P of the result; the best P people are returned.
+        peaks: from :func:`pypose_ops.find_peaks`: ``coords`` (B, K, M, 2), ``scores`` (B, K, M), ``counts`` (B, K).
+        limb_scores: ``(B, L, M, M)``, from :func:`score_limbs`.
+        limbs: L pairs of joint indices, as given to :func:`score_limbs`.
+        assignment: ``"optimal"``: the largest sum of scores; ``"greedy"``: the best limb first, as in OpenPose.
+        min_limb_score: limbs must score more, at least 0; non-finite scores are no limbs.
+        min_joints: people with fewer joints are dropped.
+        min_score: people who score less are dropped. A person's score is the sum of the scores of its joints and limbs
+            over the number of its joints, OpenPose's rule.
+        max_people: rows P of the result. If there are more people, the best P are returned.
 
     Returns:
-        People: on the device of the peaks; static shapes.
+        :class:`People`, on the device of the peaks, with shapes that do not depend on the data.
+
+    Raises:
+        TypeError: an argument of the wrong Python type.
+        ValueError: an argument of the wrong shape, dtype, device or value, or an unknown name.
+
+    :func:`pypose_ops.reference.group_people` is the definition in plain torch.
 
     Example:
         >>> people = group_people(peaks, score_limbs(pafs, peaks, limbs), limbs)  # doctest: +SKIP
         >>> people.coords[0, : people.counts[0]]  # doctest: +SKIP
     """
-    limbs = flat_limbs("group_people", "limbs", limbs)
-    check_whole_peaks("group_people", peaks)
-    check_tensor("group_people", "limb_scores", limb_scores)
-    scores, counts, limb_scores = _on_host(peaks, limb_scores.detach())
-    index = call(
+    op = "group_people"
+    flat = flat_limbs(op, "limbs", limbs)
+    check_whole_peaks(op, peaks)
+    check_tensor(op, "limb_scores", limb_scores)
+    scores, counts, table = on_host(peaks, limb_scores.detach())
+    found = call(
         _ops.group_people.default,
         (),
         scores,
         counts,
-        limb_scores,
-        limbs,
-        choice("group_people", "assignment", assignment, _ASSIGNMENTS),
+        table,
+        flat,
+        choice(op, "assignment", assignment, ASSIGNMENTS),
         min_limb_score,
         min_joints,
         min_score,
         max_people,
     )
-    return gather_people(peaks, *index)
+    return gather_people(peaks, found)
 
 
-def _on_host(peaks, table):
+def on_host(peaks, table):
     """Scores and counts of the peaks, and a table with their dtype: on the CPU, by one copy."""
     scores, counts = peaks.scores.detach().to(table.dtype), peaks.counts
     if table.device.type == "cpu":
@@ -84,36 +90,32 @@ def _on_host(peaks, table):
     return scores, counts.to(torch.int64), table
 
 
-def gather_people(peaks, index, scores, joint_counts, counts):
-    """The peaks with these indices (B, P, K), -1 for none, as People on the peaks' device."""
-    device = peaks.coords.device
-    index, scores, joint_counts, counts = (
-        v.to(device, non_blocking=True) for v in (index, scores, joint_counts, counts)
-    )
+def gather_people(peaks, found):
+    """People on the device of the peaks, from what the grouping found: indices ``(B, P, K)``, -1 for none, and
+    more."""
+    device, dtype = peaks.coords.device, peaks.scores.dtype
+    index, scores, joint_counts, counts = (v.to(device, non_blocking=True) for v in found)
+    rest = scores.to(dtype), joint_counts, counts
     if peaks.coords.shape[2] == 0:  # no peak at all to gather
-        coords = peaks.coords.new_full((*index.shape, 2), -1)
-        return People(coords, peaks.scores.new_zeros(index.shape), scores.to(peaks.scores.dtype), joint_counts, counts)
+        return People(peaks.coords.new_full((*index.shape, 2), -1), peaks.scores.new_zeros(index.shape), *rest)
     present = index >= 0
-    joints_each, peak_count = peaks.scores.shape[1:]
-    place = (index.clamp(min=0) + peak_count * torch.arange(joints_each, device=device)).flatten(1)
+    joints, places = peaks.scores.shape[1:]
+    place = (index.clamp(min=0) + places * torch.arange(joints, device=device)).flatten(1)
     coords = peaks.coords.detach().flatten(1, 2).gather(1, place.unsqueeze(-1).expand(*place.shape, 2))
     joint_scores = peaks.scores.detach().flatten(1).gather(1, place)
-    coords, joint_scores = coords.view(*index.shape, 2), joint_scores.view(index.shape)
     return People(
-        coords.where(present.unsqueeze(-1), -1.0),
-        joint_scores.where(present, 0.0),
-        scores.to(peaks.scores.dtype),
-        joint_counts,
-        counts,
+        coords.view(*index.shape, 2).where(present.unsqueeze(-1), -1.0),
+        joint_scores.view(index.shape).where(present, 0.0),
+        *rest,
     )
 
 
 @torch.library.register_fake("pypose_ops::group_people")
 def _(peak_scores, counts, limb_scores, limbs, assignment, min_limb_score, min_joints, min_score, max_people):
-    return _fake_people(peak_scores, max_people)
+    return fake_people(peak_scores, max_people)
 
 
-def _fake_people(peak_scores, max_people):
+def fake_people(peak_scores, max_people):
     batch, joints = peak_scores.shape[:2]
     long = {"dtype": torch.int64}
     return (

@@ -1,5 +1,7 @@
 """Object keypoint similarity: how alike two poses are."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ..skeletons import COCO
@@ -14,7 +16,7 @@ def box_areas(op, area, boxes, like):
     if area is None and boxes is None:
         raise ValueError(f"{op}: area or boxes must be given")
     if not like.is_floating_point():
-        raise TypeError(f"{op}: keypoints must be float32 or float64, got {like.dtype}")
+        raise ValueError(f"{op}: keypoints must be float32 or float64, got {like.dtype}")
     boxes = None if boxes is None else check_tensor(op, "boxes", boxes).detach().to(like.dtype)
     if area is None:
         if boxes.dim() == 0 or boxes.shape[-1] != 4:
@@ -31,33 +33,45 @@ def _sigmas(op, sigmas):
 
 
 def batched(*tensors):
+    """The same with a batch of one."""
     return tuple(None if t is None else t.unsqueeze(0) for t in tensors)
 
 
-def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None):
-    """Object keypoint similarity of every predicted with every annotated person, from 0 to 1, as COCO defines it.
+def oks(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    area: torch.Tensor | None = None,
+    *,
+    sigmas: Sequence[float] = COCO.sigmas,
+    visible: torch.Tensor | None = None,
+    boxes: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Object keypoint similarity of every predicted and every annotated person, from 0 to 1, as COCO defines it.
 
-    The mean over the annotated joints of ``exp(-d^2 / (2 (2 sigma)^2 (area + eps)))``, d the distance of the joints.
+    The mean over the annotated joints of ``exp(-d^2 / (2 (2 sigma)^2 (area + eps)))``, d the distance between the two
+    joints.
 
     Args:
-        pred (Tensor): ``(D, K, 2)`` or ``(B, D, K, 2)``; float32 or float64; ``(x, y)`` in picture pixels.
-        target (Tensor): ``(G, K, 2)`` or ``(B, G, K, 2)``; joints that are not finite do not count.
-        area (Tensor, optional): ``(G,)`` or ``(B, G)`` in square pixels, of the annotated people; what is not positive
-            counts as 0, where only coinciding joints are similar. None: the areas of ``boxes``.
-        sigmas (sequence of K floats): constants of the joints; see :mod:`pypose_ops.skeletons`. At most 384 on CUDA.
-        visible (Tensor, optional): broadcastable to ``target.shape[:-1]``: joints that count; bool, or a number from
-            0.5 on.
-        boxes (Tensor, optional): ``(G, 4)`` or ``(B, G, 4)``, ``x1, y1, x2, y2``. With them, somebody without a joint
-            that counts is compared by the box doubled to every side, as in pycocotools (d is the distance to it;
-            a box with NaN is similar to nothing); without, that similarity is 0.
+        pred: ``(D, K, 2)`` or ``(B, D, K, 2)``, float32 or float64, ``(x, y)`` in image pixels.
+        target: ``(G, K, 2)`` or ``(B, G, K, 2)``; non-finite joints do not count.
+        area: ``(G,)`` or ``(B, G)``, in square pixels, of the annotated people; non-positive areas count as 0, where
+            only coinciding joints are similar. None: the areas of ``boxes``.
+        sigmas: K constants, one per joint; see :mod:`pypose_ops.skeletons`. At most 384 on CUDA.
+        visible: broadcastable to ``target.shape[:-1]``: the joints that count; bool, or numbers from 0.5 on.
+        boxes: ``(G, 4)`` or ``(B, G, 4)``, ``x1, y1, x2, y2``. With bounding boxes, a person without a joint that
+            counts is compared by the box enlarged to twice its size on every side, as in pycocotools (d is the distance
+            to it; a box with NaN is similar to nothing); without, that similarity is 0.
 
     Returns:
-        Tensor: ``(D, G)`` or ``(B, D, G)``, of the dtype of ``pred``. A predicted joint that is not finite is similar
-        to nothing. Differentiable once, with respect to ``pred``.
+        ``(D, G)`` or ``(B, D, G)``, of the dtype of ``pred``. A non-finite predicted joint is similar to nothing.
+        Differentiable with respect to ``pred``.
 
     Raises:
-        ValueError: neither area nor boxes; visible does not broadcast.
-        RuntimeError: another argument has the wrong shape, dtype, device or value.
+        TypeError: an argument of the wrong Python type.
+        ValueError: an argument of the wrong shape, dtype, device or value, or neither ``area`` nor ``boxes``.
+        RuntimeError: double backward, which is not supported.
+
+    :func:`pypose_ops.reference.oks` is the definition in plain torch.
 
     Example:
         >>> people = torch.rand(3, 17, 2) * 100

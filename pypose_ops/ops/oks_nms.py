@@ -1,4 +1,6 @@
-"""Suppression of people who are found twice, by object keypoint similarity."""
+"""Suppression of people that were found twice, by object keypoint similarity."""
+
+from collections.abc import Sequence
 
 import torch
 
@@ -12,35 +14,43 @@ _ops = torch.ops.pypose_ops
 
 
 def oks_nms(
-    keypoints,
-    scores,
-    area=None,
+    keypoints: torch.Tensor,
+    scores: torch.Tensor,
+    area: torch.Tensor | None = None,
     *,
-    threshold=0.9,
-    soft=False,
-    sigmas=COCO.sigmas,
-    visible=None,
-    boxes=None,
-    max_people=None,
-):
-    """Suppresses people who are predicted twice, by their OKS with better ones.
+    threshold: float = 0.9,
+    soft: bool = False,
+    sigmas: Sequence[float] = COCO.sigmas,
+    visible: torch.Tensor | None = None,
+    boxes: torch.Tensor | None = None,
+    max_people: int | None = None,
+) -> NmsResult:
+    """Suppresses duplicate predictions of a person by their OKS with better ones.
 
-    The person of the highest score left is kept (the first of equals), the others are compared with it, and so on. The
-    OKS of two people is that of :func:`oks` with the mean of their areas, over the joints that both have.
+    The person with the highest score left is kept (the first among equals), the others are compared with it, and so on.
+    The OKS of two people is that of :func:`oks` with the mean of their areas, over the joints that both have.
 
     Args:
-        keypoints (Tensor): ``(N, K, 2)`` or ``(B, N, K, 2)``; float32 or float64; ``(x, y)`` in picture pixels. Joints
-            that are not finite do not count.
-        scores (Tensor): ``(N,)`` or ``(B, N)``; whoever's is not finite is not kept and suppresses nobody, so that
-            pictures with fewer people can be filled up.
-        area, boxes (Tensor, optional): as in :func:`oks`, of these people; one of them must be given.
-        threshold (float): hard: who has an OKS above it with somebody kept is suppressed; soft: the scale below.
-        soft (bool): nobody is suppressed, but scores are multiplied by ``exp(-oks^2 / threshold)``.
-        sigmas, visible: as in :func:`oks`.
-        max_people (int, optional): how many are kept at most, in every picture.
+        keypoints: ``(N, K, 2)`` or ``(B, N, K, 2)``, float32 or float64, ``(x, y)`` in image pixels. Non-finite joints
+            do not count.
+        scores: ``(N,)`` or ``(B, N)``; entries with a non-finite score are ignored, which pads images with fewer
+            people.
+        area: as in :func:`oks`, of these people; this or ``boxes`` is required.
+        threshold: hard: people with a higher OKS with a kept person are suppressed; soft: the scale of the decay.
+        soft: suppress nobody, but multiply scores by ``exp(-oks^2 / threshold)``.
+        sigmas: as in :func:`oks`.
+        visible: as in :func:`oks`, of these people.
+        boxes: as in :func:`oks`, of these people.
+        max_people: the most that are kept per image; None: no limit.
 
     Returns:
-        NmsResult: ``mask`` and ``scores``, of the shape of ``scores``.
+        :class:`NmsResult` with ``mask`` and ``scores``, of the shape of ``scores``. Not differentiable.
+
+    Raises:
+        TypeError: an argument of the wrong Python type.
+        ValueError: an argument of the wrong shape, dtype, device or value, or neither ``area`` nor ``boxes``.
+
+    :func:`pypose_ops.reference.oks_nms` is the definition in plain torch.
 
     Example:
         >>> twice = (torch.rand(1, 17, 2) * 100).repeat(2, 1, 1)

@@ -1,5 +1,7 @@
 """Differentiable coordinates: the mean of a map's softmax."""
 
+from typing import Literal, overload
+
 import torch
 
 from ._arguments import check_number, check_tensor
@@ -9,32 +11,61 @@ from ._results import SoftPeaks
 _ops = torch.ops.pypose_ops
 
 
-def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, return_variance=False):
+@overload
+def soft_argmax(
+    heatmaps: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    window: int | None = None,
+    normalized: Literal["centers", "corners"] | None = None,
+    return_variance: Literal[False] = False,
+) -> torch.Tensor: ...
+
+
+@overload
+def soft_argmax(
+    heatmaps: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    window: int | None = None,
+    normalized: Literal["centers", "corners"] | None = None,
+    return_variance: Literal[True],
+) -> SoftPeaks: ...
+
+
+def soft_argmax(
+    heatmaps: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    window: int | None = None,
+    normalized: Literal["centers", "corners"] | None = None,
+    return_variance: bool = False,
+) -> torch.Tensor | SoftPeaks:
     """The mean of the pixel coordinates under ``softmax(temperature * heatmaps)``, differentiable.
 
-    The exponents are differences to the highest pixel, taken in float32 or better: no map overflows, half precision and
-    large temperatures included. Pixels that are not finite weigh nothing; a map without a finite pixel has coordinates
-    -1, variance 0 and no gradient.
+    The exponents are differences from the highest pixel, computed in float32 or better: no map overflows, not even in
+    half precision or at large temperatures. Non-finite pixels weigh nothing; a map without a finite pixel has
+    coordinates -1, variance 0 and no gradient.
 
     Args:
-        heatmaps (Tensor): ``(B, K, H, W)``, float16, bfloat16, float32 or float64, of any strides. ``H`` and ``W`` at
-            least 1, at most 2^30 pixels per map.
-        temperature (float): positive; multiplies the map (kornia up to 0.8 does so too, 0.9 divides). More than 2^127
-            (float64 maps: 2^1023) counts as that.
-        window (int, optional): only the ``window`` x ``window`` pixels (odd) around the highest pixel count, those that
-            are in the map; the gradient does not see that the window moves. None: all pixels.
-        normalized (str, optional): coordinates from -1 to 1 over the map: ``"centers"``, pixel centres at
-            ``(2 i + 1) / n - 1`` (DSNT, Nibali et al. 2018), or ``"corners"``, ``2 i / (n - 1) - 1`` (kornia).
-            None: pixels.
-        return_variance (bool): also return the variance, in squared units of the coordinates, differentiable as well.
+        heatmaps: ``(B, K, H, W)``, float16, bfloat16, float32 or float64, any strides. ``H`` and ``W`` at least 1, at
+            most 2^30 pixels per map.
+        temperature: positive; multiplies the map (as in kornia up to 0.8, while 0.9 divides). Values above 2^127
+            (float64 maps: 2^1023) count as that.
+        window: only the ``window`` x ``window`` pixels (odd) around the highest pixel count; the gradient does not see
+            that the window moves. None: all pixels.
+        normalized: coordinates from -1 to 1 over the map: ``"centers"``, pixel centres at ``(2 i + 1) / n - 1`` (DSNT,
+            Nibali et al. 2018), or ``"corners"``, ``2 i / (n - 1) - 1`` (kornia). None: pixels.
+        return_variance: also return the variance, in squared units of the coordinates, differentiable as well.
 
     Returns:
-        Tensor or SoftPeaks: ``coords (B, K, 2)``, with ``return_variance`` and ``variance (B, K, 2)``; float32 (float64
-        for float64 maps). Twice differentiating is an error.
+        ``coords (B, K, 2)``; with ``return_variance`` :class:`SoftPeaks`, which adds ``variance (B, K, 2)``. Float32
+        (float64 for float64 maps).
 
     Raises:
-        ValueError: unknown ``normalized``; ``window`` is not positive.
-        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+        TypeError: an argument of the wrong Python type.
+        ValueError: an argument of the wrong shape, dtype or value, or an unknown name.
+        RuntimeError: double backward, which is not supported.
 
     :func:`pypose_ops.reference.soft_argmax` is the definition in plain torch.
 

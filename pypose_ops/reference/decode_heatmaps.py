@@ -1,6 +1,8 @@
 """Peaks of heatmaps in plain torch."""
 
 import math
+from collections.abc import Iterable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,46 +15,50 @@ _RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
 
 @torch.no_grad()
 def decode_heatmaps(
-    heatmaps,
+    heatmaps: torch.Tensor,
     *,
-    refine="dark",
-    kernel_size="auto",
-    sigma=None,
-    compat=None,
-    radius=None,
-    flipped=None,
-    flip_pairs=None,
-    flip_shift=False,
-    transform=None,
-    max_offset="auto",
-    return_covariance=False,
-):
+    refine: str | None = "dark",
+    kernel_size: int | Literal["auto"] | None = "auto",
+    sigma: float | None = None,
+    compat: str | None = None,
+    radius: float | None = None,
+    flipped: torch.Tensor | None = None,
+    flip_pairs: Iterable[tuple[int, int]] | None = None,
+    flip_shift: bool = False,
+    transform: torch.Tensor | None = None,
+    max_offset: float | Literal["auto"] | None = "auto",
+    return_covariance: bool = False,
+) -> Peaks | PeaksWithCovariance:
     """Definition of :func:`pypose_ops.decode_heatmaps`: whole maps are merged, blurred and searched."""
     op = "decode_heatmaps"
     kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
-    max_offset = max_offset_of(op, max_offset, None if compat is not None else radius if refine == "offset" else 1.0)
+    longest = None if compat is not None else radius if refine == "offset" else 1.0
+    max_offset = max_offset_of(op, max_offset, longest)
     maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
-    channels = 3 if refine == "offset" else 1
-    maps = maps.unflatten(1, (maps.shape[1] // channels, channels))
+    permutation = None
     if flipped is not None:
-        back = flipped.to(maps.dtype).view_as(maps)[:, flip_permutation(op, flip_pairs, heatmaps, channels)].flip(-1)
-        if flip_shift:
-            back = torch.cat([back[..., :1], back[..., :-1]], -1)
-        if channels == 3:  # class, x, y: x points the other way
-            back = back * torch.tensor([1, -1, 1], dtype=maps.dtype, device=maps.device)[:, None, None]
-        maps = 0.5 * maps + 0.5 * back
-    maps, offsets = maps[:, :, 0], maps[:, :, 1:]
-    if refine == "offset":
-        maps = _blur(maps, _gaussian_taps(2 * kernel_size + 1), "reflect101")
+        permutation = flip_permutation(op, flip_pairs, heatmaps, 3 if refine == "offset" else 1)
+    if refine != "offset":
+        maps = _merged(maps, flipped, permutation, flip_shift)
+    else:
+        maps, offsets = _split(maps)  # class, x and y of every joint
+        flipped, flipped_offsets = (None, None) if flipped is None else _split(flipped)
+        maps = _merged(maps, flipped, permutation, flip_shift)
+        if flipped is not None:  # x points the other way
+            sign = torch.tensor([-1, 1], dtype=maps.dtype, device=maps.device)[:, None, None]
+            flipped_offsets = flipped_offsets.to(maps.dtype) * sign
+        offsets = _merged(offsets, flipped_offsets, permutation, flip_shift)
+        if kernel_size is not None:
+            maps = _blur(maps, _gaussian_taps(2 * kernel_size + 1), "reflect101")
 
-    peak, scores = _highest(maps)
+    peak, scores, found = _highest(maps, 0.0)
+    covariance = None
     if refine == "offset":
         step = radius * torch.stack([_around(offsets[:, :, d], peak)(0, 0) for d in range(2)], -1)
-        coords, covariance = peak + _limited(step, max_offset), None
+        coords = peak + _limited(step, max_offset)
     else:
         coords, covariance = refined(maps, peak, refine, kernel_size or 1, max_offset, compat)
-        covariance = covariance[:, :, 0]
-        covariance = torch.where(scores[..., None, None] > 0, covariance, torch.nan)
+        covariance = torch.where(found[..., None, None], covariance[:, :, 0], torch.nan)
     coords = coords[:, :, 0]
     if transform is not None:
         transform = transform.to(maps.dtype)
@@ -61,18 +67,38 @@ def decode_heatmaps(
         if return_covariance:
             linear = linear if linear.dim() == 2 else linear[:, None]
             covariance = linear @ covariance @ linear.mT
-    coords = torch.where(scores[..., None] > 0, coords, -1.0)
-    return PeaksWithCovariance(coords, scores, covariance) if return_covariance else Peaks(coords, scores)
+    coords = torch.where(found[..., None], coords, -1.0)
+    if return_covariance:
+        return PeaksWithCovariance(coords, scores, covariance)
+    return Peaks(coords, scores)
 
 
-def _highest(maps):
-    """The peaks ``(B, K, 1, 2)``, integers, and their values ``(B, K)``, 0 where there is none."""
+def _split(maps):
+    """Class maps ``(B, K, H, W)`` and offsets ``(B, K, 2, H, W)`` of combined ones ``(B, 3 K, H, W)``."""
+    maps = maps.unflatten(1, (maps.shape[1] // 3, 3))
+    return maps[:, :, 0], maps[:, :, 1:]
+
+
+def _merged(maps, flipped, permutation, shift):
+    """The mean of maps and the mirrored ones, turned back."""
+    if flipped is None:
+        return maps
+    back = flipped.to(maps.dtype)[:, permutation].flip(-1)
+    if shift:
+        back = torch.cat([back[..., :1], back[..., :-1]], -1)
+    return 0.5 * maps + 0.5 * back
+
+
+def _highest(maps, threshold):
+    """The peaks ``(B, K, 1, 2)``, integers, their values ``(B, K)``, else 0, and whether there is one."""
     height, width = maps.shape[-2:]
-    candidates = torch.where(maps.isfinite() & (maps > 0), maps, 0.0).flatten(2)
+    candidates = torch.where(maps.isfinite() & (maps > threshold), maps, -torch.inf).flatten(2)
     scores = candidates.amax(-1)
+    found = scores > -torch.inf
     pixels = torch.arange(height * width, device=maps.device)
     index = torch.where(candidates == scores[..., None], pixels, height * width).amin(-1)  # the first of equals
-    return torch.stack([index % width, index // width], -1)[:, :, None], scores
+    peak = torch.stack([index % width, index // width], -1)[:, :, None]
+    return peak, torch.where(found, scores, 0.0), found
 
 
 def refined(maps, peak, refine, kernel_size, max_offset, compat=None):
@@ -150,13 +176,20 @@ def _centroid_step(maps, peak, size):
     x, y = peak.unbind(-1)
     total = torch.zeros_like(at(0, 0))
     moment = torch.zeros_like(peak, dtype=maps.dtype)
-    reach = size // 2
-    for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
-            weight = torch.where(inside, at(dx, dy), 0.0)
+
+    def pixel(dx, dy):
+        inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
+        return torch.where(inside, at(dx, dy), 0.0)
+
+    # Points of an odd window are pixels, those of an even one lie between them and are read bilinearly.
+    points = [i - (size - 1) / 2 for i in range(size)]
+    around = (0, 1) if size % 2 == 0 else (0,)
+    for point_y in points:
+        for point_x in points:
+            x0, y0 = math.floor(point_x), math.floor(point_y)
+            weight = sum(pixel(x0 + i, y0 + j) for i in around for j in around) / len(around) ** 2
             total = total + weight
-            moment = moment + weight[..., None] * torch.tensor([dx, dy], device=maps.device)
+            moment = moment + weight[..., None] * torch.tensor([point_x, point_y], dtype=maps.dtype, device=maps.device)
     return moment / total[..., None]
 
 

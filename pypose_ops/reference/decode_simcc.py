@@ -1,5 +1,8 @@
 """SimCC's vectors in plain torch."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
@@ -10,35 +13,36 @@ from .decode_heatmaps import _gaussian_taps, _limited, least_curvature
 
 @torch.no_grad()
 def decode_simcc(
-    x,
-    y,
+    x: torch.Tensor,
+    y: torch.Tensor,
     *,
-    split_ratio=2.0,
-    refine=None,
-    sigma=6.0,
-    kernel_size="auto",
-    compat=None,
-    transform=None,
-    max_offset="auto",
-):
+    split_ratio: float = 2.0,
+    refine: Literal["dark"] | None = None,
+    sigma: float | Sequence[float] = 6.0,
+    kernel_size: int | Sequence[int] | Literal["auto"] | None = "auto",
+    compat: Literal["mmpose"] | None = None,
+    transform: torch.Tensor | None = None,
+    max_offset: float | Literal["auto"] | None = "auto",
+) -> Peaks:
     """Definition of :func:`pypose_ops.decode_simcc`."""
-    sizes = [size or 1 for size in simcc_kernels(kernel_size, sigma)]
+    sizes = [1 if size is None else size for size in simcc_kernels(kernel_size, sigma)]
     max_offset = max_offset_of("decode_simcc", max_offset, 1.0 if compat is None else None)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     axes = [decode_axis(rows.to(dtype), size, refine, compat) for rows, size in zip((x, y), sizes, strict=True)]
     peak, step, scores, _ = (torch.stack(parts, -1) for parts in zip(*axes, strict=True))
     scores = scores.amin(-1)
+    found = scores > -torch.inf
     coords = peak.to(dtype) / split_ratio + _limited(step / split_ratio, max_offset)
     if transform is not None:
         transform = transform.to(dtype)
         coords = coords @ transform[..., :2].mT + transform[..., None, :, 2]
-    return Peaks(torch.where(scores[..., None] > 0, coords, -1.0), scores)
+    return Peaks(torch.where(found[..., None], coords, -1.0), torch.where(found, scores, 0.0))
 
 
-def decode_axis(rows, kernel_size, refine, compat):
-    """The highest bins, the steps, the scores and the Gaussians' variances, 0 without a step: (B, K) each."""
+def decode_axis(rows, kernel_size, refine, compat, threshold=0.0):
+    """The highest bins, the steps, the scores, -inf for none, and the variances, 0 without a step: (B, K)."""
     bins = rows.shape[-1]
-    candidates = torch.where(rows.isfinite() & (rows > 0), rows, 0.0)
+    candidates = torch.where(rows.isfinite() & (rows > threshold), rows, -torch.inf)
     scores = candidates.amax(-1)
     number = torch.arange(bins, device=rows.device)
     peak = torch.where(candidates == scores[..., None], number, bins).amin(-1)

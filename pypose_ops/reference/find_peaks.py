@@ -1,5 +1,7 @@
 """Local maxima in plain torch."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
@@ -10,17 +12,17 @@ from .decode_heatmaps import refined
 
 @torch.no_grad()
 def find_peaks(
-    heatmaps,
+    heatmaps: torch.Tensor,
     *,
-    threshold=0.1,
-    radius=1,
-    max_peaks=32,
-    refine=None,
-    kernel_size="auto",
-    sigma=None,
-    max_offset="auto",
-    transform=None,
-):
+    threshold: float | torch.Tensor = 0.1,
+    radius: int = 1,
+    max_peaks: int = 32,
+    refine: str | None = None,
+    kernel_size: int | Literal["auto"] | None = "auto",
+    sigma: float | None = None,
+    max_offset: float | Literal["auto"] | None = "auto",
+    transform: torch.Tensor | None = None,
+) -> LocalPeaks:
     """Definition of :func:`pypose_ops.find_peaks`: labels spread through every plateau of every map."""
     maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
     batch, joints, height, width = maps.shape
@@ -49,7 +51,9 @@ def find_peaks(
             transform = transform[:, None]
         coords = coords @ transform[..., :2].mT + transform[..., None, :, 2]
     valid = torch.arange(max_peaks, device=maps.device) < counts[..., None]
-    return LocalPeaks(torch.where(valid[..., None], coords, -1.0), torch.where(valid, scores, 0.0), counts)
+    coords = torch.where(valid[..., None], coords, -1.0)
+    scores = torch.where(valid, scores, 0.0)
+    return LocalPeaks(coords, scores, counts)
 
 
 def _labels(values, above, radius):

@@ -1,38 +1,41 @@
 """People from peaks and limb scores. In plain torch."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 
 from ..ops._arguments import choice
-from ..ops.group_people import _ASSIGNMENTS, gather_people
-from ..ops.score_limbs import flat_limbs
+from ..ops._grouping_arguments import ASSIGNMENTS, flat_limbs
+from ..ops._results import LocalPeaks, People
 
 
 def group_people(
-    peaks,
-    limb_scores,
-    limbs,
+    peaks: LocalPeaks,
+    limb_scores: torch.Tensor,
+    limbs: Sequence[tuple[int, int]],
     *,
-    assignment="optimal",
-    min_limb_score=0.0,
-    min_joints=3,
-    min_score=0.4,
-    max_people=32,
-):
+    assignment: Literal["optimal", "greedy"] = "optimal",
+    min_limb_score: float = 0.0,
+    min_joints: int = 3,
+    min_score: float = 0.4,
+    max_people: int = 32,
+) -> People:
     """Definition of :func:`pypose_ops.group_people`: Python lists, scipy's assignment."""
-    choice("group_people", "assignment", assignment, _ASSIGNMENTS)
+    choice("group_people", "assignment", assignment, ASSIGNMENTS)
     flat = flat_limbs("group_people", "limbs", limbs)
     limbs = list(zip(flat[::2], flat[1::2], strict=True))
     table = limb_scores.detach().double().cpu().numpy()
     scores, counts = peaks.scores.detach().double().cpu().nan_to_num(0.0, 0.0, 0.0).numpy(), peaks.counts.tolist()
-    pictures = []
+    images = []
     for b in range(len(scores)):
         people = []
         for number, (first, second) in enumerate(limbs):
             here = table[b, number, : max(0, counts[b][first]), : max(0, counts[b][second])]
             for i, j, score in _connections(here, assignment, min_limb_score):
                 _connect(people, first, second, i, j, score)
-        pictures.append(_finish(people, scores[b], min_joints, min_score))
-    return _people(peaks, pictures, max_people)
+        images.append(_finish(people, scores[b], min_joints, min_score))
+    return people_of(peaks, images, max_people)
 
 
 def _connections(table, assignment, lowest):
@@ -76,24 +79,31 @@ def _connect(people, a, b, i, j, score):
 
 
 def _finish(people, peak_scores, min_joints, min_score):
-    """(joint -> peak, score), best first."""
+    """(joint -> peak, score, sum of limb scores), in the order in which they were started."""
     done = []
     for peaks, limb_sum in people:
         score = (limb_sum + sum(peak_scores[k, m] for k, m in peaks.items())) / len(peaks)
         if len(peaks) >= min_joints and score >= min_score:
-            done.append((peaks, score))
-    return sorted(done, key=lambda person: -person[1])
+            done.append((peaks, score, limb_sum))
+    return done
 
 
-def _people(peaks, pictures, max_people):
-    """The tensors of People from the lists of every picture."""
+def people_of(peaks, images, max_people):
+    """People from lists of (joint -> peak, score, sum of limb scores), one list per image."""
     batch, joints = peaks.coords.shape[:2]
-    index = torch.full((batch, max_people, joints), -1)
-    scores = torch.zeros(batch, max_people, dtype=torch.float64)
-    for b, people in enumerate(pictures):
-        for p, (chosen, score) in enumerate(people[:max_people]):
-            scores[b, p] = score
+    device, dtype = peaks.coords.device, peaks.scores.dtype
+    empty = {"dtype": dtype, "device": device}
+    coords = torch.full((batch, max_people, joints, 2), -1.0, dtype=peaks.coords.dtype, device=device)
+    joint_scores = torch.zeros(batch, max_people, joints, **empty)
+    scores = torch.zeros(batch, max_people, **empty)
+    index = torch.full((batch, max_people, joints), -1, device=device)
+    for b, people in enumerate(images):
+        ranked = sorted(range(len(people)), key=lambda n: -people[n][1])
+        for row, number in enumerate(ranked[:max_people]):
+            chosen, scores[b, row], _ = people[number]
             for joint, peak in chosen.items():
-                index[b, p, joint] = int(peak)
-    counts = torch.tensor([min(len(people), max_people) for people in pictures], dtype=torch.int64)
-    return gather_people(peaks, index, scores, (index >= 0).sum(-1), counts)
+                index[b, row, joint] = int(peak)
+                coords[b, row, joint] = peaks.coords[b, joint, peak]
+                joint_scores[b, row, joint] = peaks.scores[b, joint, peak]
+    counts = torch.tensor([min(len(people), max_people) for people in images], dtype=torch.int64, device=device)
+    return People(coords, joint_scores, scores, (index >= 0).sum(-1), counts)

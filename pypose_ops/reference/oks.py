@@ -1,20 +1,29 @@
 """Object keypoint similarity: how alike two poses are. In plain torch."""
 
 import sys
+from collections.abc import Sequence
 
 import torch
 
 from ..ops._arguments import expand_visible
-from ..ops.oks import box_areas
 from ..skeletons import COCO
 
 _EPSILON = sys.float_info.epsilon  # MATLAB's and COCO's eps
 
 
-def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None):
+def oks(
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    area: torch.Tensor | None = None,
+    *,
+    sigmas: Sequence[float] = COCO.sigmas,
+    visible: torch.Tensor | None = None,
+    boxes: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Definition of :func:`pypose_ops.oks`: all joints of all pairs in memory at once."""
     target = target.detach().to(pred.dtype)
-    area, boxes = box_areas("oks", area, boxes, pred)
+    boxes = None if boxes is None else boxes.detach().to(pred.dtype)
+    area = _areas(boxes) if area is None else area.detach().to(pred.dtype)
     counted = target.isfinite().all(-1)
     if visible is not None:
         counted = counted & expand_visible("oks", visible, target)
@@ -31,6 +40,12 @@ def oks(pred, target, area=None, *, sigmas=COCO.sigmas, visible=None, boxes=None
     value = _similarity(offset, area.nan_to_num(0.0).clamp(min=0)[..., None, :, None], sigmas)
     counted = counted[..., None, :, :]
     return value.where(counted, 0.0).sum(-1) / counted.sum(-1).clamp(min=1)
+
+
+def _areas(boxes):
+    """Of ``x1, y1, x2, y2``; 0 of boxes that are turned round."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
 
 
 def _similarity(offset, area, sigmas):

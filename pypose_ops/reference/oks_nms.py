@@ -1,37 +1,37 @@
-"""Suppression of people who are found twice, by object keypoint similarity. In plain torch."""
+"""Suppression of people that were found twice, by object keypoint similarity. In plain torch."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from ..ops._arguments import expand_visible
 from ..ops._results import NmsResult
-from ..ops.oks import batched, box_areas
 from ..skeletons import COCO
-from .oks import _similarity
+from .oks import _areas, _similarity
 
 
 def oks_nms(
-    keypoints,
-    scores,
-    area=None,
+    keypoints: torch.Tensor,
+    scores: torch.Tensor,
+    area: torch.Tensor | None = None,
     *,
-    threshold=0.9,
-    soft=False,
-    sigmas=COCO.sigmas,
-    visible=None,
-    boxes=None,
-    max_people=None,
-):
-    """Definition of :func:`pypose_ops.oks_nms`: person by person, picture by picture."""
+    threshold: float = 0.9,
+    soft: bool = False,
+    sigmas: Sequence[float] = COCO.sigmas,
+    visible: torch.Tensor | None = None,
+    boxes: torch.Tensor | None = None,
+    max_people: int | None = None,
+) -> NmsResult:
+    """Definition of :func:`pypose_ops.oks_nms`: person by person, image by image."""
     keypoints = keypoints.detach()
     scores = scores.detach().to(keypoints.dtype)
-    area, _ = box_areas("oks_nms", area, boxes, keypoints)
+    area = _areas(boxes.detach().to(keypoints.dtype)) if area is None else area.detach().to(keypoints.dtype)
     counted = keypoints.isfinite().all(-1)
     if visible is not None:
         counted = counted & expand_visible("oks_nms", visible, keypoints)
     if keypoints.dim() == 3:
-        single = batched(keypoints, scores, area, counted)
+        single = (tensor[None] for tensor in (keypoints, scores, area, counted))
         return NmsResult(*(v[0] for v in _nms(*single, threshold, soft, sigmas, max_people)))
     return NmsResult(*_nms(keypoints, scores, area, counted, threshold, soft, sigmas, max_people))
 

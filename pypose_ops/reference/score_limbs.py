@@ -1,19 +1,32 @@
 """Scores of candidate limbs along part affinity fields. In plain torch."""
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from ..ops._arguments import choice
-from ..ops.score_limbs import _RULES, flat_limbs
+from ..ops._grouping_arguments import RULES, flat_limbs
+from ..ops._results import LocalPeaks
 
 
-def score_limbs(pafs, peaks, limbs, *, samples=10, rule="openpose", channels=None, threshold=0.05, fraction=0.95):
+def score_limbs(
+    pafs: torch.Tensor,
+    peaks: LocalPeaks,
+    limbs: Sequence[tuple[int, int]],
+    *,
+    samples: int | None = 10,
+    rule: Literal["openpose", "trt_pose", "trapezoid"] = "openpose",
+    channels: Sequence[tuple[int, int]] | None = None,
+    threshold: float = 0.05,
+    fraction: float = 0.95,
+) -> torch.Tensor:
     """Definition of :func:`pypose_ops.score_limbs`: all samples of all pairs in memory at once."""
     limbs = torch.tensor(flat_limbs("score_limbs", "limbs", limbs), device=pafs.device).view(-1, 2).long()
     channels = torch.arange(limbs.numel()) if channels is None else torch.tensor(channels)
     channels = channels.to(pafs.device).view(-1, 2).long()
-    choice("score_limbs", "rule", rule, _RULES)
+    choice("score_limbs", "rule", rule, RULES)
     acc = torch.float64 if pafs.dtype == torch.float64 else torch.float32
     coords = peaks.coords.to(acc)
     a, b = coords[:, limbs[:, 0], :, None], coords[:, limbs[:, 1], None]  # (B, L, M, 1, 2), (B, L, 1, M, 2)

@@ -1,11 +1,20 @@
 """soft_argmax in plain torch."""
 
+from typing import Literal
+
 import torch
 
 from ..ops._results import SoftPeaks
 
 
-def soft_argmax(heatmaps, *, temperature=1.0, window=None, normalized=None, return_variance=False):
+def soft_argmax(
+    heatmaps: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    window: int | None = None,
+    normalized: Literal["centers", "corners"] | None = None,
+    return_variance: bool = False,
+) -> torch.Tensor | SoftPeaks:
     """Definition of :func:`pypose_ops.soft_argmax`."""
     maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
     height, width = maps.shape[-2:]
