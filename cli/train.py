@@ -21,6 +21,7 @@ from pathlib import Path
 from pypose_ops.datasets import PictureError, hold_out, joined, open_dataset
 from pypose_ops.errors import InputError
 from pypose_ops.models import SYSTEMS, build, load_checkpoint, system_class
+from pypose_ops.models.training.corrections import apply_corrections
 from pypose_ops.models.training.crops import Augmentation
 from pypose_ops.models.training.recipe import Recipe, read_recipe
 from pypose_ops.models.weights.files import PACKAGED, open_weights, save_weights
@@ -58,6 +59,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--data-weight", metavar="W", type=float, action="append", help="of each --data, in their order"
     )
+    parser.add_argument("--corrections", metavar="FILE", help="of labels, as scripts/clean_labels.py writes them")
     parser.add_argument("--phase-epochs", metavar="N,N", help="epochs of each phase, in place of equal shares")
     parser.add_argument("--held-out", type=int, default=200, help="pictures for validation (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
@@ -195,9 +197,11 @@ def open_data(args, recipe):
     datasets = []
     for spec in args.data:
         datasets.append(open_dataset(spec, "train", skeleton))
+        corrected = apply_corrections(datasets[-1], args.corrections) if args.corrections else 0
         skeleton = datasets[0].skeleton
         notes = {"without labelled joints, left out": datasets[-1].skipped}
         notes["labels far out of their pictures, not counted"] = datasets[-1].dropped_joints
+        notes["with corrected labels"] = corrected
         say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
     first, held_out = hold_out(datasets[0], args.held_out, recipe.seed)
     parts = [first, *datasets[1:]]
