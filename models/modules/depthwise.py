@@ -140,6 +140,10 @@ class SameConv2d(nn.Conv2d):
         padding = 0
         if total[0] == total[1] and total[0] % 2 == 0:
             padding = total[0] // 2
+        elif self.depthwise and size == 3 and total == [1, 1] and not torch.is_grad_enabled():
+            # A zero before the kernel in place of one after the image, which would be copied: half the time.
+            weight = F.pad(self.weight, (1, 0, 1, 0))
+            return depthwise_conv2d(x, weight, self.bias, stride, 1)
         else:
             top, left = (n // 2 for n in total)
             x = F.pad(x, (left, total[1] - left, top, total[0] - top))

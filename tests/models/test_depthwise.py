@@ -57,14 +57,18 @@ def test_only_what_is_wanted_has_a_gradient():
 
 @pytest.mark.parametrize("pixels", [7, 8, 12, 13])
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2)])
-def test_same_is_tensorflow_s_padding(pixels, size, stride):
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_same_is_tensorflow_s_padding(pixels, size, stride, depthwise, grad):
     """TensorFlow: ceil(n / stride) pixels, of the zeros the smaller half before the first."""
-    conv = SameConv2d(2, 3, size, stride=stride)
-    x = torch.randn(1, 2, pixels, pixels)
+    conv = SameConv2d(3, 3, size, stride=stride, depthwise=depthwise)
+    x = torch.randn(1, 3, pixels, pixels)
     count = -(-pixels // stride)
     total = max((count - 1) * stride + size - pixels, 0)
-    padded = torch.zeros(1, 2, pixels + total, pixels + total)
+    padded = torch.zeros(1, 3, pixels + total, pixels + total)
     padded[..., total // 2 : total // 2 + pixels, total // 2 : total // 2 + pixels] = x
-    out = conv(x)
-    assert out.shape == (1, 3, count, count)
-    torch.testing.assert_close(out, F.conv2d(padded, conv.weight, conv.bias, stride))
+    with torch.set_grad_enabled(grad):
+        out = conv(x)
+    assert out.shape == (1, 3, count, count) and out.requires_grad == grad
+    expected = F.conv2d(padded, conv.weight, conv.bias, stride, groups=3 if depthwise else 1)
+    torch.testing.assert_close(out.detach(), expected.detach())

@@ -191,7 +191,7 @@ def refused(capsys, arguments):
     capsys.readouterr()
     assert main([str(a) for a in arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("pypose_ops.models: error: ")
+    assert len(lines) == 1 and lines[0].startswith("pypose-ops: error: ")
     return lines[0]
 
 
