@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_size, check_tensor
-from ._autograd import call
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -30,8 +30,8 @@ def box_vote(boxes, weights, size):
     Differentiable with respect to ``weights`` (finite ones), any number of times; deterministic.
 
     Raises:
-        ValueError: size is not two positive integers.
-        RuntimeError: another argument has the wrong shape, dtype or device; the message names it.
+        ValueError: size is not two positive integers; another argument has
+            the wrong shape, dtype or device; the message names it.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 2.0, 0.0]])
@@ -62,7 +62,7 @@ def _vote_setup_context(ctx, inputs, output):
 
 def _vote_backward(ctx, grad):
     (boxes,) = ctx.saved_tensors
-    return None, _ops._box_vote_backward.default(grad, boxes), None, None
+    return None, call_backward(_ops._box_vote_backward.default, grad, boxes), None, None
 
 
 def _vote_twice_setup_context(ctx, inputs, output):
@@ -77,7 +77,17 @@ def _vote_twice(ctx, grad):
 
 
 # Linear in the weights: the derivative of the backward is the vote.
-torch.library.register_autograd("pypose_ops::box_vote", _vote_backward, setup_context=_vote_setup_context)
+register_derivative("box_vote", _vote_setup_context, _vote_backward)
 
 
-torch.library.register_autograd("pypose_ops::_box_vote_backward", _vote_twice, setup_context=_vote_twice_setup_context)
+register_derivative("_box_vote_backward", _vote_twice_setup_context, _vote_twice)
+
+vmap_by_batch("box_vote")
+vmap_by_batch("_box_vote_backward")
+
+
+@forward_mode("box_vote")
+def _(boxes, weights, height, width):
+    from .. import reference  # which imports result types from here
+
+    return reference.box_vote(boxes, weights, (height, width))

@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_dtype, check_size, check_tensor, choice
-from ._autograd import call, no_double_backward
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -71,8 +71,8 @@ def crop_patches(
 
     Raises:
         ValueError: size is not two positive integers; an unknown option name; ``antialias`` without bilinear samples;
-            ``fill`` without ``padding="constant"``.
-        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+            ``fill`` without ``padding="constant"``; another argument has
+            the wrong shape, dtype, device or value; the message names it.
 
     Example:
         >>> picture = torch.randint(256, (1, 3, 720, 1280), dtype=torch.uint8)
@@ -181,22 +181,59 @@ def _backward(ctx, grad):
     mode, padding, fill, std, antialias = ctx.options
     grad_images = grad_transforms = None
     if any(ctx.needs_input_grad[0]):
-        grad_images = _ops._crop_patches_images_backward.default(
-            grad, images, transforms, image_index, mode, padding, std, antialias
+        grad_images = call_backward(
+            _ops._crop_patches_images_backward.default,
+            grad,
+            images,
+            transforms,
+            image_index,
+            mode,
+            padding,
+            std,
+            antialias,
         )
     else:
         grad_images = [None] * len(images)
     if ctx.needs_input_grad[1]:
-        grad_transforms = _ops._crop_patches_transforms_backward.default(
-            grad, images, transforms, image_index, mode, padding, fill, std, antialias
+        grad_transforms = call_backward(
+            _ops._crop_patches_transforms_backward.default,
+            grad,
+            images,
+            transforms,
+            image_index,
+            mode,
+            padding,
+            fill,
+            std,
+            antialias,
         ).to(transforms.dtype)
     return grad_images, grad_transforms, *(None,) * 11
 
 
-torch.library.register_autograd("pypose_ops::crop_patches", _backward, setup_context=_setup_context)
+register_derivative("crop_patches", _setup_context, _backward)
+register_derivative("_crop_patches_images_backward")
+
+register_derivative("_crop_patches_transforms_backward")
+vmap_by_batch("crop_patches")
+vmap_by_batch("_crop_patches_images_backward")
+vmap_by_batch("_crop_patches_transforms_backward")
 
 
-no_double_backward("_crop_patches_images_backward")
+@forward_mode("crop_patches")
+def _(images, transforms, height, width, image_index, mode, padding, fill, mean, std, antialias, mask, dtype):
+    from .. import reference  # which imports result types from here
 
-
-no_double_backward("_crop_patches_transforms_backward")
+    return reference.crop_patches(
+        images[0] if len(images) == 1 else images,
+        transforms,
+        (height, width),
+        image_index=image_index,
+        mode=_MODES[mode],
+        padding=_PADDINGS[padding],
+        fill=fill,
+        mean=mean,
+        std=std,
+        antialias=antialias,
+        mask=mask,
+        dtype=dtype,
+    )

@@ -166,23 +166,18 @@ def decode_heatmaps(
             raise ValueError(f"{op}: radius is required with refine 'offset'")
         if kernel_size is None:
             raise ValueError(f"{op}: kernel_size must be odd and from 1 to 31 with refine 'offset', got None")
-        try:
-            coords, scores = call(
-                _decode_offsets,
-                (),
-                heatmaps,
-                kernel_size,
-                check_number(op, "radius", radius),
-                flipped,
-                flip_index,
-                flip_shift,
-                transform,
-                max_offset,
-            )
-        except RuntimeError as error:  # torch refuses an argument of a wrong type by the operator's own name
-            if "_decode_offsets" not in str(error):
-                raise
-            raise type(error)(str(error).replace("_decode_offsets", op)) from None
+        coords, scores = call(
+            _decode_offsets,
+            (),
+            heatmaps,
+            kernel_size,
+            check_number(op, "radius", radius),
+            flipped,
+            flip_index,
+            flip_shift,
+            transform,
+            max_offset,
+        )
         return Peaks(coords, scores)
     if radius is not None:
         raise ValueError(f"{op}: radius is for refine 'offset', got {refine!r}")

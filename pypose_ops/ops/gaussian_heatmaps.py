@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_dtype, check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
-from ._autograd import call, no_double_backward
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 _gaussian_heatmaps = _ops.gaussian_heatmaps.default
@@ -62,8 +62,8 @@ def gaussian_heatmaps(
     deterministically; where people tie for the maximum the first gets the gradient. Twice differentiating is an error.
 
     Raises:
-        ValueError: sigma is a tensor that does not broadcast; size is not two positive integers; an unknown option.
-        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+        ValueError: sigma is a tensor that does not broadcast; size is not two positive integers; an unknown option;
+            another argument has the wrong shape, dtype, device or value; the message names it.
 
     Example:
         >>> keypoints = torch.tensor([[[12.3, 40.0], [20.0, 8.75]]])
@@ -146,8 +146,17 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad):
     keypoints, sigma, visible = ctx.saved_tensors
     sigma_value, center, truncate, combine, normalize, scale = ctx.options
-    grad_keypoints, grad_sigma = _ops._gaussian_heatmaps_backward.default(
-        grad, keypoints, sigma, sigma_value, visible, center, truncate, combine, normalize
+    grad_keypoints, grad_sigma = call_backward(
+        _ops._gaussian_heatmaps_backward.default,
+        grad,
+        keypoints,
+        sigma,
+        sigma_value,
+        visible,
+        center,
+        truncate,
+        combine,
+        normalize,
     )
     if scale != 1:
         grad_keypoints, grad_sigma = grad_keypoints * scale, grad_sigma * scale
@@ -156,5 +165,28 @@ def _backward(ctx, grad):
     return grad_keypoints, grad_sigma, *(None,) * 11
 
 
-torch.library.register_autograd("pypose_ops::gaussian_heatmaps", _backward, setup_context=_setup_context)
-no_double_backward("_gaussian_heatmaps_backward")
+register_derivative("gaussian_heatmaps", _setup_context, _backward)
+register_derivative("_gaussian_heatmaps_backward")
+vmap_by_batch("gaussian_heatmaps", 0, 1, 3)
+vmap_by_batch("_gaussian_heatmaps_backward", 0, 1, 2, 4)
+
+
+@forward_mode("gaussian_heatmaps")
+def _(
+    keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, scale, dtype
+):
+    from .. import reference  # which imports result types from here
+
+    maps = reference.gaussian_heatmaps(
+        keypoints,
+        sigma_value if sigma is None else sigma,
+        (height, width),
+        visible=visible,
+        profile=_PROFILES[profile],
+        center=_CENTERS[center],
+        truncate=truncate,
+        combine=_COMBINES[combine],
+        normalize=_NORMALIZES[normalize],
+        dtype=dtype,
+    )
+    return maps * scale

@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_number, check_tensor, choice, expand_sigma, expand_visible, expand_weight
-from ._autograd import call, no_double_backward
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 from .gaussian_heatmaps import _CENTERS, _COMBINES, _NORMALIZES, _PROFILES
 
 _ops = torch.ops.pypose_ops
@@ -51,8 +51,8 @@ def heatmap_mse_loss(
     tensor; deterministic.
 
     Raises:
-        ValueError: an unknown option name; weight, visible or sigma do not broadcast; weight requires a gradient.
-        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+        ValueError: an unknown option name; weight, visible or sigma do not broadcast; weight requires a gradient;
+            another argument has the wrong shape, dtype, device or value; the message names it.
 
     Example:
         >>> pred = torch.zeros(8, 17, 64, 48, dtype=torch.bfloat16, requires_grad=True)
@@ -125,8 +125,18 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad):
     pred, keypoints, sigma, weight, visible = ctx.saved_tensors
     needs_pred, needs_target = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
-    grad_pred, grad_keypoints, grad_sigma = _ops._heatmap_mse_loss_backward.default(
-        grad, pred, keypoints, sigma, ctx.sigma_value, weight, visible, *ctx.options, needs_pred, needs_target
+    grad_pred, grad_keypoints, grad_sigma = call_backward(
+        _ops._heatmap_mse_loss_backward.default,
+        grad,
+        pred,
+        keypoints,
+        sigma,
+        ctx.sigma_value,
+        weight,
+        visible,
+        *ctx.options,
+        needs_pred,
+        needs_target,
     )
     if not needs_pred:
         grad_pred = None
@@ -137,5 +147,26 @@ def _backward(ctx, grad):
     return grad_pred, grad_keypoints, grad_sigma, *(None,) * 8
 
 
-torch.library.register_autograd("pypose_ops::heatmap_mse_loss", _backward, setup_context=_setup_context)
-no_double_backward("_heatmap_mse_loss_backward")
+register_derivative("heatmap_mse_loss", _setup_context, _backward)
+register_derivative("_heatmap_mse_loss_backward")
+vmap_by_batch("heatmap_mse_loss")
+vmap_by_batch("_heatmap_mse_loss_backward")
+
+
+@forward_mode("heatmap_mse_loss")
+def _(pred, keypoints, sigma, sigma_value, weight, visible, profile, center, truncate, combine, normalize):
+    from .. import reference  # which imports result types from here
+
+    return reference.heatmap_mse_loss(
+        pred,
+        keypoints,
+        sigma_value if sigma is None else sigma,
+        weight=weight,
+        visible=visible,
+        reduction="none",
+        profile=_PROFILES[profile],
+        center=_CENTERS[center],
+        truncate=truncate,
+        combine=_COMBINES[combine],
+        normalize=_NORMALIZES[normalize],
+    )

@@ -9,6 +9,7 @@ from ._arguments import (
     check_tensor,
     expand_visible,
 )
+from ._autograd import call, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -28,7 +29,9 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
         tensor(7.)
     """
     op = "limb_masks"
-    return _ops.limb_masks.default(
+    return call(
+        _ops.limb_masks.default,
+        (),
         check_tensor(op, "keypoints", keypoints).detach(),
         check_pairs(op, "limbs", limbs),
         width,
@@ -42,3 +45,6 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
 def _(keypoints, limbs, limb_width, visible, height, width, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "limb_masks: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], len(limbs) // 2, height, width), dtype=dtype)
+
+
+vmap_by_batch("limb_masks", 0, 3)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._autograd import call, no_double_backward
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 from ._results import Peaks
 from .mrf_message_passing import flat_edges
 
@@ -48,9 +48,8 @@ def max_product(unary, edges, deformation, *, root=0):
     dtype stay at its largest number.
 
     Raises:
-        ValueError: edges are not pairs of integers.
-        RuntimeError: edges are not a tree; another argument has the wrong shape, dtype, device or value; the message
-            names it.
+        ValueError: edges are not pairs of integers; edges are not a tree; another argument has the wrong shape, dtype,
+            device or value; the message names it.
 
     Example:
         >>> unary = torch.zeros(1, 2, 8, 12)
@@ -98,13 +97,22 @@ def _max_backward(ctx, grad, grad_coords, grad_scores, grad_steps):
     unary, deformation, maps, coords, steps = ctx.saved_tensors
     grad = torch.zeros_like(maps) if grad is None else grad
     grad_scores = maps.new_zeros(maps.shape[:2]) if grad_scores is None else grad_scores
-    of_unary, of_deformation = _ops._max_product_backward.default(
-        grad, grad_scores, maps, coords, steps, deformation, *ctx.options
+    of_unary, of_deformation = call_backward(
+        _ops._max_product_backward.default, grad, grad_scores, maps, coords, steps, deformation, *ctx.options
     )
     return of_unary.to(unary.dtype), None, of_deformation.to(deformation.dtype), None
 
 
-torch.library.register_autograd("pypose_ops::max_product", _max_backward, setup_context=_setup_max)
+register_derivative("max_product", _setup_max, _max_backward)
+register_derivative("_max_product_backward")
+vmap_by_batch("max_product", 0)
+vmap_by_batch("_max_product_backward")
 
 
-no_double_backward("_max_product_backward")
+@forward_mode("max_product")
+def _(unary, edges, deformation, root):
+    from .. import reference  # which imports result types from here
+
+    pairs = list(zip(edges[::2], edges[1::2], strict=True))
+    peaks, maps = reference.max_product(unary, pairs, deformation, root=root)
+    return maps, *peaks, None

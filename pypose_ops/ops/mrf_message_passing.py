@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_number, check_tensor, choice
-from ._autograd import call, no_double_backward
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 _METHODS = ("sparse", "fft")
@@ -49,8 +49,8 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
     the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
 
     Raises:
-        ValueError: edges are not pairs of integers; an unknown method.
-        RuntimeError: another argument has the wrong shape, dtype, device or value; the message names it.
+        ValueError: edges are not pairs of integers; an unknown method; another argument has the wrong shape, dtype,
+            device or value; the message names it.
 
     Example:
         >>> unary = torch.rand(1, 2, 16, 12)
@@ -98,7 +98,8 @@ def _integers(op, name, values):
 
 def _fft_messages(unary, prior, bias, edges, index, targets, floor):
     """The same numbers by transforms of (2 H, 2 W) and more; checked by the operator on an empty batch."""
-    _ops.mrf_message_passing.default(unary[:0].detach(), prior.detach(), bias.detach(), edges, index, targets, floor)
+    checked = (unary[:0].detach(), prior.detach(), bias.detach(), edges, index, targets, floor)
+    call(_ops.mrf_message_passing.default, (), *checked)
     acc = torch.float64 if unary.dtype == torch.float64 else torch.float32
     height, width = unary.shape[-2:]
     u = unary.to(acc)
@@ -172,10 +173,27 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad):
     tensors = ctx.saved_tensors
     wanted = ctx.needs_input_grad[:3]
-    found = _ops._mrf_message_passing_backward.default(grad, *tensors, *ctx.options, *wanted)
+    found = call_backward(_ops._mrf_message_passing_backward.default, grad, *tensors, *ctx.options, *wanted)
     found = (g.to(t.dtype) if w else None for g, t, w in zip(found, tensors, wanted, strict=True))
     return *found, None, None, None, None
 
 
-torch.library.register_autograd("pypose_ops::mrf_message_passing", _backward, setup_context=_setup_context)
-no_double_backward("_mrf_message_passing_backward")
+register_derivative("mrf_message_passing", _setup_context, _backward)
+register_derivative("_mrf_message_passing_backward")
+vmap_by_batch("mrf_message_passing", 0)
+vmap_by_batch("_mrf_message_passing_backward")
+
+
+@forward_mode("mrf_message_passing")
+def _(unary, prior, bias, edges, prior_index, num_targets, floor):
+    from .. import reference  # which imports result types from here
+
+    return reference.mrf_message_passing(
+        unary,
+        prior,
+        bias,
+        list(zip(edges[::2], edges[1::2], strict=True)),
+        num_targets=num_targets,
+        floor=floor,
+        prior_index=prior_index or None,
+    )

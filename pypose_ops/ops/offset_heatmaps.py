@@ -9,7 +9,7 @@ from ._arguments import (
     choice,
     expand_visible,
 )
-from ._autograd import _empty_gradient, call, no_double_backward
+from ._autograd import _empty_gradient, call, call_backward, forward_mode, register_derivative, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -79,9 +79,20 @@ def _setup_offsets(ctx, inputs, output):
 def _offsets_backward(ctx, grad):
     keypoints, visible = ctx.saved_tensors
     radius, combine = ctx.options
-    grad_keypoints = _ops._offset_heatmaps_backward.default(grad, keypoints, radius, visible, combine)
+    grad_keypoints = call_backward(_ops._offset_heatmaps_backward.default, grad, keypoints, radius, visible, combine)
     return grad_keypoints.view_as(keypoints).to(keypoints.dtype), *(None,) * 6
 
 
-torch.library.register_autograd("pypose_ops::offset_heatmaps", _offsets_backward, setup_context=_setup_offsets)
-no_double_backward("_offset_heatmaps_backward")
+register_derivative("offset_heatmaps", _setup_offsets, _offsets_backward)
+register_derivative("_offset_heatmaps_backward")
+vmap_by_batch("offset_heatmaps", 0, 2)
+vmap_by_batch("_offset_heatmaps_backward", 0, 1, 3)
+
+
+@forward_mode("offset_heatmaps")
+def _(keypoints, radius, visible, height, width, combine, dtype):
+    from .. import reference  # which imports result types from here
+
+    return reference.offset_heatmaps(
+        keypoints, radius, (height, width), visible=visible, combine=_WINNERS[combine], dtype=dtype
+    )

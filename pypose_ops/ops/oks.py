@@ -6,7 +6,7 @@ import torch
 
 from ..skeletons import COCO
 from ._arguments import check_tensor, expand_visible
-from ._autograd import call, no_double_backward
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -107,10 +107,17 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
-    return _ops._oks_backward.default(grad, *ctx.saved_tensors, ctx.sigmas), None, None, None, None, None
+    return call_backward(_ops._oks_backward.default, grad, *ctx.saved_tensors, ctx.sigmas), None, None, None, None, None
 
 
-torch.library.register_autograd("pypose_ops::oks", _backward, setup_context=_setup_context)
+register_derivative("oks", _setup_context, _backward)
+register_derivative("_oks_backward")
+vmap_by_batch("oks", 0, 1, 2, 3, 4)
+vmap_by_batch("_oks_backward", 0, 1, 2, 3, 4, 5)
 
 
-no_double_backward("_oks_backward")
+@forward_mode("oks")
+def _(pred, target, area, visible, boxes, sigmas):
+    from .. import reference  # which imports result types from here
+
+    return reference.oks(pred, target, area, sigmas=sigmas, visible=visible, boxes=boxes)

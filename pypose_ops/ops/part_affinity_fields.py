@@ -10,7 +10,7 @@ from ._arguments import (
     choice,
     expand_visible,
 )
-from ._autograd import _empty_gradient, call, no_double_backward
+from ._autograd import _empty_gradient, call, call_backward, forward_mode, register_derivative, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -57,8 +57,8 @@ def part_affinity_fields(
     derivative: its edge is a step, and who covers a pixel counts as constant. Twice differentiating is an error.
 
     Raises:
-        ValueError: size is not two positive integers; limbs are not pairs; an unknown option name.
-        RuntimeError: a limb names a joint that is not there; width is not positive; another argument is wrong.
+        ValueError: size is not two positive integers; limbs are not pairs; an unknown option name; a limb names a joint
+            that is not there; width is not positive; another argument is wrong.
 
     Example:
         >>> keypoints = torch.tensor([[[[10.0, 5.0], [10.0, 50.0]], [[30.0, 5.0], [44.0, 50.0]]]])  # 1 image, 2 people
@@ -101,11 +101,29 @@ def _setup_fields(ctx, inputs, output):
 def _fields_backward(ctx, grad):
     keypoints, visible = ctx.saved_tensors
     limbs, limb_width, profile, combine = ctx.options
-    grad_keypoints = _ops._part_affinity_fields_backward.default(
-        grad, keypoints, limbs, limb_width, visible, profile, combine
+    grad_keypoints = call_backward(
+        _ops._part_affinity_fields_backward.default, grad, keypoints, limbs, limb_width, visible, profile, combine
     )
     return grad_keypoints.view_as(keypoints).to(keypoints.dtype), *(None,) * 8
 
 
-torch.library.register_autograd("pypose_ops::part_affinity_fields", _fields_backward, setup_context=_setup_fields)
-no_double_backward("_part_affinity_fields_backward")
+register_derivative("part_affinity_fields", _setup_fields, _fields_backward)
+register_derivative("_part_affinity_fields_backward")
+vmap_by_batch("part_affinity_fields", 0, 3)
+vmap_by_batch("_part_affinity_fields_backward", 0, 1, 4)
+
+
+@forward_mode("part_affinity_fields")
+def _(keypoints, limbs, limb_radius, visible, height, width, profile, combine, dtype):
+    from .. import reference  # which imports result types from here
+
+    return reference.part_affinity_fields(
+        keypoints,
+        list(zip(limbs[::2], limbs[1::2], strict=True)),
+        limb_radius,
+        (height, width),
+        visible=visible,
+        profile=_LIMB_PROFILES[profile],
+        combine=_LIMB_COMBINES[combine],
+        dtype=dtype,
+    )

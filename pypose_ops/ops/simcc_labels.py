@@ -11,7 +11,7 @@ from ._arguments import (
     expand_sigma,
     expand_visible,
 )
-from ._autograd import _empty_gradient, call, no_double_backward
+from ._autograd import _empty_gradient, call, call_backward, forward_mode, register_derivative, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -69,8 +69,8 @@ def simcc_labels(
     an error.
 
     Raises:
-        ValueError: size is not two positive integers; sigma is not one or two numbers; an unknown option name.
-        RuntimeError: split_ratio leaves no bins; another argument has the wrong shape, dtype, device or value.
+        ValueError: size is not two positive integers; sigma is not one or two numbers; an unknown option name;
+            split_ratio leaves no bins; another argument has the wrong shape, dtype, device or value.
 
     Example:
         >>> x, y = simcc_labels(torch.rand(8, 17, 2) * 192, 6.0, (256, 192))
@@ -152,12 +152,43 @@ def _setup_labels(ctx, inputs, output):
 def _labels_backward(ctx, grad_x, grad_y):
     keypoints, sigma, visible = ctx.saved_tensors
     sigma_x, sigma_y, ratio, center, normalize = ctx.options
-    grad_keypoints, grad_sigma = _ops._simcc_labels_backward.default(
-        grad_x, grad_y, keypoints, sigma, sigma_x, sigma_y, visible, ratio, center, normalize
+    grad_keypoints, grad_sigma = call_backward(
+        _ops._simcc_labels_backward.default,
+        grad_x,
+        grad_y,
+        keypoints,
+        sigma,
+        sigma_x,
+        sigma_y,
+        visible,
+        ratio,
+        center,
+        normalize,
     )
     grad_sigma = None if sigma is None else grad_sigma.to(sigma.dtype)
     return grad_keypoints.to(keypoints.dtype), grad_sigma, *(None,) * 11
 
 
-torch.library.register_autograd("pypose_ops::simcc_labels", _labels_backward, setup_context=_setup_labels)
-no_double_backward("_simcc_labels_backward")
+register_derivative("simcc_labels", _setup_labels, _labels_backward)
+register_derivative("_simcc_labels_backward")
+vmap_by_batch("simcc_labels", 0, 1, 4)
+vmap_by_batch("_simcc_labels_backward", 0, 1, 2, 3, 6)
+
+
+@forward_mode("simcc_labels")
+def _(keypoints, sigma, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profile, center, normalize, smoothing, dtype):
+    from .. import reference  # which imports result types from here
+
+    # In bins, of which there is one per pixel: the ratio need not divide their number.
+    return reference.simcc_labels(
+        keypoints * ratio,
+        (sigma_x, sigma_y) if sigma is None else sigma,
+        (bins_y, bins_x),
+        split_ratio=1,
+        visible=visible,
+        profile=_LABEL_PROFILES[profile],
+        center=_CENTERS[center],
+        normalize=_LABEL_NORMALIZES[normalize],
+        smoothing=smoothing,
+        dtype=dtype,
+    )

@@ -5,7 +5,7 @@ from typing import Literal, overload
 import torch
 
 from ._arguments import check_number, check_tensor
-from ._autograd import call, no_double_backward
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 from ._results import SoftPeaks
 
 _ops = torch.ops.pypose_ops
@@ -132,7 +132,8 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad_coords, grad_variance, grad_stats, grad_index):
     heatmaps, coords, variance, stats, index = ctx.saved_tensors
-    grad = _ops._soft_argmax_backward.default(
+    grad = call_backward(
+        _ops._soft_argmax_backward.default,
         torch.zeros_like(coords) if grad_coords is None else grad_coords,
         torch.zeros_like(variance) if grad_variance is None else grad_variance,
         heatmaps,
@@ -145,5 +146,15 @@ def _backward(ctx, grad_coords, grad_variance, grad_stats, grad_index):
     return grad, None, None
 
 
-torch.library.register_autograd("pypose_ops::soft_argmax", _backward, setup_context=_setup_context)
-no_double_backward("_soft_argmax_backward")
+register_derivative("soft_argmax", _setup_context, _backward)
+register_derivative("_soft_argmax_backward")
+vmap_by_batch("soft_argmax", 0)
+vmap_by_batch("_soft_argmax_backward", 0, 1, 2, 3, 4, 5, 6)
+
+
+@forward_mode("soft_argmax")
+def _(heatmaps, temperature, window):
+    from .. import reference  # which imports result types from here
+
+    peaks = reference.soft_argmax(heatmaps, temperature=temperature, window=window or None, return_variance=True)
+    return *peaks, None, None

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ._autograd import call, no_double_backward
+from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
 from .max_product import _dtype
 from .mrf_message_passing import flat_edges
 
@@ -86,13 +86,21 @@ def _sum_backward(ctx, grad, grad_total, grad_messages):
     unary, deformation, maps, messages = ctx.saved_tensors
     grad = torch.zeros_like(maps) if grad is None else grad
     grad_total = maps.new_zeros(maps.shape[:1]) if grad_total is None else grad_total
-    of_unary, of_deformation = _ops._sum_product_backward.default(
-        grad, grad_total, unary, maps, messages, deformation, *ctx.options
+    of_unary, of_deformation = call_backward(
+        _ops._sum_product_backward.default, grad, grad_total, unary, maps, messages, deformation, *ctx.options
     )
     return of_unary.to(unary.dtype), None, of_deformation.to(deformation.dtype), None
 
 
-torch.library.register_autograd("pypose_ops::sum_product", _sum_backward, setup_context=_setup_sum)
+register_derivative("sum_product", _setup_sum, _sum_backward)
+register_derivative("_sum_product_backward")
+vmap_by_batch("sum_product", 0)
+vmap_by_batch("_sum_product_backward")
 
 
-no_double_backward("_sum_product_backward")
+@forward_mode("sum_product")
+def _(unary, edges, deformation, root):
+    from .. import reference  # which imports result types from here
+
+    pairs = list(zip(edges[::2], edges[1::2], strict=True))
+    return *reference.sum_product(unary, pairs, deformation, root=root), None

@@ -257,5 +257,5 @@ def test_bad_calls(call, match):
 
 
 def test_a_split_ratio_without_bins_is_refused(kernels, device):
-    with pytest.raises(RuntimeError, match="split_ratio must leave bins in both axes, got 1 and 0"):
+    with pytest.raises(ValueError, match="split_ratio must leave bins in both axes, got 1 and 0"):
         codecs.SimCCLabel((100, 10), simcc_split_ratio=0.01).encode(torch.ones(1, 1, 2, device=device))

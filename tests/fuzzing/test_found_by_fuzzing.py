@@ -283,14 +283,14 @@ def test_an_argument_of_the_wrong_kind_is_named(name, wrong):
 )
 def test_an_option_of_the_wrong_kind_is_named(name, args, options):
     (argument,) = options
-    with pytest.raises((TypeError, ValueError, RuntimeError), match=f"^{name}: .*({argument}|size)"):
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: .*({argument}|size)"):
         getattr(pypose_ops, name)(*args, **options)
 
 
 @pytest.mark.parametrize("options", ({"kernel_size": 3.5}, {"kernel_size": 1 << 70}, {"flip_shift": "x"}), ids=str)
 def test_offsets_are_refused_by_the_public_name(options):
     flips = {"flipped": MAPS, "flip_pairs": ()}
-    with pytest.raises((TypeError, RuntimeError), match=f"decode_heatmaps.*{next(iter(options))}") as refused:
+    with pytest.raises(TypeError, match=f"decode_heatmaps.*{next(iter(options))}") as refused:
         pypose_ops.decode_heatmaps(MAPS, refine="offset", radius=2.0, **(flips | options))
     assert "_decode_offsets" not in str(refused.value)
 

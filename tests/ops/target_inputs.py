@@ -54,7 +54,7 @@ PAF_BATCH = ("keypoints", "visible")
 GRAD = ("keypoints",)
 
 
-def bad(op, name, match, args, error=RuntimeError, **kwargs):
+def bad(op, name, match, args, error=ValueError, **kwargs):
     return Bad(name, args, kwargs, error, f"{op}: {match}")
 
 
@@ -62,17 +62,17 @@ K = ONE.float()
 
 
 LIMB_BAD = [
-    ("rank 2", r"keypoints must be \(B, K, 2\)", (K[0], LIMBS, 2.0, SIZE), RuntimeError),
-    ("half keypoints", "keypoints must be float32 or float64", (K.half(), LIMBS, 2.0, SIZE), RuntimeError),
-    ("a joint too many", "limbs must be joints from 0 to 2, got 3", (K, [(0, 3)], 2.0, SIZE), RuntimeError),
-    ("a negative joint", "limbs must be joints from 0 to 2, got -1", (K, [(0, 1), (-1, 2)], 2.0, SIZE), RuntimeError),
+    ("rank 2", r"keypoints must be \(B, K, 2\)", (K[0], LIMBS, 2.0, SIZE), ValueError),
+    ("half keypoints", "keypoints must be float32 or float64", (K.half(), LIMBS, 2.0, SIZE), ValueError),
+    ("a joint too many", "limbs must be joints from 0 to 2, got 3", (K, [(0, 3)], 2.0, SIZE), ValueError),
+    ("a negative joint", "limbs must be joints from 0 to 2, got -1", (K, [(0, 1), (-1, 2)], 2.0, SIZE), ValueError),
     ("a triple", "limbs must be pairs", (K, [(0, 1, 2)], 2.0, SIZE), ValueError),
     ("no pairs", "limbs must be pairs", (K, [0, 1], 2.0, SIZE), ValueError),
-    ("too many limbs", "limbs must be at most 256 pairs", (K, [(0, 1)] * 257, 2.0, SIZE), RuntimeError),
-    ("width 0", "width must be positive", (K, LIMBS, 0.0, SIZE), RuntimeError),
-    ("negative width", "width must be positive", (K, LIMBS, -1.0, SIZE), RuntimeError),
-    ("width NaN", "width must be positive", (K, LIMBS, NAN, SIZE), RuntimeError),
-    ("endless width", "width must be positive", (K, LIMBS, INF, SIZE), RuntimeError),
+    ("too many limbs", "limbs must be at most 256 pairs", (K, [(0, 1)] * 257, 2.0, SIZE), ValueError),
+    ("width 0", "width must be positive", (K, LIMBS, 0.0, SIZE), ValueError),
+    ("negative width", "width must be positive", (K, LIMBS, -1.0, SIZE), ValueError),
+    ("width NaN", "width must be positive", (K, LIMBS, NAN, SIZE), ValueError),
+    ("endless width", "width must be positive", (K, LIMBS, INF, SIZE), ValueError),
     ("size 0", "size must be positive", (K, LIMBS, 2.0, (0, 7)), ValueError),
 ]
 

@@ -52,7 +52,7 @@ SAMPLES = [
 ]
 
 
-def bad(name, match, *args, error=RuntimeError):
+def bad(name, match, *args, error=ValueError):
     defaults = (windows(2, 5).float(), rand(2, 5, 3).float(), SIZE)
     return Bad(name, args + defaults[len(args) :], {}, error, "box_vote: " + match)
 

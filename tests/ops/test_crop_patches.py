@@ -131,7 +131,7 @@ SAMPLES = [
 ]
 
 
-def bad(name, match, *args, error=RuntimeError, **kwargs):
+def bad(name, match, *args, error=ValueError, **kwargs):
     defaults = (MAPS.float(), ONE.float(), SIZE)
     return Bad(name, args + defaults[len(args) :], kwargs, error, "crop_patches: " + match)
 

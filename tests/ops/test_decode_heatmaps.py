@@ -99,7 +99,7 @@ SAMPLES = [
 ]
 
 
-def bad(name, match, maps=MAPS, error=RuntimeError, **kwargs):
+def bad(name, match, maps=MAPS, error=ValueError, **kwargs):
     return Bad(name, (maps.float() if maps.is_floating_point() else maps,), kwargs, error, "decode_heatmaps: " + match)
 
 
@@ -157,7 +157,7 @@ TestDecodeHeatmaps = check_op(
 @only_on("cuda")
 def test_tensors_on_two_devices_are_refused(device):
     maps = MAPS.float().to(device)
-    with pytest.raises(RuntimeError, match="decode_heatmaps: flipped must be on the same device as heatmaps"):
+    with pytest.raises(ValueError, match="decode_heatmaps: flipped must be on the same device as heatmaps"):
         decode_heatmaps(maps, **FLIP)
-    with pytest.raises(RuntimeError, match="decode_heatmaps: transform must be on the same device as heatmaps"):
+    with pytest.raises(ValueError, match="decode_heatmaps: transform must be on the same device as heatmaps"):
         decode_heatmaps(maps, transform=TRANSFORM)

@@ -111,7 +111,7 @@ SAMPLES = [
 ]
 
 
-def bad(name, match, maps=MAPS, error=RuntimeError, **kwargs):
+def bad(name, match, maps=MAPS, error=ValueError, **kwargs):
     return Bad(name, (maps.float(),), kwargs, error, "decode_heatmaps: " + match)
 
 

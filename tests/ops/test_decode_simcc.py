@@ -58,7 +58,7 @@ SAMPLES = [
 ]
 
 
-def bad(name, match, x=X, y=Y, error=RuntimeError, **kwargs):
+def bad(name, match, x=X, y=Y, error=ValueError, **kwargs):
     return Bad(name, (x.float() if x.is_floating_point() else x, y.float()), kwargs, error, "decode_simcc: " + match)
 
 

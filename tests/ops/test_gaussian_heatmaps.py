@@ -86,7 +86,7 @@ SAMPLES = [
 ]
 
 
-def bad(name, match, *args, error=RuntimeError, **kwargs):
+def bad(name, match, *args, error=ValueError, **kwargs):
     defaults = (ONE.float(), 2.0, SIZE)
     return Bad(name, args + defaults[len(args) :], kwargs, error, "gaussian_heatmaps: " + match)
 
@@ -134,9 +134,9 @@ TestGaussianHeatmaps = check_op(
 @only_on("cuda")
 def test_tensors_on_two_devices_are_refused(device):
     keypoints = K.to(device)
-    with pytest.raises(RuntimeError, match="gaussian_heatmaps: visible must be on the same device as keypoints"):
+    with pytest.raises(ValueError, match="gaussian_heatmaps: visible must be on the same device as keypoints"):
         gaussian_heatmaps(keypoints, 2.0, SIZE, visible=torch.ones(2, 3, dtype=torch.bool))
-    with pytest.raises(RuntimeError, match="gaussian_heatmaps: sigma must be on the same device as keypoints"):
+    with pytest.raises(ValueError, match="gaussian_heatmaps: sigma must be on the same device as keypoints"):
         gaussian_heatmaps(keypoints, torch.ones(3), SIZE)
 
 

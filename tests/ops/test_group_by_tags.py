@@ -62,9 +62,9 @@ TestGroupByTags = check_op(
         for name, args, options, error, match in (
             ("tags", (*FAR, TAGS[:, :2]), {}, ValueError, r"tags must be \(2, 4, H, W\) or \(2, 4, T, H, W\)"),
             ("no pixels", (*FAR, TAGS[..., :0]), {}, ValueError, "tags must not be empty maps"),
-            ("order", (*FAR, TAGS), {"joint_order": [4]}, RuntimeError, "joint_order must name different joints"),
-            ("twice", (*FAR, TAGS), {"joint_order": [1, 1]}, RuntimeError, "joint_order must name different joints"),
-            ("distance", (*FAR, TAGS), {"max_distance": 0.0}, RuntimeError, "max_distance must be positive"),
+            ("order", (*FAR, TAGS), {"joint_order": [4]}, ValueError, "joint_order must name different joints"),
+            ("twice", (*FAR, TAGS), {"joint_order": [1, 1]}, ValueError, "joint_order must name different joints"),
+            ("distance", (*FAR, TAGS), {"max_distance": 0.0}, ValueError, "max_distance must be positive"),
         )
     ],
     maps=("tags",),

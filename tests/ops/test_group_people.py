@@ -50,13 +50,13 @@ TestGroupPeople = check_op(
     bad=[
         Bad(name, args, options, error, "group_people: " + match)
         for name, args, options, error, match in (
-            ("table", (*PEAKS, TABLE[:, :3], CYCLE), {}, RuntimeError, "limb_scores must have size 5"),
-            ("peaks", (*PEAKS, TABLE[..., :3], CYCLE), {}, RuntimeError, "limb_scores must have size 5"),
-            ("joint", (*PEAKS, TABLE[:, :1], [(0, 4)]), {}, RuntimeError, "limbs must be pairs of two joints"),
+            ("table", (*PEAKS, TABLE[:, :3], CYCLE), {}, ValueError, "limb_scores must have size 5"),
+            ("peaks", (*PEAKS, TABLE[..., :3], CYCLE), {}, ValueError, "limb_scores must have size 5"),
+            ("joint", (*PEAKS, TABLE[:, :1], [(0, 4)]), {}, ValueError, "limbs must be pairs of two joints"),
             ("assignment", (*PEAKS, TABLE, CYCLE), {"assignment": "best"}, ValueError, "assignment must be one of"),
-            ("negative", (*PEAKS, TABLE, CYCLE), {"min_limb_score": -1.0}, RuntimeError, "min_limb_score must not be"),
-            ("nan", (*PEAKS, TABLE, CYCLE), {"min_score": NAN}, RuntimeError, "min_score must be a number"),
-            ("rows", (*PEAKS, TABLE, CYCLE), {"max_people": -1}, RuntimeError, "max_people must not be negative"),
+            ("negative", (*PEAKS, TABLE, CYCLE), {"min_limb_score": -1.0}, ValueError, "min_limb_score must not be"),
+            ("nan", (*PEAKS, TABLE, CYCLE), {"min_score": NAN}, ValueError, "min_score must be a number"),
+            ("rows", (*PEAKS, TABLE, CYCLE), {"max_people": -1}, ValueError, "max_people must not be negative"),
         )
     ],
     batched=("coords", "scores", "counts", "limb_scores"),

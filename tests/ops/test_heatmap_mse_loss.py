@@ -75,7 +75,7 @@ SAMPLES = [
 ]
 
 
-def bad(name, match, *args, error=RuntimeError, **kwargs):
+def bad(name, match, *args, error=ValueError, **kwargs):
     defaults = (PRED.float(), ONE.float(), 2.0)
     return Bad(name, args + defaults[len(args) :], kwargs, error, "heatmap_mse_loss: " + match)
 
@@ -291,7 +291,7 @@ def test_tolerance_of_large_maps(device):
 
 @only_on("cuda")
 def test_tensors_on_two_devices_are_refused(device):
-    with pytest.raises(RuntimeError, match="heatmap_mse_loss: keypoints must be on the same device as pred"):
+    with pytest.raises(ValueError, match="heatmap_mse_loss: keypoints must be on the same device as pred"):
         heatmap_mse_loss(F.to(device), K, 2.0)
-    with pytest.raises(RuntimeError, match="heatmap_mse_loss: weight must be on the same device as pred"):
+    with pytest.raises(ValueError, match="heatmap_mse_loss: weight must be on the same device as pred"):
         heatmap_mse_loss(F.to(device), K.to(device), 2.0, weight=torch.ones(3))

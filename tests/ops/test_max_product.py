@@ -38,7 +38,7 @@ TestMaxProduct = check_op(
 @only_on("cuda")
 @pytest.mark.parametrize("op", (max_product, sum_product))
 def test_tensors_on_two_devices_are_refused(device, op):
-    with pytest.raises(RuntimeError, match=f"{op.__name__}: deformation must be on the same device as unary"):
+    with pytest.raises(ValueError, match=f"{op.__name__}: deformation must be on the same device as unary"):
         op(U.to(device), E, D)
 
 

@@ -131,5 +131,5 @@ def test_gradients_by_hand(device):
 
 @only_on("cuda")
 def test_tensors_on_two_devices_are_refused(device):
-    with pytest.raises(RuntimeError, match="limb_masks: visible must be on the same device as keypoints"):
+    with pytest.raises(ValueError, match="limb_masks: visible must be on the same device as keypoints"):
         limb_masks(K.to(device), LIMBS, 2.0, SIZE, visible=torch.ones(2, 3, dtype=torch.bool))

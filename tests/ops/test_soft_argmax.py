@@ -52,7 +52,7 @@ SAMPLES = [
 ]
 
 
-def bad(name, match, maps=MAPS, error=RuntimeError, **kwargs):
+def bad(name, match, maps=MAPS, error=ValueError, **kwargs):
     return Bad(name, (maps.float() if maps.is_floating_point() else maps,), kwargs, error, "soft_argmax: " + match)
 
 

@@ -100,7 +100,7 @@ SAMPLES = [
 
 
 def bads(op):
-    def bad(name, match, *args, error=RuntimeError, **kwargs):
+    def bad(name, match, *args, error=ValueError, **kwargs):
         defaults = (U.float(), E, D.float())
         return Bad(name, args + defaults[len(args) :], kwargs, error, f"{op}: " + match)
 
