@@ -1,0 +1,100 @@
+"""decode_simcc: coordinates from SimCC's vectors."""
+
+import numpy as np
+
+from . import _graph as g
+from ._refine import gaussian_taps, limited
+from .decode_heatmaps import placed
+
+_OP = "decode_simcc"
+_EPSILON = 2.0**-23
+
+
+def decode_simcc(x, y, split_ratio, dark, parity, kernel_x, kernel_y, max_offset, transform):
+    peaks, steps, scores = [], [], []
+    for name, rows, size in (("x", x, kernel_x), ("y", y, kernel_y)):
+        bins = g.sizes_of(g.Value(rows, None))[-1]
+        peak, step, score = _axis(g.floating(_OP, name, rows), bins, size, dark, parity)
+        peaks.append(g.cast(peak, "f") / split_ratio)
+        steps.append(step / split_ratio)
+        scores.append(score)
+    score = g.minimum(*scores)
+    coords = g.stack(peaks) + limited(g.stack(steps), max_offset)
+    transform = None if transform is None else g.as_float(transform)
+    return placed(coords, score, transform), g.op("Identity", score).value
+
+
+def _axis(rows, bins, kernel_size, dark, parity):
+    total = g.op("ReduceSum", g.reduce("Sum", rows, [-1]), keepdims=0)
+
+    def search(rows):
+        return g.reduce("Max", rows, [-1]), g.arg_max(rows)
+
+    highest, peak = g.either(
+        g.is_finite(total), lambda: search(rows), lambda: search(g.where(g.is_finite(rows), rows, -1.0))
+    )
+    score = g.maximum(highest, 0.0)
+    nothing = score * 0.0
+    if not dark or (not parity and not isinstance(bins, g.Value) and bins < 5):
+        return peak, nothing, score
+    h, center = (_logs_of_mmpose if parity else _logs_inside)(rows, peak, score, bins, kernel_size)
+    h = [g.pick(h, i) for i in range(5)]
+    slope = (h[3] - h[1]) * 0.5
+    curvature = (h[4] - h[2] * 2.0 + h[0]) * 0.25
+    if parity:
+        curvature = curvature + 1e-9
+    step = g.cast(center - peak, "f") - slope / curvature
+    valid = g.is_finite(step)
+    if not parity:
+        valid = valid & (curvature < -((g.absolute(h[2]) + 1.0) * (64 * _EPSILON)))
+        if isinstance(bins, g.Value):
+            valid = valid & (bins >= 5)
+    return peak, g.where(valid, step, 0.0), score
+
+
+def _distance(radius):
+    """Of the pixels of a window from each of five outputs: ``(5, n)``."""
+    return np.arange(-radius - 2, radius + 3) - np.arange(-2, 3)[:, None]
+
+
+def _blurred(rows, index, weights):
+    """``(B, K, 5)``; NaN where a bin with a weight is not finite."""
+    values = g.unsqueeze(g.gather_elements(rows, index), -2)
+    blurred = g.reduce("Sum", g.where(weights > 0.0, values, 0.0) * weights, [-1])
+    return g.where(g.is_finite(blurred), blurred, float("nan"))
+
+
+def _logs_inside(rows, peak, score, bins, kernel_size):
+    """As near to the peak as the differences stay in the row, of a blur narrowed until it does."""
+    radius = kernel_size // 2
+    distance = _distance(radius)
+    taps = gaussian_taps(kernel_size)[(distance + radius).clip(0, kernel_size - 1)]
+    table = g.constant(np.stack([np.where(np.abs(distance) <= room, taps, 0) for room in range(radius + 1)]), "f")
+    center = g.minimum(g.maximum(peak, 2), bins - 3)
+    room = g.clamp(g.minimum(center - 2, (bins - 3) - center), 0, radius)
+    away = g.constant(np.arange(-radius - 2, radius + 3), "i")
+    index = g.clamp(g.unsqueeze(center, -1) + away, 0, bins - 1)
+    blurred = _blurred(rows, index, g.gather(table, room, 0))
+    return _log(blurred, 1e-10), center
+
+
+def _logs_of_mmpose(rows, peak, score, bins, kernel_size):
+    """Blurred with zeros around the row, scaled back to the height of the peak, at the ends repeated."""
+    radius = kernel_size // 2
+    distance = _distance(radius)
+    taps = gaussian_taps(kernel_size)[(distance + radius).clip(0, kernel_size - 1)]
+    table = g.constant(np.where(np.abs(distance) <= radius, taps, 0), "f")
+    away = g.constant(np.arange(-radius - 2, radius + 3), "i")
+    index = g.unsqueeze(peak, -1) + away
+    inside = g.unsqueeze((index >= 0) & (index <= bins - 1), -2)
+    blurred = _blurred(rows, g.clamp(index, 0, bins - 1), g.where(inside, table, 0.0))
+    around = g.unsqueeze(peak, -1) + g.constant(np.arange(-2, 3), "i")
+    blurred = g.gather_elements(blurred, g.clamp(around, 0, bins - 1) - g.unsqueeze(peak, -1) + 2)
+    top = g.reduce("Max", g.where(g.is_finite(blurred), blurred, 0.0), [-1], keepdims=True)
+    return _log(blurred * (g.unsqueeze(score, -1) / g.maximum(top, 0.0)), 1e-3, 50.0), peak
+
+
+def _log(blurred, low, high=None):
+    known = ~g.op("IsNaN", blurred, kind="b")
+    clamped = g.maximum(g.where(known, blurred, 1.0), low)
+    return g.where(known, g.log(clamped if high is None else g.minimum(clamped, high)), float("nan"))

@@ -1,0 +1,78 @@
+"""find_peaks: local maxima of maps."""
+
+from ..ops.decode_heatmaps import REFINES
+from . import _graph as g
+from ._refine import Maps, step
+
+_OP = "find_peaks"
+_NONE = 2.0**24  # past every label: pixels are counted in float32, in which pooling is quick everywhere
+
+
+def find_peaks(heatmaps, threshold, threshold_value, radius, max_peaks, refine, kernel_size, max_offset, transform):
+    maps = g.floating(_OP, "heatmaps", heatmaps)
+    max_peaks, radius = g.static(_OP, "max_peaks", max_peaks), g.static(_OP, "radius", radius)
+    sizes = g.sizes_of(g.Value(heatmaps, None))
+    batch, joints, height, width = sizes
+    if not isinstance(height, g.Value) and not isinstance(width, g.Value) and height * width >= _NONE:
+        raise g.ExportError(f"{_OP}: heatmaps must have less than 2^24 pixels for ONNX, got {height} x {width}")
+    values = g.where(g.is_finite(maps), maps, float("-inf"))
+    if threshold is None:
+        least = g.constant(float(threshold_value), "f")
+    else:
+        least = g.unsqueeze(g.as_float(threshold), -1, -2)
+    is_peak = _peaks(values, values > least, radius, height, width)
+
+    flat = [batch, joints, -1]
+    ranked = g.where(is_peak, values, float("-inf"))
+    ranked = g.reshape(ranked, flat)
+    if isinstance(height, g.Value) or isinstance(width, g.Value) or height * width < max_peaks:
+        ranked = g.concat([ranked, g.expand(g.constant(float("-inf"), "f"), [batch, joints, max_peaks])])
+    scores, index = g.op(
+        "TopK", ranked, g.constant([max_peaks], "i"), kind="fi", outputs=2, axis=-1, largest=1, sorted=1
+    )
+    valid = ~g.op("IsInf", scores, kind="b")
+    counts = g.reduce("Sum", g.cast(valid, "i"), [-1])
+    index = g.where(valid, index, 0)
+    peak = g.stack([index % width, index // width])
+    moved, _ = step(Maps(maps, sizes, peak, max_peaks), REFINES[refine], None, kernel_size, max_offset)
+    coords = g.cast(peak, "f") if moved is None else g.cast(peak, "f") + moved
+    if transform is not None:
+        coords = g.affine(coords, g.as_float(transform), lead=2)
+    coords = g.where(g.unsqueeze(valid, -1), coords, -1.0)
+    return coords.value, g.where(valid, scores, 0.0).value, counts.value
+
+
+def _highest(maps, radius):
+    """The highest pixel of the window around each, along one axis after the other."""
+    planes = maps
+    for kernel, pads in (((1, 2 * radius + 1), (0, radius)), ((2 * radius + 1, 1), (radius, 0))):
+        planes = g.op("MaxPool", planes, kernel_shape=kernel, pads=pads * 2, strides=(1, 1))
+    return planes
+
+
+def _peaks(values, above, radius, height, width):
+    """The first pixel of each plateau that nothing in reach is higher than.
+
+    Candidates, the highest pixels of their windows, are equal where one is in another's window. A candidate beside an
+    equal pixel that is none is on a slope's step: that spreads through its plateau, as the first pixel's number does.
+    Most maps have no plateaus, and the loop does not run.
+    """
+    candidates = above & values.equals(_highest(values, radius))
+    others = g.where(candidates, float("-inf"), values)
+    step_beside = _highest(others, radius) >= values
+    pixels = g.real(g.reshape(g.arange(height * width), [1, 1, height, width]))
+    labels = g.where(candidates, g.where(step_beside, -1.0, pixels), _NONE)
+
+    def spread(labels):
+        return g.where(candidates, -_highest(-labels, radius), _NONE)
+
+    def changed(before, after):
+        return g.some(~before.equals(after))
+
+    def body(number, labels):
+        after = spread(labels)
+        return changed(labels, after), after
+
+    first = spread(labels)
+    (labels,) = g.loop(body, [first], condition=changed(labels, first))
+    return candidates & labels.equals(pixels)

@@ -1,0 +1,43 @@
+"""soft_argmax: the mean of a map's softmax."""
+
+from . import _graph as g
+
+_OP = "soft_argmax"
+
+
+def soft_argmax(heatmaps, temperature, window):
+    maps = g.floating(_OP, "heatmaps", heatmaps)
+    window = g.static(_OP, "window", window)
+    _, _, height, width = g.sizes_of(g.Value(heatmaps, None))
+    counted = g.is_finite(maps)
+    values = g.where(counted, maps, float("-inf"))
+    highest = g.reduce("Max", values, [-2, -1], keepdims=True)
+    found = g.is_finite(highest)
+    columns, rows = g.arange(width), g.arange(height)
+    if window:
+        y = g.arg_max(g.reduce("Max", values, [-1]), -1, keepdims=True)
+        on_row = g.unsqueeze(g.unsqueeze(rows, 0, 1).equals(y), -1)
+        line = g.reduce("Max", g.where(on_row, values, float("-inf")), [-2])
+        x = g.arg_max(line, -1, keepdims=True)
+        near_x = _near(columns, x, window // 2)
+        near_y = _near(rows, y, window // 2)
+        counted = counted & g.unsqueeze(near_x, -2) & g.unsqueeze(near_y, -1)
+    exponent = (values - g.where(found, highest, 0.0)) * min(temperature, 2.0**127)
+    weights = g.where(counted, g.exp(g.where(counted, exponent, 0.0)), 0.0)
+    found = g.squeeze(found, -2, -1)
+    coords, variance = [], []
+    for axis, line in ((-2, columns), (-1, rows)):
+        share, place = g.reduce("Sum", weights, [axis]), g.real(line)
+        total = g.where(found, g.reduce("Sum", share, [-1]), 1.0)
+        # Multiplied and summed: as matrix products some runtimes would round the coordinates.
+        mean = g.reduce("Sum", share * place, [-1]) / total
+        away = place - g.unsqueeze(mean, -1)
+        coords.append(g.where(found, mean, -1.0))
+        variance.append(g.reduce("Sum", share * away * away, [-1]) / total)
+    unused = g.constant([], "f"), g.constant([], "i")  # what the gradient needs
+    return g.stack(coords).value, g.stack(variance).value, *(v.value for v in unused)
+
+
+def _near(line, peak, reach):
+    away = g.unsqueeze(line, 0, 1) - peak
+    return (away <= reach) & (away >= -reach)

@@ -1,0 +1,347 @@
+"""For every operator that infers: a function, an example, which sizes are dynamic, other inputs, tolerances."""
+
+from dataclasses import dataclass, field
+from importlib import resources
+
+import numpy as np
+import torch
+
+import pypose_ops as ops
+from pypose_ops.ops.decode_heatmaps import _PARITIES_OF
+from pypose_ops.ops.find_peaks import PeakSet
+
+PX, SCORE = 1e-3, 1e-4
+
+
+@dataclass
+class Case:
+    function: object
+    inputs: tuple
+    dynamic: tuple
+    others: list = field(default_factory=list)
+    tolerance: object = PX
+
+
+def spoilt(maps):
+    """With pixels that are not finite, some beside peaks."""
+    maps = maps.clone()
+    where = torch.rand(maps.shape)
+    maps[where < 0.002] = float("nan")
+    maps[where > 0.998] = float("inf")
+    return maps
+
+
+def drawn(batch, people, joints, height, width):
+    keypoints = torch.rand(batch, people, joints, 2) * torch.tensor([width - 1.0, height - 1.0])
+    return ops.gaussian_heatmaps(keypoints, 2.0, (height, width)) + 0.01 * torch.rand(batch, joints, height, width)
+
+
+def real_maps(dtype=torch.float32):
+    with resources.as_file(resources.files("pypose_ops") / "data" / "astronaut_movenet.npz") as path:
+        return torch.from_numpy(np.load(path)["heat"])[None].to(dtype)
+
+
+def plateaus():
+    return (torch.rand(2, 4, 20, 16) * 8).round() / 8
+
+
+MAPS = (0, 2, 3)
+TRANSFORM = torch.tensor([[4.0, 0.5, 1.0], [-0.2, 4.0, 2.0]])
+
+
+def decode_heatmaps(refine):
+    def function(maps):
+        outputs = []
+        for parity in _PARITIES_OF.get(refine, (None,)):
+            with_covariance = refine.startswith("dark") and parity is None
+            options = {"refine": refine, "parity": parity, "return_covariance": with_covariance}
+            outputs.append(ops.decode_heatmaps(maps, max_offset=2.0, **options)[:2])
+        return outputs
+
+    others = [drawn(1, 1, 5, 64, 48), torch.rand(3, 5, 31, 20) - 0.3, torch.rand(2, 5, 4, 3), real_maps()[:, :5]]
+    return Case(function, (drawn(2, 1, 5, 64, 48),), (MAPS,), [(m,) for m in (*others, *map(spoilt, others))])
+
+
+def decode_heatmaps_with_covariance():
+    maps = drawn(2, 1, 5, 64, 48)
+
+    def function(maps, transform):
+        return [ops.decode_heatmaps(maps, refine=r, return_covariance=True, transform=transform) for r in ("dark",)]
+
+    transform = TRANSFORM.repeat(2, 1, 1) * torch.tensor([1.0, 2.0])[:, None, None]
+    return Case(function, (maps, transform), (MAPS, (0,)), [(real_maps()[:, :5], TRANSFORM[None])], (PX, SCORE, 0.05))
+
+
+def decode_heatmaps_flipped():
+    def function(maps, flipped, transform):
+        pairs = [(0, 1), (3, 4)]
+        options = {"flipped": flipped, "flip_pairs": pairs, "transform": transform}
+        return [ops.decode_heatmaps(maps, refine="dark_udp", flip_shift=shift, **options) for shift in (False, True)]
+
+    maps, mirrored = drawn(2, 1, 5, 64, 48), drawn(2, 1, 5, 64, 48)
+    others = [(maps[:1], spoilt(maps[:1]).flip(-1), TRANSFORM.double())]
+    others = [(a, b, t.float()) for a, b, t in others]
+    return Case(function, (maps, mirrored, TRANSFORM), (MAPS, MAPS, ()), others)
+
+
+def decode_heatmaps_half():
+    def function(maps):
+        return ops.decode_heatmaps(maps, transform=TRANSFORM)
+
+    return Case(function, (drawn(2, 1, 17, 64, 48).half(),), (MAPS,), [(real_maps(torch.float16),)])
+
+
+def decode_offsets():
+    keypoints = 4 + torch.rand(2, 1, 3, 2) * 40
+
+    def function(maps, flipped):
+        options = {"refine": "offset", "kernel_size": 5, "radius": 3.5}
+        merged = ops.decode_heatmaps(maps, flipped=flipped, flip_pairs=[(0, 1)], transform=TRANSFORM, **options)
+        return ops.decode_heatmaps(maps, **options), merged
+
+    maps = ops.offset_heatmaps(keypoints, 3.5, (64, 48)) + 0.01 * torch.rand(2, 9, 64, 48)
+    return Case(function, (maps, maps.flip(-1)), (MAPS, MAPS), [(spoilt(maps[:1]), maps[:1].flip(-1))])
+
+
+def find_peaks():
+    def function(maps, threshold):
+        return (
+            ops.find_peaks(maps),
+            ops.find_peaks(maps, radius=3, refine="dark", threshold=threshold, max_peaks=5, transform=TRANSFORM),
+            ops.find_peaks(maps, radius=2, refine="quarter", max_peaks=400),
+        )
+
+    low = torch.tensor([-1.0, 0.2, 0.5, float("nan")])
+    others = [
+        (plateaus(), low),
+        (spoilt(plateaus()), low),
+        (torch.rand(1, 4, 3, 3), low),
+        (torch.zeros(1, 4, 9, 9), low),
+    ]
+    return Case(function, (drawn(2, 3, 4, 64, 48), low), (MAPS, ()), others)
+
+
+def find_peaks_half():
+    return Case(
+        lambda maps: ops.find_peaks(maps, refine="parabola"), (plateaus().half(),), (MAPS,), [(real_maps(torch.half)[:, :4],)]
+    )
+
+
+def soft_argmax():
+    def function(maps):
+        return (
+            ops.soft_argmax(maps, temperature=20.0, window=7, return_variance=True),
+            ops.soft_argmax(maps, temperature=10.0, normalized="corners"),
+        )
+
+    others = [(plateaus(),), (spoilt(plateaus()),), (torch.full((1, 4, 5, 6), float("nan")),)]
+    return Case(function, (drawn(2, 1, 4, 64, 48),), (MAPS,), others, (PX, 5e-3, SCORE))
+
+
+def decode_simcc():
+    x, y = ops.simcc_labels(torch.rand(2, 5, 2) * 180, 6.0, (256, 192))
+
+    def function(x, y):
+        return [
+            ops.decode_simcc(x, y, transform=TRANSFORM),
+            ops.decode_simcc(x, y, refine="dark"),
+            ops.decode_simcc(x, y, refine="dark", parity="mmpose", max_offset=2.0),
+        ]
+
+    noisy = [(spoilt(x) + 0.01 * torch.rand(x.shape), y), (x[:1, :, :4], y[:1, :, :7]), (x.half().float(), y)]
+    return Case(function, (x, y), ((0, 2), (0, 2)), noisy)
+
+
+def crop_patches():
+    images = torch.randint(256, (2, 3, 60, 80), dtype=torch.uint8)
+    transforms = torch.tensor([[[1.7, 0.3, -5.11], [-0.4, 1.9, 10.07]], [[0.5, 0.01, 20], [0.02, 0.5, -3]]])
+    wrong = transforms.clone()
+    wrong[1, 0, 0] = float("nan")
+    boxes = torch.tensor([[5.03, 5.07, 30.01, 33.09]] * 4)
+
+    def function(images, transforms, boxes):
+        options = {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}
+        return [
+            ops.crop_patches(images, transforms, (24, 32), antialias=True, mask=boxes, **options),
+            ops.crop_patches(images, transforms, (24, 32), padding="border", **options),
+            ops.crop_patches(images, transforms, (24, 32), padding="reflect", **options),
+            ops.crop_patches(images, transforms, (24, 32), padding="constant", fill=[1.0, 2.0, 3.0]),
+        ]
+
+    others = [(images, wrong, boxes[:2]), (images[:1, :, :50], wrong.repeat(2, 1, 1), boxes)]
+    return Case(function, (images, transforms, boxes[:2]), (MAPS, (0,), (0,)), others, 2e-3)
+
+
+def crop_patches_of_one_image():
+    image = torch.randint(256, (60, 80, 3), dtype=torch.uint8)
+    transforms = torch.tensor([[[1.7, 0.3, -5], [-0.4, 1.9, 10.0]], [[0.5, 0, 20], [0, 0.5, -3]]])
+
+    def function(image, transforms):
+        return ops.crop_patches(image.permute(2, 0, 1), transforms, (24, 32), antialias=True)
+
+    others = [(image[:40, :50].contiguous(), torch.cat([transforms, 2 * transforms]))]
+    return Case(function, (image, transforms), ((0, 1), (0,)), others, 0.05)
+
+
+def crop_patches_by_index():
+    maps = torch.randn(2, 5, 20, 20)
+    maps[0, 0, 3, 3] = float("nan")
+    transforms = torch.tensor([[[0.51, 0.1, 1.0], [-0.1, 0.57, 3.0]], [[0.3, 0, 2.03], [0, 0.3, 1.07]]])
+
+    def function(maps, other, transforms, index):
+        some = ops.crop_patches(maps, transforms, (12, 10), image_index=index, padding="constant", fill=1.0)
+        return some, ops.crop_patches([maps[0], other], transforms, (12, 10), image_index=index, mode="nearest")
+
+    inputs = (maps, torch.randn(5, 30, 16), transforms, torch.tensor([1, -1]))
+    others = [(*inputs[:2], transforms.repeat(2, 1, 1), torch.tensor([0, 1, 0, 7]))]
+    return Case(function, inputs, ((), (), (0,), (0,)), others)
+
+
+def score_limbs():
+    keypoints, limbs = torch.rand(2, 3, 4, 2) * 50, [(0, 1), (1, 2), (3, 2)]
+    fields = ops.part_affinity_fields(keypoints, limbs, 1.5, (56, 50))
+    peaks = ops.find_peaks(ops.gaussian_heatmaps(keypoints, 2.0, (56, 50)), max_peaks=6)
+
+    def function(fields, coords, counts):
+        rules = (("openpose", 10), ("openpose", None), ("trt_pose", 7), ("trapezoid", 10))
+        found = PeakSet(coords, coords[..., 0], counts)
+        return [ops.score_limbs(fields, found, limbs, rule=rule, samples=n) for rule, n in rules]
+
+    other = (fields[:1, :, :40, :40], peaks.coords[:1, :, :4], peaks.counts[:1])
+    return Case(function, (fields, peaks.coords, peaks.counts), (MAPS, (0, 2), (0,)), [other], SCORE)
+
+
+def gaussian_heatmaps():
+    keypoints = torch.rand(2, 3, 4, 2) * 50
+    keypoints[0, 0, 0] = float("nan")
+
+    def function(keypoints, visible):
+        size = (64, 48)
+        return (
+            ops.gaussian_heatmaps(keypoints, 2.0, size),
+            ops.gaussian_heatmaps(
+                keypoints, 2.0, size, visible=visible, combine="sum_clip", truncate=3.0, center="rounded"
+            ),
+            ops.gaussian_heatmaps(keypoints, 3.0, size, profile="disc", normalize="sum", combine="sum"),
+            ops.gaussian_heatmaps(keypoints[:, 0], torch.full((4,), 1.5), size, normalize="sum", dtype=torch.float16),
+        )
+
+    inputs = (keypoints, torch.rand(2, 3, 4) > 0.3)
+    return Case(function, inputs, ((0, 1), (0, 1)), [(keypoints[:1, :2], torch.rand(1, 2, 4) > 0.3)], SCORE)
+
+
+def oks():
+    pred, target = torch.rand(2, 6, 17, 2) * 100, torch.rand(2, 4, 17, 2) * 100
+    pred[0, 0, 0], target[0, 1, 2], target[1, 1] = float("nan"), float("inf"), float("nan")
+    boxes = torch.tensor([10.0, 20, 60, 80]).repeat(2, 4, 1)
+
+    def function(pred, target, boxes, visible):
+        return (
+            ops.oks(pred, target, boxes=boxes),
+            ops.oks(pred, target, boxes=boxes, visible=visible),
+            ops.oks(pred, target, boxes[..., 0] * 100),
+        )
+
+    other = (pred[:1], target[:1, :3], boxes[:1, :3], torch.rand(1, 3, 17) > 0.8)
+    return Case(function, (pred, target, boxes, torch.rand(2, 4, 17) > 0.4), ((0, 1),) * 4, [other], SCORE)
+
+
+def oks_nms():
+    people = torch.rand(2, 1, 17, 2) * 100 + torch.randn(2, 12, 17, 2) * 3
+    scores, area = torch.rand(2, 12), torch.rand(2, 12) * 5000 + 200
+    scores[0, 3] = float("nan")
+
+    def function(people, scores, area):
+        return [
+            ops.oks_nms(people, scores, area, soft=soft, threshold=0.5, max_people=most)
+            for soft in (False, True)
+            for most in (None, 3)
+        ]
+
+    twice = (torch.rand(1, 2, 17, 2) * 100).repeat(1, 10, 1, 1) + torch.randn(1, 20, 17, 2)
+    others = [
+        (twice, torch.rand(1, 20), torch.full((1, 20), 4000.0)),
+        (twice * 0, scores[:1, :1].repeat(1, 20), area[:1, :1].repeat(1, 20)),
+    ]
+    return Case(function, (people, scores, area), ((0, 1),) * 3, others, SCORE)
+
+
+def mrf_message_passing():
+    unary = torch.rand(2, 4, 20, 16) * 0.2
+    unary[0, 0, 0, 0] = float("nan")
+    edges = [(0, 1), (1, 0), (2, 1), (3, 1), (3, 3)]
+
+    def function(unary, prior, bias):
+        shared = {"prior_index": [0, 1, 1, 0, 1], "num_targets": 5}
+        return (
+            ops.mrf_message_passing(unary, prior, bias, edges),
+            ops.mrf_message_passing(unary, prior[:2], bias, edges, **shared),
+        )
+
+    prior = torch.rand(5, 9, 7)
+    return Case(
+        function, (unary, prior, torch.rand(5)), (MAPS, (), ()), [(drawn(3, 1, 4, 33, 30), prior, torch.rand(5))]
+    )
+
+
+TREE = [(0, 1), (2, 1), (1, 3)]
+
+
+def springs():
+    found = torch.rand(3, 4) * torch.tensor([4.0, 4.0, 0.2, 0.2]) - torch.tensor([2.0, 2.0, 0.0, 0.0])
+    found[2, 3] = -1
+    return found
+
+
+def tree_inputs():
+    unary = (drawn(2, 2, 4, 20, 16) + 1e-3).log()
+    unary[0, 0, 0, 0] = float("nan")
+    return unary, springs()
+
+
+def max_product():
+    inputs = tree_inputs()
+    function = lambda unary, deformation: ops.max_product(unary, TREE, deformation, root=1)  # noqa: E731
+    return Case(function, inputs, (MAPS, ()), [(torch.randn(3, 4, 9, 31), inputs[1])])
+
+
+def sum_product():
+    inputs = tree_inputs()
+    function = lambda unary, deformation: ops.sum_product(unary, TREE, deformation)  # noqa: E731
+    return Case(function, inputs, (MAPS, ()), [(torch.randn(3, 4, 9, 31), inputs[1])])
+
+
+def box_vote():
+    def function(boxes, weights):
+        return ops.box_vote(boxes, weights, (20, 24)), ops.box_vote(boxes[0], weights[0], (20, 24))
+
+    boxes = torch.rand(2, 6, 4) * 20
+    boxes[0, 0, 0] = float("nan")
+    return Case(function, (boxes, torch.rand(2, 6, 3)), ((0, 1), (0, 1)), [(boxes[:1, :4], torch.rand(1, 4, 3))], SCORE)
+
+
+CASES = {
+    **{
+        f"decode_heatmaps-{refine}": (lambda refine=refine: decode_heatmaps(refine))
+        for refine in ("none", "quarter", "parabola", "dark", "dark_udp", "centroid")
+    },
+    "decode_heatmaps-covariance": decode_heatmaps_with_covariance,
+    "decode_heatmaps-flipped": decode_heatmaps_flipped,
+    "decode_heatmaps-half": decode_heatmaps_half,
+    "decode_heatmaps-offset": decode_offsets,
+    "find_peaks": find_peaks,
+    "find_peaks-half": find_peaks_half,
+    "soft_argmax": soft_argmax,
+    "decode_simcc": decode_simcc,
+    "crop_patches": crop_patches,
+    "crop_patches-image": crop_patches_of_one_image,
+    "crop_patches-index": crop_patches_by_index,
+    "score_limbs": score_limbs,
+    "gaussian_heatmaps": gaussian_heatmaps,
+    "oks": oks,
+    "oks_nms": oks_nms,
+    "mrf_message_passing": mrf_message_passing,
+    "max_product": max_product,
+    "sum_product": sum_product,
+    "box_vote": box_vote,
+}

@@ -1,0 +1,127 @@
+"""Every operator that infers as an ONNX file of standard operators, in two runtimes, against the operator itself."""
+
+import onnx
+import pytest
+import torch
+from cases import CASES
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+from runtimes import RUNTIMES, Function, compare, exported  # noqa: E402
+
+import pypose_ops  # noqa: E402
+import pypose_ops.onnx  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Exports each case once."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            torch.manual_seed(0)
+            case = CASES[name]()
+            path = tmp_path_factory.mktemp("onnx") / f"{name}.onnx"
+            made[name] = case, exported(case.function, case.inputs, path, *case.dynamic)
+        return made[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_standard_operators_and_dynamic_sizes(files, name):
+    case, path = files(name)
+    model = onnx.load(path)
+    assert {i.domain for i in model.opset_import} == {""} and not model.functions
+    for value, axes in zip(model.graph.input, case.dynamic, strict=True):
+        sizes = value.type.tensor_type.shape.dim
+        assert all(bool(size.dim_param) == (axis in axes) for axis, size in enumerate(sizes)), value
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_numbers(files, name, runtime):
+    case, path = files(name)
+    run = RUNTIMES[runtime](path)
+    for inputs in (case.inputs, *case.others):
+        compare(run(*inputs), case.function(*inputs), case.tolerance)
+
+
+def test_every_operator_that_infers_is_there():
+    """A new operator is either exported and has a case, or is named here: labels, losses, and what runs on the host."""
+    training = {
+        "gaussian_heatmaps", "heatmap_mse_loss", "limb_masks", "offset_heatmaps", "part_affinity_fields",
+        "simcc_labels",
+    }  # fmt: skip
+    host = {"group_by_tags", "group_people"}
+    names = {
+        name.removeprefix("pypose_ops::").split(".")[0]
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("pypose_ops::")
+    }
+    public = {name for name in names if not name.startswith("_")}
+    assert public - training - host <= set(pypose_ops.onnx.OPERATORS) <= public
+    assert {name.split("-")[0] for name in CASES} == set(pypose_ops.onnx.OPERATORS)
+
+
+def refused(function, *tensors, dynamic=(), **options):
+    sizes = None if not dynamic else (tuple({a: torch.export.Dim.DYNAMIC for a in axes} or None for axes in dynamic),)
+    with pytest.raises(pypose_ops.onnx.ExportError) as error:
+        pypose_ops.onnx.export(Function(function), tensors, "never.onnx", dynamic_shapes=sizes, **options)
+    return str(error.value)
+
+
+def test_float64_is_refused():
+    message = refused(pypose_ops.decode_heatmaps, torch.rand(2, 3, 8, 8).double())
+    assert "decode_heatmaps: heatmaps" in message and "float64" in message
+    message = refused(lambda k: pypose_ops.gaussian_heatmaps(k, 2.0, (8, 8), dtype=torch.float64), torch.rand(2, 3, 2))
+    assert "gaussian_heatmaps: dtype" in message
+
+
+def test_an_opset_below_the_minimum_is_refused():
+    assert "opset_version must be at least 18, got 17" in refused(
+        pypose_ops.decode_heatmaps, torch.rand(2, 3, 8, 8), opset_version=17
+    )
+
+
+def test_a_dynamic_number_of_joints_is_refused():
+    def tree(unary, deformation):
+        return pypose_ops.max_product(unary, [(0, 1)], deformation)
+
+    message = refused(
+        lambda maps: pypose_ops.decode_heatmaps(maps, refine="offset", radius=3.0),
+        torch.rand(2, 6, 8, 8),
+        dynamic=((0, 1),),
+    )
+    assert "decode_heatmaps: K" in message
+    assert "size 2 in axis 1" in refused(tree, torch.rand(3, 2, 8, 8), torch.rand(1, 4), dynamic=((0, 1), ()))
+
+
+def test_a_size_that_the_module_fixes_is_refused():
+    def fixed(maps):
+        return pypose_ops.decode_heatmaps(maps.reshape(2, 3, 8, 8))
+
+    with pytest.raises(Exception, match="(?s)dynamic|[Cc]onstraint"):
+        pypose_ops.onnx.export(
+            Function(fixed), (torch.rand(2, 3, 8, 8),), "never.onnx", dynamic_shapes=(({0: torch.export.Dim.AUTO},),)
+        )
+
+
+def test_a_dynamic_max_peaks_is_refused():
+    def as_many_as_rows(maps):
+        return torch.ops.pypose_ops.find_peaks.default(maps, None, 0.1, 1, maps.shape[2], 0, 11, 1.0, None)
+
+    with pytest.raises(Exception, match="max_peaks|guard|specializ"):
+        refused(as_many_as_rows, torch.rand(2, 3, 9, 8), dynamic=((2,),))
+
+
+def test_torch_takes_the_table():
+    module = Function(pypose_ops.decode_heatmaps)
+    table = pypose_ops.onnx.translations()
+    program = torch.onnx.export(
+        module, (torch.rand(2, 3, 8, 8),), dynamo=True, custom_translation_table=table, verbose=False
+    )
+    assert {node.domain for node in program.model.graph.all_nodes()} == {""}
+    with pytest.raises(torch.onnx.OnnxExporterError):  # why there is a table
+        torch.onnx.export(module, (torch.rand(2, 3, 8, 8),), dynamo=True, verbose=False)
