@@ -74,18 +74,19 @@ class Maps:
         return g.matmul(g.gather_elements(lines, index), weights_x)
 
 
-def step(found, refine, parity, kernel_size, max_offset, covariance=False):
+def step(found, refine, compat, kernel_size, max_offset, covariance=False):
     """The step ``(B, K, M, 2)``, None for none, and the covariance ``(B, K, M, 2, 2)`` where it is asked for."""
-    if refine == "none":
+    if refine is None:
         return None, None
+    kernel_size = kernel_size or 1  # 0 stands for no blur
     if refine in ("dark", "dark_udp"):
-        logs = _logs_inside(found, refine, kernel_size) if parity is None else _logs_of_peers(
-            found, refine, parity, kernel_size
+        logs = _logs_inside(found, refine, kernel_size) if compat is None else _logs_of_peers(
+            found, refine, compat, kernel_size
         )  # fmt: skip
-        moved, spread = _newton(logs, refine, 0.0 if parity is None or refine == "dark" else _RIDGE, covariance)
-        return limited(moved, max_offset, parity is None), spread
+        moved, spread = _newton(logs, refine, 0.0 if compat is None or refine == "dark" else _RIDGE, covariance)
+        return limited(moved, max_offset, compat is None), spread
     plain = {"quarter": _quarter, "parabola": _parabola, "centroid": _centroid}[refine]
-    return limited(plain(found, parity, kernel_size), max_offset), None
+    return limited(plain(found, compat, kernel_size), max_offset), None
 
 
 def limited(step, max_offset, finite=False):
@@ -101,17 +102,17 @@ def limited(step, max_offset, finite=False):
     return step * (max_offset / g.maximum(length, float(max_offset)))
 
 
-def _quarter(found, parity, kernel_size):
+def _quarter(found, compat, kernel_size):
     peak = found.peak
     w, e, n, s = found.around((-1, 0), (1, 0), (0, -1), (0, 1))
     low, high = g.stack([w, n]), g.stack([e, s])
     towards = (g.cast(high > low, "f") - g.cast(high < low, "f")) * 0.25
     inside = (peak > 1) & (peak < found.last)
-    other = inside if parity in ("hrnet", "mmpose0") else peak > 0
+    other = inside if compat in ("hrnet", "mmpose0") else peak > 0
     return g.where(inside & g.gather(other, [1, 0], -1), towards, 0.0)
 
 
-def _parabola(found, parity, kernel_size):
+def _parabola(found, compat, kernel_size):
     middle, w, e, n, s = found.around((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
     before, after = g.stack([w, n]), g.stack([e, s])
     curvature = before - g.unsqueeze(middle, -1) * 2.0 + after
@@ -124,7 +125,7 @@ def _places(center, reach):
     return g.unsqueeze(center, -1) + g.constant(np.arange(-reach, reach + 1), "i")
 
 
-def _centroid(found, parity, size):
+def _centroid(found, compat, size):
     places = _places(found.peak, size // 2)
     last = g.unsqueeze(found.last, -1)
     inside = (places >= 0) & (places <= last)
@@ -185,11 +186,11 @@ def _logs_inside(found, refine, kernel_size):
     return _Logs(g.log(g.maximum(blurred, 1e-10)), g.cast(center - found.peak, "f"), valid, True)
 
 
-def _logs_of_peers(found, refine, parity, kernel_size):
+def _logs_of_peers(found, refine, compat, kernel_size):
     radius = kernel_size // 2
-    border = {"mmpose0": "reflect101", "hf": "reflect"}.get(parity, "zeros") if refine == "dark_udp" else "zeros"
+    border = {"mmpose0": "reflect101", "hf": "reflect"}.get(compat, "zeros") if refine == "dark_udp" else "zeros"
     distance = _distance(radius)
-    taps = gaussian_taps(kernel_size, 0.8 if parity == "hf" else None)[(distance + radius).clip(0, kernel_size - 1)]
+    taps = gaussian_taps(kernel_size, 0.8 if compat == "hf" else None)[(distance + radius).clip(0, kernel_size - 1)]
     taps = np.where(np.abs(distance) <= radius, taps, 0)
     weights_x, weights_y = _columns(taps), g.constant(taps, "f")
     places, last = _places(found.peak, radius + 2), g.unsqueeze(found.last, -1)
@@ -207,7 +208,7 @@ def _logs_of_peers(found, refine, parity, kernel_size):
         inner = g.cast((found.peak >= 2) & (found.peak <= found.last - 2), "f")
         finite = finite & (g.reduce("Min", inner, [-1], keepdims=True) > 0.5)
         return _Logs(g.log(g.maximum(blurred, 1e-10)), None, finite, False)
-    if parity == "mmpose":
+    if compat == "mmpose":
         blurred = _as_high_as_before(found, blurred, g.slices(inside, radius, radius + 5))
     blurred = _borders_repeated(found, blurred)
     return _Logs(g.log(g.clamp(blurred, 1e-3, 50.0)), None, finite, False)

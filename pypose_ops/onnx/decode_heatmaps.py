@@ -1,6 +1,6 @@
 """decode_heatmaps and UDP's combined maps: one peak per map."""
 
-from ..ops.decode_heatmaps import PARITIES, REFINES
+from ..ops._peak_arguments import COMPATS, REFINES
 from . import _graph as g
 from ._refine import Maps, gaussian_taps, limited, reflected, step
 
@@ -8,13 +8,13 @@ _OP = "decode_heatmaps"
 
 
 def decode_heatmaps(
-    heatmaps, refine, parity, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance
+    heatmaps, refine, compat, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance
 ):
     maps = merged(g.floating(_OP, "heatmaps", heatmaps), flipped, flip_index, flip_shift)
     sizes = g.sizes_of(g.Value(heatmaps, None))
     peak, scores = highest(maps, sizes)
     found = Maps(maps, sizes, g.unsqueeze(peak, 2), 1)
-    moved, spread = step(found, REFINES[refine], PARITIES[parity], kernel_size, max_offset, covariance)
+    moved, spread = step(found, REFINES[refine], COMPATS[compat], kernel_size, max_offset, covariance)
     coords = g.cast(peak, "f")
     if moved is not None:
         coords = coords + g.squeeze(moved, 2)

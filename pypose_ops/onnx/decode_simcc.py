@@ -10,11 +10,11 @@ _OP = "decode_simcc"
 _EPSILON = 2.0**-23
 
 
-def decode_simcc(x, y, split_ratio, dark, parity, kernel_x, kernel_y, max_offset, transform):
+def decode_simcc(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform):
     peaks, steps, scores = [], [], []
     for name, rows, size in (("x", x, kernel_x), ("y", y, kernel_y)):
         bins = g.sizes_of(g.Value(rows, None))[-1]
-        peak, step, score = _axis(g.floating(_OP, name, rows), bins, size, dark, parity)
+        peak, step, score = _axis(g.floating(_OP, name, rows), bins, size or 1, dark, compat)  # 0: no blur
         peaks.append(g.cast(peak, "f") / split_ratio)
         steps.append(step / split_ratio)
         scores.append(score)
@@ -24,28 +24,22 @@ def decode_simcc(x, y, split_ratio, dark, parity, kernel_x, kernel_y, max_offset
     return placed(coords, score, transform), g.op("Identity", score).value
 
 
-def _axis(rows, bins, kernel_size, dark, parity):
-    total = g.op("ReduceSum", g.reduce("Sum", rows, [-1]), keepdims=0)
-
-    def search(rows):
-        return g.reduce("Max", rows, [-1]), g.arg_max(rows)
-
-    highest, peak = g.either(
-        g.is_finite(total), lambda: search(rows), lambda: search(g.where(g.is_finite(rows), rows, -1.0))
-    )
+def _axis(rows, bins, kernel_size, dark, compat):
+    usable = g.where(g.is_finite(rows), rows, -1.0)
+    highest, peak = g.reduce("Max", usable, [-1]), g.arg_max(usable)
     score = g.maximum(highest, 0.0)
     nothing = score * 0.0
-    if not dark or (not parity and not isinstance(bins, g.Value) and bins < 5):
+    if not dark or (not compat and not isinstance(bins, g.Value) and bins < 5):
         return peak, nothing, score
-    h, center = (_logs_of_mmpose if parity else _logs_inside)(rows, peak, score, bins, kernel_size)
+    h, center = (_logs_of_mmpose if compat else _logs_inside)(rows, peak, score, bins, kernel_size)
     h = [g.pick(h, i) for i in range(5)]
     slope = (h[3] - h[1]) * 0.5
     curvature = (h[4] - h[2] * 2.0 + h[0]) * 0.25
-    if parity:
+    if compat:
         curvature = curvature + 1e-9
     step = g.cast(center - peak, "f") - slope / curvature
     valid = g.is_finite(step)
-    if not parity:
+    if not compat:
         valid = valid & (curvature < -((g.absolute(h[2]) + 1.0) * (64 * _EPSILON)))
         if isinstance(bins, g.Value):
             valid = valid & (bins >= 5)

@@ -1,6 +1,6 @@
 """find_peaks: local maxima of maps."""
 
-from ..ops.decode_heatmaps import REFINES
+from ..ops._peak_arguments import REFINES
 from . import _graph as g
 from ._refine import Maps, step
 

@@ -12,7 +12,6 @@ def soft_argmax(heatmaps, temperature, window):
     counted = g.is_finite(maps)
     values = g.where(counted, maps, float("-inf"))
     highest = g.reduce("Max", values, [-2, -1], keepdims=True)
-    found = g.is_finite(highest)
     columns, rows = g.arange(width), g.arange(height)
     if window:
         y = g.arg_max(g.reduce("Max", values, [-1]), -1, keepdims=True)
@@ -22,13 +21,14 @@ def soft_argmax(heatmaps, temperature, window):
         near_x = _near(columns, x, window // 2)
         near_y = _near(rows, y, window // 2)
         counted = counted & g.unsqueeze(near_x, -2) & g.unsqueeze(near_y, -1)
-    exponent = (values - g.where(found, highest, 0.0)) * min(temperature, 2.0**127)
+    exponent = (values - highest) * min(temperature, 2.0**127)
     weights = g.where(counted, g.exp(g.where(counted, exponent, 0.0)), 0.0)
-    found = g.squeeze(found, -2, -1)
     coords, variance = [], []
     for axis, line in ((-2, columns), (-1, rows)):
         share, place = g.reduce("Sum", weights, [axis]), g.real(line)
-        total = g.where(found, g.reduce("Sum", share, [-1]), 1.0)
+        total = g.reduce("Sum", share, [-1])
+        found = total > 0.5  # the highest pixel alone has weight 1
+        total = g.where(found, total, 1.0)
         # Multiplied and summed: as matrix products some runtimes would round the coordinates.
         mean = g.reduce("Sum", share * place, [-1]) / total
         away = place - g.unsqueeze(mean, -1)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 import pypose_ops as ops
-from pypose_ops.ops.decode_heatmaps import _PARITIES_OF
-from pypose_ops.ops.find_peaks import PeakSet
+from pypose_ops.ops._peak_arguments import COMPATS_OF
+from pypose_ops.ops._results import LocalPeaks
 
 PX, SCORE = 1e-3, 1e-4
 
@@ -20,6 +20,7 @@ class Case:
     dynamic: tuple
     others: list = field(default_factory=list)
     tolerance: object = PX
+    ties: bool = False  # the other inputs have equal peaks, whose order OpenVINO does not keep
 
 
 def spoilt(maps):
@@ -52,9 +53,9 @@ TRANSFORM = torch.tensor([[4.0, 0.5, 1.0], [-0.2, 4.0, 2.0]])
 def decode_heatmaps(refine):
     def function(maps):
         outputs = []
-        for parity in _PARITIES_OF.get(refine, (None,)):
-            with_covariance = refine.startswith("dark") and parity is None
-            options = {"refine": refine, "parity": parity, "return_covariance": with_covariance}
+        for compat in COMPATS_OF.get(refine, (None,)):
+            with_covariance = refine in ("dark", "dark_udp") and compat is None
+            options = {"refine": refine, "compat": compat, "return_covariance": with_covariance}
             outputs.append(ops.decode_heatmaps(maps, max_offset=2.0, **options)[:2])
         return outputs
 
@@ -118,13 +119,15 @@ def find_peaks():
         (torch.rand(1, 4, 3, 3), low),
         (torch.zeros(1, 4, 9, 9), low),
     ]
-    return Case(function, (drawn(2, 3, 4, 64, 48), low), (MAPS, ()), others)
+    return Case(function, (drawn(2, 3, 4, 64, 48), low), (MAPS, ()), others, ties=True)
 
 
 def find_peaks_half():
-    return Case(
-        lambda maps: ops.find_peaks(maps, refine="parabola"), (plateaus().half(),), (MAPS,), [(real_maps(torch.half)[:, :4],)]
-    )
+    def function(maps):
+        return ops.find_peaks(maps, refine="parabola")
+
+    maps = drawn(2, 2, 4, 64, 48).half()
+    return Case(function, (maps,), (MAPS,), [(real_maps(torch.half)[:, :4],), (plateaus().half(),)], ties=True)
 
 
 def soft_argmax():
@@ -145,7 +148,7 @@ def decode_simcc():
         return [
             ops.decode_simcc(x, y, transform=TRANSFORM),
             ops.decode_simcc(x, y, refine="dark"),
-            ops.decode_simcc(x, y, refine="dark", parity="mmpose", max_offset=2.0),
+            ops.decode_simcc(x, y, refine="dark", compat="mmpose", max_offset=2.0),
         ]
 
     noisy = [(spoilt(x) + 0.01 * torch.rand(x.shape), y), (x[:1, :, :4], y[:1, :, :7]), (x.half().float(), y)]
@@ -186,7 +189,7 @@ def crop_patches_of_one_image():
 def crop_patches_by_index():
     maps = torch.randn(2, 5, 20, 20)
     maps[0, 0, 3, 3] = float("nan")
-    transforms = torch.tensor([[[0.51, 0.1, 1.0], [-0.1, 0.57, 3.0]], [[0.3, 0, 2.03], [0, 0.3, 1.07]]])
+    transforms = torch.tensor([[[0.513, 0.101, 1.0], [-0.103, 0.571, 3.0]], [[0.301, 0, 2.03], [0, 0.307, 1.07]]])
 
     def function(maps, other, transforms, index):
         some = ops.crop_patches(maps, transforms, (12, 10), image_index=index, padding="constant", fill=1.0)
@@ -204,7 +207,7 @@ def score_limbs():
 
     def function(fields, coords, counts):
         rules = (("openpose", 10), ("openpose", None), ("trt_pose", 7), ("trapezoid", 10))
-        found = PeakSet(coords, coords[..., 0], counts)
+        found = LocalPeaks(coords, coords[..., 0], counts)
         return [ops.score_limbs(fields, found, limbs, rule=rule, samples=n) for rule, n in rules]
 
     other = (fields[:1, :, :40, :40], peaks.coords[:1, :, :4], peaks.counts[:1])
@@ -323,7 +326,7 @@ def box_vote():
 CASES = {
     **{
         f"decode_heatmaps-{refine}": (lambda refine=refine: decode_heatmaps(refine))
-        for refine in ("none", "quarter", "parabola", "dark", "dark_udp", "centroid")
+        for refine in (None, "quarter", "parabola", "dark", "dark_udp", "centroid")
     },
     "decode_heatmaps-covariance": decode_heatmaps_with_covariance,
     "decode_heatmaps-flipped": decode_heatmaps_flipped,

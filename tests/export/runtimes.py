@@ -67,5 +67,5 @@ def compare(found, wanted, tolerance):
             continue
         finite = np.isfinite(b)
         assert (np.isfinite(a) == finite).all() and (np.isnan(a) == np.isnan(b)).all(), number
-        distance = np.abs(a.astype(np.float64) - b.astype(np.float64))[finite]
+        distance = np.abs(a[finite].astype(np.float64) - b[finite].astype(np.float64))
         assert distance.max(initial=0) <= limit, (number, distance.max())
