@@ -378,7 +378,7 @@ def written_as(x, dtype):
 
 def static(operator, name, number):
     """An option that must be known at export."""
-    if isinstance(number, ir.Value):
+    if isinstance(number, ir.Value | Value):
         raise ExportError(f"{operator}: {name} must be a fixed number for ONNX, it is dynamic in this export")
     return number
 
