@@ -1,7 +1,10 @@
-"""Write weights in half precision, as a file to ship.
+"""Write weights as a file to ship: in half precision, or as a program for other runtimes.
 
-The metadata are kept: system, preset, options, skeleton. With --data people are looked at with both files, and the
-joints and PCK@0.2 of the one compared with those of the other.
+--format onnx, pt2 (torch.export) or aoti (AOTInductor) writes network, flip test, decoding and affine as one program:
+image (H, W, 3) uint8 and boxes (N, 4), two corners in image pixels -> joints (N, K, 2) in image pixels and scores.
+
+Of weights the metadata are kept: system, preset, options, skeleton. With --data people are looked at with both files,
+and the joints and PCK@0.2 of the one compared with those of the other.
 
 --from movenet reads MoveNet SinglePose Lightning or Thunder, version 4, as TensorFlow.js has it: FILE is the json of
 the graph, with the .bin that it names beside it.
@@ -12,6 +15,7 @@ from pathlib import Path
 
 from pypose_ops.datasets import SPLITS, joined, open_dataset
 from pypose_ops.errors import InputError
+from pypose_ops.models.deployment import FORMATS, export_poses
 from pypose_ops.models.weights.files import load_weights, save_weights
 from pypose_ops.models.weights.movenet import load_movenet
 from pypose_ops.skeletons import SKELETONS
@@ -24,7 +28,15 @@ def add_arguments(parser):
     parser.add_argument("weights", metavar="FILE", type=Path, help="written by train")
     parser.add_argument("--from", dest="origin", choices=ORIGINS, help="whose FILE is; default: it is of train")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
-    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="default: %(default)s")
+    parser.add_argument(
+        "--format", choices=("weights", *FORMATS), default="weights", help="of --out (default: %(default)s)"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help="of weights (default: float16)")
+    parser.add_argument("--half", action="store_true", help="a program whose network is in float16")
+    parser.add_argument("--flip", action="store_true", help="a program that looks at the mirrored crop too")
+    parser.add_argument(
+        "--batch", metavar="dynamic|N", default="dynamic", help="boxes of a program (default: %(default)s)"
+    )
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", default=[], help="as in train")
     parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
     parser.add_argument("--people", metavar="N", type=int, default=100, help="at most so many (default: %(default)s)")
@@ -55,18 +67,49 @@ def compare(systems, skeleton, people):
     return f"{len(index)} people: {pck}; joints moved by {distance.mean():.4f} px, {far}"
 
 
+def batch_of(args):
+    """The number of boxes, None: any; and what does not go together is refused."""
+    program = args.format != "weights"
+    if program and (args.dtype or args.data):
+        raise InputError(f"--{'dtype' if args.dtype else 'data'} is for weights, got --format {args.format}")
+    for name in ("half", "flip"):
+        if getattr(args, name) and not program:
+            raise InputError(f"--{name} needs --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if args.batch == "dynamic":
+        return None
+    if not program:
+        raise InputError(f"--batch needs --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if not args.batch.isdecimal() or not 1 <= int(args.batch) <= 1024:
+        raise InputError(f"--batch must be dynamic or a number from 1 to 1024, got {args.batch}")
+    return int(args.batch)
+
+
+def write_program(args, system, info, batch):
+    try:
+        export_poses(system, info, args.out, format=args.format, flip=args.flip, boxes=batch)
+    except (ImportError, OSError, ValueError) as error:
+        raise InputError(f"--format {args.format}: {error}") from None
+    count = "any number of" if batch is None else batch
+    print(f"wrote {args.out}: {info['system']} for {count} boxes, {args.out.stat().st_size / 2**20:.2f} MiB")
+
+
 def run(args):
     import torch
     from safetensors import SafetensorError
 
     if args.people < 1:
         raise InputError(f"--people must be positive, got {args.people}")
+    batch = batch_of(args)
     system, info = load_movenet(args.weights) if args.origin == "movenet" else load_weights(args.weights)
-    skeleton, dtype = SKELETONS[info["skeleton"]], getattr(torch, args.dtype)
+    skeleton, dtype = SKELETONS[info["skeleton"]], getattr(torch, args.dtype or "float16")
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
-    check_range(args.weights, system, dtype)
+    if args.format == "weights" or args.half:
+        check_range(args.weights, system, dtype)
     if args.out.exists() and args.out.samefile(args.weights):
         raise InputError(f"--out {args.out}: the weights themselves, expected another file")
+    if args.format != "weights":
+        write_program(args, system.half() if args.half else system, info, batch)
+        return
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         save_weights(args.out, system, info, dtype)
@@ -75,7 +118,7 @@ def run(args):
         raise InputError(f"{args.out}: cannot be written ({error})") from None
     count, size = sum(p.numel() for p in system.parameters()), args.out.stat().st_size
     what = f"{info['system']} {info['preset']}, {count:,} parameters"
-    print(f"wrote {args.out}: {what}, {args.dtype}, {size / 2**20:.2f} MiB")
+    print(f"wrote {args.out}: {what}, {args.dtype or 'float16'}, {size / 2**20:.2f} MiB")
     if people is not None:
         people = replace(people, samples=people.samples[: args.people])
         print(compare((system, load_weights(args.out)[0]), skeleton, people))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pypose_ops.errors import InputError
 from pypose_ops.models.calibration import calibration_of
+from pypose_ops.models.deployment import OnnxProgram, program_people
 from pypose_ops.models.inference import find_people
 from pypose_ops.models.person_finder import find_boxes, finder_of
 from pypose_ops.models.weights.files import open_weights
@@ -29,6 +30,9 @@ from .test import WEIGHTS, device_of
 def add_arguments(parser):
     parser.add_argument("pictures", metavar="PICTURE", type=Path, nargs="+")
     parser.add_argument("--weights", metavar="NAME|FILE", default="coco17", help=WEIGHTS)
+    parser.add_argument(
+        "--model", metavar="FILE.onnx", type=Path, help="of export, by ONNX Runtime, instead of weights"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out/predict"), help="default: %(default)s")
     people = parser.add_mutually_exclusive_group()
     people.add_argument("--boxes", metavar="BOXES.json", type=Path, help="default: people are looked for")
@@ -145,7 +149,7 @@ def people_of(args, system, pictures):
     if args.whole:
         box = lambda image: torch.tensor([[-0.5, -0.5, image.width - 0.5, image.height - 0.5]])  # noqa: E731
         return lambda image, path: (box(image), torch.ones(1), torch.zeros(1))
-    finder = finder_of(system).to(next(system.parameters()).device)
+    finder = finder_of(system).to(device_of(args.device))
 
     def found(image, path):
         boxes, scores = find_boxes(finder, image, threshold=args.people)
@@ -154,22 +158,42 @@ def people_of(args, system, pictures):
     return found
 
 
+def system_of(args):
+    """What the weights say of themselves, what finds the people in boxes of a picture, and the system."""
+    system, info = open_weights(args.weights)
+    system.to(device_of(args.device))
+    skeleton, options = SKELETONS[info["skeleton"]], scales_of(args.scales, system)
+    options |= {"padding": 1.0 if args.whole else 1.25, "nms": args.nms, "flip": args.flip}
+    return info, lambda picture, *boxes: find_people(system, skeleton, picture, *boxes, **options), system
+
+
+def program_of(args):
+    """The same of a program, which has no system."""
+    given = [name for name, value in (("flip", args.flip), ("scales", args.scales)) if value]
+    if given:
+        raise InputError(f"--{given[0]} is for weights: --model {args.model} does what it was exported with")
+    program = OnnxProgram(args.model)
+    padding = program.metadata["padding"]
+
+    def people_in(picture, boxes, scores, rotations):
+        return program_people(
+            program, picture, boxes, scores, rotations, 1.0 / padding if args.whole else 1.0, args.nms
+        )
+
+    return program.metadata, people_in, None
+
+
 def run(args):
     for name in ("nms", "people"):
         if not 0 < getattr(args, name) <= 1:
             raise InputError(f"--{name} must be from 0 to 1, got {getattr(args, name)}")
-    device = device_of(args.device)
-    system, info = open_weights(args.weights)
-    system.to(device)
-    skeleton, options = SKELETONS[info["skeleton"]], scales_of(args.scales, system)
+    info, people_in, system = program_of(args) if args.model else system_of(args)
+    skeleton = SKELETONS[info["skeleton"]]
     boxes_in = people_of(args, system, args.pictures)
     check_written(args.pictures, args.out)
     for path in args.pictures:
         picture = read_picture(path, upright=True)
-        found = find_people(
-            system, skeleton, picture, *boxes_in(picture, path),
-            padding=1.0 if args.whole else 1.25, nms=args.nms, flip=args.flip, **options,
-        )  # fmt: skip
+        found = people_in(picture, *boxes_in(picture, path))
         write_people(picture, path.name, found, skeleton, args.out / path.stem, args.threshold, calibration_of(info))
         count = len(found[0])
         print(f"{path}: {count} {'person' if count == 1 else 'people'}, wrote {args.out / path.stem}.png and .json")

@@ -13,7 +13,7 @@ import torch
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import SKELETONS
 
-from .inference import Poses
+from .inference import Poses, best_people
 from .systems.system import System
 
 FORMATS = ("onnx", "pt2", "aoti")
@@ -61,7 +61,7 @@ def export_poses(
     metadata = {
         "system": info["system"], "skeleton": info["skeleton"], "joints": list(skeleton.joints),
         "input_size": list(system.input_size), "mean": list(system.mean), "std": list(system.std),
-        "padding": padding, "flip": flip, "boxes": boxes,
+        "calibration": info.get("calibration"), "padding": padding, "flip": flip, "boxes": boxes,
         "dtype": str(next(system.parameters()).dtype).removeprefix("torch."), "device": device.type,
     }  # fmt: skip
     path = Path(path)
@@ -150,6 +150,33 @@ class Program:
 
     def _run(self, image, boxes) -> Sequence[torch.Tensor]:
         raise NotImplementedError
+
+
+def program_people(program, image, boxes, scores, rotations=0.0, scale=1.0, nms=0.9):
+    """:func:`.inference.find_people` by a program.
+
+    Args:
+        program (Program): of :func:`export_poses`.
+        image: PIL image, or anything else of ``(H, W, 3)`` uint8.
+        boxes, scores, rotations: as there; programs know upright boxes only.
+        scale (float): by which boxes are enlarged around their middle first.
+        nms (float): as there.
+    """
+    if torch.as_tensor(rotations).any():
+        raise InputError("boxes that are rotated need weights: a program crops upright boxes")
+    skeleton = SKELETONS[program.metadata["skeleton"]]
+    image, boxes = torch.from_numpy(np.array(image)), boxes.float()
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
+    crops, fixed = torch.cat([middle - half, middle + half], 1), program.metadata["boxes"]
+    parts = []
+    for part in crops.split(fixed or _MOST_BOXES) if len(crops) else ():
+        full = part if fixed is None else torch.cat([part, part[:1].expand(fixed - len(part), 4)])
+        parts.append([out[: len(part)] for out in program(image, full)])
+    if len(boxes) == 0:
+        joints = len(program.metadata["joints"])
+        parts = [(torch.zeros(0, joints, 2), torch.zeros(0, joints))]
+    coords, joint_scores = (torch.cat(each) for each in zip(*parts, strict=True))
+    return best_people(skeleton, coords, joint_scores, boxes, scores, nms=nms)
 
 
 class OnnxProgram(Program):
