@@ -17,7 +17,7 @@ DONE := $(VENV)/done
 WHEELS := $(VENV)/wheels
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypose_ops -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test bench lint sanitize wheel wheels clean
+.PHONY: demo test test-integrations bench lint sanitize wheel wheels clean
 
 demo: $(DONE)/demo
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
@@ -26,6 +26,10 @@ demo: $(DONE)/demo
 test: $(DONE)/test
 	$(BIN)/pytest tests
 	$(BIN)/pytest benchmarks --benchmark-disable
+
+# Against the real packages, pinned; those that are not installed are skipped by name.
+test-integrations: $(DONE)/peers
+	$(BIN)/pytest tests/integrations -rs
 
 bench: $(DONE)/test
 	@mkdir -p $(OUT)
@@ -83,4 +87,8 @@ $(DONE)/demo: $(DONE)/wheel
 $(DONE)/test: $(DONE)/wheel
 	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo,test,peers]"
 	$(BIN)/pip install --no-deps "mmengine==0.10.7" "mmpose==1.3.2" "mmcv-lite==2.1.0" "munkres==3.0.0" "json_tricks==3.17.3"
+	@touch $@
+
+$(DONE)/peers: $(DONE)/test tests/integrations/requirements.txt
+	$(BIN)/pip install --no-deps -r tests/integrations/requirements.txt
 	@touch $@

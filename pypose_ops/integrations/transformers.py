@@ -10,7 +10,7 @@ Everything stays on the device of its tensors. The functions need no transformer
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -98,7 +98,7 @@ def post_process_pose_estimation(
     heatmaps_flipped: torch.Tensor | None = None,
     flip_pairs: Sequence[tuple[int, int]] | None = None,
     scales: torch.Tensor | None = None,
-    compat: str = "hf",
+    compat: Literal["hf", "mmpose"] = "hf",
 ) -> list[list[dict[str, torch.Tensor]]]:
     """Maps to poses in image pixels.
 
@@ -155,7 +155,7 @@ def fast_processor(processor: Any) -> Any:
         ImportError: transformers is missing or of another version.
     """
     require("transformers", "transformers", VERSIONS)
-    kinds = {
+    kinds: dict[str, type] = {
         "VitPoseImageProcessor": _ViTPose, "VitPoseImageProcessorPil": _ViTPose, "Sapiens2ImageProcessor": _Sapiens2
     }  # fmt: skip
     names = [cls.__name__ for cls in type(processor).__mro__]
@@ -164,7 +164,8 @@ def fast_processor(processor: Any) -> Any:
         raise TypeError(f"fast_processor: expected an image processor of ViTPose or Sapiens2, got {names[0]}")
     if isinstance(processor, kind):
         return processor
-    cls = type(type(processor).__name__, (kind, type(processor)), {"__doc__": type(processor).__doc__})
+    peer: Any = type(processor)
+    cls: Any = type(peer.__name__, (kind, peer), {"__doc__": peer.__doc__})
     fast = cls.__new__(cls)
     fast.__dict__.update(processor.__dict__)
     return fast
@@ -174,7 +175,7 @@ class _Fast:
     """What the two processors share."""
 
     size: Any
-    compat: str
+    compat: Literal["hf", "mmpose"]
 
     @property
     def _input_size(self) -> tuple[int, int]:
@@ -189,7 +190,7 @@ class _Fast:
 
 
 class _ViTPose(_Fast):
-    compat = "hf"
+    compat: Literal["hf", "mmpose"] = "hf"
 
     def _preprocess(self, images: Any, **kwargs: Any) -> Any:
         boxes, size = kwargs.get("boxes"), kwargs["size"]
@@ -237,7 +238,7 @@ def _in_pixels(box: Sequence[float], height: float, width: float) -> list[float]
 
 
 class _Sapiens2(_Fast):
-    compat = "mmpose"
+    compat: Literal["hf", "mmpose"] = "mmpose"
 
     def _preprocess(self, images: Any, **kwargs: Any) -> Any:
         boxes, size = kwargs.get("boxes"), kwargs["size"]

@@ -1,0 +1,270 @@
+"""Peaks, crops, confidence maps, part affinity fields and grouping of sleap-nn 0.3, with its names and arguments.
+
+    import pypose_ops.integrations.sleap_nn as fast
+
+    fast.replace()  # sleap-nn's own functions from here on; .undo() puts them back
+
+The functions need no sleap-nn. Everything stays on the device of its tensors, but the grouping, which is on the host.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..ops._results import LocalPeaks
+from ..ops.crop_patches import crop_patches
+from ..ops.decode_heatmaps import decode_heatmaps
+from ..ops.find_peaks import find_peaks
+from ..ops.gaussian_heatmaps import gaussian_heatmaps
+from ..ops.group_people import group_people
+from ..ops.part_affinity_fields import part_affinity_fields
+from ..ops.score_limbs import score_limbs
+from ._peer import Replacement, require
+
+VERSIONS = ("0.3",)
+MAX_PEAKS = 1024  # per map, what find_peaks has places for
+LocalPeakList = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _refinement(refinement: str | None, size: int) -> dict[str, Any]:
+    if refinement == "integral":
+        return {"refine": "centroid", "kernel_size": size, "max_offset": None}
+    return {"refine": None}
+
+
+def find_global_peaks(
+    cms: torch.Tensor, threshold: float = 0.2, refinement: str | None = None, integral_patch_size: int = 5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The highest pixel of every map ``(B, K, H, W)``: coordinates ``(B, K, 2)`` and values ``(B, K)``.
+
+    Maps below ``threshold`` or without a positive pixel give NaN and 0. Of several equal pixels the first counts, where
+    sleap-nn combines the column of one with the row of another.
+    """
+    coords, scores = decode_heatmaps(cms, **_refinement(refinement, integral_patch_size))
+    low = (scores < threshold) | (scores <= 0)
+    return coords.masked_fill(low[..., None], math.nan), scores.masked_fill(low, 0.0)
+
+
+def find_global_peaks_rough(cms: torch.Tensor, threshold: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`find_global_peaks` without refinement."""
+    return find_global_peaks(cms, threshold)
+
+
+def find_local_peaks(
+    cms: torch.Tensor, threshold: float = 0.2, refinement: str | None = None, integral_patch_size: int = 5
+) -> LocalPeakList:
+    """All local maxima above ``threshold`` of maps ``(B, K, H, W)``, by sample, row, column and channel.
+
+    A plateau of equal pixels is one peak, at its first pixel; sleap-nn finds none there. ``ValueError`` for more than
+    1024 peaks in a map.
+
+    Returns:
+        Coordinates ``(n, 2)``, values ``(n,)``, samples ``(n,)`` and channels ``(n,)``, both int32.
+    """
+    height, width = cms.shape[-2:]
+    places = min(MAX_PEAKS, max(1, (height + 1) // 2 * ((width + 1) // 2)))  # no two peaks touch
+    found = find_peaks(cms, threshold=threshold, max_peaks=places)
+    if places == MAX_PEAKS and bool((found.scores[..., -1] > 0).any()):
+        raise ValueError(f"find_local_peaks: cms have {MAX_PEAKS} or more peaks in a map; raise threshold")
+    filled = torch.arange(places, device=cms.device) < found.counts[..., None]
+    sample, channel, _ = filled.nonzero(as_tuple=True)
+    pixel = found.coords[filled]
+    if refinement == "integral":
+        refined = find_peaks(cms, threshold=threshold, max_peaks=places, **_refinement(refinement, integral_patch_size))
+        coords = refined.coords[filled]
+    else:
+        coords = pixel
+    x, y = pixel.long().unbind(-1)
+    order = (((sample * height + y) * width + x) * cms.shape[1] + channel).argsort()
+    return coords[order], found.scores[filled][order], sample[order].int(), channel[order].int()
+
+
+def find_local_peaks_rough(cms: torch.Tensor, threshold: float = 0.2) -> LocalPeakList:
+    """:func:`find_local_peaks` without refinement."""
+    return find_local_peaks(cms, threshold)
+
+
+def crop_bboxes(images: torch.Tensor, bboxes: torch.Tensor, sample_inds: torch.Tensor) -> torch.Tensor:
+    """Whole pixels of boxes ``(n, 4, 2)``, all of the first one's size, of images ``(B, C, H, W)``; zeros outside."""
+    if len(bboxes) == 0:
+        return images.new_empty(0, images.shape[1], 0, 0)
+    height = int(abs(bboxes[0, 3, 1] - bboxes[0, 0, 1]).item()) + 1
+    width = int(abs(bboxes[0, 1, 0] - bboxes[0, 0, 0]).item()) + 1
+    half = torch.tensor([width // 2, height // 2], dtype=bboxes.dtype, device=bboxes.device)
+    transforms = torch.eye(2, 3, device=bboxes.device).repeat(len(bboxes), 1, 1)
+    transforms[..., 2] = torch.trunc(bboxes[:, 0] + half) - half
+    return crop_patches(
+        images, transforms.to(images.device), (height, width), image_index=torch.as_tensor(sample_inds), mode="nearest",
+        dtype=images.dtype,
+    )  # fmt: skip
+
+
+def _grid(xv: torch.Tensor, yv: torch.Tensor) -> tuple[torch.Tensor, float, tuple[int, int]]:
+    stride = 1.0
+    for vector in (yv, xv):
+        stride = float(vector[1] - vector[0]) if len(vector) > 1 else stride
+    return torch.stack([xv[0], yv[0]]), stride, (len(yv), len(xv))
+
+
+def make_confmaps(points_batch: torch.Tensor, xv: torch.Tensor, yv: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussians at points ``(B, K, 2)`` in image pixels, on the grid of ``xv`` and ``yv``: ``(B, K, H, W)``."""
+    origin, stride, size = _grid(xv, yv)
+    return gaussian_heatmaps((points_batch.float() - origin) / stride, sigma / stride, size)
+
+
+def make_multi_confmaps(points_batch: torch.Tensor, xv: torch.Tensor, yv: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The highest of several instances' Gaussians, points ``(B, N, K, 2)``: ``(B, K, H, W)``."""
+    return make_confmaps(points_batch, xv, yv, sigma)
+
+
+def make_multi_pafs(
+    xv: torch.Tensor, yv: torch.Tensor, edge_sources: torch.Tensor, edge_destinations: torch.Tensor, sigma: float
+) -> torch.Tensor:
+    """Fields of edges ``(N, E, 2)`` of several instances, added up: ``(E, 2, H, W)``."""
+    origin, stride, size = _grid(xv, yv)
+    edges = edge_sources.shape[1]
+    points = (torch.cat([edge_sources, edge_destinations], 1).float() - origin) / stride
+    fields = part_affinity_fields(
+        points[None], [(e, edges + e) for e in range(edges)], sigma / stride**2, size, profile="sleap", combine="sum"
+    )
+    return fields[0].unflatten(0, (edges, 2))
+
+
+def make_pafs(
+    xv: torch.Tensor, yv: torch.Tensor, edge_source: torch.Tensor, edge_destination: torch.Tensor, sigma: float
+) -> torch.Tensor:
+    """:func:`make_multi_pafs` of one instance, edges ``(E, 2)``."""
+    return make_multi_pafs(xv, yv, edge_source[None], edge_destination[None], sigma)
+
+
+# Grouping -------------------------------------------------------------------------------------------------------------
+
+
+def _padded(
+    peaks: Sequence[torch.Tensor], values: Sequence[torch.Tensor] | None, channels: Sequence[torch.Tensor], nodes: int
+) -> tuple[LocalPeaks, torch.Tensor]:
+    """Lists per image as peaks ``(B, K, M)``, and which entry of its list each place holds; -1 for empty ones."""
+    counts = torch.stack([torch.bincount(c.long(), minlength=nodes)[:nodes] for c in channels])
+    most = max(1, int(counts.max()) if counts.numel() else 1)
+    batch = len(peaks)
+    device = peaks[0].device if batch else None
+    coords = torch.full((batch, nodes, most, 2), -1.0, device=device)
+    scores = torch.zeros(batch, nodes, most, device=device)
+    place = torch.full((batch, nodes, most), -1, device=device)
+    for b, channel in enumerate(channels):
+        order = channel.long().argsort(stable=True)
+        node = channel.long()[order]
+        first = counts[b].cumsum(0) - counts[b]
+        rank = torch.arange(len(order), device=order.device) - first[node]
+        coords[b, node, rank] = peaks[b][order].float()
+        place[b, node, rank] = order
+        scores[b, node, rank] = 1.0 if values is None else values[b][order].float()
+    return LocalPeaks(coords, scores, counts), place
+
+
+def _limb_scores(
+    pafs: torch.Tensor, found: LocalPeaks, edges: Sequence[tuple[int, int]], n_points: int, stride: float,
+    max_ratio: float, penalty: float,
+) -> torch.Tensor:  # fmt: skip
+    """Means along the fields ``(B, H, W, 2 E)``, less the penalty of limbs that are longer than the longest."""
+    scaled = LocalPeaks(found.coords / stride, found.scores, found.counts)
+    scores = score_limbs(pafs.permute(0, 3, 1, 2), scaled, edges, samples=n_points, rule="trt_pose")
+    a, b = (found.coords[:, [edge[i] for edge in edges]] for i in (0, 1))
+    length = torch.linalg.vector_norm(a[..., :, None, :] - b[..., None, :, :], dim=-1)
+    longest = max_ratio * max(pafs.shape[-3:]) * stride
+    return scores + ((longest / length) - 1).clamp(max=0) * penalty
+
+
+def score_paf_lines_batch(
+    pafs: torch.Tensor,
+    peaks: Sequence[torch.Tensor],
+    peak_channel_inds: Sequence[torch.Tensor],
+    skeleton_edges: Any,
+    n_line_points: int,
+    pafs_stride: float,
+    max_edge_length_ratio: float,
+    dist_penalty_weight: float,
+    n_nodes: int,
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Every candidate limb of every image: its edge, its two peaks and its score, in three lists."""
+    edges = [(int(a), int(b)) for a, b in skeleton_edges]
+    found, place = _padded(peaks, None, peak_channel_inds, n_nodes)
+    with_field = edges[: pafs.shape[-1] // 2]
+    scores = _limb_scores(
+        pafs, found, with_field, n_line_points, pafs_stride, max_edge_length_ratio, dist_penalty_weight
+    )
+    numbers, pairs, values = [], [], []
+    for b, counts in enumerate(found.counts.tolist()):
+        number, pair, value = [], [], []
+        for e, (source, destination) in enumerate(with_field):
+            i, j = counts[source], counts[destination]
+            if i and j:
+                ends = torch.meshgrid(place[b, source, :i], place[b, destination, :j], indexing="ij")
+                number.append(torch.full((i * j,), e, dtype=torch.int32))
+                pair.append(torch.stack([end.flatten() for end in ends], 1))
+                value.append(scores[b, e, :i, :j].flatten())
+        numbers.append(torch.cat(number) if number else torch.empty(0, dtype=torch.int32))
+        pairs.append(torch.cat(pair) if pair else torch.empty(0, 2, dtype=torch.long))
+        values.append(torch.cat(value) if value else torch.empty(0))
+    return numbers, pairs, values
+
+
+def group_instances(
+    pafs: torch.Tensor,
+    peaks: Sequence[torch.Tensor],
+    peak_values: Sequence[torch.Tensor],
+    peak_channel_inds: Sequence[torch.Tensor],
+    skeleton_edges: Sequence[tuple[int, int]],
+    *,
+    n_nodes: int,
+    n_points: int = 10,
+    pafs_stride: float = 2,
+    max_edge_length_ratio: float = 0.25,
+    dist_penalty_weight: float = 1.0,
+    min_line_score: float = 0.25,
+    min_instance_peaks: float = 0,
+    max_instances: int = 256,
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Peaks and fields to instances: lists per image of ``(N, K, 2)``, NaN where missing, ``(N, K)`` and ``(N,)``.
+
+    ``skeleton_edges`` are in the order in which they are grouped; instances have two joints at least. The arguments are
+    those of sleap-nn's ``PAFScorer``.
+    """
+    found, _ = _padded(peaks, peak_values, peak_channel_inds, n_nodes)
+    scores = _limb_scores(
+        pafs, found, skeleton_edges, n_points, pafs_stride, max_edge_length_ratio, dist_penalty_weight
+    )
+    least = int(min_instance_peaks * n_nodes) if isinstance(min_instance_peaks, float) else min_instance_peaks
+    people = group_people(
+        found, scores, list(skeleton_edges), min_limb_score=max(0.0, min_line_score), min_joints=max(2, least),
+        min_score=-1e9, max_people=max_instances,
+    )  # fmt: skip
+    coords, joint_scores, totals = [], [], []
+    for b, n in enumerate(people.counts.tolist()):
+        missing = people.joint_scores[b, :n] == 0
+        coords.append(people.coords[b, :n].masked_fill(missing[..., None], math.nan))
+        joint_scores.append(people.joint_scores[b, :n].masked_fill(missing, math.nan))
+        totals.append(people.scores[b, :n])
+    return coords, joint_scores, totals
+
+
+REPLACED = (
+    "find_global_peaks", "find_global_peaks_rough", "find_local_peaks", "find_local_peaks_rough", "crop_bboxes",
+    "make_confmaps", "make_multi_confmaps", "make_pafs", "make_multi_pafs", "score_paf_lines_batch",
+)  # fmt: skip
+
+
+def replace() -> Replacement:
+    """Puts the functions of ``REPLACED`` in the place of sleap-nn's, wherever its loaded modules refer to them."""
+    sources = [
+        require(f"sleap_nn.{name}", "sleap-nn", VERSIONS)
+        for name in ("inference.ops.peaks", "inference.ops.crops", "inference.ops.paf", "data.confidence_maps",
+                     "data.edge_maps")
+    ]  # fmt: skip
+    done = Replacement()
+    for name in REPLACED:
+        own = next(getattr(module, name) for module in sources if hasattr(module, name))
+        done.everywhere("sleap_nn", {own: globals()[name]})
+    return done

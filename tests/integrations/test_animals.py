@@ -1,0 +1,137 @@
+"""sleap-nn's and DeepLabCut's functions with pypose_ops against their own."""
+
+import pytest
+import torch
+
+from pypose_ops import reference
+from pypose_ops.integrations import deeplabcut as for_deeplabcut
+from pypose_ops.integrations import sleap_nn as for_sleap
+
+
+def need(module):
+    return pytest.importorskip(module, exc_type=ImportError)
+
+
+def frames(batch=2, joints=3, animals=4, size=(60, 80), seed=0):
+    """Confidence maps of several animals, with noise, so that no two pixels are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    at = torch.rand(batch, animals, joints, 2, generator=generator) * (torch.tensor(size[::-1]) - 1)
+    maps = reference.gaussian_heatmaps(at, 1.5, size).float()
+    return maps * 0.9 + 0.05 * torch.rand(maps.shape, generator=generator)
+
+
+@pytest.mark.parametrize("refinement", (None, "integral"))
+def test_global_peaks(refinement):
+    theirs = need("sleap_nn.inference.ops.peaks").find_global_peaks
+    cms = frames(animals=1)
+    cms[0, 0] *= 0.1  # below the threshold
+    actual = for_sleap.find_global_peaks(cms, 0.2, refinement)
+    torch.testing.assert_close(actual, theirs(cms, 0.2, refinement), equal_nan=True, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("refinement", (None, "integral"))
+@pytest.mark.parametrize("threshold", (0.2, 0.01))
+def test_local_peaks(refinement, threshold):
+    """At the low threshold every maximum of the noise is a peak: hundreds in a map."""
+    theirs = need("sleap_nn.inference.ops.peaks").find_local_peaks
+    cms = frames()
+    expected = theirs(cms, threshold, refinement)
+    actual = for_sleap.find_local_peaks(cms, threshold, refinement)
+    assert len(expected[0]) > (500 if threshold < 0.1 else 10)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4)
+
+
+def test_crops():
+    crops = need("sleap_nn.inference.ops.crops")
+    images = torch.randint(256, (3, 1, 40, 50), dtype=torch.uint8)
+    from sleap_nn.data.instance_cropping import make_centered_bboxes
+
+    boxes = make_centered_bboxes(torch.tensor([[10.0, 12.0], [0.0, 0.0], [49.0, 20.0]]), 11, 11)
+    index = torch.tensor([0, 2, 1])
+    assert torch.equal(for_sleap.crop_bboxes(images, boxes, index), crops.crop_bboxes(images, boxes, index))
+
+
+def test_confidence_maps_and_fields():
+    theirs, edges = need("sleap_nn.data.confidence_maps"), need("sleap_nn.data.edge_maps")
+    points = torch.rand(2, 3, 5, 2) * 90
+    points[0, 0, 0] = torch.nan
+    xv, yv = torch.arange(0, 90, 2.0), torch.arange(0, 70, 2.0)
+    for name, given in (("make_confmaps", points[:, 0]), ("make_multi_confmaps", points[:1])):
+        actual = getattr(for_sleap, name)(given, xv, yv, 3.0)
+        torch.testing.assert_close(actual, getattr(theirs, name)(given, xv, yv, 3.0), rtol=0, atol=1e-5)
+    ends = points[1, :, :4], points[1, :, 1:]
+    expected = edges.make_multi_pafs(xv, yv, *ends, 20.0)
+    torch.testing.assert_close(for_sleap.make_multi_pafs(xv, yv, *ends, 20.0), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_limb_scores():
+    theirs = need("sleap_nn.inference.ops.paf").score_paf_lines_batch
+    edges = torch.tensor([[0, 1], [1, 2]])
+    pafs = torch.randn(2, 30, 40, 4)
+    peaks = [torch.rand(n, 2) * 58 for n in (7, 4)]
+    channels = [torch.tensor([0, 1, 0, 2, 1, 2, 1]), torch.tensor([2, 2, 1, 0])]
+    args = pafs, peaks, channels, edges, 10, 2, 0.25, 1.0, 3
+    for actual, expected in zip(for_sleap.score_paf_lines_batch(*args), theirs(*args), strict=True):
+        for a, e in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=1e-4, atol=1e-5, check_dtype=False)
+
+
+def test_two_animals_are_grouped():
+    joints = torch.tensor([[[10.0, 10.0], [30.0, 10.0]], [[10.0, 40.0], [30.0, 40.0]]])  # two animals
+    grid = torch.arange(0, 64, 2.0)
+    fields = for_sleap.make_multi_pafs(grid, grid, joints[:, :1], joints[:, 1:], 20.0)
+    pafs = fields.flatten(0, 1).permute(1, 2, 0)[None]
+    coords, joint_scores, scores = for_sleap.group_instances(
+        pafs, [joints.flatten(0, 1)], [torch.tensor([0.9, 0.8, 0.7, 0.6])], [torch.tensor([0, 1, 0, 1])], [(0, 1)],
+        n_nodes=2, max_edge_length_ratio=1.0,
+    )  # fmt: skip
+    order = coords[0][:, 0, 1].argsort()
+    assert torch.equal(coords[0][order], joints) and len(scores[0]) == 2
+    torch.testing.assert_close(joint_scores[0][order], torch.tensor([[0.9, 0.8], [0.7, 0.6]]))
+
+
+def test_replacing_sleaps_functions():
+    peaks = need("sleap_nn.inference.ops.peaks")
+    own = peaks.find_global_peaks
+    with for_sleap.replace():
+        assert peaks.find_global_peaks is for_sleap.find_global_peaks
+    assert peaks.find_global_peaks is own
+
+
+@pytest.mark.parametrize("kind", ("Gaussian", "Plateau"))
+@pytest.mark.parametrize("masking", (False, True))
+def test_deeplabcuts_targets(kind, masking):
+    targets = need("deeplabcut.pose_estimation_pytorch.models.target_generators.heatmap_targets")
+    generator = getattr(targets, f"Heatmap{kind}Generator")(
+        num_heatmaps=4, pos_dist_thresh=17, gradient_masking=masking, label_keypoint_key="keypoints"
+    )
+    outputs = {"heatmap": torch.zeros(2, 4, 20, 30), "locref": torch.zeros(2, 8, 20, 30)}
+    keypoints = torch.rand(2, 3, 4, 3) * torch.tensor([240.0, 160.0, 1.0])
+    keypoints[..., 2] = torch.randint(-1, 3, (2, 3, 4))
+    expected = generator(8.0, outputs, {"keypoints": keypoints})
+    with for_deeplabcut.replace():
+        actual = generator(8.0, outputs, {"keypoints": keypoints})
+    for head in expected:
+        for name, value in expected[head].items():
+            torch.testing.assert_close(actual[head][name], value, rtol=1e-4, atol=1e-4, msg=f"{head} {name}")
+
+
+def test_deeplabcuts_poses():
+    predictor = need("deeplabcut.pose_estimation_pytorch.models.predictors.single_predictor").HeatmapPredictor()
+    outputs = {"heatmap": torch.randn(3, 5, 20, 30), "locref": torch.randn(3, 10, 20, 30)}
+    expected = predictor(8.0, outputs)["poses"]
+    with for_deeplabcut.replace():
+        torch.testing.assert_close(predictor(8.0, outputs)["poses"], expected)
+
+
+@pytest.mark.parametrize("kind", ("gaussian", "plateau"))
+def test_targets_decode_to_their_keypoints(kind):
+    keypoints = torch.tensor([[[[61.0, 40.5], [100.25, 77.0]]]])
+    targets = for_deeplabcut.heatmap_targets(keypoints, torch.ones(1, 1, 2), (20, 30), 8.0, kind=kind)
+    poses = for_deeplabcut.decode(targets.heatmaps, targets.locref, 8.0, apply_sigmoid=False)
+    torch.testing.assert_close(poses[..., :2], keypoints, rtol=0, atol=1e-4)
+
+
+def test_other_kinds_are_refused():
+    with pytest.raises(ValueError, match="kind must be one of gaussian, plateau, got 'disc'"):
+        for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 8.0, kind="disc")
