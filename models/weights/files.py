@@ -17,7 +17,7 @@ from .. import SYSTEMS, build
 from ..systems.system import System
 
 FORMAT = "pypose_ops.models 1"
-PACKAGED = {"coco17": "pose_coco17.safetensors", "lsp14": "pose_lsp.safetensors"}  # in pypose_ops/data
+PACKAGED = {"coco17": "pose_coco17.safetensors", "lsp14": "pose_lsp14.safetensors"}  # in pypose_ops/data
 
 
 def save_weights(path: Path | str, system: System, info: dict[str, Any], dtype: torch.dtype | None = None) -> None:
