@@ -20,6 +20,7 @@ FORMATS = ("onnx", "pt2", "aoti")
 INPUTS, OUTPUTS = ("image", "boxes"), ("joints", "scores")
 _LARGEST_SIDE, _MOST_BOXES = 16384, 1024
 _METADATA = "pypose_ops"  # the entry that holds it all, as json
+from .weights.files import skeleton_of
 
 
 def export_poses(
@@ -53,7 +54,7 @@ def export_poses(
     """
     if format not in FORMATS:
         raise ValueError(f"export_poses: format must be one of {', '.join(FORMATS)}, got {format!r}")
-    skeleton = SKELETONS[info["skeleton"]]
+    skeleton = skeleton_of(info)
     module = Poses(system.eval(), skeleton, padding=padding, flip=flip)
     device = next(system.parameters()).device
     example = torch.zeros(64, 48, 3, dtype=torch.uint8), torch.tensor([[4.0, 4.0, 40.0, 60.0]]).repeat(boxes or 2, 1)

@@ -111,9 +111,9 @@ def test_predict_several_pictures(tmp_path, astronaut, capsys):
     ("name", "content", "message"),
     [
         ("none.png", None, "no such file"),
-        ("folder.png", "folder", "not a readable picture"),
-        ("text.png", b"hello", "not a readable picture"),
-        ("empty.jpg", b"", "not a readable picture"),
+        ("folder.png", "folder", "not a readable image"),
+        ("text.png", b"hello", "not a readable image"),
+        ("empty.jpg", b"", "not a readable image"),
     ],
 )
 def test_predict_what_is_no_picture(tmp_path, capsys, name, content, message):

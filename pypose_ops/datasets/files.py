@@ -1,0 +1,331 @@
+"""Files of numbers: json, .mat and npz. What is wrong with one is an InputError of one line.
+
+Nothing is unpacked before its size is known: a small archive that would grow to gigabytes is refused.
+"""
+
+import gzip
+import io
+import json
+import math
+import os
+import zipfile
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+
+Id: TypeAlias = int | str
+
+# An archive may unpack to this many bytes, or to this many times its own size, whichever is more.
+UNPACKED, RATIO = 256 << 20, 50
+
+
+def fits(packed: int, unpacked: int) -> bool:
+    """Whether data of this size may be unpacked."""
+    return unpacked <= max(UNPACKED, RATIO * packed)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'damaged'})") from None
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes a file whole or not at all, readable as the umask says.
+
+    Raises:
+        InputError: it cannot be written, or the disk is full; what was there before stays.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory")
+        part.write_bytes(data)
+        os.replace(part, path)
+    except (OSError, ValueError) as error:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """:func:`write_bytes` of json."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are of one file; links are followed."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None], option: str = "--out") -> None:
+    """Refuses to write over what is read."""
+    kept = [path for path in inputs if path is not None and path.exists()]
+    for out in outputs:
+        for path in kept:
+            if out.exists() and same_file(out, path):
+                raise InputError(f"{option} {out}: {path} would be overwritten, expected another file or folder")
+
+
+def _gunzipped(path: str | Path, data: bytes) -> bytes:
+    limit = max(UNPACKED, RATIO * len(data))
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            content = file.read(limit + 1)
+    except Exception as error:  # gzip, zlib and EOF
+        raise InputError(f"{path}: not gzip, or damaged ({error or type(error).__name__})") from None
+    if len(content) > limit:
+        raise InputError(f"{path}: {len(data):,} bytes that unpack to more than {limit:,}, which are refused")
+    return content
+
+
+def _packed(fields: Collection[str], dropped: Collection[str]) -> Callable[[dict], dict]:
+    """A hook that keeps long lists of numbers as arrays, a fifth of the memory, and drops what nobody reads."""
+
+    def hook(record: dict) -> dict:
+        for name in fields:
+            values = record.get(name)
+            if type(values) is list:
+                try:
+                    record[name] = array("d", values)
+                except (TypeError, OverflowError):
+                    pass  # nested, null or text: the reader looks at it
+        for name in dropped:
+            record.pop(name, None)
+        return record
+
+    return hook
+
+
+def load_json(path: str | Path, *, packed: Collection[str] = (), dropped: Collection[str] = ()) -> Any:
+    """The content of a json file, which may be compressed by gzip or have a byte order mark.
+
+    Args:
+        path: of the file.
+        packed: fields of objects that are lists of numbers: they become ``array("d")`` where they are.
+        dropped: fields of objects that are left out.
+    """
+    data = read_bytes(path)
+    if data[:2] == b"\x1f\x8b":
+        data = _gunzipped(path, data)
+    try:
+        return json.loads(data, object_hook=_packed(packed, dropped) if packed or dropped else None)
+    except ValueError as error:
+        raise InputError(f"{path}: not json ({error})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not json of this kind, its lists are nested too deep") from None
+
+
+def shown(value: object, most: int = 40) -> str:
+    """A value of a json file, shortened."""
+    if isinstance(value, array):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        value = {k: v.tolist() if isinstance(v, array) else v for k, v in list(value.items())[:8]}
+    try:
+        return json.dumps(value)[:most]
+    except (TypeError, ValueError, RecursionError):
+        return str(type(value).__name__)
+
+
+# .mat and npz ---------------------------------------------------------------------------------------------------------
+
+
+def load_mat(path: str | Path, data: bytes | None = None, **options: Any) -> dict[str, Any]:
+    """The variables of a .mat file, or of its bytes.
+
+    Args:
+        path: of the file, for messages too.
+        data: its bytes, where they come from an archive.
+        options: of :func:`scipy.io.loadmat`.
+    """
+    import scipy.io  # here: it takes a third of a second
+
+    data = read_bytes(path) if data is None else data
+    if data[:10] == b"MATLAB 7.3" or data[512:520] == b"\x89HDF\r\n\x1a\n" or data[:8] == b"\x89HDF\r\n\x1a\n":
+        return _load_hdf5(path, data)
+    # Compressed variables cannot be measured beforehand; zlib makes at most 1,032 bytes of one.
+    try:
+        for name, shape, kind in scipy.io.whosmat(io.BytesIO(data)):
+            size = math.prod(shape) * (0 if kind in ("cell", "struct", "object") else 1)
+            if not fits(len(data), size):
+                raise InputError(f"{path}: {name} would have {size:,} numbers, in a file of {len(data):,} bytes")
+        return scipy.io.loadmat(io.BytesIO(data), **options)
+    except InputError:
+        raise
+    except Exception as error:  # scipy raises many kinds for damaged files
+        kind = type(error).__name__
+        raise InputError(f"{path}: not a .mat file, or damaged; expected a .mat file ({kind})") from None
+
+
+def _load_hdf5(path: str | Path, data: bytes) -> dict[str, Any]:
+    """The arrays of a .mat file of MATLAB 7.3; its axes are reversed in HDF5."""
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise InputError(
+            f"{path}: a .mat file of MATLAB 7.3 (HDF5), which h5py would read; save it with -v7, or install h5py"
+        ) from None
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            found = {n: v for n, v in file.items() if isinstance(v, h5py.Dataset) and v.dtype.kind in "fiub"}
+            for name, values in found.items():
+                if not fits(len(data), values.size * values.dtype.itemsize):
+                    raise InputError(f"{path}: {name} would have {values.size:,} numbers in a small file")
+            return {name: np.asarray(values).T for name, values in found.items()}
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises many kinds
+        raise InputError(f"{path}: a damaged .mat file of MATLAB 7.3, HDF5 ({type(error).__name__})") from None
+
+
+class NpzArrays(Mapping[str, np.ndarray]):
+    """The arrays of an npz file, read when they are asked for; numbers in the machine's byte order."""
+
+    def __init__(self, path: str | Path, data: bytes) -> None:
+        self.path, self._archive, self._read = path, zipfile.ZipFile(io.BytesIO(data)), {}
+        infos = self._archive.infolist()
+        if not fits(len(data), sum(info.file_size for info in infos)):
+            raise InputError(f"{path}: unpacks to {sum(i.file_size for i in infos):,} bytes, {len(data):,} are packed")
+        self._names = {info.filename.removesuffix(".npy"): info for info in infos}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._read:
+            self._read[name] = self._array(name, self._names[name])
+        return self._read[name]
+
+    def _array(self, name: str, info: zipfile.ZipInfo) -> np.ndarray:
+        try:
+            with self._archive.open(info) as file:
+                values = np.lib.format.read_array(io.BytesIO(file.read(info.file_size + 1)), allow_pickle=False)
+        except Exception as error:  # zip, zlib and numpy raise a dozen kinds for damaged files
+            if "Object arrays" in str(error):
+                raise InputError(
+                    f"{self.path}: {name} is an array of Python objects, which are not read; save it as numbers or text"
+                ) from None
+            raise InputError(
+                f"{self.path}: not an npz file, or damaged: array {name} ({type(error).__name__})"
+            ) from None
+        return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def load_npz(path: str | Path) -> NpzArrays:
+    """The arrays of an npz file by name."""
+    data = read_bytes(path)
+    if data[:6] == b"\x93NUMPY":
+        raise InputError(f"{path}: one array without a name (.npy); expected an npz file, as numpy.savez writes it")
+    try:
+        return NpzArrays(path, data)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: not an npz file, or damaged ({type(error).__name__})") from None
+
+
+def no_array(path: str | Path, name: str, arrays: Mapping[str, Any]) -> InputError:
+    """The error for an array that is not there."""
+    held = ", ".join(sorted(key for key in arrays if not key.startswith("__")))
+    return InputError(f"{path}: no array {name!r}, it has {held or 'none'}")
+
+
+def take(arrays: Mapping[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
+    """The array of this name."""
+    if name not in arrays:
+        raise no_array(path, name, arrays)
+    return arrays[name]
+
+
+def take_numbers(
+    arrays: Mapping[str, Any], path: str | Path, name: str, axes: Sequence[int], shape: Sequence[int | None]
+) -> torch.Tensor:
+    """An array as float64 with its axes moved, so that it has this shape; None stands for any length."""
+    values = np.asarray(take(arrays, name, path))
+    if values.ndim != len(axes) or values.dtype.kind not in "fiub":
+        raise InputError(f"{path}: {name} must be {len(axes)} axes of numbers, got shape {values.shape}")
+    moved = values.transpose(axes)
+    if any(want is not None and want != have for want, have in zip(shape, moved.shape, strict=True)):
+        raise InputError(f"{path}: {name} has the wrong shape {values.shape}")
+    return torch.from_numpy(np.ascontiguousarray(moved, np.float64))
+
+
+# Fields of records ----------------------------------------------------------------------------------------------------
+
+
+def fields_of(path: str | Path, what: str, number: object, entry: Any, fields: Sequence[str]) -> list[Any]:
+    """The fields of one record of a json list."""
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{path}: {what} {number} must be an object, got {shown(entry)}")
+    for field in fields:
+        if field not in entry:
+            raise InputError(f"{path}: {what} {number} has no {field!r}")
+    return [entry[field] for field in fields]
+
+
+def floats(values: Any) -> np.ndarray | None:
+    """Numbers of json as float64; null is NaN. None where they are no numbers."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def finite_numbers(path: str | Path, what: str, number: object, field: str, values: Any, count: int) -> np.ndarray:
+    """``count`` finite numbers in a field of a record."""
+    found = None if isinstance(values, (str, Mapping)) else floats(values)
+    if found is None or found.size != count or found.ndim > 2 or not np.isfinite(found).all():
+        raise InputError(f"{path}: {what} {number}: {field} must be {count} finite numbers")
+    return found.ravel()
+
+
+def as_id(value: Any) -> Id | None:
+    """An identifier: 139, 139.0 and "139" are one; other text stays text. None where it is neither."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        plain = value.isascii() and value.isdigit() and len(value) < 19 and (value[0] != "0" or value == "0")
+        return int(value) if plain else value
+    return None
+
+
+def identifier(path: str | Path, what: str, number: object, field: str, value: Any) -> Id:
+    """:func:`as_id` of a field, or an error."""
+    found = as_id(value)
+    if found is None:
+        raise InputError(f"{path}: {what} {number}: {field} must be a number or a string, got {shown(value)}")
+    return found
+
+
+def only_once(path: str | Path, what: str, number: object, field: str, value: Any, seen: set[Id]) -> Id:
+    """:func:`identifier`, which is added to those seen."""
+    found = identifier(path, what, number, field, value)
+    if found in seen:
+        raise InputError(f"{path}: {what} {number}: {field} {value} comes twice")
+    seen.add(found)
+    return found
+
+
+def stacked(rows: Sequence[Any], *shape: int) -> torch.Tensor:
+    """Rows of numbers as ``(N, *shape)`` float64."""
+    return torch.from_numpy(np.array(rows, np.float64).reshape(-1, *shape))
