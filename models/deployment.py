@@ -11,16 +11,15 @@ import numpy as np
 import torch
 
 from pypose_ops.errors import InputError
-from pypose_ops.skeletons import SKELETONS
 
 from .inference import Poses, best_people
 from .systems.system import System
+from .weights.files import skeleton_of
 
 FORMATS = ("onnx", "pt2", "aoti")
 INPUTS, OUTPUTS = ("image", "boxes"), ("joints", "scores")
 _LARGEST_SIDE, _MOST_BOXES = 16384, 1024
 _METADATA = "pypose_ops"  # the entry that holds it all, as json
-from .weights.files import skeleton_of
 
 
 def export_poses(
@@ -165,7 +164,7 @@ def program_people(program, image, boxes, scores, rotations=0.0, scale=1.0, nms=
     """
     if torch.as_tensor(rotations).any():
         raise InputError("boxes that are rotated need weights: a program crops upright boxes")
-    skeleton = SKELETONS[program.metadata["skeleton"]]
+    skeleton = skeleton_of(program.metadata)
     image, boxes = torch.from_numpy(np.array(image)), boxes.float()
     middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
     crops, fixed = torch.cat([middle - half, middle + half], 1), program.metadata["boxes"]
@@ -249,7 +248,7 @@ class CompiledProgram(Program):
 def _metadata_of(path, text):
     try:
         metadata = json.loads(text)
-        SKELETONS[metadata["skeleton"]]
+        skeleton_of(metadata, path)
         return metadata
     except (TypeError, ValueError, KeyError):
         raise InputError(f"{path}: expected a file that pypose-ops export wrote, its metadata do not say so") from None
