@@ -250,7 +250,7 @@ def _metadata_of(path, text):
         metadata = json.loads(text)
         skeleton_of(metadata, path)
         return metadata
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, AttributeError):
         raise InputError(f"{path}: expected a file that pypose-ops export wrote, its metadata do not say so") from None
 
 

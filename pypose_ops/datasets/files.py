@@ -211,7 +211,10 @@ class NpzArrays(Mapping[str, np.ndarray]):
     def _array(self, name: str, info: zipfile.ZipInfo) -> np.ndarray:
         try:
             with self._archive.open(info) as file:
-                values = np.lib.format.read_array(io.BytesIO(file.read(info.file_size + 1)), allow_pickle=False)
+                data = file.read(info.file_size + 1)
+            if not data.startswith(b"\x93NUMPY"):
+                return np.array(data)  # of another zip archive: as numpy.load has it
+            values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         except Exception as error:  # zip, zlib and numpy raise a dozen kinds for damaged files
             if "Object arrays" in str(error):
                 raise InputError(
