@@ -108,7 +108,7 @@ def run(args):
         people, names, unit = decode_person(args, file, image)
     if args.json is not None:
         result = {"joints": names, "unit": unit, "refine": args.refine, "people": people, "meta": file.meta}
-        write_json(args.json, result)
+        write_json(args.json, result, parents=False)
         print(f"wrote {args.json}")
 
 

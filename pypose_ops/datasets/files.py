@@ -40,8 +40,8 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'damaged'})") from None
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes a file whole or not at all, readable as the umask says.
+def write_bytes(path: str | Path, data: bytes, parents: bool = True) -> None:
+    """Writes a file whole or not at all, readable as the umask says; makes its folder with ``parents``.
 
     Raises:
         InputError: it cannot be written, or the disk is full; what was there before stays.
@@ -49,19 +49,21 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(21, "Is a directory")
         part.write_bytes(data)
         os.replace(part, path)
     except (OSError, ValueError) as error:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | Path, content: Any, parents: bool = True) -> None:
     """:func:`write_bytes` of json."""
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode(), parents)
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -218,7 +220,7 @@ class NpzArrays(Mapping[str, np.ndarray]):
         except Exception as error:  # zip, zlib and numpy raise a dozen kinds for damaged files
             if "Object arrays" in str(error):
                 raise InputError(
-                    f"{self.path}: {name} is an array of Python objects, which are not read; save it as numbers or text"
+                    f"{self.path}: not an npz file of numbers and text: {name} is an array of Python objects"
                 ) from None
             raise InputError(
                 f"{self.path}: not an npz file, or damaged: array {name} ({type(error).__name__})"
@@ -236,7 +238,9 @@ def load_npz(path: str | Path) -> NpzArrays:
     """The arrays of an npz file by name."""
     data = read_bytes(path)
     if data[:6] == b"\x93NUMPY":
-        raise InputError(f"{path}: one array without a name (.npy); expected an npz file, as numpy.savez writes it")
+        raise InputError(
+            f"{path}: not an npz file, but one array without a name (.npy); expected an npz file, as numpy.savez writes it"
+        )
     try:
         return NpzArrays(path, data)
     except InputError:
