@@ -239,7 +239,7 @@ def load_npz(path: str | Path) -> NpzArrays:
     data = read_bytes(path)
     if data[:6] == b"\x93NUMPY":
         raise InputError(
-            f"{path}: not an npz file, but one array without a name (.npy); expected an npz file, as numpy.savez writes it"
+            f"{path}: not an npz file, but one array without a name (.npy); numpy.savez writes what is expected"
         )
     try:
         return NpzArrays(path, data)
