@@ -17,7 +17,7 @@ DONE := $(VENV)/done
 WHEELS := $(VENV)/wheels
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypose_ops -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test test-integrations bench lint sanitize wheel wheels clean
+.PHONY: demo test test-integrations bench lint lint-clang docs sanitize wheel wheels clean
 
 demo: $(DONE)/demo
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
@@ -36,10 +36,11 @@ bench: $(DONE)/test
 	$(BIN)/pytest benchmarks --benchmark-json=$(OUT)/benchmarks.json
 	$(BIN)/python benchmarks/report.py $(OUT)/benchmarks.json
 
-lint: $(VENV)/pyvenv.cfg
-	$(BIN)/pip install --quiet ruff
+lint: $(DONE)/demo
+	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy==2.4.*" "pyright[nodejs]==1.1.*"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/check_types.py
 	$(if $(shell command -v clang++),$(MAKE) lint-clang,@echo "no clang++: the C++ sources were not checked with it")
 
 # Another compiler's opinion of the C++ sources; it reads them, and compiles nothing.
@@ -47,6 +48,11 @@ lint-clang: $(DONE)/torch
 	@include=$$($(BIN)/python cmake/torch_dir.py)/include; for source in csrc/*/*.cpp; do \
 	  clang++ -std=c++17 -fsyntax-only -Wall -Wextra -Werror -Wno-psabi -DTORCH_TARGET_VERSION=0x020a000000000000 \
 	    -Icsrc -isystem $$include $$source || exit 1; done
+
+# The site, in docs/_build/html; its tutorials are executed.
+docs: $(DONE)/demo
+	$(BIN)/pip install --quiet "$$(echo $(WHEELS)/*.whl)[docs]"
+	$(BIN)/python -m sphinx -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
 # The CUDA kernels on the CPU, under AddressSanitizer and UBSan.
 sanitize: $(DONE)/test

@@ -63,7 +63,7 @@ def find_people(system, skeleton, image, boxes, scores, rotations, *, nms=0.9, b
         scores (Tensor): ``(N,)`` of the boxes.
         nms (float): OKS from which two people are one.
         batch (int): boxes that go through the system at a time.
-        Others as in :func:`find_joints`.
+        options: as in :func:`find_joints`.
 
     Returns:
         tuple: joints ``(M, K, 2)`` in picture pixels, their scores ``(M, K)``, people's scores ``(M,)``, highest first,

@@ -126,8 +126,9 @@ def pdj(
     """Percentage of detected joints, as a curve: :func:`pck` at every one of ``thresholds`` of the torso diameter.
 
     Args:
+        pred, target, visible, exclude, strict, average: as in :func:`pck`.
+        torso_size: as ``norm`` there; see :func:`torso_size`.
         thresholds: T fractions of the torso; default 0, 0.01, ... 0.5.
-        Others as in :func:`pck`.
 
     Returns:
         dict: ``mean`` (T,), ``per_joint`` (T, K), ``counts`` (K,), ``thresholds`` (T,).

@@ -1,0 +1,88 @@
+"""The documentation site: `make docs`.
+
+Sphinx, because it reads the docstrings and types as they are, executes the tutorials (sphinx-gallery), and its search
+works without a network.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import pypose_ops
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import draw_operators  # noqa: E402
+
+project = "pypose_ops"
+author = "The pypose_ops developers"
+version = release = pypose_ops.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+intersphinx_mapping = {}  # built without a network
+exclude_patterns = ["_build", "tutorials/*.py", "tutorials/GALLERY_HEADER.rst", "results/*"]
+html_theme = "furo"
+html_title = "pypose_ops"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
+html_extra_path = ["llms.txt"]
+templates_path = []
+pygments_style = "friendly"
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+myst_url_schemes = ("http", "https", "mailto")
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "undoc-members": False}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+nitpicky = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "show_signature": False,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "matplotlib_animations": False,
+}
+
+
+def write_operator_pages(app):
+    """A page for every operator: what it does to a real image, then its documentation."""
+    folder = HERE / "api" / "operators"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in draw_operators.OPERATORS:
+        draw_operators.draw(name, folder / f"{name}.png")
+        page = (
+            f"# {name}\n\n![{draw_operators.caption(name)}]({name}.png)\n\n{draw_operators.caption(name)}\n\n"
+            f"```{{eval-rst}}\n.. autofunction:: pypose_ops.{name}\n```\n"
+        )
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text(encoding="utf-8") != page:
+            path.write_text(page, encoding="utf-8")
+    draw_operators.draw_skeletons(folder.parent / "skeletons.png")
+
+
+def drop_links_to_files(app, page, source):
+    """Files and folders of the repository that are no pages: links there, words here."""
+    source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\((?:results|\.\.)/[^)]*\)", r"\1", source[0])
+
+
+def setup(app):
+    app.connect("source-read", drop_links_to_files)
+    app.connect("builder-inited", write_operator_pages, priority=100)
