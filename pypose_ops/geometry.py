@@ -1,12 +1,12 @@
 """Boxes and affine transforms: plain torch, batched, differentiable.
 
 Points are ``(x, y)`` in pixels with pixel centres at integers, sizes ``(height, width)``. Transforms ``(..., 2, 3)``
-map **patch pixels to picture pixels**, as :func:`pypose_ops.crop_patches` wants them.
+map **patch pixels to image pixels**, as :func:`pypose_ops.crop_patches` wants them.
 
 How a box meets the pixels of a patch is a convention, ``align``:
 
 ========== ================================= ============================== ================================
-align      patch px -> picture px            the whole W x H picture is     used by
+align      patch px -> image px              the whole W x H image is       used by
 ========== ================================= ============================== ================================
 "index"    centre + (p - w/2) * W/w          centre (W/2, H/2), W x H       HRNet, MMPose's default
 "center"   centre + (p - (w-1)/2) * W/w      centre ((W-1)/2, ..), W x H    torchvision, detectron2, OpenCV's resize
@@ -15,40 +15,65 @@ align      patch px -> picture px            the whole W x H picture is     used
 """
 
 import math
+from collections.abc import Iterable
+from typing import Literal, TypeAlias, overload
 
 import torch
 
 from .ops._arguments import check_size, choice
 
+Align: TypeAlias = Literal["index", "center", "corners"]
 ALIGNS = ("index", "center", "corners")
 
 
-def box_to_center_and_scale(boxes, size, *, padding=1.25, format="xyxy"):
+def box_to_center_and_scale(
+    boxes: torch.Tensor,
+    size: tuple[int, int],
+    *,
+    padding: float = 1.25,
+    format: Literal["xyxy", "xywh"] = "xyxy",
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Centres and scales of boxes that are padded and enlarged to the aspect ratio of a patch.
 
     The rule of HRNet, MMPose and Hugging Face's function of the same name: the shorter side grows to the aspect
     ratio, then both by ``padding``. Those that divide by a ``pixel_std`` or ``normalize_factor`` of 200 get ours / 200.
 
     Args:
-        boxes (Tensor): ``(..., 4)``, floating, picture pixels.
+        boxes (Tensor): ``(..., 4)``, floating, image pixels.
         size (tuple[int, int]): ``(height, width)`` of the patch.
         padding (float): 1 for none.
         format (str): ``"xyxy"`` (two corners) or ``"xywh"`` (corner, width, height).
 
     Returns:
-        tuple[Tensor, Tensor]: centres and scales, ``(..., 2)`` each; a scale is the width and height in picture pixels.
+        tuple[Tensor, Tensor]: centres and scales, ``(..., 2)`` each; a scale is the width and height in image pixels.
+
+    Raises:
+        ValueError: size is not two positive integers; an unknown format; a box of negative width or height (not looked
+            for on other devices than the CPU, nor under a compiler).
     """
     height, width = check_size("box_to_center_and_scale", size)
     corner, extent = boxes[..., :2], boxes[..., 2:]
     if choice("box_to_center_and_scale", "format", format, ("xyxy", "xywh")) == 0:
         extent = extent - corner
+    # Only where looking at them costs no wait for a device.
+    if boxes.device.type == "cpu" and not torch.compiler.is_compiling() and bool((extent.detach() < 0).any()):
+        inverted = boxes[(extent < 0).any(-1)][0].tolist()
+        raise ValueError(f"box_to_center_and_scale: boxes must not be inverted (x1 <= x2, y1 <= y2), got {inverted}")
     aspect = width / height
     w, h = extent.unbind(-1)
     scale = torch.stack((torch.maximum(w, h * aspect), torch.maximum(h, w / aspect)), -1) * padding
     return corner + extent / 2, scale
 
 
-def box_to_transform(center, scale, rotation, size, *, align="index", flip=False):
+def box_to_transform(
+    center: torch.Tensor,
+    scale: torch.Tensor,
+    rotation: float | torch.Tensor,
+    size: tuple[int, int],
+    *,
+    align: Align = "index",
+    flip: bool | torch.Tensor = False,
+) -> torch.Tensor:
     """The transforms that show boxes in patches.
 
     ``u = center + R(rotation) diag(scale / extent) (p - middle)``; extent and middle follow ``align``, see the top of
@@ -56,15 +81,15 @@ def box_to_transform(center, scale, rotation, size, *, align="index", flip=False
     ratio. The closed form of UDP (``get_udp_warp_matrix``) turns the other way: give it ``-rotation``.
 
     Args:
-        center (Tensor): ``(..., 2)`` picture pixels, float32 or float64.
-        scale (Tensor): ``(..., 2)`` the box's width and height in picture pixels.
+        center (Tensor): ``(..., 2)`` image pixels, float32 or float64.
+        scale (Tensor): ``(..., 2)`` the box's width and height in image pixels.
         rotation (float or Tensor): ``(...)`` degrees; the box is turned from x towards y (clockwise as seen).
         size (tuple[int, int]): ``(height, width)`` of the patch.
         align (str): ``"index"``, ``"center"`` or ``"corners"``.
         flip (bool or Tensor): ``(...)`` bool: mirror the patch from left to right.
 
     Returns:
-        Tensor: ``(..., 2, 3)``, patch pixels -> picture pixels.
+        Tensor: ``(..., 2, 3)``, patch pixels -> image pixels.
 
     Example:
         >>> center, scale = box_to_center_and_scale(torch.tensor([[100.0, 50.0, 200.0, 350.0]]), (256, 192))
@@ -94,7 +119,7 @@ def box_to_transform(center, scale, rotation, size, *, align="index", flip=False
     return torch.stack((torch.stack((xx, xy, x0), -1), torch.stack((yx, yy, y0), -1)), -2)
 
 
-def invert_transform(transform):
+def invert_transform(transform: torch.Tensor) -> torch.Tensor:
     """The inverse affine, ``(..., 2, 3)``; computed in float64. A singular one gives infinities or NaN."""
     wide = transform.double()
     (a, b, x), (c, d, y) = (row.unbind(-1) for row in wide.unbind(-2))
@@ -104,24 +129,24 @@ def invert_transform(transform):
     return torch.stack(rows, -2).to(transform.dtype)
 
 
-def compose_transforms(outer, inner):
+def compose_transforms(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
     """The affine that applies ``inner`` and then ``outer``; both ``(..., 2, 3)``."""
     linear = outer[..., :2] @ inner
     return torch.cat((linear[..., :2], linear[..., 2:] + outer[..., 2:]), -1)
 
 
-def transform_points(points, transform):
+def transform_points(points: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
     """Points ``(..., K, 2)`` under affines ``(..., 2, 3)``."""
     return points @ transform[..., :2].transpose(-1, -2) + transform[..., 2].unsqueeze(-2)
 
 
-def joint_boxes(pose, torso, *, sigma=1.0):
+def joint_boxes(pose: torch.Tensor, torso: tuple[int, int], *, sigma: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """DeepPose's boxes around the joints of the last stage's estimate (Toshev & Szegedy, CVPR 2014, 3.2).
 
     ``b_i = (y_i, sigma diam(y), sigma diam(y))``, diam the distance between opposing torso joints.
 
     Args:
-        pose (Tensor): ``(..., K, 2)`` picture pixels.
+        pose (Tensor): ``(..., K, 2)`` image pixels.
         torso (tuple[int, int]): the two torso joints, left shoulder and right hip: (9, 2) in LSP, (13, 2) in MPII,
             (5, 12) in COCO.
         sigma (float): the paper has 1.0 for FLIC and 2.0 for LSP.
@@ -134,26 +159,25 @@ def joint_boxes(pose, torso, *, sigma=1.0):
     return pose, (sigma * diameter)[..., None, None].expand_as(pose)
 
 
-def normalize_to_box(points, center, scale):
+def normalize_to_box(points: torch.Tensor, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """DeepPose's ``N(y; b) = (y - b_c) / (b_w, b_h)``: in [-1/2, 1/2] inside of the box. All ``(..., 2)``."""
     return (points - center) / scale
 
 
-def denormalize_from_box(points, center, scale):
+def denormalize_from_box(points: torch.Tensor, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """The inverse of :func:`normalize_to_box`."""
     return points * scale + center
 
 
-ALIGNS = ("index", "center", "corners")
-
-
-def scale_coordinates(keypoints, from_size, to_size, *, align):
-    """Carries coordinates from one pixel grid to another that shows the same picture.
+def scale_coordinates(
+    keypoints: torch.Tensor, from_size: tuple[int, int], to_size: tuple[int, int], *, align: Align
+) -> torch.Tensor:
+    """Carries coordinates from one pixel grid to another that shows the same image.
 
     With ``n`` pixels on an axis of the first grid and ``m`` on that of the second, pixel centres at integers:
 
     - ``align="index"``: ``x * m / n``; pixel 0 on pixel 0 (MSRA, most of MMPose).
-    - ``align="center"``: ``(x + 0.5) * m / n - 0.5``; the pictures' borders on each other (CPM, OpenPose, torchvision).
+    - ``align="center"``: ``(x + 0.5) * m / n - 0.5``; the images' borders on each other (CPM, OpenPose, torchvision).
     - ``align="corners"``: ``x * (m - 1) / (n - 1)``; the outermost pixel centres on each other (UDP).
 
     Args:
@@ -190,12 +214,30 @@ def scale_coordinates(keypoints, from_size, to_size, *, align):
     return torch.stack([(v + half) * r - half for v, r in zip(keypoints.unbind(-1), ratios, strict=True)], -1)
 
 
-def flip_keypoints(keypoints, width, flip_pairs, *, visible=None):
+@overload
+def flip_keypoints(
+    keypoints: torch.Tensor, width: int, flip_pairs: Iterable[tuple[int, int]], *, visible: None = None
+) -> torch.Tensor: ...
+
+
+@overload
+def flip_keypoints(
+    keypoints: torch.Tensor, width: int, flip_pairs: Iterable[tuple[int, int]], *, visible: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+def flip_keypoints(
+    keypoints: torch.Tensor,
+    width: int,
+    flip_pairs: Iterable[tuple[int, int]],
+    *,
+    visible: torch.Tensor | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Mirrors keypoints left to right: ``x`` becomes ``width - 1 - x``, and left and right joints change places.
 
     Args:
         keypoints (Tensor): ``(..., K, 2)``, ``(x, y)`` in pixels.
-        width (int): of the picture (or map) the coordinates are in.
+        width (int): of the image (or map) the coordinates are in.
         flip_pairs (sequence of pairs): joints that change places, for example ``skeletons.COCO.flip_pairs``.
         visible (Tensor, optional): ``(..., K)``; its joints change places too.
 
@@ -219,8 +261,14 @@ def flip_keypoints(keypoints, width, flip_pairs, *, visible=None):
     return flipped if visible is None else (flipped, visible[..., index])
 
 
-def flip_heatmaps(heatmaps, flip_pairs, *, mode="heatmap", shift=False):
-    """Mirrors the maps of a mirrored picture back: columns reversed, left and right joints exchanged.
+def flip_heatmaps(
+    heatmaps: torch.Tensor,
+    flip_pairs: Iterable[tuple[int, int]],
+    *,
+    mode: Literal["heatmap", "offset"] = "heatmap",
+    shift: bool = False,
+) -> torch.Tensor:
+    """Mirrors the maps of a mirrored image back: columns reversed, left and right joints exchanged.
 
     Args:
         heatmaps (Tensor): ``(B, C, H, W)``.
@@ -259,7 +307,7 @@ def flip_heatmaps(heatmaps, flip_pairs, *, mode="heatmap", shift=False):
     return torch.cat((flipped[..., :1], flipped[..., :-1]), -1) if shift else flipped
 
 
-def _check_points(op, keypoints):
+def _check_points(op: str, keypoints: torch.Tensor) -> None:
     if keypoints.dim() < 1 or keypoints.shape[-1] != 2 or not keypoints.is_floating_point():
         raise ValueError(
             f"{op}: keypoints must be a floating tensor (..., 2), got {keypoints.dtype} of shape "
@@ -267,7 +315,7 @@ def _check_points(op, keypoints):
         )
 
 
-def _permutation(op, pairs, joints):
+def _permutation(op: str, pairs: Iterable[tuple[int, int]], joints: int) -> list[int]:
     index = list(range(joints))
     for a, b in pairs:
         if not (0 <= a < joints and 0 <= b < joints) or a == b or index[a] != a or index[b] != b:

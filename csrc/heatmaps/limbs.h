@@ -192,7 +192,7 @@ struct LimbMaps {
 
 inline void check_limb_width(const char* op, double width) {
   PYPOSE_OPS_CHECK(
-      width >= kShortest && width <= kFarthest, op, ": width must be positive, from ", kShortest, " to ", kFarthest,
+      width >= kShortest && width <= kFarthest, op, ": limb_radius must be positive, from ", kShortest, " to ", kFarthest,
       ", got ", width);
 }
 

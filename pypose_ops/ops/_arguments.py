@@ -37,6 +37,13 @@ def check_dtype(op, dtype):
     return dtype
 
 
+def map_dtype(op, dtype, keypoints):
+    """The dtype of maps; None is that of the keypoints."""
+    if dtype is None:
+        return torch.float64 if keypoints.dtype == torch.float64 else torch.float32
+    return check_dtype(op, dtype)
+
+
 def check_size(op, size):
     """``(height, width)`` as two positive integers (or symbolic ones)."""
     try:

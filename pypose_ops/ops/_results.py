@@ -85,3 +85,15 @@ class NmsResult(NamedTuple):
 
     mask: torch.Tensor
     scores: torch.Tensor
+
+
+class Marginals(NamedTuple):
+    """What a tree says about every joint.
+
+    Attributes:
+        log_marginals (Tensor): ``(B, K, H, W)``, the logarithm of the probability that joint k is at a pixel.
+        log_partition (Tensor): ``(B,)``, the logarithm of the sum over all poses of the exponential of their score.
+    """
+
+    log_marginals: torch.Tensor
+    log_partition: torch.Tensor

@@ -8,7 +8,7 @@ from ._autograd import call, call_backward, forward_mode, register_derivative, r
 _ops = torch.ops.pypose_ops
 
 
-def box_vote(boxes, weights, size):
+def box_vote(boxes: torch.Tensor, weights: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Adds each box's weights to all the pixels that it covers: windows vote for joints (DS-CNN, Fan et al. 2015).
 
     ``out[k, y, x]`` is the sum of ``weights[p, k]`` over the boxes p that cover pixel ``(x, y)``. Time is
@@ -30,6 +30,7 @@ def box_vote(boxes, weights, size):
     Differentiable with respect to ``weights`` (finite ones), any number of times; deterministic.
 
     Raises:
+        TypeError: an argument of the wrong Python type.
         ValueError: size is not two positive integers; another argument has
             the wrong shape, dtype or device; the message names it.
 

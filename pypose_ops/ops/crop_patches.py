@@ -1,5 +1,8 @@
 """Batched affine crops."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 
 from ._arguments import check_dtype, check_size, check_tensor, choice
@@ -16,44 +19,44 @@ _PADDINGS = ("constant", "border", "reflect", "zeros")
 
 
 def crop_patches(
-    images,
-    transforms,
-    size,
+    images: torch.Tensor | Sequence[torch.Tensor],
+    transforms: torch.Tensor,
+    size: tuple[int, int],
     *,
-    image_index=None,
-    mode="bilinear",
-    padding="zeros",
-    fill=0.0,
-    mean=None,
-    std=None,
-    antialias=False,
-    mask=None,
-    dtype=None,
-):
-    """Cuts patches out of pictures or feature maps by affine transforms: resampled, normalised, batched, in one call.
+    image_index: torch.Tensor | None = None,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    padding: Literal["zeros", "constant", "border", "reflect"] = "zeros",
+    fill: float | Sequence[float] = 0.0,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    antialias: bool = False,
+    mask: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Cuts patches out of images or feature maps by affine transforms: resampled, normalised, batched, in one call.
 
-    Patch pixel ``(x, y)`` shows the picture at ``(u, v) = transform @ (x, y, 1)``. :mod:`pypose_ops.geometry` makes
+    Patch pixel ``(x, y)`` shows the image at ``(u, v) = transform @ (x, y, 1)``. :mod:`pypose_ops.geometry` makes
     transforms of boxes. A horizontal flip is a transform too.
 
     Args:
         images (Tensor or list[Tensor]): ``(B, C, H, W)`` or ``(C, H, W)``, or a list of ``(C, H, W)`` of different
-            sizes; uint8, float16, bfloat16, float32 or float64, any strides (an ``(H, W, 3)`` picture is
-            ``picture.permute(2, 0, 1)``, at no cost).
-        transforms (Tensor): ``(N, 2, 3)``, float32 or float64: affine from patch pixels to picture pixels, pixel
+            sizes; uint8, float16, bfloat16, float32 or float64, any strides (an ``(H, W, 3)`` image is
+            ``image.permute(2, 0, 1)``, at no cost).
+        transforms (Tensor): ``(N, 2, 3)``, float32 or float64: affine from patch pixels to image pixels, pixel
             centres at integers on both sides.
         size (tuple[int, int]): ``(height, width)`` of the patches.
-        image_index (Tensor, optional): ``(N,)`` integers: the picture of each patch. None: patch n is cut from picture
-            n, or all patches from the only picture. An index that is no picture (-1, say) gives a patch of ``fill``.
+        image_index (Tensor, optional): ``(N,)`` integers: the image of each patch. None: patch n is cut from image
+            n, or all patches from the only image. An index that is no image (-1, say) gives a patch of ``fill``.
         mode (str): ``"bilinear"``, or ``"nearest"``, halves up.
-        padding (str): what lies outside of the picture: ``"zeros"``; ``"constant"``, ``fill``; ``"border"``, the
+        padding (str): what lies outside of the image: ``"zeros"``; ``"constant"``, ``fill``; ``"border"``, the
             nearest pixel; ``"reflect"``, the mirror at the centre of the outermost pixels. A transform that is not
             finite gives ``fill`` (0 but for ``"constant"``) in all cases, and a mask of 0.
-        fill (float or list): in the units of the picture, so normalised too; one number, or one for each channel.
+        fill (float or list): in the units of the image, so normalised too; one number, or one for each channel.
         mean, std (float or list, optional): the patch is ``(sample - mean) / std``; one number, or one for each
             channel. Of ``fill``, ``mean`` and ``std``, lists may have up to 64 entries.
-        antialias (bool): where a patch pixel covers more than one picture pixel, take the mean over its area: bilinear
-            samples in a regular grid, as many along each side as it covers picture pixels (32 at most).
-        mask (Tensor, optional): ``(N, 4)``, float32 or float64, boxes ``(x1, y1, x2, y2)`` in picture pixels: appends
+        antialias (bool): where a patch pixel covers more than one image pixel, take the mean over its area: bilinear
+            samples in a regular grid, as many along each side as it covers image pixels (32 at most).
+        mask (Tensor, optional): ``(N, 4)``, float32 or float64, boxes ``(x1, y1, x2, y2)`` in image pixels: appends
             a channel that is 1 where a patch pixel's centre lies in the patch's box, edges included, else 0.
         dtype (torch.dtype, optional): of the patches: float16, bfloat16, float32, float64, or uint8 (rounded and
             clamped). Default: that of floating images, float32 for uint8. Arithmetic is float32, with float64 images or
@@ -64,20 +67,21 @@ def crop_patches(
 
     Differentiable with respect to floating ``images`` and, for bilinear patches, ``transforms``; deterministically, on
     every device. At a kink (a transform that hits pixel centres) the slope is the one to the right; in
-    mirrored copies, and at the last pixel of ``"border"`` and ``"reflect"``, the one to the left. Twice
-    differentiating is an error.
+    mirrored copies, and at the last pixel of ``"border"`` and ``"reflect"``, the one to the left. Double
+    backward is not supported.
 
     On CUDA a list of images travels in the parameters of the kernels: 32 images in each launch, one in the backward's.
 
     Raises:
+        TypeError: an argument of the wrong Python type.
         ValueError: size is not two positive integers; an unknown option name; ``antialias`` without bilinear samples;
             ``fill`` without ``padding="constant"``; another argument has
             the wrong shape, dtype, device or value; the message names it.
 
     Example:
-        >>> picture = torch.randint(256, (1, 3, 720, 1280), dtype=torch.uint8)
+        >>> image = torch.randint(256, (1, 3, 720, 1280), dtype=torch.uint8)
         >>> half = torch.tensor([[[2.0, 0.0, 100.0], [0.0, 2.0, 50.0]]])
-        >>> crop_patches(picture, half, (256, 192), mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4)).shape
+        >>> crop_patches(image, half, (256, 192), mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4)).shape
         torch.Size([1, 3, 256, 192])
     """
     op = "crop_patches"

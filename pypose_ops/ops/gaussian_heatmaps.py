@@ -1,8 +1,10 @@
 """Gaussian heatmap rendering: training targets drawn on the device the keypoints are on."""
 
+from typing import Literal
+
 import torch
 
-from ._arguments import check_dtype, check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
+from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible, map_dtype
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
@@ -16,19 +18,19 @@ _NORMALIZES = ("peak", "sum")
 
 
 def gaussian_heatmaps(
-    keypoints,
-    sigma,
-    size,
+    keypoints: torch.Tensor,
+    sigma: float | torch.Tensor,
+    size: tuple[int, int],
     *,
-    visible=None,
-    profile="gaussian",
-    center="exact",
-    truncate=None,
-    combine="max",
-    normalize="peak",
-    dtype=torch.float32,
-):
-    """Draws one blob per keypoint: the heatmap targets of Tompson et al. (NIPS 2014) and everything after.
+    visible: torch.Tensor | None = None,
+    profile: Literal["gaussian", "disc"] = "gaussian",
+    center: Literal["exact", "rounded"] = "exact",
+    truncate: float | None = None,
+    combine: Literal["max", "sum", "sum_clip"] = "max",
+    normalize: Literal["peak", "sum"] = "peak",
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Draws one blob per keypoint: heatmap targets as introduced by Tompson et al. (NIPS 2014).
 
     The value of a Gaussian blob at pixel ``(i, j)`` is ``exp(-(i-x)^2 / (2 sx^2) - (j-y)^2 / (2 sy^2))``; people who
     share a map are combined. Keypoints that are invisible or not finite, and those whose sigma (given as a tensor) is
@@ -52,16 +54,17 @@ def gaussian_heatmaps(
         combine (str): of people in one map: ``"max"``, ``"sum"``, or ``"sum_clip"``, the sum clipped at 1.
         normalize (str): ``"peak"``: the top of the blob is 1; ``"sum"``: each blob's pixels add up to 1 (for Gaussians
             each axis is divided by its sum plus 1e-8, so a blob far outside fades).
-        dtype (torch.dtype): of the maps: float16, bfloat16, float32 or float64. Arithmetic is float32, for float64
-            maps float64.
+        dtype (torch.dtype, optional): of the maps: float16, bfloat16, float32 or float64. Default: that of the
+            keypoints. Arithmetic is float32, for float64 maps float64.
 
     Returns:
         Tensor: ``(B, K, height, width)``, contiguous, on the keypoints' device.
 
     Differentiable with respect to ``keypoints`` (``center="exact"``) and a ``sigma`` tensor, for the Gaussian profile,
-    deterministically; where people tie for the maximum the first gets the gradient. Twice differentiating is an error.
+    deterministically; where people tie for the maximum the first gets the gradient. Double backward is not supported.
 
     Raises:
+        TypeError: an argument of the wrong Python type.
         ValueError: sigma is a tensor that does not broadcast; size is not two positive integers; an unknown option;
             another argument has the wrong shape, dtype, device or value; the message names it.
 
@@ -72,7 +75,7 @@ def gaussian_heatmaps(
     """
     height, width = check_size("gaussian_heatmaps", size)
     check_tensor("gaussian_heatmaps", "keypoints", keypoints)
-    check_dtype("gaussian_heatmaps", dtype)
+    dtype = map_dtype("gaussian_heatmaps", dtype, keypoints)
     if isinstance(sigma, torch.Tensor):
         sigma, sigma_value = expand_sigma("gaussian_heatmaps", sigma, keypoints), 0.0
     else:

@@ -1,4 +1,6 @@
-"""The heatmap loss without a target tensor: rendering and comparing in one pass."""
+"""The heatmap loss without a target tensor: the targets are drawn and compared in one pass."""
+
+from typing import Literal
 
 import torch
 
@@ -11,20 +13,20 @@ _REDUCTIONS = ("none", "mean", "sum")
 
 
 def heatmap_mse_loss(
-    pred,
-    keypoints,
-    sigma,
+    pred: torch.Tensor,
+    keypoints: torch.Tensor,
+    sigma: float | torch.Tensor,
     *,
-    weight=None,
-    visible=None,
-    reduction="mean",
-    profile="gaussian",
-    center="exact",
-    truncate=None,
-    combine="max",
-    normalize="peak",
-):
-    """Mean squared error between predicted heatmaps and :func:`gaussian_heatmaps`, which are never made.
+    weight: torch.Tensor | None = None,
+    visible: torch.Tensor | None = None,
+    reduction: Literal["none", "mean", "sum"] = "mean",
+    profile: Literal["gaussian", "disc"] = "gaussian",
+    center: Literal["exact", "rounded"] = "exact",
+    truncate: float | None = None,
+    combine: Literal["max", "sum", "sum_clip"] = "max",
+    normalize: Literal["peak", "sum"] = "peak",
+) -> torch.Tensor:
+    """Mean squared error against the targets of :func:`gaussian_heatmaps`, without materialising them.
 
     The forward pass reads ``pred`` once; the backward pass draws the targets again, reads ``pred`` once and writes its
     gradient once. Beyond ``pred`` and its gradient both need memory for one number per map.
@@ -51,6 +53,7 @@ def heatmap_mse_loss(
     tensor; deterministic.
 
     Raises:
+        TypeError: an argument of the wrong Python type.
         ValueError: an unknown option name; weight, visible or sigma do not broadcast; weight requires a gradient;
             another argument has the wrong shape, dtype, device or value; the message names it.
 

@@ -1,27 +1,41 @@
 """Masks of limbs."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ._arguments import (
-    check_dtype,
+    check_number,
     check_pairs,
     check_size,
     check_tensor,
     expand_visible,
+    map_dtype,
 )
 from ._autograd import call, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
 
-def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float32):
-    """Draws one mask per limb: 1 within ``width`` of the segment between its ends, 0 elsewhere.
+def limb_masks(
+    keypoints: torch.Tensor,
+    limbs: Sequence[tuple[int, int]],
+    limb_radius: float,
+    size: tuple[int, int],
+    *,
+    visible: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Draws one mask per limb: 1 within ``limb_radius`` of the segment between its ends, 0 elsewhere.
 
     Arguments are those of :func:`part_affinity_fields`. A limb without length is a disc; the masks of several people
     are united.
 
     Returns:
         Tensor: ``(B, len(limbs), height, width)``, contiguous. Piecewise constant in the keypoints: not differentiable.
+
+    Raises:
+        As :func:`part_affinity_fields`.
 
     Example:
         >>> keypoints = torch.tensor([[[10.0, 5.0], [10.0, 50.0]]])
@@ -34,10 +48,10 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
         (),
         check_tensor(op, "keypoints", keypoints).detach(),
         check_pairs(op, "limbs", limbs),
-        width,
+        check_number(op, "limb_radius", limb_radius),
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
-        check_dtype(op, dtype),
+        map_dtype(op, dtype, keypoints),
     )
 
 

@@ -1,5 +1,7 @@
 """The best pose of a tree of joints with quadratic springs, exactly."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
@@ -9,7 +11,9 @@ from .mrf_message_passing import flat_edges
 _ops = torch.ops.pypose_ops
 
 
-def max_product(unary, edges, deformation, *, root=0):
+def max_product(
+    unary: torch.Tensor, edges: Sequence[tuple[int, int]] | torch.Tensor, deformation: torch.Tensor, *, root: int = 0
+) -> tuple[Peaks, torch.Tensor]:
     """The best pose of a tree of joints with quadratic springs, exactly, and every joint's max-marginals.
 
     The score of a pose that puts joint k at pixel ``p_k = (x_k, y_k)`` is::
@@ -48,6 +52,7 @@ def max_product(unary, edges, deformation, *, root=0):
     dtype stay at its largest number.
 
     Raises:
+        TypeError: an argument of the wrong Python type.
         ValueError: edges are not pairs of integers; edges are not a tree; another argument has the wrong shape, dtype,
             device or value; the message names it.
 

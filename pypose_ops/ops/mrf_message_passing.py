@@ -1,5 +1,8 @@
 """Markov random fields over joints: messages between heatmaps through learned displacement priors."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 
 from ._arguments import check_number, check_tensor, choice
@@ -10,7 +13,17 @@ _METHODS = ("sparse", "fft")
 _SMALLEST_MESSAGE = 1e-30  # as in csrc/mrf/mrf_message_passing.h
 
 
-def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e-2, prior_index=None, method="sparse"):
+def mrf_message_passing(
+    unary: torch.Tensor,
+    prior: torch.Tensor,
+    bias: torch.Tensor,
+    edges: Sequence[tuple[int, int]] | torch.Tensor,
+    *,
+    num_targets: int | None = None,
+    floor: float = 1e-2,
+    prior_index: Sequence[int] | torch.Tensor | None = None,
+    method: Literal["sparse", "fft"] = "sparse",
+) -> torch.Tensor:
     """One round of message passing between heatmaps: Tompson et al. (NIPS 2014), equation 2, on an edge list.
 
     Target ``j`` receives, from every edge ``e = (v, j)`` that ends there, where its source would expect it::
@@ -49,6 +62,7 @@ def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e
     the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
 
     Raises:
+        TypeError: an argument of the wrong Python type.
         ValueError: edges are not pairs of integers; an unknown method; another argument has the wrong shape, dtype,
             device or value; the message names it.
 
@@ -100,6 +114,8 @@ def _fft_messages(unary, prior, bias, edges, index, targets, floor):
     """The same numbers by transforms of (2 H, 2 W) and more; checked by the operator on an empty batch."""
     checked = (unary[:0].detach(), prior.detach(), bias.detach(), edges, index, targets, floor)
     call(_ops.mrf_message_passing.default, (), *checked)
+    from scipy.fft import next_fast_len  # slow to import, and only needed here
+
     acc = torch.float64 if unary.dtype == torch.float64 else torch.float32
     height, width = unary.shape[-2:]
     u = unary.to(acc)
@@ -111,7 +127,7 @@ def _fft_messages(unary, prior, bias, edges, index, targets, floor):
         prior.shape[-2] // 2 - reach[0] : prior.shape[-2] // 2 + reach[0] + 1,
         prior.shape[-1] // 2 - reach[1] : prior.shape[-1] // 2 + reach[1] + 1,
     ]
-    size = [_fast_length(n + r) for n, r in zip((height, width), reach, strict=True)]
+    size = [next_fast_len(n + r, real=True) for n, r in zip((height, width), reach, strict=True)]
     spectra = torch.fft.rfft2(u, s=size)
     bias = bias[:, None, None] if bias.dim() == 1 else bias
     sources, ends = edges[::2], edges[1::2]
@@ -133,18 +149,6 @@ def _wrapped(kernels, reach, size):
     """Kernels padded to the transform's size, displacement 0 at element 0."""
     padding = (0, size[1] - kernels.shape[-1], 0, size[0] - kernels.shape[-2])
     return torch.nn.functional.pad(kernels, padding).roll((-reach[0], -reach[1]), (-2, -1))
-
-
-def _fast_length(n):
-    """The next length that transforms handle well: a product of 2, 3 and 5."""
-    while True:
-        rest = n
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return n
-        n += 1
 
 
 @register_fake("pypose_ops::mrf_message_passing")

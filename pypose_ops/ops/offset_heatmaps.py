@@ -1,13 +1,16 @@
 """UDP's combined target: a disc and the offsets to the joint."""
 
+from typing import Literal
+
 import torch
 
 from ._arguments import (
-    check_dtype,
+    check_number,
     check_size,
     check_tensor,
     choice,
     expand_visible,
+    map_dtype,
 )
 from ._autograd import (
     _empty_gradient,
@@ -25,8 +28,16 @@ _ops = torch.ops.pypose_ops
 _WINNERS = ("nearest", "last")
 
 
-def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest", dtype=torch.float32):
-    """Draws UDP's combined target (Huang et al., CVPR 2020): where a joint is near, and how far it is.
+def offset_heatmaps(
+    keypoints: torch.Tensor,
+    radius: float,
+    size: tuple[int, int],
+    *,
+    visible: torch.Tensor | None = None,
+    combine: Literal["nearest", "last"] = "nearest",
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Draws UDP's combined target (Huang et al., CVPR 2020): a disc around each joint, and the offsets to it.
 
     Three maps per joint: 1 within ``radius`` of it (border included) and 0 elsewhere; then, in every pixel of the map,
     the offset to it, ``(x_joint - x) / radius`` and ``(y_joint - y) / radius``. A joint that is invisible, not finite
@@ -38,15 +49,20 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
         radius (float): in pixels, from 0.001 on.
         size (tuple[int, int]): ``(height, width)`` of the maps.
         visible (Tensor, optional): as in :func:`gaussian_heatmaps`.
-        combine (str): whose offset a pixel holds: the ``"nearest"`` person's, of equals the first, or the ``"last"``
-            person's, as MMPose has it.
-        dtype (torch.dtype): of the maps: float16, bfloat16, float32 or float64.
+        combine (str): whose offset a pixel holds: that of the ``"nearest"`` person (the first of equals), or of the
+            ``"last"``, as in MMPose.
+        dtype (torch.dtype, optional): of the maps: float16, bfloat16, float32 or float64. Default: that of the
+            keypoints.
 
     Returns:
         Tensor: ``(B, 3 * K, height, width)``, contiguous: disc, x and y of the first joint, then of the second, ...
 
-    The offsets are differentiable with respect to ``keypoints``, each pixel's to the person whose it holds,
-    deterministically; discs are piecewise constant. Twice differentiating is an error.
+    The offsets are differentiable with respect to ``keypoints``, where the gradient of a pixel goes to the
+    person whose offset it holds; deterministically. Discs are piecewise constant. Double backward is not supported.
+
+    Raises:
+        TypeError: an argument of the wrong Python type.
+        ValueError: an argument of the wrong shape, dtype, device or value, or an unknown name.
 
     Example:
         >>> maps = offset_heatmaps(torch.tensor([[[12.5, 40.0]]]), 4.0, (64, 48))
@@ -59,11 +75,11 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
         _ops.offset_heatmaps.default,
         (keypoints,),
         keypoints,
-        radius,
+        check_number(op, "radius", radius),
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
         choice(op, "combine", combine, _WINNERS),
-        check_dtype(op, dtype),
+        map_dtype(op, dtype, keypoints),
     )
 
 

@@ -1,14 +1,18 @@
-"""Part affinity fields: which way limbs run."""
+"""Part affinity fields: the directions of limbs."""
+
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from ._arguments import (
-    check_dtype,
+    check_number,
     check_pairs,
     check_size,
     check_tensor,
     choice,
     expand_visible,
+    map_dtype,
 )
 from ._autograd import (
     _empty_gradient,
@@ -23,7 +27,7 @@ from ._autograd import (
 _ops = torch.ops.pypose_ops
 
 
-# In the order of the enumerations in csrc/heatmaps/limbs.h, offset_heatmaps.h and simcc_labels.h.
+# In the order of the enumerations in csrc/heatmaps/limbs.h.
 _LIMB_PROFILES = ("band", "openpose", "trt_pose", "sleap")
 
 
@@ -31,9 +35,17 @@ _LIMB_COMBINES = ("mean", "sum")
 
 
 def part_affinity_fields(
-    keypoints, limbs, width, size, *, visible=None, profile="band", combine="mean", dtype=torch.float32
-):
-    """Draws one field of unit vectors per limb (Cao et al., CVPR 2017): which way the limb runs through a pixel.
+    keypoints: torch.Tensor,
+    limbs: Sequence[tuple[int, int]],
+    limb_radius: float,
+    size: tuple[int, int],
+    *,
+    visible: torch.Tensor | None = None,
+    profile: Literal["band", "openpose", "trt_pose", "sleap"] = "band",
+    combine: Literal["mean", "sum"] = "mean",
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Draws one field of unit vectors per limb (Cao et al., CVPR 2017): the direction of the limb at a pixel.
 
     A limb is drawn for the people of whom both ends are visible, finite and within 1e6 pixels of the origin. A limb
     shorter than 1e-6 pixels has no direction and draws nothing.
@@ -41,32 +53,37 @@ def part_affinity_fields(
     Args:
         keypoints (Tensor): ``(B, K, 2)``, or ``(B, P, K, 2)`` for P people; float32 or float64; ``(x, y)`` in heatmap
             pixels, pixel centres at integers.
-        limbs (sequence of pairs): joints ``(from, to)``, for example ``skeletons.COCO.edges``; at most 256. A pair may
-            come twice and is drawn twice.
-        width (float): how far from its axis the limb reaches, in pixels, from 1e-6 on; of the soft profiles the sigma.
+        limbs (sequence of pairs): joints ``(from, to)``, for example ``skeletons.COCO.edges``; at most 256. Repeated
+            pairs are drawn repeatedly.
+        limb_radius (float): how far from its axis the limb reaches, in pixels, at least 1e-6; the sigma
+            of the soft profiles.
         size (tuple[int, int]): ``(height, width)`` of the maps.
         visible (Tensor, optional): as in :func:`gaussian_heatmaps`.
         profile (str): the weight of the unit vector, with ``a`` the distance from the axis and ``d`` from the limb:
 
-            - ``"band"``: 1 where ``a <= width``, inside the limb's bounding box grown by ``width``, borders included;
+            - ``"band"``: 1 where ``a <= limb_radius``, inside the limb's bounding box grown by
+              ``limb_radius``, borders included;
             - ``"openpose"``: the same with the box rounded and its last row and column left out, as OpenPose draws it;
-            - ``"trt_pose"``: ``exp(-d^2 / width^2)``, to be combined by ``"sum"``;
-            - ``"sleap"``: ``exp(-d^4 / (2 width^2))``, to be combined by ``"sum"``; limbs below a pixel count as one
-              pixel long where the nearest point is sought.
+            - ``"trt_pose"``: ``exp(-d^2 / limb_radius^2)``, to be combined by ``"sum"``;
+            - ``"sleap"``: ``exp(-d^4 / (2 limb_radius^2))``, to be combined by ``"sum"``; limbs below a pixel count
+              as one pixel long where the nearest point is sought.
         combine (str): of people: ``"mean"`` over those whose band covers the pixel (for the soft profiles, over all
             who are drawn), or ``"sum"``.
-        dtype (torch.dtype): of the maps: float16, bfloat16, float32 or float64.
+        dtype (torch.dtype, optional): of the maps: float16, bfloat16, float32 or float64. Default: that of the
+            keypoints.
 
     Returns:
         Tensor: ``(B, 2 * len(limbs), height, width)``, contiguous: x of the first limb, y of the first limb, x of the
         second, ...
 
     Differentiable with respect to ``keypoints``, deterministically. Of a band only the direction of its vectors has a
-    derivative: its edge is a step, and who covers a pixel counts as constant. Twice differentiating is an error.
+    derivative: its edge is a step, and the set of people who cover a pixel is treated as constant. Double backward
+    is not supported.
 
     Raises:
+        TypeError: an argument of the wrong Python type.
         ValueError: size is not two positive integers; limbs are not pairs; an unknown option name; a limb names a joint
-            that is not there; width is not positive; another argument is wrong.
+            that is not there; limb_radius is not positive; another argument is wrong.
 
     Example:
         >>> keypoints = torch.tensor([[[[10.0, 5.0], [10.0, 50.0]], [[30.0, 5.0], [44.0, 50.0]]]])  # 1 image, 2 people
@@ -80,12 +97,12 @@ def part_affinity_fields(
         (keypoints,),
         keypoints,
         check_pairs(op, "limbs", limbs),
-        width,
+        check_number(op, "limb_radius", limb_radius),
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
         choice(op, "profile", profile, _LIMB_PROFILES),
         choice(op, "combine", combine, _LIMB_COMBINES),
-        check_dtype(op, dtype),
+        map_dtype(op, dtype, keypoints),
     )
 
 

@@ -1,15 +1,17 @@
 """SimCC's targets: one distribution over x and one over y per keypoint."""
 
+from typing import Literal
+
 import torch
 
 from ._arguments import (
-    check_dtype,
     check_number,
     check_size,
     check_tensor,
     choice,
     expand_sigma,
     expand_visible,
+    map_dtype,
 )
 from ._autograd import (
     _empty_gradient,
@@ -34,29 +36,29 @@ _LABEL_NORMALIZES = ("peak", "density")
 
 
 def simcc_labels(
-    keypoints,
-    sigma,
-    size,
+    keypoints: torch.Tensor,
+    sigma: float | tuple[float, float] | torch.Tensor,
+    size: tuple[int, int],
     *,
-    split_ratio=2,
-    visible=None,
-    profile="gaussian",
-    center="rounded",
-    normalize="peak",
-    smoothing=0.0,
-    dtype=torch.float32,
-):
+    split_ratio: float = 2,
+    visible: torch.Tensor | None = None,
+    profile: Literal["gaussian", "one_hot"] = "gaussian",
+    center: Literal["exact", "rounded"] = "rounded",
+    normalize: Literal["peak", "density"] = "peak",
+    smoothing: float = 0.0,
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws SimCC's labels (Li et al., ECCV 2022): one distribution over x and one over y per keypoint.
 
     Bin ``i`` stands for the coordinate ``i / split_ratio``. Keypoints that are invisible or not finite draw nothing.
 
     Args:
-        keypoints (Tensor): ``(B, K, 2)``; float32 or float64; ``(x, y)`` in pixels of a picture of the given size,
+        keypoints (Tensor): ``(B, K, 2)``; float32 or float64; ``(x, y)`` in pixels of an image of the given size,
             pixel centres at integers.
         sigma (float, tuple[float, float] or Tensor): standard deviation in bins, of both axes or ``(x, y)``; or a
             tensor as in :func:`gaussian_heatmaps`, broadcastable to ``(B, K)`` or ``(B, K, 2)``, where what is not a
             positive finite number draws nothing.
-        size (tuple[int, int]): ``(height, width)`` of the picture.
+        size (tuple[int, int]): ``(height, width)`` of the image.
         split_ratio (float): bins per pixel; ``round(width * split_ratio)`` and ``round(height * split_ratio)`` bins,
             halves to even.
         visible (Tensor, optional): broadcastable to ``(B, K)``, as in :func:`gaussian_heatmaps`.
@@ -67,16 +69,18 @@ def simcc_labels(
         normalize (str): of a Gaussian: ``"peak"``, its top is 1, or ``"density"``, ``1 / (sigma sqrt(2 pi))``
             (infinite for sigmas whose density overflows, below 1e-39 in float32).
         smoothing (float): of ``"one_hot"``, in [0, 1).
-        dtype (torch.dtype): of the labels: float16, bfloat16, float32 or float64.
+        dtype (torch.dtype, optional): of the labels: float16, bfloat16, float32 or float64. Default: that of the
+            keypoints.
 
     Returns:
         tuple[Tensor, Tensor]: x ``(B, K, bins of x)`` and y ``(B, K, bins of y)``, contiguous.
 
     Gaussians are differentiable with respect to ``keypoints`` (``center="exact"``) and a ``sigma`` tensor,
-    deterministically; rounded ones and ``"one_hot"`` are piecewise constant in the keypoints. Twice differentiating is
-    an error.
+    deterministically; rounded ones and ``"one_hot"`` are piecewise constant in the keypoints. Double backward is
+    not supported.
 
     Raises:
+        TypeError: an argument of the wrong Python type.
         ValueError: size is not two positive integers; sigma is not one or two numbers; an unknown option name;
             split_ratio leaves no bins; another argument has the wrong shape, dtype, device or value.
 
@@ -113,7 +117,7 @@ def simcc_labels(
         choice(op, "center", center, _CENTERS),
         choice(op, "normalize", normalize, _LABEL_NORMALIZES),
         smoothing,
-        check_dtype(op, dtype),
+        map_dtype(op, dtype, keypoints),
     )
 
 

@@ -1,29 +1,20 @@
 """Exact marginals on a tree of joints with quadratic springs."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
+from ._results import Marginals
 from .max_product import _dtype
 from .mrf_message_passing import flat_edges
 
 _ops = torch.ops.pypose_ops
 
 
-class Marginals(NamedTuple):
-    """What a tree says about every joint.
-
-    Attributes:
-        log_marginals (Tensor): ``(B, K, H, W)``, the logarithm of the probability that joint k is at a pixel.
-        log_partition (Tensor): ``(B,)``, the logarithm of the sum over all poses of the exponential of their score.
-    """
-
-    log_marginals: torch.Tensor
-    log_partition: torch.Tensor
-
-
-def sum_product(unary, edges, deformation, *, root=0):
+def sum_product(
+    unary: torch.Tensor, edges: Sequence[tuple[int, int]] | torch.Tensor, deformation: torch.Tensor, *, root: int = 0
+) -> Marginals:
     """Every joint's marginals on a tree of joints with Gaussian springs, exactly.
 
     The probability of a pose is ``exp(score) / Z``, with the score of :func:`max_product`. Messages are computed in the

@@ -5,7 +5,7 @@ import torch
 from ..ops._arguments import check_size
 
 
-def box_vote(boxes, weights, size):
+def box_vote(boxes: torch.Tensor, weights: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Definition of :func:`pypose_ops.box_vote`: every box against every pixel."""
     height, width = check_size("box_vote", size)
     acc = torch.float64 if weights.dtype == torch.float64 else torch.float32

@@ -1,25 +1,28 @@
 """Batched affine crops. In plain torch."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 
 from ..ops._arguments import check_size
 
 
 def crop_patches(
-    images,
-    transforms,
-    size,
+    images: torch.Tensor | Sequence[torch.Tensor],
+    transforms: torch.Tensor,
+    size: tuple[int, int],
     *,
-    image_index=None,
-    mode="bilinear",
-    padding="zeros",
-    fill=0.0,
-    mean=None,
-    std=None,
-    antialias=False,
-    mask=None,
-    dtype=None,
-):
+    image_index: torch.Tensor | None = None,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    padding: Literal["zeros", "constant", "border", "reflect"] = "zeros",
+    fill: float | Sequence[float] = 0.0,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    antialias: bool = False,
+    mask: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
     """Definition of :func:`pypose_ops.crop_patches`: patch after patch, sample after sample."""
     height, width = check_size("crop_patches", size)
     if isinstance(images, torch.Tensor):
@@ -34,10 +37,15 @@ def crop_patches(
     if image_index is None:
         image_index = range(count) if len(images) != 1 else [0] * count
     fill = _per_channel(fill, channels, affine)
-    patches = []
+    patches, cut = [], affine
+    if isinstance(image_index, torch.Tensor) and isinstance(images, torch.Tensor) and len(images):
+        # By gathering rather than one by one: it can be exported. A transform of NaN shows nothing.
+        known = (image_index >= 0) & (image_index < len(images))
+        cut = torch.where(known[:, None, None], affine, torch.nan)
+        images, image_index = images[image_index.long().clamp(0, len(images) - 1)], range(count)
     for n, index in enumerate(map(int, image_index)):
         if 0 <= index < len(images):
-            patches.append(_crop(images[index].to(acc), affine[n], (height, width), mode, padding, antialias, fill))
+            patches.append(_crop(images[index].to(acc), cut[n], (height, width), mode, padding, antialias, fill))
         else:
             patches.append(fill.expand(channels, height, width))
     if patches:
@@ -65,7 +73,7 @@ def _per_channel(value, channels, like):
 
 
 def _positions(affine, height, width, dx, dy):
-    """Picture coordinates of every patch pixel, moved by a part of a patch pixel."""
+    """Image coordinates of every patch pixel, moved by a part of a patch pixel."""
     x = torch.arange(width, dtype=affine.dtype, device=affine.device) + dx
     y = torch.arange(height, dtype=affine.dtype, device=affine.device)[:, None] + dy
     (xx, xy, x0), (yx, yy, y0) = (row.unbind(-1) for row in affine.unbind(-2))
@@ -103,7 +111,7 @@ def _sample(image, u, v, mode, padding, fill):
 
 
 def _taps(u, size, mode, padding):
-    """The two pixels around each coordinate and their weights, 0 outside of the picture."""
+    """The two pixels around each coordinate and their weights, 0 outside of the image."""
     if padding == "reflect" and size > 1:
         period = 2.0 * (size - 1)
         u = u - torch.floor(u / period) * period

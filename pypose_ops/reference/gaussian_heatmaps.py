@@ -1,25 +1,28 @@
 """Heatmap rendering in plain torch."""
 
+from typing import Literal
+
 import torch
 
 from ..ops._arguments import check_size, expand_sigma, expand_visible
 
 
 def gaussian_heatmaps(
-    keypoints,
-    sigma,
-    size,
+    keypoints: torch.Tensor,
+    sigma: float | torch.Tensor,
+    size: tuple[int, int],
     *,
-    visible=None,
-    profile="gaussian",
-    center="exact",
-    truncate=None,
-    combine="max",
-    normalize="peak",
-    dtype=torch.float32,
-):
+    visible: torch.Tensor | None = None,
+    profile: Literal["gaussian", "disc"] = "gaussian",
+    center: Literal["exact", "rounded"] = "exact",
+    truncate: float | None = None,
+    combine: Literal["max", "sum", "sum_clip"] = "max",
+    normalize: Literal["peak", "sum"] = "peak",
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
     """Definition of :func:`pypose_ops.gaussian_heatmaps`: separable, every person's map in memory at once."""
     height, width = check_size("gaussian_heatmaps", size)
+    dtype = dtype or (torch.float64 if keypoints.dtype == torch.float64 else torch.float32)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
     if not isinstance(sigma, torch.Tensor):
         sigma = torch.full((), float(sigma), dtype=acc, device=keypoints.device)

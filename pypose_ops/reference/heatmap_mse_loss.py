@@ -1,5 +1,7 @@
 """The heatmap loss in plain torch."""
 
+from typing import Literal
+
 import torch
 
 from ..ops._arguments import expand_sigma, expand_visible, expand_weight
@@ -7,19 +9,19 @@ from .gaussian_heatmaps import gaussian_heatmaps
 
 
 def heatmap_mse_loss(
-    pred,
-    keypoints,
-    sigma,
+    pred: torch.Tensor,
+    keypoints: torch.Tensor,
+    sigma: float | torch.Tensor,
     *,
-    weight=None,
-    visible=None,
-    reduction="mean",
-    profile="gaussian",
-    center="exact",
-    truncate=None,
-    combine="max",
-    normalize="peak",
-):
+    weight: torch.Tensor | None = None,
+    visible: torch.Tensor | None = None,
+    reduction: Literal["none", "mean", "sum"] = "mean",
+    profile: Literal["gaussian", "disc"] = "gaussian",
+    center: Literal["exact", "rounded"] = "exact",
+    truncate: float | None = None,
+    combine: Literal["max", "sum", "sum_clip"] = "max",
+    normalize: Literal["peak", "sum"] = "peak",
+) -> torch.Tensor:
     """Definition of :func:`pypose_ops.heatmap_mse_loss`: draws the targets, then compares."""
     acc = torch.float64 if pred.dtype == torch.float64 else torch.float32
     target = gaussian_heatmaps(

@@ -1,5 +1,7 @@
 """The best pose of a tree of joints with quadratic springs, exactly. In plain torch."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ..ops._results import Peaks
@@ -46,7 +48,9 @@ class _Tree:
         return self.weight[edge, axis] * (n - n[:, None] - sign * self.mean[edge, axis]) ** 2
 
 
-def max_product(unary, edges, deformation, *, root=0):
+def max_product(
+    unary: torch.Tensor, edges: Sequence[tuple[int, int]] | torch.Tensor, deformation: torch.Tensor, *, root: int = 0
+) -> tuple[Peaks, torch.Tensor]:
     """Definition of :func:`pypose_ops.max_product`."""
     steps = {}
 

@@ -1,9 +1,22 @@
 """Message passing in plain torch."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 
 
-def mrf_message_passing(unary, prior, bias, edges, *, num_targets=None, floor=1e-2, prior_index=None, method="sparse"):
+def mrf_message_passing(
+    unary: torch.Tensor,
+    prior: torch.Tensor,
+    bias: torch.Tensor,
+    edges: Sequence[tuple[int, int]] | torch.Tensor,
+    *,
+    num_targets: int | None = None,
+    floor: float = 1e-2,
+    prior_index: Sequence[int] | torch.Tensor | None = None,
+    method: Literal["sparse", "fft"] = "sparse",
+) -> torch.Tensor:
     """Definition of :func:`pypose_ops.mrf_message_passing`: one grouped convolution, every message in memory.
 
     ``method`` says how the operator computes; the definition is the same.

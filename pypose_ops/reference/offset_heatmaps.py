@@ -1,14 +1,25 @@
 """UDP's combined target: a disc and the offsets to the joint. In plain torch."""
 
+from typing import Literal
+
 import torch
 
 from ..ops._arguments import check_size
-from .part_affinity_fields import _people
+from .part_affinity_fields import _map_dtype, _people
 
 
-def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest", dtype=torch.float32):
+def offset_heatmaps(
+    keypoints: torch.Tensor,
+    radius: float,
+    size: tuple[int, int],
+    *,
+    visible: torch.Tensor | None = None,
+    combine: Literal["nearest", "last"] = "nearest",
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
     """Definition of :func:`pypose_ops.offset_heatmaps`."""
     height, width = check_size("offset_heatmaps", size)
+    dtype = dtype or _map_dtype(keypoints)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
     points, drawn = _people("offset_heatmaps", keypoints, visible, acc)  # (B, P, K, 2), (B, P, K)
     shape = (*drawn.shape, height, width)

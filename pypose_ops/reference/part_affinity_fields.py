@@ -1,5 +1,8 @@
 """Part affinity fields: which way limbs run. In plain torch."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 
 from ..ops._arguments import check_pairs, check_size, expand_visible
@@ -8,21 +11,30 @@ FARTHEST, SHORTEST = 1e6, 1e-6
 
 
 def part_affinity_fields(
-    keypoints, limbs, width, size, *, visible=None, profile="band", combine="mean", dtype=torch.float32
-):
+    keypoints: torch.Tensor,
+    limbs: Sequence[tuple[int, int]],
+    limb_radius: float,
+    size: tuple[int, int],
+    *,
+    visible: torch.Tensor | None = None,
+    profile: Literal["band", "openpose", "trt_pose", "sleap"] = "band",
+    combine: Literal["mean", "sum"] = "mean",
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
     """Definition of :func:`pypose_ops.part_affinity_fields`: every person's field in memory at once."""
+    dtype = dtype or _map_dtype(keypoints)
     limb = _limbs("part_affinity_fields", keypoints, limbs, size, visible, dtype)
     drawn = limb["present"] & (limb["length"] >= SHORTEST)[..., None, None]
     across, along = limb["across"], limb["along"]
     if profile in ("band", "openpose"):
-        weight = ((across.abs() <= width) & _box(limb, width, size, profile == "openpose")).to(across)
+        weight = ((across.abs() <= limb_radius) & _box(limb, limb_radius, size, profile == "openpose")).to(across)
     elif profile == "trt_pose":
         beyond = along - along.clamp(min=0).minimum(limb["length"][..., None, None])
-        weight = torch.exp(-(across**2 + beyond**2) / width**2)
+        weight = torch.exp(-(across**2 + beyond**2) / limb_radius**2)
     else:
         length = limb["length"][..., None, None]
         nearest = (along * length / (length**2).clamp(min=1)).clamp(0, 1) * length
-        weight = torch.exp(-((across**2 + (along - nearest) ** 2) ** 2) / (2 * width**2))
+        weight = torch.exp(-((across**2 + (along - nearest) ** 2) ** 2) / (2 * limb_radius**2))
     weight = torch.where(drawn, weight, 0.0)
     fields = weight[..., None, :, :] * limb["direction"][..., None, None]  # (B, P, L, 2, H, W)
     fields = torch.where(drawn[..., None, :, :], fields, 0.0).sum(1)
@@ -30,6 +42,10 @@ def part_affinity_fields(
         people = (weight if profile in ("band", "openpose") else drawn.to(weight).expand_as(weight)).sum(1)
         fields = fields / people.clamp(min=1)[:, :, None]
     return fields.flatten(1, 2).to(dtype)
+
+
+def _map_dtype(keypoints):
+    return torch.float64 if keypoints.dtype == torch.float64 else torch.float32
 
 
 def _people(op, keypoints, visible, acc):
@@ -68,12 +84,12 @@ def _limbs(op, keypoints, limbs, size, visible, dtype):
     }
 
 
-def _box(limb, width, size, rounded):
-    """Which pixels are in the limb's bounding box, grown by the width."""
+def _box(limb, radius, size, rounded):
+    """Which pixels are in the limb's bounding box, grown by the radius."""
     inside = []
     for axis, pixels in enumerate((size[1], size[0])):
         a, b = limb["start"][..., axis, None], limb["end"][..., axis, None]
-        low, high = torch.minimum(a, b) - width, torch.maximum(a, b) + width
+        low, high = torch.minimum(a, b) - radius, torch.maximum(a, b) + radius
         grid = torch.arange(pixels).to(low)
         if rounded:  # halves away from zero, as in C
             low, high = (v.sign() * torch.floor(v.abs() + 0.5) for v in (low, high))

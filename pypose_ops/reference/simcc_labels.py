@@ -1,26 +1,28 @@
 """SimCC's targets: one distribution over x and one over y per keypoint. In plain torch."""
 
+from typing import Literal
+
 import torch
 
 from ..ops._arguments import check_size, expand_sigma, expand_visible
-from ..ops.simcc_labels import check_two, label_bins
 
 
 def simcc_labels(
-    keypoints,
-    sigma,
-    size,
+    keypoints: torch.Tensor,
+    sigma: float | tuple[float, float] | torch.Tensor,
+    size: tuple[int, int],
     *,
-    split_ratio=2,
-    visible=None,
-    profile="gaussian",
-    center="rounded",
-    normalize="peak",
-    smoothing=0.0,
-    dtype=torch.float32,
-):
+    split_ratio: float = 2,
+    visible: torch.Tensor | None = None,
+    profile: Literal["gaussian", "one_hot"] = "gaussian",
+    center: Literal["exact", "rounded"] = "rounded",
+    normalize: Literal["peak", "density"] = "peak",
+    smoothing: float = 0.0,
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Definition of :func:`pypose_ops.simcc_labels`."""
     height, width = check_size("simcc_labels", size)
+    dtype = dtype or (torch.float64 if keypoints.dtype == torch.float64 else torch.float32)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
     drawn = keypoints.isfinite().all(-1)
     if visible is not None:
@@ -30,11 +32,11 @@ def simcc_labels(
         drawn = drawn & (sigma.isfinite() & (sigma > 0)).all(-1)
         sigmas = torch.where(drawn[..., None], sigma, 1.0)[..., None].unbind(-2)
     else:
-        sigmas = check_two("simcc_labels", "sigma", sigma)
+        sigmas = sigma if isinstance(sigma, tuple | list) else (sigma, sigma)
     points = torch.where(drawn[..., None], keypoints.to(acc), 0.0) * split_ratio
     labels = []
     for axis, pixels in enumerate((width, height)):
-        bins, at = label_bins("simcc_labels", pixels, split_ratio), points[..., axis, None]
+        bins, at = round(pixels * split_ratio), points[..., axis, None]
         grid = torch.arange(bins).to(points)
         if profile == "one_hot":
             hit = grid == at.round()

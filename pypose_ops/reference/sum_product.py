@@ -1,7 +1,10 @@
 """Exact marginals on a tree of joints with quadratic springs. In plain torch."""
 
+from collections.abc import Sequence
+
 import torch
 
+from ..ops._results import Marginals
 from .max_product import _Tree
 
 
@@ -13,10 +16,10 @@ def _log_sum(values, key=None):
     return torch.where(total > 0, highest.squeeze(-1) + torch.where(total > 0, total, 1.0).log(), -torch.inf)
 
 
-def sum_product(unary, edges, deformation, *, root=0):
+def sum_product(
+    unary: torch.Tensor, edges: Sequence[tuple[int, int]] | torch.Tensor, deformation: torch.Tensor, *, root: int = 0
+) -> Marginals:
     """Definition of :func:`pypose_ops.sum_product`."""
-    from ..ops.sum_product import Marginals
-
     tree = _Tree(unary, edges, deformation, _log_sum)
     beliefs = torch.stack([tree.belief(k) for k in range(unary.shape[1])], 1)
     total = _log_sum(beliefs.flatten(2))

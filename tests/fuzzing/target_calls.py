@@ -109,7 +109,7 @@ def limb_arguments(draw):
     arguments = {
         "keypoints": keypoints,
         "limbs": draw.limbs(keypoints.shape[-2]),
-        "width": draw.number(0.3, 6),
+        "limb_radius": draw.number(0.3, 6),
         "size": size,
         "visible": draw.visible(tuple(keypoints.shape[:-1])),
         "dtype": dtype,

@@ -183,3 +183,13 @@ def test_bad_input():
         box_to_transform(center, scale, 0.0, (1, 4), align="corners")
     with pytest.raises(ValueError, match="box_to_center_and_scale: format must be one of xyxy, xywh"):
         box_to_center_and_scale(torch.zeros(4), SIZE, format="cxcywh")
+
+
+@pytest.mark.parametrize(
+    ("box", "format"), [((9.0, 0, 3, 5), "xyxy"), ((0.0, 5, 3, 4), "xyxy"), ((0, 0, 3, -1.0), "xywh")]
+)
+def test_inverted_boxes_are_refused(box, format):
+    boxes = torch.tensor([(0.0, 0.0, 3.0, 5.0), box])
+    with pytest.raises(ValueError, match="box_to_center_and_scale: boxes must not be inverted"):
+        geometry.box_to_center_and_scale(boxes, (256, 192), format=format)
+    geometry.box_to_center_and_scale(boxes[:1], (256, 192), format=format)

@@ -16,6 +16,7 @@ from pypose_ops import (
     offset_heatmaps,
     oks,
     part_affinity_fields,
+    reference,
     simcc_labels,
     soft_argmax,
     sum_product,
@@ -136,6 +137,32 @@ def test_double_backward_is_refused_by_name_under_transforms():
         torch.func.jacrev(torch.func.grad(energy))(POINTS)
 
 
+def test_maps_have_the_dtype_of_the_keypoints():
+    for dtype in (torch.float32, torch.float64):
+        points = POINTS.to(dtype)
+        maps = [
+            gaussian_heatmaps(points, 1.5, (7, 8)),
+            part_affinity_fields(points, [(0, 1)], 1.5, (7, 8)),
+            limb_masks(points, [(0, 1)], 1.5, (7, 8)),
+            offset_heatmaps(points, 1.5, (7, 8)),
+            *simcc_labels(points, 1.5, (7, 8)),
+        ]
+        assert {m.dtype for m in maps} == {dtype}
+    points = POINTS.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: gaussian_heatmaps(p, 1.5, (7, 8)), points)
+
+
+def test_the_definition_of_crops_exports():
+    class Crop(torch.nn.Module):
+        def forward(self, images, transforms, index):
+            return reference.crop_patches(images, transforms, (4, 3), image_index=index)
+
+    images = torch.rand(3, 2, 7, 6, generator=torch.Generator().manual_seed(3))
+    call = images, CROP.float().expand(4, 2, 3), torch.tensor([0, 2, -1, 1])
+    exported = torch.export.export(Crop(), call).module()
+    torch.testing.assert_close(exported(*call), crop_patches(images, call[1], (4, 3), image_index=call[2]))
+
+
 HUGE = (2**25, 2**25)
 LARGE_CALLS = {
     "gaussian_heatmaps": (lambda: gaussian_heatmaps(POINTS, 1.0, HUGE, dtype=torch.float32), 2**53),
@@ -167,5 +194,5 @@ def test_classes_of_errors(grad):
         gaussian_heatmaps(points, -1.0, (7, 8))
     with pytest.raises(TypeError, match="^gaussian_heatmaps: truncate must be a number or None, got str"):
         gaussian_heatmaps(points, 1.0, (7, 8), truncate="wide")
-    with pytest.raises(TypeError, match="^offset_heatmaps: radius must be a number, got str"):
+    with pytest.raises(TypeError, match="^offset_heatmaps: radius must be a number, got 'wide'"):
         offset_heatmaps(points, "wide", (7, 8))
