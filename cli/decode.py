@@ -26,7 +26,7 @@ from pypose_ops.ops.decode_heatmaps import REFINES
 from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
 
 from .files import load_heatmaps, read_image, write_image
-from .people import decode_people
+from .people import decode_people, json_points
 
 REFINE = {str(refine or "none"): refine for refine in REFINES}  # what a command line calls each
 
@@ -126,5 +126,6 @@ def decode_person(args, file, image):
     if image is not None:
         for path in draw(image, file.heatmaps, peaks, names, skeleton, hm2img, args.out, args.threshold):
             print(f"wrote {path}")
-    people = [{"keypoints": k, "scores": s} for k, s in zip(peaks.coords.tolist(), peaks.scores.tolist(), strict=True)]
+    rows = zip(peaks.coords.tolist(), peaks.scores.tolist(), strict=True)
+    people = [{"keypoints": json_points(k), "scores": s} for k, s in rows]
     return people, names, unit

@@ -16,6 +16,11 @@ from .files import write_image
 ENLARGE = 4
 
 
+def json_points(coords):
+    """Pairs for JSON, null for what was not found."""
+    return [None if x != x else [x, y] for x, y in coords]
+
+
 def integers(arrays, key, path, columns, limit, of):
     values = take(arrays, key, path)
     if values.ndim != 2 or values.shape[1] != columns or values.dtype.kind not in "iu":
@@ -57,15 +62,14 @@ def find_people(heatmaps, pafs, limbs, channels, threshold=0.1):
     peaks = pypose_ops.find_peaks(heatmaps, threshold=threshold)
     scores = pypose_ops.score_limbs(pafs, peaks, limbs, channels=channels, fraction=0.8)
     people = pypose_ops.group_people(peaks, scores, limbs)
-    coords = (people.coords + 0.5) / ENLARGE - 0.5
-    return people._replace(coords=coords.where(people.joint_scores[..., None] > 0, float("nan")))
+    return people._replace(coords=(people.coords + 0.5) / ENLARGE - 0.5)
 
 
 def decode_people(args, file, image):
     """Prints, draws and returns the people of a file: a list for --json, the joints' names, and the unit."""
     pafs, limbs, channels = load_fields(args.heatmaps, args.paf, file)
     people = find_people(file.heatmaps, pafs, limbs, channels)
-    count, joints = int(people.counts[0]), people.coords.shape[2]
+    count, joints = min(int(people.counts[0]), people.coords.shape[1]), people.coords.shape[2]
     names = (file.joint_names or [f"joint_{k}" for k in range(joints)])[:joints]
     hm2img, unit = file.hm2img, "picture px"
     if hm2img is None and image is not None:
@@ -89,7 +93,5 @@ def decode_people(args, file, image):
         write_image(picture, args.out)
         print(f"wrote {args.out}")
     rows = zip(coords.tolist(), people.joint_scores[0].tolist(), people.scores[0].tolist(), strict=False)
-    found = [
-        {"keypoints": [None if x != x else [x, y] for x, y in k], "scores": s, "score": score} for k, s, score in rows
-    ]
+    found = [{"keypoints": json_points(k), "scores": s, "score": score} for k, s, score in rows]
     return found, names, unit

@@ -12,10 +12,12 @@ from . import _build, geometry
 from ._build import build_info
 from .ops import (
     LocalPeaks,
+    LocalPeaksWithPixels,
     Marginals,
     NmsResult,
     Peaks,
     PeaksWithCovariance,
+    PeaksWithPixels,
     People,
     SoftPeaks,
     box_vote,
@@ -49,8 +51,10 @@ __all__ = [
     "NmsResult",
     "Marginals",
     "LocalPeaks",
+    "LocalPeaksWithPixels",
     "Peaks",
     "PeaksWithCovariance",
+    "PeaksWithPixels",
     "People",
     "SoftPeaks",
     "box_vote",

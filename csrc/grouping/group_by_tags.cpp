@@ -155,7 +155,7 @@ void check_order(const char* op, const std::vector<int64_t>& order, int64_t join
   }
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> group_by_tags_cpu(
+PeopleTensors group_by_tags_cpu(
     const Tensor& peak_scores, const Tensor& counts, const Tensor& tags, const std::vector<int64_t>& order,
     double min_score, double max_distance, int64_t max_people) {
   constexpr const char* op = "group_by_tags";
@@ -192,7 +192,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> group_by_tags_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "group_by_tags(Tensor peak_scores, Tensor counts, Tensor tags, int[] order, float min_score, "
-      "float max_distance, SymInt max_people) -> (Tensor, Tensor, Tensor, Tensor)");
+      "float max_distance, SymInt max_people) -> "
+      "(Tensor peaks, Tensor scores, Tensor joint_counts, Tensor counts, Tensor limb_scores, Tensor order)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

@@ -21,7 +21,7 @@ struct GroupOptions {
   int64_t min_joints;
 };
 
-// One picture's peaks. owner[k * peaks + m] is the person that peak m of joint k belongs to, -1: nobody yet.
+// One image's peaks. owner[k * peaks + m] is the person that peak m of joint k belongs to, -1: nobody yet.
 template <typename T>
 class Assembly {
  public:
@@ -43,13 +43,13 @@ class Assembly {
       const int person = static_cast<int>(people_.size()) - 1;
       add(person, a, i);
       add(person, b, j);
-      people_[person].score += score;
+      add_limb(person, score);
     } else if (second < 0) {
       extend(first, b, j, score);
     } else if (first < 0) {
       extend(second, a, i, score);
     } else if (first == second) {
-      people_[first].score += score;
+      add_limb(first, score);
     } else {
       merge(first, second, score);
     }
@@ -75,10 +75,15 @@ class Assembly {
     owner_[joint * peaks_ + peak] = person;
   }
 
+  void add_limb(int person, double score) {
+    people_[person].score += score;
+    people_[person].limb_score += score;
+  }
+
   void extend(int person, int64_t joint, int peak, double score) {
     if (people_[person].peak[joint] < 0) {
       add(person, joint, peak);
-      people_[person].score += score;
+      add_limb(person, score);
     }
   }
 
@@ -99,7 +104,9 @@ class Assembly {
       }
     }
     whole.joints += part.joints;
-    whole.score += part.score + score;
+    whole.score += part.score;
+    whole.limb_score += part.limb_score;
+    add_limb(into, score);
     part.joints = 0;
   }
 
@@ -142,7 +149,7 @@ void group(
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> group_people_cpu(
+PeopleTensors group_people_cpu(
     const Tensor& peak_scores, const Tensor& counts, const Tensor& limb_scores, const std::vector<int64_t>& limbs,
     int64_t assignment, double min_limb_score, int64_t min_joints, double min_score, int64_t max_people) {
   constexpr const char* op = "group_people";
@@ -181,7 +188,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> group_people_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "group_people(Tensor peak_scores, Tensor counts, Tensor limb_scores, int[] limbs, int assignment, "
-      "float min_limb_score, int min_joints, float min_score, SymInt max_people) -> (Tensor, Tensor, Tensor, Tensor)");
+      "float min_limb_score, int min_joints, float min_score, SymInt max_people) -> "
+      "(Tensor peaks, Tensor scores, Tensor joint_counts, Tensor counts, Tensor limb_scores, Tensor order)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

@@ -12,11 +12,11 @@ using namespace grouping;
 
 constexpr int64_t kGrainJoints = 8192;  // joint pairs per task, some 10 us
 
-// The annotated people of one picture as flat arrays over (g, k), rounded up to whole vectors, so that the loops that
+// The annotated people of one image as flat arrays over (g, k), rounded up to whole vectors, so that the loops that
 // take the exponentials have no remainder.
 template <typename acc>
 struct Targets {
-  int64_t picture = -1;
+  int64_t image = -1;
   std::vector<acc> low_x, high_x, low_y, high_y, scale, weight;
 
   explicit Targets(const OksShape& shape) {
@@ -28,10 +28,10 @@ struct Targets {
   }
 
   void fill(const OksInput<acc>& in, const OksShape& shape, const double* sigmas, int64_t b) {
-    if (picture == b) {
+    if (image == b) {
       return;
     }
-    picture = b;
+    image = b;
     for (int64_t g = 0; g < shape.targets; ++g) {
       const int64_t person = b * shape.targets + g;
       const int64_t count = count_joints(in, shape, person);

@@ -15,7 +15,7 @@
 #include "common/check.h"
 #include "common/dispatch.h"
 #ifndef __CUDA_ARCH__
-#include "common/simd.h"
+#include "common/simd_exp.h"
 #endif
 
 namespace pypose_ops {
@@ -65,7 +65,7 @@ POSE_HD acc similarity(acc e) {
 #ifdef __CUDA_ARCH__
   const acc value = ::exp(-e);
 #else
-  const acc value = simd::exp(-e);
+  const acc value = simd::branchless_exp(-e);
 #endif
   return value >= 0 ? value : acc(0);
 }

@@ -1,4 +1,4 @@
-// oks_nms on the CPU: one thread takes a picture. The best person left is kept and compared with all others at once.
+// oks_nms on the CPU: one thread takes a image. The best person left is kept and compared with all others at once.
 #include <algorithm>
 #include <tuple>
 
@@ -11,7 +11,7 @@ namespace {
 
 using namespace grouping;
 
-// One picture's people with the joints outermost, so that the loops over people are flat; columns are padded to whole
+// One image's people with the joints outermost, so that the loops over people are flat; columns are padded to whole
 // vectors.
 template <typename acc>
 struct Crowd {

@@ -1,4 +1,4 @@
-// The people of one picture while they are put together, and the tensors they are written to.
+// The people of one image while they are put together, and the tensors they are written to.
 #pragma once
 
 #include <algorithm>
@@ -17,48 +17,60 @@ namespace grouping {
 struct Person {
   std::vector<int32_t> peak;  // per joint, -1: none
   double score = 0;           // sum until it is written
+  double limb_score = 0;      // sum
   int32_t joints = 0;
 
   explicit Person(int64_t count) : peak(count, -1) {}
 };
 
-// (B, P, K), (B, P), (B, P), (B,): peaks of the people, best first, -1 where there is none; scores; joints; people.
+using PeopleTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// People, best first: their peaks (B, P, K), -1 where there is none; scores, numbers of joints (B, P); how many people
+// there were (B,), also those without a row; sums of limb scores, and which was started first, second, ... (B, P).
 struct PeopleOut {
-  Tensor peaks, scores, joints, counts;
+  Tensor peaks, scores, joints, counts, limb_scores, order;
 
   PeopleOut(const Tensor& like, int64_t batch, int64_t people, int64_t joints_each)
       : peaks(torch::stable::new_empty(like, {batch, people, joints_each}, ScalarType::Long)),
         scores(torch::stable::new_empty(like, {batch, people})),
         joints(torch::stable::new_empty(like, {batch, people}, ScalarType::Long)),
-        counts(torch::stable::new_empty(like, {batch}, ScalarType::Long)) {}
+        counts(torch::stable::new_empty(like, {batch}, ScalarType::Long)),
+        limb_scores(torch::stable::new_empty(like, {batch, people})),
+        order(torch::stable::new_empty(like, {batch, people}, ScalarType::Long)) {}
 
-  std::tuple<Tensor, Tensor, Tensor, Tensor> tensors() const {
-    return {peaks, scores, joints, counts};
+  PeopleTensors tensors() const {
+    return {peaks, scores, joints, counts, limb_scores, order};
   }
 
-  // The best people of picture b, whose scores are final; ties keep the order in which they were found.
+  // The best people of image b, whose scores are final; ties keep the order in which they were found.
   template <typename T>
   void write(int64_t b, const std::vector<Person>& people) const {
     const int64_t rows = peaks.size(1);
     const int64_t columns = peaks.size(2);
-    std::vector<int> order(people.size());
-    std::iota(order.begin(), order.end(), 0);
+    std::vector<int> ranked(people.size());
+    std::iota(ranked.begin(), ranked.end(), 0);
     std::stable_sort(
-        order.begin(), order.end(), [&](int i, int j) { return people[i].score > people[j].score; });
+        ranked.begin(), ranked.end(), [&](int i, int j) { return people[i].score > people[j].score; });
     const int64_t found = std::min<int64_t>(rows, static_cast<int64_t>(people.size()));
     int64_t* peak = peaks.mutable_data_ptr<int64_t>() + b * rows * columns;
     T* score = scores.mutable_data_ptr<T>() + b * rows;
+    T* limb_score = limb_scores.mutable_data_ptr<T>() + b * rows;
     int64_t* joint = joints.mutable_data_ptr<int64_t>() + b * rows;
+    int64_t* place = order.mutable_data_ptr<int64_t>() + b * rows;
     std::fill(peak, peak + rows * columns, int64_t(-1));
     std::fill(score, score + rows, T(0));
     std::fill(joint, joint + rows, int64_t(0));
+    std::fill(limb_score, limb_score + rows, T(0));
+    std::fill(place, place + rows, int64_t(-1));
     for (int64_t p = 0; p < found; ++p) {
-      const Person& person = people[order[p]];
+      const Person& person = people[ranked[p]];
       std::copy(person.peak.begin(), person.peak.end(), peak + p * columns);
       score[p] = static_cast<T>(person.score);
       joint[p] = person.joints;
+      limb_score[p] = static_cast<T>(person.limb_score);
+      place[p] = ranked[p];
     }
-    counts.mutable_data_ptr<int64_t>()[b] = found;
+    counts.mutable_data_ptr<int64_t>()[b] = static_cast<int64_t>(people.size());
   }
 };
 

@@ -1,4 +1,4 @@
-// score_limbs on the CPU: one thread takes whole tables, of a limb in a picture. Its candidates are lanes of vectors
+// score_limbs on the CPU: one thread takes whole tables, of a limb in a image. Its candidates are lanes of vectors
 // that walk along their limbs together.
 #include "grouping/score_limbs.h"
 
@@ -112,7 +112,7 @@ POSE_HD void score_vector(
   }
 }
 
-// The limbs of one pair of joints in one picture: all of them spread in the buffer, then vector by vector.
+// The limbs of one pair of joints in one image: all of them spread in the buffer, then vector by vector.
 template <Rule kRule, typename T, typename acc>
 void score_table(
     const acc* a, int64_t rows, const acc* b, int64_t columns, const T* field_x, const T* field_y,

@@ -24,9 +24,9 @@ struct alignas(16) Pack {
 
 // The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
 template <typename scalar, typename acc = acc_t<scalar>>
-__device__ Peak<acc> scan(const MapView<scalar>& map) {
+__device__ Peak<acc> scan(const MapView<scalar>& map, acc threshold) {
   using Pixels = Pack<scalar>;
-  Peak<acc> peak = {0, 0};
+  Peak<acc> peak = no_peak(threshold);
   const int pixels = map.height * map.width;
   const int stride = static_cast<int>(blockDim.x);
   int packed = 0;
@@ -52,8 +52,8 @@ __device__ Peak<acc> scan(const MapView<scalar>& map) {
 
 // The same with the flipped twin merged in. x follows i without a division per pixel.
 template <typename scalar, typename acc = acc_t<scalar>>
-__device__ Peak<acc> scan_merged(const MapView<scalar>& map) {
-  Peak<acc> peak = {0, 0};
+__device__ Peak<acc> scan_merged(const MapView<scalar>& map, acc threshold) {
+  Peak<acc> peak = no_peak(threshold);
   const int pixels = map.height * map.width;
   const int stride = static_cast<int>(blockDim.x);
   const int step = stride % map.width;
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   const MapView<scalar> map = args.view(flip_index, number);
 
   // 1. The peak: of a thread, of a warp, of the block.
-  Peak<acc> peak = warp_peak(map.twin == nullptr ? scan(map) : scan_merged(map));
+  Peak<acc> peak = warp_peak(map.twin == nullptr ? scan(map, args.threshold) : scan_merged(map, args.threshold));
   if (lane == 0) {
     peaks_of_warps[warp] = peak;
   }
@@ -94,8 +94,8 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   peak = warp_peak(lane < warps ? peaks_of_warps[lane] : peak);
 
   // 2. The step from there; every lane of warp 0 has the same peak.
-  const Refined<acc> result = peak.value > 0 ? refined(map, args.refinement, peak.index, lane, scratch)
-                                             : no_covariance(Step<acc>{0, 0});
+  const Refined<acc> result = peak.found() ? refined(map, args.refinement, peak.index, lane, scratch)
+                                            : no_covariance(Step<acc>{0, 0});
   if (lane == 0) {
     write_peak(args, number, peak, result);
   }
@@ -103,8 +103,9 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
 
 template <typename scalar>
 void launch_decode_heatmaps(
-    const Tensors& tensors, const RefineOptions& options, const FlipIndex& flip_index, bool flip_shift) {
-  Arguments<scalar> args = make_arguments<scalar>(tensors, flip_shift);
+    const Tensors& tensors, const RefineOptions& options, const FlipIndex& flip_index, bool flip_shift,
+    double threshold, double missing) {
+  Arguments<scalar> args = make_arguments<scalar>(tensors, flip_shift, threshold, missing);
   args.refinement = options.as<acc_t<scalar>>();
   const int threads = args.height * args.width < kLargeMap ? kSmallBlock : kLargeBlock;
   launch(
@@ -112,24 +113,24 @@ void launch_decode_heatmaps(
       current_stream(tensors.heatmaps), args, flip_index);
 }
 
-std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cuda(
+std::tuple<Tensor, Tensor, Tensor, Tensor> decode_heatmaps_cuda(
     const Tensor& heatmaps, int64_t refine, int64_t compat, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset, bool covariance) {
+    std::optional<double> max_offset, double threshold, double missing, bool covariance, bool pixels) {
   const RefineOptions options =
-      check_arguments(heatmaps, refine, compat, kernel_size, flipped, flip_index, transform, max_offset);
+      check_arguments(heatmaps, refine, compat, kernel_size, flipped, flip_index, transform, max_offset, threshold);
   const FlipIndex index = flip_index_of(flip_index);
   const DeviceGuard guard(heatmaps.get_device_index());
-  Tensors tensors = allocate(heatmaps, flipped, transform, covariance);
+  Tensors tensors = allocate(heatmaps, flipped, transform, covariance, pixels);
   const int64_t maps = tensors.scores.numel();
   PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " maps, got ", maps);
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(
         heatmaps.scalar_type(), "decode_heatmaps",
-        [&] { launch_decode_heatmaps<scalar_t>(tensors, options, index, flip_shift); });
+        [&] { launch_decode_heatmaps<scalar_t>(tensors, options, index, flip_shift, threshold, missing); });
   }
-  return {tensors.coords, tensors.scores, tensors.covariance};
+  return {tensors.coords, tensors.scores, tensors.covariance, tensors.pixels};
 }
 
 }  // namespace

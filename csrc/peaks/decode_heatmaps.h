@@ -18,20 +18,21 @@ struct Arguments {
   acc* coords;             // (B, K, 2)
   acc* scores;             // (B, K)
   acc* covariance;         // (B, K, 2, 2) or null
+  int64_t* pixels;         // (B, K, 2) or null
   int64_t transform_stride;
   int joints, height, width;
   int channels;  // of a joint
   bool flip_shift;
+  acc threshold, missing;
   Refinement<acc> refinement;
 
   template <typename Index>
   POSE_HD MapView<scalar> view(const Index& flip_index, int64_t number, int channel = 0) const {
-    const int64_t pixels = static_cast<int64_t>(height) * width;
+    const int64_t size = static_cast<int64_t>(height) * width;
     const int64_t joint = number % joints;
     return {
-        maps + (number * channels + channel) * pixels,
-        flipped == nullptr ? nullptr
-                           : flipped + ((number - joint + flip_index[joint]) * channels + channel) * pixels,
+        maps + (number * channels + channel) * size,
+        flipped == nullptr ? nullptr : flipped + ((number - joint + flip_index[joint]) * channels + channel) * size,
         height, width, flip_shift};
   }
 };
@@ -56,10 +57,15 @@ POSE_HD void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
 template <typename scalar, typename acc>
 POSE_HD void write_peak(const Arguments<scalar>& args, int64_t map, Peak<acc> peak, const Refined<acc>& refined) {
   const acc* m = args.transform == nullptr ? nullptr : args.transform + map / args.joints * args.transform_stride;
-  const Step<acc> place = peak.value > 0 ? placed(peak.index, args.width, refined.step, m) : Step<acc>{-1, -1};
+  const Step<acc> place = peak.found() ? placed(peak.index, args.width, refined.step, m)
+                                       : Step<acc>{args.missing, args.missing};
   args.coords[2 * map] = place.x;
   args.coords[2 * map + 1] = place.y;
-  args.scores[map] = peak.value;
+  args.scores[map] = peak.found() ? peak.value : acc(0);
+  if (args.pixels != nullptr) {
+    args.pixels[2 * map] = peak.found() ? peak.index % args.width : -1;
+    args.pixels[2 * map + 1] = peak.found() ? peak.index / args.width : -1;
+  }
   if (args.covariance != nullptr) {
     write_covariance(args.covariance + 4 * map, refined, m);
   }
@@ -96,8 +102,9 @@ inline void check_flipped(
 inline RefineOptions check_arguments(
     const Tensor& heatmaps, int64_t refine, int64_t compat, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, const std::optional<Tensor>& transform,
-    const std::optional<double>& max_offset) {
+    const std::optional<double>& max_offset, double threshold) {
   check_maps(kOp, heatmaps);
+  check_threshold(kOp, threshold);
   const RefineOptions options = check_refine(kOp, refine, compat, kernel_size, max_offset);
   if (flipped.has_value()) {
     check_flipped(heatmaps, heatmaps.size(1), *flipped, flip_index);
@@ -112,7 +119,7 @@ inline RefineOptions check_arguments(
 struct Tensors {
   Tensor heatmaps;
   std::optional<Tensor> flipped, transform;
-  Tensor coords, scores, covariance;
+  Tensor coords, scores, covariance, pixels;
 };
 
 inline void make_contiguous(Tensors& tensors) {
@@ -125,18 +132,20 @@ inline void make_contiguous(Tensors& tensors) {
 
 inline Tensors allocate(
     const Tensor& heatmaps, const std::optional<Tensor>& flipped, const std::optional<Tensor>& transform,
-    bool covariance, int64_t channels = 1) {
+    bool covariance, bool pixels, int64_t channels = 1) {
   const int64_t batch = heatmaps.size(0);
   const int64_t joints = heatmaps.size(1) / channels;
   const ScalarType acc = acc_scalar_type(heatmaps.scalar_type());
   return {
       heatmaps, flipped, transform, empty_beside(heatmaps, {batch, joints, 2}, acc),
       empty_beside(heatmaps, {batch, joints}, acc),
-      covariance ? empty_beside(heatmaps, {batch, joints, 2, 2}, acc) : empty_beside(heatmaps, {0}, acc)};
+      covariance ? empty_beside(heatmaps, {batch, joints, 2, 2}, acc) : empty_beside(heatmaps, {0}, acc),
+      pixels ? empty_beside(heatmaps, {batch, joints, 2}, ScalarType::Long)
+             : empty_beside(heatmaps, {0}, ScalarType::Long)};
 }
 
 template <typename scalar>
-Arguments<scalar> make_arguments(const Tensors& tensors, bool flip_shift) {
+Arguments<scalar> make_arguments(const Tensors& tensors, bool flip_shift, double threshold, double missing) {
   using acc = acc_t<scalar>;
   Arguments<scalar> args = {};
   args.maps = tensors.heatmaps.template const_data_ptr<scalar>();
@@ -148,11 +157,14 @@ Arguments<scalar> make_arguments(const Tensors& tensors, bool flip_shift) {
   args.coords = tensors.coords.template mutable_data_ptr<acc>();
   args.scores = tensors.scores.template mutable_data_ptr<acc>();
   args.covariance = tensors.covariance.dim() == 4 ? tensors.covariance.template mutable_data_ptr<acc>() : nullptr;
+  args.pixels = tensors.pixels.dim() == 3 ? tensors.pixels.template mutable_data_ptr<int64_t>() : nullptr;
   args.joints = static_cast<int>(tensors.scores.size(1));
   args.channels = static_cast<int>(tensors.heatmaps.size(1) / tensors.scores.size(1));
   args.height = static_cast<int>(tensors.heatmaps.size(2));
   args.width = static_cast<int>(tensors.heatmaps.size(3));
   args.flip_shift = flip_shift;
+  args.threshold = static_cast<acc>(threshold);
+  args.missing = static_cast<acc>(missing);
   return args;
 }
 

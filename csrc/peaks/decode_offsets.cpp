@@ -57,19 +57,21 @@ void blur_rows(const MapView<scalar>& map, const Taps<acc>& taps, acc* padded, a
 
 // The highest pixel once it is blurred down the columns too.
 template <typename acc>
-Peak<acc> highest_of_columns(const acc* across, const Taps<acc>& taps, int height, int width, acc* row) {
+Peak<acc> highest_of_columns(
+    const acc* across, const Taps<acc>& taps, int height, int width, acc threshold, acc* row) {
   const int stride = padded_width<acc>(width);
   const acc* rows[2 * kMaxOffsetKernelSize + 1];
-  Peak<acc> peak = {0, 0};
+  Peak<acc> peak = no_peak(threshold);
   for (int y = 0; y < height; ++y) {
     for (int i = 0; i < taps.size; ++i) {
       rows[i] = across + outside(y + i - taps.size / 2, height, Border::reflect101) * stride;
     }
     weigh(taps, stride, row, [&](int i) { return rows[i]; });
-    const key_t<acc> key = highest(row, width);
-    const acc value = simd::bits_to<acc>(key);
-    if (leads(value, peak.value)) {
-      peak = {value, y * width + first_with<acc>(key, row, width)};
+    const auto line = [&](int) { return static_cast<const acc*>(row); };
+    const Peak<acc> here = peak.value < 0 ? find_peak<true, acc>(width, width, peak.value, line)
+                                          : find_peak<false, acc>(width, width, peak.value, line);
+    if (here.found()) {
+      peak = {here.value, y * width + here.index};
     }
   }
   return peak;
@@ -77,7 +79,7 @@ Peak<acc> highest_of_columns(const acc* across, const Taps<acc>& taps, int heigh
 
 template <typename scalar>
 void decode_offsets_kernel(
-    const Arguments<scalar>& args, acc_t<scalar> radius, const int64_t* flip_index, int64_t maps) {
+    const Arguments<scalar>& args, const Offsets<scalar>& offsets, const int64_t* flip_index, int64_t maps) {
   using acc = acc_t<scalar>;
   const int64_t pixels = static_cast<int64_t>(args.height) * args.width;
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 13) / pixels);
@@ -85,45 +87,57 @@ void decode_offsets_kernel(
     const FlushSubnormals flush;
     const Taps<acc>& taps = args.refinement.taps;
     const int stride = padded_width<acc>(args.width);
-    std::vector<acc> padded(stride + taps.size), across(static_cast<size_t>(stride) * args.height), row(stride);
+    const bool blurs = taps.size > 1;
+    const int merged = merged_rows(args.view(flip_index, begin));
+    std::vector<acc> padded(stride + taps.size), across(blurs ? static_cast<size_t>(stride) * args.height : 0);
+    std::vector<acc> row(std::max(stride, merged * args.width));
     simd_call([&] {
       for (int64_t number = begin; number < end; ++number) {
-        blur_rows(args.view(flip_index, number), taps, padded.data(), across.data());
-        const Peak<acc> peak = highest_of_columns(across.data(), taps, args.height, args.width, row.data());
+        const MapView<scalar> map = args.view(flip_index, number);
+        Peak<acc> peak;
+        if (blurs) {
+          blur_rows(map, taps, padded.data(), across.data());
+          peak = highest_of_columns(across.data(), taps, args.height, args.width, args.threshold, row.data());
+        } else {
+          peak = find_peak(map, args.threshold, merged, row.data());
+        }
         const Step<acc> step =
-            peak.value > 0 ? offset_step(args, flip_index, number, peak.index, radius) : Step<acc>{0, 0};
+            peak.found() ? offset_step(args, offsets, flip_index, number, peak.index) : Step<acc>{0, 0};
         write_peak(args, number, peak, no_covariance(step));
       }
     });
   });
 }
 
-std::tuple<Tensor, Tensor> decode_offsets_cpu(
-    const Tensor& heatmaps, int64_t kernel_size, double radius, const std::optional<Tensor>& flipped,
+std::tuple<Tensor, Tensor, Tensor> decode_offsets_cpu(
+    const Tensor& heatmaps, const std::optional<Tensor>& offsets, std::optional<int64_t> kernel_size, double radius,
+    const std::optional<Tensor>& flipped, const std::optional<Tensor>& flipped_offsets,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset) {
-  const RefineOptions options =
-      check_offsets(heatmaps, kernel_size, radius, flipped, flip_index, transform, max_offset);
-  Tensors tensors = allocate(heatmaps, flipped, transform, false, kOffsetChannels);
+    std::optional<double> max_offset, double threshold, double missing, bool pixels) {
+  const RefineOptions options = check_offsets(
+      heatmaps, offsets, kernel_size, radius, flipped, flipped_offsets, flip_index, transform, max_offset, threshold);
+  Tensors tensors = allocate(heatmaps, flipped, transform, false, pixels, offsets.has_value() ? 1 : kOffsetChannels);
   const int64_t maps = tensors.scores.numel();
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), "decode_offsets", [&] {
-      auto args = make_arguments<scalar_t>(tensors, flip_shift);
+      auto args = make_arguments<scalar_t>(tensors, flip_shift, threshold, missing);
       args.refinement = options.as<acc_t<scalar_t>>();
       decode_offsets_kernel(
-          args, static_cast<acc_t<scalar_t>>(radius), flip_index.has_value() ? flip_index->data() : nullptr, maps);
+          args, make_offsets(args, offsets, flipped_offsets, radius),
+          flip_index.has_value() ? flip_index->data() : nullptr, maps);
     });
   }
-  return {tensors.coords, tensors.scores};
+  return {tensors.coords, tensors.scores, tensors.pixels};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "_decode_offsets(Tensor heatmaps, int kernel_size, float radius, Tensor? flipped, int[]? flip_index, "
-      "bool flip_shift, Tensor? transform, float? max_offset) -> (Tensor coords, Tensor scores)");
+      "_decode_offsets(Tensor heatmaps, Tensor? offsets, int? kernel_size, float radius, Tensor? flipped, "
+      "Tensor? flipped_offsets, int[]? flip_index, bool flip_shift, Tensor? transform, float? max_offset, "
+      "float threshold, float missing, bool pixels) -> (Tensor coords, Tensor scores, Tensor pixels)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

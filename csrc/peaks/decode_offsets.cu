@@ -18,7 +18,7 @@ constexpr int kTile = 32;  // pixels a side
 // the rows.
 template <typename scalar>
 __global__ void __launch_bounds__(kBlock)
-    decode_offsets_kernel(const Arguments<scalar> args, const acc_t<scalar> radius, const FlipIndex flip_index) {
+    decode_offsets_kernel(const Arguments<scalar> args, const Offsets<scalar> offsets, const FlipIndex flip_index) {
   using acc = acc_t<scalar>;
   __shared__ Peak<acc> peaks_of_warps[kBlock / kWarpSize];
   acc* const across = dynamic_shared<acc>();
@@ -29,8 +29,13 @@ __global__ void __launch_bounds__(kBlock)
   const int reach = taps.size / 2;
   const int rows = kTile + 2 * reach;
 
-  Peak<acc> peak = {0, 0};
-  for (int top = 0; top < map.height; top += kTile) {
+  Peak<acc> peak = no_peak(args.threshold);
+  if (taps.size == 1) {  // no blur: pixels that are not finite never win
+    for (int i = thread; i < map.height * map.width; i += kBlock) {
+      consider(peak, map(i % map.width, i / map.width), i);
+    }
+  }
+  for (int top = 0; taps.size > 1 && top < map.height; top += kTile) {
     for (int left = 0; left < map.width; left += kTile) {
       __syncthreads();
       for (int i = thread; i < rows * kTile; i += kBlock) {
@@ -51,7 +56,8 @@ __global__ void __launch_bounds__(kBlock)
           for (int tap = 0; tap < taps.size; ++tap) {
             sum += taps[tap] * across[i + tap * kTile];
           }
-          peak = better(peak, leads(sum, acc(0)) ? Peak<acc>{sum, y * map.width + x} : Peak<acc>{0, 0});
+          peak = better(
+              peak, leads(sum, args.threshold) ? Peak<acc>{sum, y * map.width + x} : no_peak(args.threshold));
         }
       }
     }
@@ -66,41 +72,47 @@ __global__ void __launch_bounds__(kBlock)
       peak = better(peak, peaks_of_warps[warp]);
     }
     const Step<acc> step =
-        peak.value > 0 ? offset_step(args, flip_index, number, peak.index, radius) : Step<acc>{0, 0};
+        peak.found() ? offset_step(args, offsets, flip_index, number, peak.index) : Step<acc>{0, 0};
     write_peak(args, number, peak, no_covariance(step));
   }
 }
 
 template <typename scalar>
 void launch_decode_offsets(
-    const Tensors& tensors, const RefineOptions& options, double radius, bool flip_shift, const FlipIndex& flip_index) {
+    const Tensors& tensors, const RefineOptions& options, const std::optional<Tensor>& offsets,
+    const std::optional<Tensor>& flipped_offsets, double radius, bool flip_shift, const FlipIndex& flip_index,
+    double threshold, double missing) {
   using acc = acc_t<scalar>;
-  Arguments<scalar> args = make_arguments<scalar>(tensors, flip_shift);
+  Arguments<scalar> args = make_arguments<scalar>(tensors, flip_shift, threshold, missing);
   args.refinement = options.as<acc>();
   const size_t shared_bytes = (kTile + options.kernel_size - 1) * kTile * sizeof(acc);
   launch(
       decode_offsets_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(kBlock), shared_bytes,
-      current_stream(tensors.heatmaps), args, static_cast<acc>(radius), flip_index);
+      current_stream(tensors.heatmaps), args, make_offsets(args, offsets, flipped_offsets, radius), flip_index);
 }
 
-std::tuple<Tensor, Tensor> decode_offsets_cuda(
-    const Tensor& heatmaps, int64_t kernel_size, double radius, const std::optional<Tensor>& flipped,
+std::tuple<Tensor, Tensor, Tensor> decode_offsets_cuda(
+    const Tensor& heatmaps, const std::optional<Tensor>& offsets, std::optional<int64_t> kernel_size, double radius,
+    const std::optional<Tensor>& flipped, const std::optional<Tensor>& flipped_offsets,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset) {
-  const RefineOptions options =
-      check_offsets(heatmaps, kernel_size, radius, flipped, flip_index, transform, max_offset);
+    std::optional<double> max_offset, double threshold, double missing, bool pixels) {
+  const RefineOptions options = check_offsets(
+      heatmaps, offsets, kernel_size, radius, flipped, flipped_offsets, flip_index, transform, max_offset, threshold);
   const FlipIndex index = flip_index_of(flip_index);
   const DeviceGuard guard(heatmaps.get_device_index());
-  Tensors tensors = allocate(heatmaps, flipped, transform, false, kOffsetChannels);
+  Tensors tensors = allocate(heatmaps, flipped, transform, false, pixels, offsets.has_value() ? 1 : kOffsetChannels);
   const int64_t maps = tensors.scores.numel();
   PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " joints, got ", maps);
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(
         heatmaps.scalar_type(), "decode_offsets",
-        [&] { launch_decode_offsets<scalar_t>(tensors, options, radius, flip_shift, index); });
+        [&] {
+          launch_decode_offsets<scalar_t>(
+              tensors, options, offsets, flipped_offsets, radius, flip_shift, index, threshold, missing);
+        });
   }
-  return {tensors.coords, tensors.scores};
+  return {tensors.coords, tensors.scores, tensors.pixels};
 }
 
 }  // namespace

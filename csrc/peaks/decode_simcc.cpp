@@ -16,15 +16,16 @@ namespace {
 using namespace peaks;
 
 template <typename scalar, typename acc = acc_t<scalar>>
-Peak<acc> find_bin(const scalar* row, int bins) {
-  const key_t<scalar> key = highest(row, bins);
-  return {simd::load(simd::bits_to<scalar>(key)), key > 0 ? first_with<scalar>(key, row, bins) : 0};
+Peak<acc> find_bin(const scalar* row, int bins, acc threshold) {
+  const auto whole = [row](int) { return row; };
+  return threshold < 0 ? find_peak<true, scalar>(bins, bins, threshold, whole)
+                       : find_peak<false, scalar>(bins, bins, threshold, whole);
 }
 
 template <typename scalar, typename acc>
 acc refine_bin(const SimccArguments<scalar>& args, int axis, const scalar* row, Peak<acc> peak) {
   const int bins = args.bins[axis];
-  if (!args.dark || !(peak.value > 0) || !line_dark_applies(bins, args.compat)) {
+  if (!args.dark || !peak.found() || !line_dark_applies(bins, args.compat)) {
     return 0;
   }
   const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.compat);
@@ -44,8 +45,8 @@ void decode_simcc_kernel(const SimccArguments<scalar>& args, int64_t count) {
       for (int64_t number = begin; number < end; ++number) {
         const scalar* row_x = args.row(0, number);
         const scalar* row_y = args.row(1, number);
-        const Peak<acc> x = find_bin(row_x, args.bins[0]);
-        const Peak<acc> y = find_bin(row_y, args.bins[1]);
+        const Peak<acc> x = find_bin(row_x, args.bins[0], args.threshold);
+        const Peak<acc> y = find_bin(row_y, args.bins[1], args.threshold);
         args.write(number, x, y, {refine_bin(args, 0, row_x, x), refine_bin(args, 1, row_y, y)});
       }
     });
@@ -54,15 +55,16 @@ void decode_simcc_kernel(const SimccArguments<scalar>& args, int64_t count) {
 
 std::tuple<Tensor, Tensor> decode_simcc_cpu(
     const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y,
-    std::optional<double> max_offset, const std::optional<Tensor>& transform) {
-  check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform);
+    std::optional<double> max_offset, const std::optional<Tensor>& transform, double threshold, double missing) {
+  check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform, threshold);
   const double limit = check_max_offset(kSimcc, max_offset);
   SimccTensors tensors(x, y, transform);
   const int64_t count = tensors.scores.numel();
   if (count > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(x.scalar_type(), kSimcc, [&] {
       decode_simcc_kernel(
-          tensors.arguments<scalar_t>(split_ratio, dark, compat, kernel_x, kernel_y, limit), count);
+          tensors.arguments<scalar_t>(split_ratio, dark, compat, kernel_x, kernel_y, limit, threshold, missing),
+          count);
     });
   }
   return {tensors.coords, tensors.scores};
@@ -73,7 +75,7 @@ std::tuple<Tensor, Tensor> decode_simcc_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "decode_simcc(Tensor x, Tensor y, float split_ratio, bool dark, bool compat, int kernel_x, int kernel_y, "
-      "float? max_offset, Tensor? transform) -> (Tensor coords, Tensor scores)");
+      "float? max_offset, Tensor? transform, float threshold, float missing) -> (Tensor coords, Tensor scores)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

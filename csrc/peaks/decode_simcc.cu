@@ -25,14 +25,14 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
   const int bins = args.bins[axis];
   const scalar* __restrict__ row = args.row(axis, number);
 
-  Peak<acc> peak = {0, 0};
+  Peak<acc> peak = no_peak(args.threshold);
 #pragma unroll 4
   for (int i = lane; i < bins; i += kWarpSize) {
     consider(peak, static_cast<acc>(row[i]), i);
   }
   peak = warp_peak(peak);
   acc step = 0;
-  if (args.dark && peak.value > 0 && line_dark_applies(bins, args.compat)) {
+  if (args.dark && peak.found() && line_dark_applies(bins, args.compat)) {
     const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.compat);
     if (lane < kSpan) {
       blurred[axis][lane] =
@@ -58,8 +58,8 @@ void launch_decode_simcc(const SimccArguments<scalar>& args, const Tensor& x, in
 
 std::tuple<Tensor, Tensor> decode_simcc_cuda(
     const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y,
-    std::optional<double> max_offset, const std::optional<Tensor>& transform) {
-  check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform);
+    std::optional<double> max_offset, const std::optional<Tensor>& transform, double threshold, double missing) {
+  check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform, threshold);
   const double limit = check_max_offset(kSimcc, max_offset);
   const DeviceGuard guard(x.get_device_index());
   SimccTensors tensors(x, y, transform);
@@ -68,7 +68,8 @@ std::tuple<Tensor, Tensor> decode_simcc_cuda(
   if (count > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(x.scalar_type(), kSimcc, [&] {
       launch_decode_simcc(
-          tensors.arguments<scalar_t>(split_ratio, dark, compat, kernel_x, kernel_y, limit), x, count);
+          tensors.arguments<scalar_t>(split_ratio, dark, compat, kernel_x, kernel_y, limit, threshold, missing), x,
+          count);
     });
   }
   return {tensors.coords, tensors.scores};

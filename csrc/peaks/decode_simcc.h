@@ -27,7 +27,7 @@ struct SimccArguments {
   int64_t transform_stride, joints;
   int bins[2];
   bool dark, compat;
-  acc split_ratio, max_offset;
+  acc split_ratio, max_offset, threshold, missing;
   LineTaps<acc> taps[2];
 
   POSE_HD const scalar* row(int axis, int64_t number) const {
@@ -36,9 +36,10 @@ struct SimccArguments {
 
   // Peaks and steps are in bins, the outputs in pixels.
   POSE_HD void write(int64_t number, Peak<acc> x, Peak<acc> y, Step<acc> step) const {
-    const acc score = y.value < x.value ? y.value : x.value;
-    Step<acc> place = {-1, -1};
-    if (score > 0) {
+    acc score = 0;
+    Step<acc> place = {missing, missing};
+    if (x.found() && y.found()) {
+      score = y.value < x.value ? y.value : x.value;
       step = limited(Step<acc>{step.x / split_ratio, step.y / split_ratio}, max_offset);
       place = {acc(x.index) / split_ratio + step.x, acc(y.index) / split_ratio + step.y};
       if (transform != nullptr) {
@@ -110,7 +111,8 @@ constexpr const char* kSimcc = "decode_simcc";
 
 inline void check_simcc(
     const Tensor& x, const Tensor& y, double split_ratio, int64_t kernel_x, int64_t kernel_y,
-    const std::optional<Tensor>& transform) {
+    const std::optional<Tensor>& transform, double threshold) {
+  check_threshold(kSimcc, threshold);
   for (const auto& [name, rows] : {std::make_tuple("x", &x), std::make_tuple("y", &y)}) {
     check_dim(kSimcc, name, *rows, 3, "(B, K, bins)");
     check_floating(kSimcc, name, *rows);
@@ -161,7 +163,8 @@ struct SimccTensors {
 
   template <typename scalar>
   SimccArguments<scalar> arguments(
-      double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y, double max_offset) {
+      double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y, double max_offset,
+      double threshold, double missing) {
     using acc = acc_t<scalar>;
     x = as_contiguous(x);
     y = as_contiguous(y);
@@ -182,6 +185,8 @@ struct SimccTensors {
     args.compat = compat;
     args.split_ratio = static_cast<acc>(split_ratio);
     args.max_offset = static_cast<acc>(max_offset);
+    args.threshold = static_cast<acc>(threshold);
+    args.missing = static_cast<acc>(missing);
     args.taps[0] = line_taps<acc>(kernel_x);
     args.taps[1] = line_taps<acc>(kernel_y);
     return args;

@@ -1,8 +1,7 @@
 // find_peaks on the CPU: one thread takes whole maps, one after the other.
 //
 // Most of a map is below the threshold: rows without a pixel above it are passed over, a group of rows at a time. In
-// the others a maximum over the window finds the candidates, pixels with no higher one in reach. Once there are many
-// peaks the threshold rises to the last of the best.
+// the others a maximum over the window finds the candidates, pixels with no higher one in reach.
 #include "peaks/find_peaks.h"
 
 #include <algorithm>
@@ -37,7 +36,8 @@ struct Workspace {
   std::vector<acc> rows;
   std::vector<acc> others, down;  // maxima of the windows without their pixel; down the columns
   std::vector<key_t<acc>> flags;
-  std::vector<Peak<acc>> found;
+  std::vector<Peak<acc>> found;  // those that may be among the best
+  int64_t total;                 // of all peaks
   std::vector<bool> seen;  // pixels of plateaus that have been walked through; empty before the first
   std::vector<int> queue;
 
@@ -226,9 +226,9 @@ bool any_flag(const key* flags, int count) {
   return any != 0;
 }
 
-// Adds the peaks among the flagged pixels of the rows from `top` on.
+// Counts the peaks among the flagged pixels of the rows from `top` on, and adds those that are higher than the bar.
 template <typename scalar, typename acc>
-void add_peaks(const MapView<scalar>& map, int top, int bottom, Workspace<acc>& work) {
+void add_peaks(const MapView<scalar>& map, int top, int bottom, acc bar, Workspace<acc>& work) {
   for (int y = top; y < bottom; ++y) {
     const key_t<acc>* flags = work.flags.data() + static_cast<int64_t>(y - top) * work.stride;
     const int width = any_flag(flags, map.width) ? map.width : 0;
@@ -239,7 +239,10 @@ void add_peaks(const MapView<scalar>& map, int top, int bottom, Workspace<acc>& 
       const int index = y * map.width + x;
       const acc value = simd::load(map.map[index]);
       if (flags[x] == kAlone || plateau_is_peak(map, index, work.radius, value, work)) {
-        work.found.push_back({value, index});
+        ++work.total;
+        if (value > bar) {
+          work.found.push_back({value, index});
+        }
       }
     }
   }
@@ -250,7 +253,9 @@ template <typename scalar, typename acc>
 void search(const MapView<scalar>& map, acc threshold, int most, Workspace<acc>& work) {
   work.found.clear();
   work.seen.clear();
-  Above<scalar> above(threshold);
+  work.total = 0;
+  const Above<scalar> above(threshold);
+  acc bar = threshold;
   for (int64_t start = 0; start < map.height; start += work.group) {
     const int top = static_cast<int>(start);
     const int bottom = static_cast<int>(std::min<int64_t>(map.height, start + work.group));
@@ -263,13 +268,13 @@ void search(const MapView<scalar>& map, acc threshold, int most, Workspace<acc>&
     const bool some = adjacent ? flag_among_neighbours(above.threshold, count, work)
                                : flag_in_windows(above.threshold, count, work);
     if (some) {
-      add_peaks(map, top, bottom, work);
+      add_peaks(map, top, bottom, bar, work);
     }
     if (work.found.size() > 2 * static_cast<size_t>(most) + kSpare) {
       // Later peaks that are not higher than the last of the best have no place: equal ones come after it.
       put_best_first(work.found, most);
       work.found.resize(most);
-      above = Above<scalar>(work.found.back().value);
+      bar = work.found.back().value;
     }
   }
   const int count = static_cast<int>(std::min<size_t>(work.found.size(), most));
@@ -293,30 +298,30 @@ void find_peaks_kernel(const FindArguments<scalar>& args, int64_t maps) {
           const Peak<acc> peak = work.found[rank];
           args.write(number, rank, peak, refined(map, args.refinement, peak.index).step);
         }
-        const int64_t slot = number * args.max_peaks;
-        std::fill(args.coords + 2 * (slot + count), args.coords + 2 * (slot + args.max_peaks), acc(-1));
-        std::fill(args.scores + slot + count, args.scores + slot + args.max_peaks, acc(0));
-        args.counts[number] = count;
+        for (int rank = count; rank < args.max_peaks; ++rank) {
+          args.write_none(number, rank);
+        }
+        args.counts[number] = work.total;
       }
     });
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> find_peaks_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor> find_peaks_cpu(
     const Tensor& heatmaps, const std::optional<Tensor>& thresholds, double threshold, int64_t radius,
     int64_t max_peaks, int64_t refine, int64_t kernel_size, std::optional<double> max_offset,
-    const std::optional<Tensor>& transform) {
+    const std::optional<Tensor>& transform, double missing, bool pixels) {
   const RefineOptions options = check_find_peaks(
       heatmaps, thresholds, threshold, radius, max_peaks, refine, kernel_size, max_offset, transform);
-  FindTensors tensors(heatmaps, thresholds, transform, max_peaks);
+  FindTensors tensors(heatmaps, thresholds, transform, max_peaks, pixels);
   const int64_t maps = tensors.counts.numel();
   if (maps > 0) {
     tensors.make_contiguous();
     PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), kFindPeaks, [&] {
-      find_peaks_kernel(tensors.arguments<scalar_t>(threshold, radius, max_peaks, options), maps);
+      find_peaks_kernel(tensors.arguments<scalar_t>(threshold, radius, max_peaks, options, missing), maps);
     });
   }
-  return {tensors.coords, tensors.scores, tensors.counts};
+  return {tensors.coords, tensors.scores, tensors.counts, tensors.pixels};
 }
 
 }  // namespace
@@ -324,7 +329,8 @@ std::tuple<Tensor, Tensor, Tensor> find_peaks_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "find_peaks(Tensor heatmaps, Tensor? threshold, float threshold_value, int radius, SymInt max_peaks, int refine, "
-      "int kernel_size, float? max_offset, Tensor? transform) -> (Tensor coords, Tensor scores, Tensor counts)");
+      "int kernel_size, float? max_offset, Tensor? transform, float missing, bool pixels) -> "
+      "(Tensor coords, Tensor scores, Tensor counts, Tensor pixels)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

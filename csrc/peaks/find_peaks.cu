@@ -184,6 +184,7 @@ __global__ void __launch_bounds__(kBlock, 8)
     // 2. Where there are plateaus, or more peaks than fit: again, a part of the map at a time, keeping the best.
     int filled = count;
     const bool tied = ties != 0;
+    int total = tied ? 0 : filled;
     if (tied) {
       label_plateaus(map, args.radius, threshold, labels);
     }
@@ -202,6 +203,7 @@ __global__ void __launch_bounds__(kBlock, 8)
           }
         });
         __syncthreads();
+        total += tied ? count - filled : 0;
         filled = count;
         if (filled > args.max_peaks) {
           list.rank(filled, args.max_peaks);
@@ -231,7 +233,7 @@ __global__ void __launch_bounds__(kBlock, 8)
       args.write_none(number, rank);
     }
     if (threadIdx.x == 0) {
-      args.counts[number] = written;
+      args.counts[number] = total;
     }
     __syncthreads();
   }
@@ -248,23 +250,23 @@ void launch_find_peaks(const FindArguments<scalar>& args, const Tensor& heatmaps
       workspace.mutable_data_ptr<int>());
 }
 
-std::tuple<Tensor, Tensor, Tensor> find_peaks_cuda(
+std::tuple<Tensor, Tensor, Tensor, Tensor> find_peaks_cuda(
     const Tensor& heatmaps, const std::optional<Tensor>& thresholds, double threshold, int64_t radius,
     int64_t max_peaks, int64_t refine, int64_t kernel_size, std::optional<double> max_offset,
-    const std::optional<Tensor>& transform) {
+    const std::optional<Tensor>& transform, double missing, bool pixels) {
   const RefineOptions options = check_find_peaks(
       heatmaps, thresholds, threshold, radius, max_peaks, refine, kernel_size, max_offset, transform);
   const DeviceGuard guard(heatmaps.get_device_index());
-  FindTensors tensors(heatmaps, thresholds, transform, max_peaks);
+  FindTensors tensors(heatmaps, thresholds, transform, max_peaks, pixels);
   const int64_t maps = tensors.counts.numel();
   if (maps > 0) {
     tensors.make_contiguous();
     PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), kFindPeaks, [&] {
       launch_find_peaks(
-          tensors.arguments<scalar_t>(threshold, radius, max_peaks, options), tensors.heatmaps, maps);
+          tensors.arguments<scalar_t>(threshold, radius, max_peaks, options, missing), tensors.heatmaps, maps);
     });
   }
-  return {tensors.coords, tensors.scores, tensors.counts};
+  return {tensors.coords, tensors.scores, tensors.counts, tensors.pixels};
 }
 
 }  // namespace

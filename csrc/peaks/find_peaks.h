@@ -18,10 +18,11 @@ struct FindArguments {
   const acc* transform;    // (B, 2, 3) or null; transform_stride 0: (2, 3)
   acc* coords;             // (B, K, M, 2)
   acc* scores;             // (B, K, M)
-  int64_t* counts;         // (B, K)
+  int64_t* counts;         // (B, K): of all peaks, also of those without a place
+  int64_t* pixels;         // (B, K, M, 2) or null
   int64_t transform_stride;
   int joints, height, width, radius, max_peaks;
-  acc threshold;
+  acc threshold, missing;
   Refinement<acc> refinement;
 
   POSE_HD MapView<scalar> view(int64_t number) const {
@@ -34,18 +35,23 @@ struct FindArguments {
 
   POSE_HD void write(int64_t number, int rank, Peak<acc> peak, Step<acc> step) const {
     const acc* m = transform == nullptr ? nullptr : transform + number / joints * transform_stride;
-    put(number * max_peaks + rank, peak.value, placed(peak.index, width, step, m));
+    const Step<acc> place = placed(peak.index, width, step, m);
+    put(number * max_peaks + rank, peak.value, place, peak.index % width, peak.index / width);
   }
 
   POSE_HD void write_none(int64_t number, int rank) const {
-    put(number * max_peaks + rank, 0, {-1, -1});
+    put(number * max_peaks + rank, 0, {missing, missing}, -1, -1);
   }
 
  private:
-  POSE_HD void put(int64_t slot, acc score, Step<acc> place) const {
+  POSE_HD void put(int64_t slot, acc score, Step<acc> place, int x, int y) const {
     scores[slot] = score;
     coords[2 * slot] = place.x;
     coords[2 * slot + 1] = place.y;
+    if (pixels != nullptr) {
+      pixels[2 * slot] = x;
+      pixels[2 * slot + 1] = y;
+    }
   }
 };
 
@@ -88,7 +94,7 @@ inline RefineOptions check_find_peaks(
         ": threshold must be a number or (K,), one for each of the ", heatmaps.size(1), " joints, got shape ",
         shape_of(*thresholds));
   }
-  PYPOSE_OPS_CHECK(threshold == threshold, kFindPeaks, ": threshold must not be NaN");
+  check_threshold(kFindPeaks, threshold);
   PYPOSE_OPS_CHECK(
       radius >= 1 && radius <= kMaxRadius, kFindPeaks, ": radius must be from 1 to ", kMaxRadius, ", got ", radius);
   PYPOSE_OPS_CHECK(
@@ -104,11 +110,11 @@ inline RefineOptions check_find_peaks(
 struct FindTensors {
   Tensor heatmaps;
   std::optional<Tensor> thresholds, transform;
-  Tensor coords, scores, counts;
+  Tensor coords, scores, counts, pixels;
 
   FindTensors(
       const Tensor& heatmaps, const std::optional<Tensor>& thresholds, const std::optional<Tensor>& transform,
-      int64_t max_peaks)
+      int64_t max_peaks, bool with_pixels)
       : heatmaps(heatmaps), thresholds(thresholds), transform(transform) {
     const int64_t batch = heatmaps.size(0);
     const int64_t joints = heatmaps.size(1);
@@ -116,6 +122,8 @@ struct FindTensors {
     coords = torch::stable::new_empty(heatmaps, {batch, joints, max_peaks, 2}, acc);
     scores = torch::stable::new_empty(heatmaps, {batch, joints, max_peaks}, acc);
     counts = torch::stable::new_empty(heatmaps, {batch, joints}, ScalarType::Long);
+    pixels = with_pixels ? torch::stable::new_empty(heatmaps, {batch, joints, max_peaks, 2}, ScalarType::Long)
+                         : torch::stable::new_empty(heatmaps, {0}, ScalarType::Long);
   }
 
   void make_contiguous() {
@@ -126,7 +134,7 @@ struct FindTensors {
 
   template <typename scalar>
   FindArguments<scalar> arguments(
-      double threshold, int64_t radius, int64_t max_peaks, const RefineOptions& options) const {
+      double threshold, int64_t radius, int64_t max_peaks, const RefineOptions& options, double missing) const {
     using acc = acc_t<scalar>;
     FindArguments<scalar> args = {};
     args.maps = heatmaps.template const_data_ptr<scalar>();
@@ -138,12 +146,14 @@ struct FindTensors {
     args.coords = coords.template mutable_data_ptr<acc>();
     args.scores = scores.template mutable_data_ptr<acc>();
     args.counts = counts.template mutable_data_ptr<int64_t>();
+    args.pixels = pixels.dim() == 4 ? pixels.template mutable_data_ptr<int64_t>() : nullptr;
     args.joints = static_cast<int>(heatmaps.size(1));
     args.height = static_cast<int>(heatmaps.size(2));
     args.width = static_cast<int>(heatmaps.size(3));
     args.radius = static_cast<int>(radius);
     args.max_peaks = static_cast<int>(max_peaks);
     args.threshold = static_cast<acc>(threshold);
+    args.missing = static_cast<acc>(missing);
     args.refinement = options.as<acc>();
     return args;
   }

@@ -82,6 +82,11 @@ inline void check_kernel_size(const char* op, int64_t kernel_size, int most) {
       ": kernel_size must be odd and from 1 to ", most, ", got ", kernel_size);
 }
 
+// What a peak must be higher than.
+inline void check_threshold(const char* op, double threshold) {
+  PYPOSE_OPS_CHECK(threshold == threshold, op, ": threshold must not be NaN");
+}
+
 // The longest step; none: infinity.
 inline double check_max_offset(const char* op, const std::optional<double>& max_offset) {
   const double limit = max_offset.value_or(std::numeric_limits<double>::infinity());
@@ -94,7 +99,13 @@ inline RefineOptions check_refine(
   RefineOptions options;
   options.refine = check_choice<Refine>(op, "refine", refine, kRefines);
   options.compat = check_choice<Compat>(op, "compat", compat, kCompats);
-  check_kernel_size(op, kernel_size, kMaxKernelSize);
+  if (options.refine == Refine::centroid) {
+    PYPOSE_OPS_CHECK(
+        kernel_size >= 1 && kernel_size <= kMaxKernelSize, op, ": kernel_size must be from 1 to ", kMaxKernelSize,
+        ", got ", kernel_size);
+  } else {
+    check_kernel_size(op, kernel_size, kMaxKernelSize);
+  }
   options.kernel_size = static_cast<int>(kernel_size);
   options.max_offset = check_max_offset(op, max_offset);
   return options;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "common/simd.h"
@@ -17,9 +18,76 @@ template <typename scalar>
 using key_t = std::conditional_t<
     sizeof(scalar) == 2, int16_t, std::conditional_t<sizeof(scalar) == 4, int32_t, int64_t>>;
 
-// The highest positive finite pixel's key, or 0.
+// The bits of a number as an integer in the numbers' order, negative ones included, -0 as 0; infinity and the NaNs above it
+// as the lowest. For one number and for a vector of them: the compiler leaves the loop over scalars scalar.
+template <typename scalar, typename keys>
+keys ordered_keys(keys raw) {
+  using key = key_t<scalar>;
+  constexpr key lowest = std::numeric_limits<key>::lowest();
+  const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
+  const keys none = raw - raw + lowest;
+  const keys bits = raw == none ? keys(raw - raw) : raw;
+  const keys ordered = keys(bits ^ ((bits >> (8 * sizeof(key) - 1)) & std::numeric_limits<key>::max()));
+  return ordered < infinity ? ordered : none;
+}
+
+template <bool kNegative, typename scalar>
+key_t<scalar> key_of(scalar pixel) {
+  using key = key_t<scalar>;
+  const key bits = simd::bits_to<key>(pixel);
+  if constexpr (kNegative) {
+    return ordered_keys<scalar, key>(bits);
+  } else {
+    return bits;
+  }
+}
+
 template <typename scalar>
-key_t<scalar> highest(const scalar* pixels, int count) {
+acc_t<scalar> value_of(key_t<scalar> key) {
+  const bool negative = key < 0;
+  return simd::load(simd::bits_to<scalar>(
+      static_cast<key_t<scalar>>(negative ? key ^ std::numeric_limits<key_t<scalar>>::max() : key)));
+}
+
+// Below the key of every pixel that can be a peak: 0, or that of minus infinity.
+template <bool kNegative, typename scalar>
+key_t<scalar> no_key() {
+  return kNegative ? key_of<true>(static_cast<scalar>(-std::numeric_limits<scalar>::infinity())) : key_t<scalar>{0};
+}
+
+template <typename keys, typename scalar>
+keys load_keys(const scalar* pixels) {
+  keys out;
+  std::memcpy(&out, pixels, sizeof(out));
+  return out;
+}
+
+template <typename scalar>
+key_t<scalar> highest_of_any_sign(const scalar* pixels, int count) {
+  using key = key_t<scalar>;
+  using keys = typename vec_of<key>::type;
+  constexpr int lanes = vec_of<key>::lanes;
+  key best = std::numeric_limits<key>::lowest();
+  int i = 0;
+  if (count >= lanes) {
+    keys high = ordered_keys<scalar>(load_keys<keys>(pixels));
+    for (i = lanes; i + lanes <= count; i += lanes) {
+      const keys ordered = ordered_keys<scalar>(load_keys<keys>(pixels + i));
+      high = ordered > high ? ordered : high;
+    }
+    for (int lane = 0; lane < lanes; ++lane) {
+      best = high[lane] > best ? high[lane] : best;
+    }
+  }
+  for (; i < count; ++i) {
+    const key ordered = key_of<true>(pixels[i]);
+    best = ordered > best ? ordered : best;
+  }
+  return best;
+}
+
+template <typename scalar>
+key_t<scalar> highest_positive(const scalar* pixels, int count) {
   using key = key_t<scalar>;
   const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
   key best = 0;
@@ -31,11 +99,21 @@ key_t<scalar> highest(const scalar* pixels, int count) {
   return best;
 }
 
-template <typename scalar>
+// The key of the highest finite pixel, or one that is not above no_key.
+template <bool kNegative, typename scalar>
+key_t<scalar> highest(const scalar* pixels, int count) {
+  if constexpr (kNegative) {
+    return highest_of_any_sign(pixels, count);
+  } else {
+    return highest_positive(pixels, count);
+  }
+}
+
+template <bool kNegative, typename scalar>
 int first_with(key_t<scalar> wanted, const scalar* pixels, int count) {
   int first = count;
   for (int i = 0; i < count; ++i) {
-    const int here = simd::bits_to<key_t<scalar>>(pixels[i]) == wanted ? i : count;
+    const int here = key_of<kNegative>(pixels[i]) == wanted ? i : count;
     first = here < first ? here : first;
   }
   return first;
@@ -59,6 +137,55 @@ void load_row(const MapView<scalar>& map, int y, int from, int count, acc* row) 
   for (; i < count; ++i) {
     row[i] = merged<acc>(simd::load(pixels[i]), simd::load(twin[-i]));
   }
+}
+
+// A map is read in chunks; only the one that holds the maximum is searched for its place. chunk(i) returns the pixels
+// from i on.
+template <bool kNegative, typename stored, typename Chunk>
+auto find_peak(int pixels, int chunk_size, acc_t<stored> threshold, const Chunk& chunk) -> Peak<acc_t<stored>> {
+  key_t<stored> best = no_key<kNegative, stored>();
+  int from = 0;
+  for (int64_t i = 0; i < pixels; i += chunk_size) {
+    const int start = static_cast<int>(i);
+    const key_t<stored> key = highest<kNegative>(chunk(start), std::min(chunk_size, pixels - start));
+    from = key > best ? start : from;
+    best = key > best ? key : best;
+  }
+  if (best == no_key<kNegative, stored>() || !(value_of<stored>(best) > threshold)) {
+    return no_peak(threshold);
+  }
+  const int index = from + first_with<kNegative>(best, chunk(from), std::min(chunk_size, pixels - from));
+  return {value_of<stored>(best), index};
+}
+
+constexpr int kChunk = 512;
+
+// The rows that are merged at a time where there is a flipped twin.
+template <typename scalar>
+int merged_rows(const MapView<scalar>& map) {
+  return map.twin == nullptr ? 0 : std::max(1, std::min(map.height, kChunk / map.width));
+}
+
+template <bool kNegative, typename scalar, typename acc>
+Peak<acc> find_signed_peak(const MapView<scalar>& map, acc threshold, int rows, acc* buffer) {
+  const int pixels = map.height * map.width;
+  if (map.twin == nullptr) {
+    return find_peak<kNegative, scalar>(pixels, kChunk, threshold, [&](int i) { return map.map + i; });
+  }
+  return find_peak<kNegative, acc>(pixels, rows * map.width, threshold, [&](int i) {
+    const int y = i / map.width;
+    for (int row = 0; row < std::min(rows, map.height - y); ++row) {
+      load_row(map, y + row, 0, map.width, buffer + row * map.width);
+    }
+    return static_cast<const acc*>(buffer);
+  });
+}
+
+// The highest finite pixel above the threshold. The buffer holds merged_rows rows.
+template <typename scalar, typename acc>
+Peak<acc> find_peak(const MapView<scalar>& map, acc threshold, int rows, acc* buffer) {
+  return threshold < 0 ? find_signed_peak<true>(map, threshold, rows, buffer)
+                       : find_signed_peak<false>(map, threshold, rows, buffer);
 }
 
 // The patch that DARK reads is kernel size + 4 pixels wide and high. Its rows are padded to whole vectors.

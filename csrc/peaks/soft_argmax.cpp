@@ -18,105 +18,14 @@ namespace {
 
 using namespace peaks;
 
-// The bits of a number as an integer in the numbers' order, negative ones included, -0 as 0; infinity and the NaNs above it
-// as the lowest. For one number and for a vector of them: the compiler leaves the loop over scalars scalar.
-template <typename scalar, typename keys>
-keys ordered_keys(keys raw) {
-  using key = key_t<scalar>;
-  constexpr key lowest = std::numeric_limits<key>::lowest();
-  const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
-  const keys none = raw - raw + lowest;
-  const keys bits = raw == none ? keys(raw - raw) : raw;
-  const keys ordered = keys(bits ^ ((bits >> (8 * sizeof(key) - 1)) & std::numeric_limits<key>::max()));
-  return ordered < infinity ? ordered : none;
-}
-
-template <typename scalar>
-key_t<scalar> ordered_key(scalar value) {
-  using key = key_t<scalar>;
-  return ordered_keys<scalar, key>(simd::bits_to<key>(value));
-}
-
-template <typename keys, typename scalar>
-keys load_keys(const scalar* pixels) {
-  keys out;
-  std::memcpy(&out, pixels, sizeof(out));
-  return out;
-}
-
-template <typename scalar>
-key_t<scalar> highest_key(const scalar* pixels, int count) {
-  using key = key_t<scalar>;
-  using keys = typename vec_of<key>::type;
-  constexpr int lanes = vec_of<key>::lanes;
-  key best = std::numeric_limits<key>::lowest();
-  int i = 0;
-  if (count >= lanes) {
-    keys high = ordered_keys<scalar>(load_keys<keys>(pixels));
-    for (i = lanes; i + lanes <= count; i += lanes) {
-      const keys ordered = ordered_keys<scalar>(load_keys<keys>(pixels + i));
-      high = ordered > high ? ordered : high;
-    }
-    for (int lane = 0; lane < lanes; ++lane) {
-      best = high[lane] > best ? high[lane] : best;
-    }
-  }
-  for (; i < count; ++i) {
-    const key ordered = ordered_key(pixels[i]);
-    best = ordered > best ? ordered : best;
-  }
-  return best;
-}
-
-constexpr int kChunk = 512;
-
-// The highest finite pixel, the first of equals; index -1: there is none. Only the chunk that holds it is searched for its
-// place.
-template <typename scalar, typename acc = acc_t<scalar>>
-Peak<acc> highest_of_any_sign(const scalar* pixels, int count) {
-  using key = key_t<scalar>;
-  key best = ordered_key(-std::numeric_limits<scalar>::infinity());
-  int from = -1;
-  for (int64_t start = 0; start < count; start += kChunk) {
-    const scalar* chunk = pixels + start;
-    const int size = static_cast<int>(std::min<int64_t>(kChunk, count - start));
-    const key highest = highest_key(chunk, size);
-    from = highest > best ? static_cast<int>(start) : from;
-    best = highest > best ? highest : best;
-  }
-  if (from < 0) {
-    return {0, -1};
-  }
-  const int size = std::min(kChunk, count - from);
-  int first = size;
-  for (int i = 0; i < size; ++i) {
-    const int here = ordered_key(pixels[from + i]) == best ? i : size;
-    first = here < first ? here : first;
-  }
-  return {simd::load(pixels[from + first]), from + first};
-}
-
-// The same where one is positive, which is the cheaper question; else index -1.
-template <typename scalar, typename acc = acc_t<scalar>>
-Peak<acc> highest_positive(const scalar* pixels, int count) {
-  key_t<scalar> best = 0;
-  int from = 0;
-  for (int64_t start = 0; start < count; start += kChunk) {
-    const key_t<scalar> key = highest(pixels + start, static_cast<int>(std::min<int64_t>(kChunk, count - start)));
-    from = key > best ? static_cast<int>(start) : from;
-    best = key > best ? key : best;
-  }
-  if (best == 0) {
-    return {0, -1};
-  }
-  const int index = from + first_with(best, pixels + from, std::min(kChunk, count - from));
-  return {simd::load(simd::bits_to<scalar>(best)), index};
-}
-
+// The highest finite pixel, the first of equals. Where one is positive that is the cheaper question.
 template <typename scalar, typename acc = acc_t<scalar>>
 Peak<acc> highest_finite(const scalar* pixels, int count) {
-  const Peak<acc> positive = highest_positive(pixels, count);
-  return positive.index >= 0 ? positive : highest_of_any_sign(pixels, count);
+  const auto chunk = [pixels](int i) { return pixels + i; };
+  const Peak<acc> positive = find_peak<false, scalar>(count, kChunk, acc(0), chunk);
+  return positive.found()
+      ? positive
+      : find_peak<true, scalar>(count, kChunk, -std::numeric_limits<acc>::infinity(), chunk);
 }
 
 // Sums down the columns, so that no loop over pixels is a reduction; the columns are summed at the end.
@@ -191,7 +100,7 @@ void soft_argmax_kernel(const SoftArguments<scalar>& args, int64_t maps) {
       for (int64_t number = begin; number < end; ++number) {
         const scalar* map = args.maps + number * pixels;
         const Peak<acc> peak = highest_finite(map, pixels);
-        if (peak.index < 0) {
+        if (!peak.found()) {
           write_soft(args, number, Peak<acc>{0, 0}, Moments<acc>{0, 0, 0, 0, 0});
         } else {
           write_soft(args, number, peak, sum_region(args, map, peak, columns));
@@ -202,13 +111,13 @@ void soft_argmax_kernel(const SoftArguments<scalar>& args, int64_t maps) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(
-    const Tensor& heatmaps, double temperature, int64_t window) {
+    const Tensor& heatmaps, double temperature, int64_t window, double missing) {
   check_soft(heatmaps, temperature, window);
   SoftTensors tensors(heatmaps);
   const int64_t maps = tensors.index.numel();
   if (maps > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), kSoft, [&] {
-      soft_argmax_kernel(tensors.arguments<scalar_t>(temperature, window), maps);
+      soft_argmax_kernel(tensors.arguments<scalar_t>(temperature, window, missing), maps);
     });
   }
   return {tensors.coords, tensors.variance, tensors.stats, tensors.index};
@@ -218,7 +127,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "soft_argmax(Tensor heatmaps, float temperature, int window) -> "
+      "soft_argmax(Tensor heatmaps, float temperature, int window, float missing) -> "
       "(Tensor coords, Tensor variance, Tensor stats, Tensor index)");
 }
 

@@ -34,10 +34,10 @@ __device__ void for_each_pixel(const scalar* __restrict__ map, int map_width, co
   }
 }
 
-// The highest finite pixel of the block's map, the first of equals; index INT_MAX: there is none.
+// The highest finite pixel of the block's map, the first of equals.
 template <typename scalar, typename acc>
 __device__ Peak<acc> block_peak(const scalar* __restrict__ map, int pixels, Peak<acc>* peaks_of_warps) {
-  Peak<acc> peak = {-std::numeric_limits<acc>::infinity(), std::numeric_limits<int>::max()};
+  Peak<acc> peak = no_peak(-std::numeric_limits<acc>::infinity());
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < pixels; i += kBlock) {
     consider(peak, static_cast<acc>(map[i]), i);
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kBlock, 4) soft_argmax_kernel(const SoftArgume
   const int pixels = args.height * args.width;
   const scalar* map = args.maps + number * pixels;
   const Peak<acc> peak = block_peak<scalar>(map, pixels, peaks_of_warps);
-  if (peak.index == std::numeric_limits<int>::max()) {
+  if (!peak.found()) {
     if (threadIdx.x == 0) {
       write_soft(args, number, Peak<acc>{0, 0}, Moments<acc>{0, 0, 0, 0, 0});
     }
@@ -108,7 +108,7 @@ void launch_soft_argmax(const SoftArguments<scalar>& args, const Tensor& heatmap
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cuda(
-    const Tensor& heatmaps, double temperature, int64_t window) {
+    const Tensor& heatmaps, double temperature, int64_t window, double missing) {
   check_soft(heatmaps, temperature, window);
   const DeviceGuard guard(heatmaps.get_device_index());
   SoftTensors tensors(heatmaps);
@@ -116,7 +116,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cuda(
   PYPOSE_OPS_CHECK(maps <= kMaxGridX, kSoft, ": heatmaps must be at most ", kMaxGridX, " maps, got ", maps);
   if (maps > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), kSoft, [&] {
-      launch_soft_argmax(tensors.arguments<scalar_t>(temperature, window), heatmaps, maps);
+      launch_soft_argmax(tensors.arguments<scalar_t>(temperature, window, missing), heatmaps, maps);
     });
   }
   return {tensors.coords, tensors.variance, tensors.stats, tensors.index};

@@ -48,7 +48,7 @@ struct SoftArguments {
   acc* stats;          // (B, K, 2): the highest pixel, and the sum of exp(b (z - highest)); 0 where no pixel is finite
   int64_t* index;      // (B, K): of the highest pixel
   int height, width, window;
-  acc temperature;
+  acc temperature, missing;
 };
 
 template <typename scalar>
@@ -88,8 +88,8 @@ POSE_HD void write_soft(
   const acc y = valid ? moments.y / moments.sum : acc(0);
   const acc xx = valid ? moments.xx / moments.sum - x * x : acc(0);
   const acc yy = valid ? moments.yy / moments.sum - y * y : acc(0);
-  args.coords[2 * number] = valid ? acc(peak.index % args.width) + x : acc(-1);
-  args.coords[2 * number + 1] = valid ? acc(peak.index / args.width) + y : acc(-1);
+  args.coords[2 * number] = valid ? acc(peak.index % args.width) + x : args.missing;
+  args.coords[2 * number + 1] = valid ? acc(peak.index / args.width) + y : args.missing;
   args.variance[2 * number] = xx > 0 ? xx : acc(0);
   args.variance[2 * number + 1] = yy > 0 ? yy : acc(0);
   args.stats[2 * number] = valid ? peak.value : acc(0);
@@ -130,14 +130,15 @@ struct SoftTensors {
   }
 
   template <typename scalar>
-  SoftArguments<scalar> arguments(double temperature, int64_t window) {
+  SoftArguments<scalar> arguments(double temperature, int64_t window, double missing) {
     using acc = acc_t<scalar>;
     heatmaps = as_contiguous(heatmaps);
     return {
         heatmaps.template const_data_ptr<scalar>(), coords.template mutable_data_ptr<acc>(),
         variance.template mutable_data_ptr<acc>(), stats.template mutable_data_ptr<acc>(),
         index.template mutable_data_ptr<int64_t>(), static_cast<int>(heatmaps.size(2)),
-        static_cast<int>(heatmaps.size(3)), static_cast<int>(window), limited_temperature<acc>(temperature)};
+        static_cast<int>(heatmaps.size(3)), static_cast<int>(window), limited_temperature<acc>(temperature),
+        static_cast<acc>(missing)};
   }
 };
 

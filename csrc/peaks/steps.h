@@ -38,11 +38,23 @@ struct Taps {
   }
 };
 
+constexpr int kNowhere = std::numeric_limits<int>::max();
+
+// A search begins with the threshold as its value, at kNowhere: what takes the lead is above it.
 template <typename acc>
 struct Peak {
-  acc value;  // 0: none
+  acc value;
   int index;
+
+  POSE_HD bool found() const {
+    return index != kNowhere;
+  }
 };
+
+template <typename acc>
+POSE_HD Peak<acc> no_peak(acc threshold) {
+  return {threshold, kNowhere};
+}
 
 template <typename acc>
 struct Step {
@@ -154,19 +166,38 @@ POSE_HD Step<acc> parabola_step(const MapView<scalar>& map, int x, int y) {
   return step;
 }
 
+// A pixel's distance from the middle of a centroid's window along one axis, and its weight. An even window of n is one of
+// n x n points between the pixels, read bilinearly: the two outermost pixels belong to one such point each, the others to
+// two.
+template <typename acc>
+struct WindowPixel {
+  acc distance, weight;
+
+  POSE_HD WindowPixel(int away, int window) : distance(acc(away)), weight(1) {
+    if (window % 2 == 0 && (away == window / 2 || away == -window / 2)) {
+      distance += away > 0 ? acc(-0.5) : acc(0.5);
+      weight = acc(0.5);
+    }
+  }
+};
+
 // To the mean of the pixels of a window, clipped to the map, weighted by what is positive and finite in them.
 template <typename scalar, typename acc = acc_t<scalar>>
-POSE_HD Step<acc> centroid_step(const MapView<scalar>& map, int x, int y, int radius) {
+POSE_HD Step<acc> centroid_step(const MapView<scalar>& map, int x, int y, int window) {
+  const int radius = window / 2;
   acc sum = 0;
   acc sum_x = 0;
   acc sum_y = 0;
   for (int dy = y < radius ? -y : -radius; dy <= radius && y + dy < map.height; ++dy) {
     for (int dx = x < radius ? -x : -radius; dx <= radius && x + dx < map.width; ++dx) {
       const acc value = map(x + dx, y + dy);
-      const acc weight = value > 0 && value < std::numeric_limits<acc>::infinity() ? value : acc(0);
+      const WindowPixel<acc> across(dx, window);
+      const WindowPixel<acc> down(dy, window);
+      const acc weight =
+          value > 0 && value < std::numeric_limits<acc>::infinity() ? value * (across.weight * down.weight) : acc(0);
       sum += weight;
-      sum_x += weight * acc(dx);
-      sum_y += weight * acc(dy);
+      sum_x += weight * across.distance;
+      sum_y += weight * down.distance;
     }
   }
   return {sum_x / sum, sum_y / sum};
@@ -181,7 +212,7 @@ POSE_HD Step<acc> plain_step(const MapView<scalar>& map, const Refinement<acc>& 
     case Refine::parabola:
       return parabola_step(map, x, y);
     case Refine::centroid:
-      return centroid_step(map, x, y, refinement.window / 2);
+      return centroid_step(map, x, y, refinement.window);
     default:
       return {0, 0};
   }

@@ -85,7 +85,7 @@ def joint_pixels(maps: torch.Tensor, offset: torch.Tensor, pixels: torch.Tensor)
 
 def people_at_centres(center: torch.Tensor, regress: torch.Tensor, threshold: float, most: int) -> PeopleFound:
     """People at the peaks of the map of centres; arguments as :func:`near_person`."""
-    peaks = find_peaks(center, threshold=threshold, max_peaks=most)
-    centres = peaks.coords[:, 0].round().long().clamp(min=0)
+    peaks = find_peaks(center, threshold=threshold, max_peaks=most, return_pixels=True)
+    centres = peaks.pixels[:, 0].clamp(min=0)  # -1: an empty place
     joints = (_regressed(regress, centres) + 0.5) * STRIDE - 0.5
-    return PeopleFound(joints, peaks.scores[:, 0], peaks.counts[:, 0])
+    return PeopleFound(joints, peaks.scores[:, 0], peaks.counts[:, 0].clamp(max=most))

@@ -324,7 +324,7 @@ def fuse_windows(
         keep (float): of the windows over the peak those count whose likelihood is at least this share of the highest.
 
     Returns:
-        Peaks: places and the maps' peaks; -1 and 0 for a joint that no window sees.
+        Peaks: places and the maps' peaks; NaN and 0 for a joint that no window sees.
     """
     votes = box_vote(windows, likelihood, size)
     covering = box_vote(windows, torch.ones_like(likelihood[..., :1]), size)
@@ -335,7 +335,7 @@ def fuse_windows(
     weights = torch.where(weights >= keep * weights.amax(1, keepdim=True), weights, 0.0)
     total = weights.sum(1)
     mean = (weights[..., None] * places).sum(1) / total.clamp(min=1e-30)[..., None]
-    return Peaks(torch.where((scores > 0)[..., None] & (total > 0)[..., None], mean, -1.0), scores)
+    return Peaks(torch.where((scores > 0)[..., None] & (total > 0)[..., None], mean, torch.nan), scores)
 
 
 def squares(centers: torch.Tensor | None, sides: torch.Tensor) -> torch.Tensor:

@@ -135,7 +135,7 @@ class HeatmapNet(HeatmapSystem):
             other_offset = other_offset.clone()
             other_offset[:, :, 0] = 1 - other_offset[:, :, 0]
             maps, near, offset = (maps + other) / 2, (near + other_near) / 2, (offset + other_offset) / 2
-        pixels = decode_heatmaps(near, refine=None).coords.long()
+        pixels = decode_heatmaps(near, refine=None, return_pixels=True).pixels
         return [joint_pixels(maps, offset, pixels)]
 
     def _near_middle(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

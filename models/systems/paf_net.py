@@ -143,7 +143,7 @@ class PafNet(HeatmapSystem):
     def people(
         self, images: torch.Tensor, *, threshold: float = 0.1, samples: int = 10, max_people: int = 32
     ) -> People:
-        """Everybody in the pictures, by the last stage: :class:`pypose_ops.grouping.People` in pixels of the images.
+        """Everybody in the images, by the last stage: :class:`pypose_ops.People` in pixels of the images.
 
         Args:
             images (Tensor): ``(B, 3, H, W)``.
@@ -158,8 +158,7 @@ class PafNet(HeatmapSystem):
         people = group_people(
             peaks, score_limbs(fields, peaks, self.limbs, samples=samples), self.limbs, max_people=max_people
         )
-        found = people.joint_scores > 0
-        return people._replace(coords=torch.where(found[..., None], codec.from_heatmap(people.coords), -1.0))
+        return people._replace(coords=codec.from_heatmap(people.coords))
 
 
 class JointsCodec(CPMHeatmap):

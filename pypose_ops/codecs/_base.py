@@ -128,7 +128,7 @@ class HeatmapCodec:
             options: ``flipped``, ``flip_pairs``, ``flip_shift``, ``max_offset``, ... of :func:`decode_heatmaps`.
 
         Returns:
-            ``coords (B, K, 2)`` in input pixels and ``scores (B, K)``; a map without a peak is missing, with score 0.
+            ``coords (B, K, 2)`` in input pixels, NaN where a map has no peak, and ``scores (B, K)``.
         """
         settings: dict[str, Any] = {"refine": self.refine, "kernel_size": self.kernel_size}
         if self.compat == "mmpose":

@@ -219,7 +219,7 @@ class SPR:
             )  # fmt: skip
             joint_scores = read.reshape(*heatmaps.shape[:1], joints, -1).transpose(1, 2)
         coords = torch.where(filled[..., None, None], self._scaled(coords, up=True), float("nan"))
-        return RootedPeople(coords, joint_scores, peaks.scores[:, 0], peaks.counts[:, 0])
+        return RootedPeople(coords, joint_scores, peaks.scores[:, 0], peaks.counts[:, 0].clamp(max=self.max_people))
 
 
 def _draw_windowed(

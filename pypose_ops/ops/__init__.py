@@ -1,6 +1,15 @@
 """The operators, one module each: wrapper with documentation, fake kernel and autograd."""
 
-from ._results import LocalPeaks, NmsResult, Peaks, PeaksWithCovariance, People, SoftPeaks
+from ._results import (
+    LocalPeaks,
+    LocalPeaksWithPixels,
+    NmsResult,
+    Peaks,
+    PeaksWithCovariance,
+    PeaksWithPixels,
+    People,
+    SoftPeaks,
+)
 from .box_vote import box_vote
 from .crop_patches import crop_patches
 from .decode_heatmaps import decode_heatmaps
@@ -26,8 +35,10 @@ __all__ = [
     "NmsResult",
     "Marginals",
     "LocalPeaks",
+    "LocalPeaksWithPixels",
     "Peaks",
     "PeaksWithCovariance",
+    "PeaksWithPixels",
     "People",
     "SoftPeaks",
     "box_vote",

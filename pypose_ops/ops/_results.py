@@ -9,7 +9,7 @@ class Peaks(NamedTuple):
     """One peak per map.
 
     Attributes:
-        coords: ``(B, K, 2)``, ``(x, y)``; -1 where a map has no peak.
+        coords: ``(B, K, 2)``, ``(x, y)``; ``missing``, by default NaN, where a map has no peak.
         scores: ``(B, K)``; 0 where a map has no peak.
     """
 
@@ -31,18 +31,48 @@ class PeaksWithCovariance(NamedTuple):
     covariance: torch.Tensor
 
 
+class PeaksWithPixels(NamedTuple):
+    """One peak per map, and the highest pixel that it was refined from.
+
+    Attributes:
+        coords: as in :class:`Peaks`.
+        scores: as in :class:`Peaks`.
+        pixels: ``(B, K, 2)``, int64, ``(x, y)`` in the heatmap; -1 where a map has no peak.
+    """
+
+    coords: torch.Tensor
+    scores: torch.Tensor
+    pixels: torch.Tensor
+
+
 class LocalPeaks(NamedTuple):
     """The best M peaks of every map, by falling score.
 
     Attributes:
-        coords: ``(B, K, M, 2)``, ``(x, y)``; -1 in empty places.
+        coords: ``(B, K, M, 2)``, ``(x, y)``; ``missing``, by default NaN, in empty places.
         scores: ``(B, K, M)``; 0 in empty places.
-        counts: ``(B, K)``, int64: how many places are filled.
+        counts: ``(B, K)``, int64: how many peaks there were, which may be more than M.
     """
 
     coords: torch.Tensor
     scores: torch.Tensor
     counts: torch.Tensor
+
+
+class LocalPeaksWithPixels(NamedTuple):
+    """The best M peaks of every map, and the pixels that they were refined from.
+
+    Attributes:
+        coords: as in :class:`LocalPeaks`.
+        scores: as in :class:`LocalPeaks`.
+        counts: as in :class:`LocalPeaks`.
+        pixels: ``(B, K, M, 2)``, int64, ``(x, y)`` in the heatmap; -1 in empty places.
+    """
+
+    coords: torch.Tensor
+    scores: torch.Tensor
+    counts: torch.Tensor
+    pixels: torch.Tensor
 
 
 class SoftPeaks(NamedTuple):
@@ -61,11 +91,15 @@ class People(NamedTuple):
     """Up to P people per image, best first.
 
     Attributes:
-        coords: ``(B, P, K, 2)``, ``(x, y)`` as in the peaks; -1 for joints that a person lacks and in empty rows.
+        coords: ``(B, P, K, 2)``, ``(x, y)`` as in the peaks; ``missing``, by default NaN, for joints that a person
+            lacks and in empty rows.
         joint_scores: ``(B, P, K)``, the scores of the peaks; 0 for joints that a person lacks.
         scores: ``(B, P)``, of the people; 0 in empty rows.
         joint_counts: ``(B, P)``, int64: how many joints a person has.
-        counts: ``(B,)``, int64: how many people there are.
+        counts: ``(B,)``, int64: how many people there were, which may be more than P.
+        peak_indices: ``(B, P, K)``, int64: which of the M peaks each joint is; -1 for joints that a person lacks.
+        limb_scores: ``(B, P)``, the sums of the scores of a person's limbs; 0 where people are grouped without limbs.
+        order: ``(B, P)``, int64: the order in which the people were started, from 0; -1 in empty rows.
     """
 
     coords: torch.Tensor
@@ -73,6 +107,9 @@ class People(NamedTuple):
     scores: torch.Tensor
     joint_counts: torch.Tensor
     counts: torch.Tensor
+    peak_indices: torch.Tensor
+    limb_scores: torch.Tensor
+    order: torch.Tensor
 
 
 class NmsResult(NamedTuple):

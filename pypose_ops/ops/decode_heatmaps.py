@@ -1,5 +1,6 @@
 """Peaks of heatmaps: coordinates and scores, decoded in one call on the device that the maps are on."""
 
+import math
 from collections.abc import Iterable
 from typing import Literal, overload
 
@@ -18,7 +19,7 @@ from ._peak_arguments import (
 )
 from ._peak_arguments import REFINES as REFINES
 from ._peak_arguments import kernel_size_for as kernel_size_for
-from ._results import Peaks, PeaksWithCovariance
+from ._results import Peaks, PeaksWithCovariance, PeaksWithPixels
 
 _decode_heatmaps = torch.ops.pypose_ops.decode_heatmaps.default
 _decode_offsets = torch.ops.pypose_ops._decode_offsets.default
@@ -36,12 +37,17 @@ def decode_heatmaps(
     sigma: float | None = None,
     compat: _Compat | None = None,
     radius: float | None = None,
+    offsets: torch.Tensor | None = None,
     flipped: torch.Tensor | None = None,
+    flipped_offsets: torch.Tensor | None = None,
     flip_pairs: Iterable[tuple[int, int]] | None = None,
     flip_shift: bool = False,
     transform: torch.Tensor | None = None,
     max_offset: float | Literal["auto"] | None = "auto",
+    threshold: float = 0.0,
+    missing: float = math.nan,
     return_covariance: Literal[False] = False,
+    return_pixels: Literal[False] = False,
 ) -> Peaks: ...
 
 
@@ -54,13 +60,41 @@ def decode_heatmaps(
     sigma: float | None = None,
     compat: _Compat | None = None,
     radius: float | None = None,
+    offsets: torch.Tensor | None = None,
     flipped: torch.Tensor | None = None,
+    flipped_offsets: torch.Tensor | None = None,
     flip_pairs: Iterable[tuple[int, int]] | None = None,
     flip_shift: bool = False,
     transform: torch.Tensor | None = None,
     max_offset: float | Literal["auto"] | None = "auto",
+    threshold: float = 0.0,
+    missing: float = math.nan,
     return_covariance: Literal[True],
+    return_pixels: Literal[False] = False,
 ) -> PeaksWithCovariance: ...
+
+
+@overload
+def decode_heatmaps(
+    heatmaps: torch.Tensor,
+    *,
+    refine: _Refine | None = "dark",
+    kernel_size: int | Literal["auto"] | None = "auto",
+    sigma: float | None = None,
+    compat: _Compat | None = None,
+    radius: float | None = None,
+    offsets: torch.Tensor | None = None,
+    flipped: torch.Tensor | None = None,
+    flipped_offsets: torch.Tensor | None = None,
+    flip_pairs: Iterable[tuple[int, int]] | None = None,
+    flip_shift: bool = False,
+    transform: torch.Tensor | None = None,
+    max_offset: float | Literal["auto"] | None = "auto",
+    threshold: float = 0.0,
+    missing: float = math.nan,
+    return_covariance: Literal[False] = False,
+    return_pixels: Literal[True],
+) -> PeaksWithPixels: ...
 
 
 def decode_heatmaps(
@@ -71,22 +105,26 @@ def decode_heatmaps(
     sigma: float | None = None,
     compat: _Compat | None = None,
     radius: float | None = None,
+    offsets: torch.Tensor | None = None,
     flipped: torch.Tensor | None = None,
+    flipped_offsets: torch.Tensor | None = None,
     flip_pairs: Iterable[tuple[int, int]] | None = None,
     flip_shift: bool = False,
     transform: torch.Tensor | None = None,
     max_offset: float | Literal["auto"] | None = "auto",
+    threshold: float = 0.0,
+    missing: float = math.nan,
     return_covariance: bool = False,
-) -> Peaks | PeaksWithCovariance:
+    return_pixels: bool = False,
+) -> Peaks | PeaksWithCovariance | PeaksWithPixels:
     """Finds the highest pixel of every map, refines it below the pixel grid and maps it into the image.
 
-    The peak is the highest finite pixel, the first in row-major order among equals; NaN and infinity never win. A map
-    without a positive finite pixel decodes to coordinates -1, also with ``transform``, and score 0.
+    The peak is the highest finite pixel above ``threshold``, the first in row-major order among equals; NaN and
+    infinity never win. A map without such a pixel decodes to ``missing``, also with ``transform``, and score 0.
 
     Args:
         heatmaps: ``(B, K, H, W)``, float16, bfloat16, float32 or float64, any strides. ``H`` and ``W`` at least 1, at
-            most 2^30 pixels per map. With ``refine="offset"`` ``(B, 3 K, H, W)``: a class map and x and y
-            offsets per joint.
+            most 2^30 pixels per map. With ``refine="offset"`` and no ``offsets``: ``(B, 3 K, H, W)``.
         refine: the step away from the highest pixel, never longer than ``max_offset``:
 
             - ``None``: no step.
@@ -102,17 +140,22 @@ def decode_heatmaps(
 
             docs/decoders.md says which to choose, and what each does at the border.
         kernel_size: of the blur of ``"dark"`` and ``"dark_udp"``, odd, 1 to 63, with the weights of
-            ``cv2.getGaussianKernel(kernel_size, 0)``; the side of the window of ``"centroid"``; for ``"offset"``
-            the class map is blurred by ``2 kernel_size + 1`` pixels with reflected borders, ``kernel_size`` at most 31.
-            None: no blur. ``"auto"``: what fits ``sigma``, else 11; 7 for ``"centroid"``.
+            ``cv2.getGaussianKernel(kernel_size, 0)``; the side of the window of ``"centroid"``, 1 to 63, an even one
+            between the pixels; for ``"offset"`` the class map is blurred by ``2 kernel_size + 1`` pixels with reflected
+            borders, ``kernel_size`` at most 31. None: no blur. ``"auto"``: what fits ``sigma``, else 11; 7 for
+            ``"centroid"``; none with ``offsets``.
         sigma: of the Gaussians that the targets were drawn with, in heatmap pixels, instead of ``kernel_size``: 3 for
             sigma 1, 7 for 1.5, 11 for 2, 17 for 3, and the nearest odd number in between.
         compat: bug-compatible with ``"mmpose"`` (1.x), ``"mmpose0"`` (0.x and UDP), ``"hrnet"`` (and DarkPose) or
             ``"hf"`` (transformers' ViTPose); docs/decoders.md lists the differences.
-        radius: length of an offset of 1, in heatmap pixels, required for ``"offset"``: the radius of the discs, in
-            MMPose ``0.0546875 * max(H, W)``.
+        radius: length of an offset of 1, in heatmap pixels, required for ``"offset"``. UDP's combined maps: the radius
+            of the discs, in MMPose ``0.0546875 * max(H, W)``. DeepLabCut: ``locref_stdev / stride``. PoseNet, whose
+            offsets are image pixels: ``1 / stride``.
+        offsets: ``(B, K, 2, H, W)``, the x and y offsets where they are not channels of ``heatmaps``, with their dtype
+            and device, any strides: views of other layouts cost nothing.
         flipped: the maps of the mirrored image, as predicted, with shape, dtype and device of ``heatmaps``. They are
             mirrored back and averaged with ``heatmaps`` on the fly. On CUDA at most 1024 joints.
+        flipped_offsets: the offsets of the mirrored image, as predicted; required with ``offsets`` and ``flipped``.
         flip_pairs: the joints that change places in a mirrored image, ``[(left, right), ...]``; may be empty. Required
             with ``flipped``.
         flip_shift: move the mirrored maps one pixel to the right (column 0 stays), for networks trained with MSRA's
@@ -120,15 +163,19 @@ def decode_heatmaps(
         transform: ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64, on the device of the maps: affine from heatmap to
             image pixels, applied to the coordinates.
         max_offset: the longest step, in heatmap pixels; longer ones are shortened to it. None: no limit. ``"auto"``: 1;
-            ``radius`` for ``"offset"``; None with ``compat``.
+            ``radius`` for combined maps; None with ``offsets`` or ``compat``.
+        threshold: peaks are higher than this. Maps that need not be positive (logits, linear heads) want
+            ``-math.inf``: the highest finite pixel, whatever its sign.
+        missing: the coordinates of maps without a peak.
         return_covariance: also return the covariance of the Gaussian that ``"dark"`` or ``"dark_udp"`` sees in the
             blurred map, through ``transform``.
+        return_pixels: also return the highest pixel itself.
 
     Returns:
         :class:`Peaks` with ``coords (B, K, 2)``, ``(x, y)`` in heatmap pixels (pixel centres at integers) or in image
         pixels with ``transform``, and ``scores (B, K)``, the values at the highest pixels (for ``"offset"``, of the
-        blurred map). :class:`PeaksWithCovariance` with ``return_covariance``. Contiguous, float32
-        (float64 for float64 maps), not differentiable.
+        blurred map). :class:`PeaksWithCovariance` with ``return_covariance``, :class:`PeaksWithPixels` with
+        ``return_pixels``. Contiguous, float32 (float64 for float64 maps), not differentiable.
 
     Raises:
         TypeError: an argument of the wrong Python type.
@@ -145,43 +192,58 @@ def decode_heatmaps(
                  [20.0000,  8.7500]]])
     """
     op = "decode_heatmaps"
+    combined = refine == "offset" and offsets is None
     flip_index = None
     if flipped is not None:
-        flip_index = flip_permutation(op, flip_pairs, heatmaps, 3 if refine == "offset" else 1)
+        flip_index = flip_permutation(op, flip_pairs, heatmaps, 3 if combined else 1)
     elif flip_pairs is not None or flip_shift:
         raise ValueError(f"{op}: flip_pairs and flip_shift need flipped, got None")
     check_compat(op, refine, compat)
+    if offsets is not None and kernel_size == "auto" and sigma is None:
+        kernel_size = None
     kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
-    longest = None if compat is not None else radius if refine == "offset" else 1.0
+    longest = None if compat is not None or offsets is not None else radius if refine == "offset" else 1.0
     max_offset = max_offset_of(op, max_offset, longest)
+    threshold, missing = check_number(op, "threshold", threshold), check_number(op, "missing", missing)
     check_tensor(op, "heatmaps", heatmaps)
-    for name, tensor in (("flipped", flipped), ("transform", transform)):
+    for name, tensor in (
+        ("flipped", flipped),
+        ("transform", transform),
+        ("offsets", offsets),
+        ("flipped_offsets", flipped_offsets),
+    ):
         if tensor is not None:
             check_tensor(op, name, tensor)
     heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
     if return_covariance and refine not in ("dark", "dark_udp"):
         raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
+    if return_covariance and return_pixels:
+        raise ValueError(f"{op}: return_covariance and return_pixels do not go together")
     if refine == "offset":
         if radius is None:
             raise ValueError(f"{op}: radius is required with refine 'offset'")
-        if kernel_size is None:
-            raise ValueError(f"{op}: kernel_size must be odd and from 1 to 31 with refine 'offset', got None")
-        coords, scores = call(
+        coords, scores, pixels = call(
             _decode_offsets,
             (),
             heatmaps,
+            detached(offsets),
             kernel_size,
             check_number(op, "radius", radius),
             flipped,
+            detached(flipped_offsets),
             flip_index,
             flip_shift,
             transform,
             max_offset,
+            threshold,
+            missing,
+            return_pixels,
         )
-        return Peaks(coords, scores)
-    if radius is not None:
-        raise ValueError(f"{op}: radius is for refine 'offset', got {refine!r}")
-    coords, scores, covariance = call(
+        return PeaksWithPixels(coords, scores, pixels) if return_pixels else Peaks(coords, scores)
+    for name, given in (("radius is", radius), ("offsets are", offsets), ("flipped_offsets are", flipped_offsets)):
+        if given is not None:
+            raise ValueError(f"{op}: {name} for refine 'offset', got {refine!r}")
+    coords, scores, covariance, pixels = call(
         _decode_heatmaps,
         (),
         heatmaps,
@@ -193,11 +255,14 @@ def decode_heatmaps(
         flip_shift,
         transform,
         max_offset,
+        threshold,
+        missing,
         return_covariance,
+        return_pixels,
     )
     if return_covariance:
         return PeaksWithCovariance(coords, scores, covariance)
-    return Peaks(coords, scores)
+    return PeaksWithPixels(coords, scores, pixels) if return_pixels else Peaks(coords, scores)
 
 
 @register_fake("pypose_ops::decode_heatmaps")
@@ -211,32 +276,48 @@ def _(
     flip_shift,
     transform,
     max_offset,
+    threshold,
+    missing,
     covariance,
+    pixels,
 ):
     batch, joints, dtype = _check_shapes(heatmaps, flipped, transform)
     return (
         heatmaps.new_empty((batch, joints, 2), dtype=dtype),
         heatmaps.new_empty((batch, joints), dtype=dtype),
         heatmaps.new_empty((batch, joints, 2, 2) if covariance else (0,), dtype=dtype),
+        heatmaps.new_empty((batch, joints, 2) if pixels else (0,), dtype=torch.int64),
     )
 
 
 @register_fake("pypose_ops::_decode_offsets")
 def _(
     heatmaps,
+    offsets,
     kernel_size,
     radius,
     flipped,
+    flipped_offsets,
     flip_index,
     flip_shift,
     transform,
     max_offset,
+    threshold,
+    missing,
+    pixels,
 ):
     batch, channels, dtype = _check_shapes(heatmaps, flipped, transform)
-    joints = channels // 3
+    for name, maps in (("offsets", offsets), ("flipped_offsets", flipped_offsets)):
+        if maps is not None:
+            torch._check(maps.dim() == 5, lambda name=name: f"decode_heatmaps: {name} must be (B, K, 2, H, W)")
+            wanted = (batch, channels, 2, *heatmaps.shape[2:])
+            for size, want in zip(maps.shape, wanted, strict=True):
+                torch._check(size == want, lambda name=name: f"decode_heatmaps: {name} must be (B, K, 2, H, W)")
+    joints = channels if offsets is not None else channels // 3
     return (
         heatmaps.new_empty((batch, joints, 2), dtype=dtype),
         heatmaps.new_empty((batch, joints), dtype=dtype),
+        heatmaps.new_empty((batch, joints, 2) if pixels else (0,), dtype=torch.int64),
     )
 
 

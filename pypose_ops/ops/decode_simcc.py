@@ -1,5 +1,6 @@
 """Coordinates from SimCC's vectors: one score per bin of x and one per bin of y."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,11 +25,13 @@ def decode_simcc(
     compat: Literal["mmpose"] | None = None,
     transform: torch.Tensor | None = None,
     max_offset: float | Literal["auto"] | None = "auto",
+    threshold: float = 0.0,
+    missing: float = math.nan,
 ) -> Peaks:
     """Finds the highest bin of every joint's x and y (Li et al., "SimCC", ECCV 2022).
 
-    The highest bin is the highest finite one, the first among equals. The score is the lower of the two bins'. A joint
-    with an axis without a positive finite bin decodes to coordinates -1, also with ``transform``, and score 0.
+    The highest bin is the highest finite one above ``threshold``, the first among equals. The score is the lower of the
+    two bins'. A joint with an axis without such a bin decodes to ``missing``, also with ``transform``, and score 0.
 
     ``refine="dark"`` blurs each vector and takes one Newton step on its logarithm, from differences two bins wide
     (SimCC-DARK). Near the ends the differences are those around the nearest bin that has two on each side, and the blur
@@ -47,6 +50,8 @@ def decode_simcc(
         compat: bug-compatible with ``"mmpose"``; docs/decoders.md lists the differences.
         transform: ``(B, 2, 3)`` or ``(2, 3)``, float32 or float64: affine, applied to the coordinates.
         max_offset: the longest step, in pixels; None: no limit; ``"auto"``: 1, None with ``compat``.
+        threshold: bins must be higher than this; ``-math.inf`` for vectors that need not be positive (logits).
+        missing: the coordinates of joints without a peak.
 
     Returns:
         :class:`Peaks` with ``coords (B, K, 2)``, in pixels, and ``scores (B, K)``; float32 (float64 for float64
@@ -86,12 +91,14 @@ def decode_simcc(
             1 if kernel_y is None else kernel_y,
             max_offset_of(op, max_offset, 1.0 if compat is None else None),
             detached(transform),
+            check_number(op, "threshold", threshold),
+            check_number(op, "missing", missing),
         )
     )
 
 
 @register_fake("pypose_ops::decode_simcc")
-def _(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform):
+def _(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform, threshold, missing):
     for rows in (x, y):
         torch._check(rows.dim() == 3, lambda: "decode_simcc: x and y must be (B, K, bins)")
     for a, b in zip(x.shape[:2], y.shape[:2], strict=True):

@@ -1,17 +1,52 @@
 """The local maxima of heatmaps: several people's joints at once."""
 
-from typing import Literal
+import math
+from typing import Literal, overload
 
 import torch
 
 from ._arguments import check_number, check_tensor
 from ._autograd import call, register_fake
 from ._peak_arguments import detached, kernel_size_of, max_offset_of, refine_number
-from ._results import LocalPeaks
+from ._results import LocalPeaks, LocalPeaksWithPixels
 
 _ops = torch.ops.pypose_ops
 
 _Refine = Literal["quarter", "parabola", "dark", "dark_udp", "centroid"]
+
+
+@overload
+def find_peaks(
+    heatmaps: torch.Tensor,
+    *,
+    threshold: float | torch.Tensor = 0.1,
+    radius: int = 1,
+    max_peaks: int = 32,
+    refine: _Refine | None = None,
+    kernel_size: int | Literal["auto"] | None = "auto",
+    sigma: float | None = None,
+    max_offset: float | Literal["auto"] | None = "auto",
+    transform: torch.Tensor | None = None,
+    missing: float = math.nan,
+    return_pixels: Literal[False] = False,
+) -> LocalPeaks: ...
+
+
+@overload
+def find_peaks(
+    heatmaps: torch.Tensor,
+    *,
+    threshold: float | torch.Tensor = 0.1,
+    radius: int = 1,
+    max_peaks: int = 32,
+    refine: _Refine | None = None,
+    kernel_size: int | Literal["auto"] | None = "auto",
+    sigma: float | None = None,
+    max_offset: float | Literal["auto"] | None = "auto",
+    transform: torch.Tensor | None = None,
+    missing: float = math.nan,
+    return_pixels: Literal[True],
+) -> LocalPeaksWithPixels: ...
 
 
 def find_peaks(
@@ -25,7 +60,9 @@ def find_peaks(
     sigma: float | None = None,
     max_offset: float | Literal["auto"] | None = "auto",
     transform: torch.Tensor | None = None,
-) -> LocalPeaks:
+    missing: float = math.nan,
+    return_pixels: bool = False,
+) -> LocalPeaks | LocalPeaksWithPixels:
     """Finds the best local maxima of every map, sorted, with output shapes that are known beforehand.
 
     A peak is a plateau above ``threshold`` with no higher pixel in reach. Equal pixels within ``radius`` of one another
@@ -34,7 +71,7 @@ def find_peaks(
     are lower than every other pixel.
 
     Peaks are sorted by falling score, equal ones in row-major order. If a map has more than ``max_peaks``, the first of
-    that order are returned.
+    that order are returned; ``counts`` says how many there were.
 
     Args:
         heatmaps: ``(B, K, H, W)``, float16, bfloat16, float32 or float64, any strides. ``H`` and ``W`` at least 1, at
@@ -48,10 +85,12 @@ def find_peaks(
         sigma: as in :func:`decode_heatmaps`.
         max_offset: as in :func:`decode_heatmaps`; ``"auto"``: 1.
         transform: as in :func:`decode_heatmaps`.
+        missing: the coordinates of empty places.
+        return_pixels: also return the pixels of the peaks, before refinement.
 
     Returns:
-        :class:`LocalPeaks` with ``coords (B, K, M, 2)``, ``scores (B, K, M)`` and ``counts (B, K)``.
-        Coordinates and scores are float32 (float64 for float64
+        :class:`LocalPeaks` with ``coords (B, K, M, 2)``, ``scores (B, K, M)`` and ``counts (B, K)``;
+        :class:`LocalPeaksWithPixels` with ``return_pixels``. Coordinates and scores are float32 (float64 for float64
         maps), not differentiable.
 
     Raises:
@@ -65,7 +104,7 @@ def find_peaks(
         >>> maps = gaussian_heatmaps(two_people, 2.0, (64, 48))
         >>> peaks = find_peaks(maps, max_peaks=3)
         >>> peaks.coords[0, 0].tolist(), peaks.counts.item()
-        ([[30.0, 20.0], [12.0, 40.0], [-1.0, -1.0]], 2)
+        ([[30.0, 20.0], [12.0, 40.0], [nan, nan]], 2)
     """
     op = "find_peaks"
     thresholds, threshold = (
@@ -73,7 +112,7 @@ def find_peaks(
     )
     kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
     check_tensor(op, "heatmaps", heatmaps)
-    coords, scores, counts = call(
+    coords, scores, counts, pixels = call(
         _ops.find_peaks.default,
         (),
         detached(heatmaps),
@@ -85,7 +124,11 @@ def find_peaks(
         1 if kernel_size is None else kernel_size,
         max_offset_of(op, max_offset, 1.0),
         detached(transform),
+        check_number(op, "missing", missing),
+        return_pixels,
     )
+    if return_pixels:
+        return LocalPeaksWithPixels(coords, scores, counts, pixels)
     return LocalPeaks(coords, scores, counts)
 
 
@@ -100,6 +143,8 @@ def _(
     kernel_size,
     max_offset,
     transform,
+    missing,
+    pixels,
 ):
     torch._check(heatmaps.dim() == 4, lambda: "find_peaks: heatmaps must be (B, K, H, W)")
     batch, joints = heatmaps.shape[:2]
@@ -115,4 +160,5 @@ def _(
         heatmaps.new_empty((batch, joints, max_peaks, 2), dtype=dtype),
         heatmaps.new_empty((batch, joints, max_peaks), dtype=dtype),
         heatmaps.new_empty((batch, joints), dtype=torch.int64),
+        heatmaps.new_empty((batch, joints, max_peaks, 2) if pixels else (0,), dtype=torch.int64),
     )

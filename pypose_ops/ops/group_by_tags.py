@@ -1,26 +1,28 @@
 """People from peaks and associative embeddings."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
-from ._arguments import check_tensor
+from ._arguments import check_number, check_tensor
 from ._autograd import call, register_fake
 from ._grouping_arguments import check_whole_peaks, joint_list
-from ._results import LocalPeaks, People
+from ._results import LocalPeaks, LocalPeaksWithPixels, People
 from .group_people import fake_people, gather_people, on_host
 
 _ops = torch.ops.pypose_ops
 
 
 def group_by_tags(
-    peaks: LocalPeaks,
+    peaks: LocalPeaks | LocalPeaksWithPixels,
     tags: torch.Tensor,
     *,
     min_score: float = 0.1,
     max_distance: float = 1.0,
     joint_order: Sequence[int] | None = None,
     max_people: int = 30,
+    missing: float = math.nan,
 ) -> People:
     """Groups joints into people by their tags: associative embedding (Newell, Huang and Deng, NIPS 2017).
 
@@ -37,7 +39,9 @@ def group_by_tags(
         max_distance: between tags, Euclidean; at most 10,000.
         joint_order: the joints in the order in which they are grouped, the reliable ones first; joints that are not
             listed are left out. None: all, in their own order.
-        max_people: rows P of the result. If there are more people, the best P are returned.
+        max_people: rows P of the result. If there are more people, the best P are returned; ``counts`` says how many
+            there were.
+        missing: the coordinates of joints that a person lacks.
 
     Returns:
         :class:`People`, on the device of the peaks. A person's score is the sum of its joints' scores over K.
@@ -61,7 +65,7 @@ def group_by_tags(
     order = list(range(values.shape[1])) if joint_order is None else joint_list(op, "joint_order", joint_order)
     scores, counts, values = on_host(peaks, values)
     found = call(_ops.group_by_tags.default, (), scores, counts, values, order, min_score, max_distance, max_people)
-    return gather_people(peaks, found)
+    return gather_people(peaks, found, check_number(op, "missing", missing))
 
 
 def _peak_tags(peaks, tags):

@@ -1,20 +1,21 @@
 """People from peaks and limb scores."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 
-from ._arguments import check_tensor, choice
+from ._arguments import check_number, check_tensor, choice
 from ._autograd import call, register_fake
 from ._grouping_arguments import ASSIGNMENTS, check_whole_peaks, flat_limbs
-from ._results import LocalPeaks, People
+from ._results import LocalPeaks, LocalPeaksWithPixels, People
 
 _ops = torch.ops.pypose_ops
 
 
 def group_people(
-    peaks: LocalPeaks,
+    peaks: LocalPeaks | LocalPeaksWithPixels,
     limb_scores: torch.Tensor,
     limbs: Sequence[tuple[int, int]],
     *,
@@ -23,6 +24,7 @@ def group_people(
     min_joints: int = 3,
     min_score: float = 0.4,
     max_people: int = 32,
+    missing: float = math.nan,
 ) -> People:
     """Assembles joints into people: one assignment per limb, then the limbs in the order of the list.
 
@@ -41,7 +43,9 @@ def group_people(
         min_joints: people with fewer joints are dropped.
         min_score: people who score less are dropped. A person's score is the sum of the scores of its joints and limbs
             over the number of its joints, OpenPose's rule.
-        max_people: rows P of the result. If there are more people, the best P are returned.
+        max_people: rows P of the result. If there are more people, the best P are returned; ``counts`` says how many
+            there were.
+        missing: the coordinates of joints that a person lacks.
 
     Returns:
         :class:`People`, on the device of the peaks, with shapes that do not depend on the data.
@@ -74,7 +78,7 @@ def group_people(
         min_score,
         max_people,
     )
-    return gather_people(peaks, found)
+    return gather_people(peaks, found, check_number(op, "missing", missing))
 
 
 def on_host(peaks, table):
@@ -90,21 +94,20 @@ def on_host(peaks, table):
     return scores, counts.to(torch.int64), table
 
 
-def gather_people(peaks, found):
-    """People on the device of the peaks, from what the grouping found: indices ``(B, P, K)``, -1 for none, and
-    more."""
+def gather_people(peaks, found, missing):
+    """People on the device of the peaks, from what the grouping found: indices ``(B, P, K)``, -1 for none, and more."""
     device, dtype = peaks.coords.device, peaks.scores.dtype
-    index, scores, joint_counts, counts = (v.to(device, non_blocking=True) for v in found)
-    rest = scores.to(dtype), joint_counts, counts
+    index, scores, joint_counts, counts, limb_scores, order = (v.to(device, non_blocking=True) for v in found)
+    rest = scores.to(dtype), joint_counts, counts, index, limb_scores.to(dtype), order
     if peaks.coords.shape[2] == 0:  # no peak at all to gather
-        return People(peaks.coords.new_full((*index.shape, 2), -1), peaks.scores.new_zeros(index.shape), *rest)
+        return People(peaks.coords.new_full((*index.shape, 2), missing), peaks.scores.new_zeros(index.shape), *rest)
     present = index >= 0
     joints, places = peaks.scores.shape[1:]
     place = (index.clamp(min=0) + places * torch.arange(joints, device=device)).flatten(1)
     coords = peaks.coords.detach().flatten(1, 2).gather(1, place.unsqueeze(-1).expand(*place.shape, 2))
     joint_scores = peaks.scores.detach().flatten(1).gather(1, place)
     return People(
-        coords.view(*index.shape, 2).where(present.unsqueeze(-1), -1.0),
+        coords.view(*index.shape, 2).where(present.unsqueeze(-1), missing),
         joint_scores.view(index.shape).where(present, 0.0),
         *rest,
     )
@@ -123,4 +126,6 @@ def fake_people(peak_scores, max_people):
         peak_scores.new_empty((batch, max_people)),
         peak_scores.new_empty((batch, max_people), **long),
         peak_scores.new_empty((batch,), **long),
+        peak_scores.new_empty((batch, max_people)),
+        peak_scores.new_empty((batch, max_people), **long),
     )

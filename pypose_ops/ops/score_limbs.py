@@ -8,14 +8,14 @@ import torch
 from ._arguments import check_tensor, choice
 from ._autograd import call, register_fake
 from ._grouping_arguments import RULES, check_peaks, flat_limbs
-from ._results import LocalPeaks
+from ._results import LocalPeaks, LocalPeaksWithPixels
 
 _ops = torch.ops.pypose_ops
 
 
 def score_limbs(
     pafs: torch.Tensor,
-    peaks: LocalPeaks,
+    peaks: LocalPeaks | LocalPeaksWithPixels,
     limbs: Sequence[tuple[int, int]],
     *,
     samples: int | None = 10,

@@ -1,5 +1,6 @@
 """Differentiable coordinates: the mean of a map's softmax."""
 
+import math
 from typing import Literal, overload
 
 import torch
@@ -18,6 +19,7 @@ def soft_argmax(
     temperature: float = 1.0,
     window: int | None = None,
     normalized: Literal["centers", "corners"] | None = None,
+    missing: float = math.nan,
     return_variance: Literal[False] = False,
 ) -> torch.Tensor: ...
 
@@ -29,6 +31,7 @@ def soft_argmax(
     temperature: float = 1.0,
     window: int | None = None,
     normalized: Literal["centers", "corners"] | None = None,
+    missing: float = math.nan,
     return_variance: Literal[True],
 ) -> SoftPeaks: ...
 
@@ -39,13 +42,14 @@ def soft_argmax(
     temperature: float = 1.0,
     window: int | None = None,
     normalized: Literal["centers", "corners"] | None = None,
+    missing: float = math.nan,
     return_variance: bool = False,
 ) -> torch.Tensor | SoftPeaks:
     """The mean of the pixel coordinates under ``softmax(temperature * heatmaps)``, differentiable.
 
     The exponents are differences from the highest pixel, computed in float32 or better: no map overflows, not even in
     half precision or at large temperatures. Non-finite pixels weigh nothing; a map without a finite pixel has
-    coordinates -1, variance 0 and no gradient.
+    coordinates ``missing``, variance 0 and no gradient.
 
     Args:
         heatmaps: ``(B, K, H, W)``, float16, bfloat16, float32 or float64, any strides. ``H`` and ``W`` at least 1, at
@@ -56,6 +60,7 @@ def soft_argmax(
             that the window moves. None: all pixels.
         normalized: coordinates from -1 to 1 over the map: ``"centers"``, pixel centres at ``(2 i + 1) / n - 1`` (DSNT,
             Nibali et al. 2018), or ``"corners"``, ``2 i / (n - 1) - 1`` (kornia). None: pixels.
+        missing: the coordinates of maps without a finite pixel.
         return_variance: also return the variance, in squared units of the coordinates, differentiable as well.
 
     Returns:
@@ -81,16 +86,20 @@ def soft_argmax(
     if window is not None and (not isinstance(window, int | torch.SymInt) or window <= 0):
         raise ValueError(f"soft_argmax: window must be None or odd and positive, got {window}")
     check_tensor("soft_argmax", "heatmaps", heatmaps)
+    missing = check_number("soft_argmax", "missing", missing)
     coords, variance, _, _ = call(
         _ops.soft_argmax.default,
         (heatmaps,),
         heatmaps,
         check_number("soft_argmax", "temperature", temperature),
         0 if window is None else window,
+        missing if normalized is None else math.nan,
     )
     if normalized is not None:
         scale, offset = normalization(coords, heatmaps.shape[-2:], normalized)
         coords, variance = coords * scale + offset, variance * scale**2 if return_variance else variance
+        if not math.isnan(missing):
+            coords = torch.where(coords.isnan(), missing, coords)
     return SoftPeaks(coords, variance) if return_variance else coords
 
 
@@ -111,7 +120,7 @@ def normalization(coords, size, normalized):
 
 
 @register_fake("pypose_ops::soft_argmax")
-def _(heatmaps, temperature, window):
+def _(heatmaps, temperature, window, missing):
     torch._check(heatmaps.dim() == 4, lambda: "soft_argmax: heatmaps must be (B, K, H, W)")
     batch, joints = heatmaps.shape[:2]
     dtype = torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
@@ -125,7 +134,7 @@ def _(grad_coords, grad_variance, heatmaps, coords, variance, stats, index, temp
 
 
 def _setup_context(ctx, inputs, output):
-    heatmaps, temperature, window = inputs
+    heatmaps, temperature, window, _ = inputs
     ctx.save_for_backward(heatmaps, *output)
     ctx.options = (temperature, window)
 
@@ -143,7 +152,7 @@ def _backward(ctx, grad_coords, grad_variance, grad_stats, grad_index):
         index,
         *ctx.options,
     )
-    return grad, None, None
+    return grad, None, None, None
 
 
 register_derivative("soft_argmax", _setup_context, _backward)
@@ -153,8 +162,9 @@ vmap_by_batch("_soft_argmax_backward", 0, 1, 2, 3, 4, 5, 6)
 
 
 @forward_mode("soft_argmax")
-def _(heatmaps, temperature, window):
+def _(heatmaps, temperature, window, missing):
     from .. import reference  # which imports result types from here
 
-    peaks = reference.soft_argmax(heatmaps, temperature=temperature, window=window or None, return_variance=True)
+    options = {"temperature": temperature, "window": window or None, "missing": missing}
+    peaks = reference.soft_argmax(heatmaps, **options, return_variance=True)
     return *peaks, None, None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..ops._peak_arguments import flip_permutation, kernel_size_of, max_offset_of, refine_number
-from ..ops._results import Peaks, PeaksWithCovariance
+from ..ops._results import Peaks, PeaksWithCovariance, PeaksWithPixels
 
 _RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
 
@@ -22,27 +22,38 @@ def decode_heatmaps(
     sigma: float | None = None,
     compat: str | None = None,
     radius: float | None = None,
+    offsets: torch.Tensor | None = None,
     flipped: torch.Tensor | None = None,
+    flipped_offsets: torch.Tensor | None = None,
     flip_pairs: Iterable[tuple[int, int]] | None = None,
     flip_shift: bool = False,
     transform: torch.Tensor | None = None,
     max_offset: float | Literal["auto"] | None = "auto",
+    threshold: float = 0.0,
+    missing: float = math.nan,
     return_covariance: bool = False,
-) -> Peaks | PeaksWithCovariance:
+    return_pixels: bool = False,
+) -> Peaks | PeaksWithCovariance | PeaksWithPixels:
     """Definition of :func:`pypose_ops.decode_heatmaps`: whole maps are merged, blurred and searched."""
     op = "decode_heatmaps"
+    if offsets is not None and kernel_size == "auto" and sigma is None:
+        kernel_size = None
     kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
-    longest = None if compat is not None else radius if refine == "offset" else 1.0
+    longest = None if compat is not None or offsets is not None else radius if refine == "offset" else 1.0
     max_offset = max_offset_of(op, max_offset, longest)
     maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
     permutation = None
     if flipped is not None:
-        permutation = flip_permutation(op, flip_pairs, heatmaps, 3 if refine == "offset" else 1)
+        combined = refine == "offset" and offsets is None
+        permutation = flip_permutation(op, flip_pairs, heatmaps, 3 if combined else 1)
     if refine != "offset":
         maps = _merged(maps, flipped, permutation, flip_shift)
     else:
-        maps, offsets = _split(maps)  # class, x and y of every joint
-        flipped, flipped_offsets = (None, None) if flipped is None else _split(flipped)
+        if offsets is None:  # class, x and y of every joint
+            maps, offsets = _split(maps)
+            flipped, flipped_offsets = (None, None) if flipped is None else _split(flipped)
+        else:
+            offsets = offsets.to(maps.dtype)
         maps = _merged(maps, flipped, permutation, flip_shift)
         if flipped is not None:  # x points the other way
             sign = torch.tensor([-1, 1], dtype=maps.dtype, device=maps.device)[:, None, None]
@@ -51,7 +62,7 @@ def decode_heatmaps(
         if kernel_size is not None:
             maps = _blur(maps, _gaussian_taps(2 * kernel_size + 1), "reflect101")
 
-    peak, scores, found = _highest(maps, 0.0)
+    peak, scores, found = _highest(maps, threshold)
     covariance = None
     if refine == "offset":
         step = radius * torch.stack([_around(offsets[:, :, d], peak)(0, 0) for d in range(2)], -1)
@@ -59,7 +70,7 @@ def decode_heatmaps(
     else:
         coords, covariance = refined(maps, peak, refine, kernel_size or 1, max_offset, compat)
         covariance = torch.where(found[..., None, None], covariance[:, :, 0], torch.nan)
-    coords = coords[:, :, 0]
+    coords, pixels = coords[:, :, 0], torch.where(found[..., None], peak[:, :, 0], -1)
     if transform is not None:
         transform = transform.to(maps.dtype)
         linear, translation = transform[..., :2], transform[..., None, :, 2]
@@ -67,10 +78,10 @@ def decode_heatmaps(
         if return_covariance:
             linear = linear if linear.dim() == 2 else linear[:, None]
             covariance = linear @ covariance @ linear.mT
-    coords = torch.where(found[..., None], coords, -1.0)
+    coords = torch.where(found[..., None], coords, missing)
     if return_covariance:
         return PeaksWithCovariance(coords, scores, covariance)
-    return Peaks(coords, scores)
+    return PeaksWithPixels(coords, scores, pixels) if return_pixels else Peaks(coords, scores)
 
 
 def _split(maps):

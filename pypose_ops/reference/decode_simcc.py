@@ -1,5 +1,6 @@
 """SimCC's vectors in plain torch."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,12 +24,16 @@ def decode_simcc(
     compat: Literal["mmpose"] | None = None,
     transform: torch.Tensor | None = None,
     max_offset: float | Literal["auto"] | None = "auto",
+    threshold: float = 0.0,
+    missing: float = math.nan,
 ) -> Peaks:
     """Definition of :func:`pypose_ops.decode_simcc`."""
     sizes = [1 if size is None else size for size in simcc_kernels(kernel_size, sigma)]
     max_offset = max_offset_of("decode_simcc", max_offset, 1.0 if compat is None else None)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    axes = [decode_axis(rows.to(dtype), size, refine, compat) for rows, size in zip((x, y), sizes, strict=True)]
+    axes = [
+        decode_axis(rows.to(dtype), size, refine, compat, threshold) for rows, size in zip((x, y), sizes, strict=True)
+    ]
     peak, step, scores, _ = (torch.stack(parts, -1) for parts in zip(*axes, strict=True))
     scores = scores.amin(-1)
     found = scores > -torch.inf
@@ -36,7 +41,7 @@ def decode_simcc(
     if transform is not None:
         transform = transform.to(dtype)
         coords = coords @ transform[..., :2].mT + transform[..., None, :, 2]
-    return Peaks(torch.where(found[..., None], coords, -1.0), torch.where(found, scores, 0.0))
+    return Peaks(torch.where(found[..., None], coords, missing), torch.where(found, scores, 0.0))
 
 
 def decode_axis(rows, kernel_size, refine, compat, threshold=0.0):

@@ -1,12 +1,13 @@
 """Local maxima in plain torch."""
 
+import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 from ..ops._peak_arguments import kernel_size_of, max_offset_of
-from ..ops._results import LocalPeaks
+from ..ops._results import LocalPeaks, LocalPeaksWithPixels
 from .decode_heatmaps import refined
 
 
@@ -22,7 +23,9 @@ def find_peaks(
     sigma: float | None = None,
     max_offset: float | Literal["auto"] | None = "auto",
     transform: torch.Tensor | None = None,
-) -> LocalPeaks:
+    missing: float = math.nan,
+    return_pixels: bool = False,
+) -> LocalPeaks | LocalPeaksWithPixels:
     """Definition of :func:`pypose_ops.find_peaks`: labels spread through every plateau of every map."""
     maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
     batch, joints, height, width = maps.shape
@@ -37,7 +40,7 @@ def find_peaks(
     # By falling score; a stable sort leaves equal ones in row-major order.
     ranked = torch.where(is_peak, values.flatten(2), -torch.inf)
     order = torch.sort(ranked, dim=-1, descending=True, stable=True)
-    counts = is_peak.sum(-1).clamp(max=max_peaks)
+    counts = is_peak.sum(-1)
     filled = min(max_peaks, pixels)
     index, scores = order.indices[..., :filled], order.values[..., :filled]
     index, scores = F.pad(index, (0, max_peaks - filled)), F.pad(scores, (0, max_peaks - filled))
@@ -51,8 +54,10 @@ def find_peaks(
             transform = transform[:, None]
         coords = coords @ transform[..., :2].mT + transform[..., None, :, 2]
     valid = torch.arange(max_peaks, device=maps.device) < counts[..., None]
-    coords = torch.where(valid[..., None], coords, -1.0)
+    coords = torch.where(valid[..., None], coords, missing)
     scores = torch.where(valid, scores, 0.0)
+    if return_pixels:
+        return LocalPeaksWithPixels(coords, scores, counts, torch.where(valid[..., None], peak, -1))
     return LocalPeaks(coords, scores, counts)
 
 

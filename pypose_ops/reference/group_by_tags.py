@@ -5,18 +5,19 @@ from collections.abc import Sequence
 
 import torch
 
-from ..ops._results import LocalPeaks, People
+from ..ops._results import LocalPeaks, LocalPeaksWithPixels, People
 from .group_people import people_of
 
 
 def group_by_tags(
-    peaks: LocalPeaks,
+    peaks: LocalPeaks | LocalPeaksWithPixels,
     tags: torch.Tensor,
     *,
     min_score: float = 0.1,
     max_distance: float = 1.0,
     joint_order: Sequence[int] | None = None,
     max_people: int = 30,
+    missing: float = math.nan,
 ) -> People:
     """Definition of :func:`pypose_ops.group_by_tags`: Python lists, scipy's assignment."""
     maps = (tags.unsqueeze(2) if tags.dim() == 4 else tags).detach().double().cpu().numpy()
@@ -32,7 +33,7 @@ def group_by_tags(
             values = {m: _tag(maps[b, k], *coords[b][k][m]) for m in here}
             _assign_by_tags(people, k, here, scores[b, k], values, max_distance)
         images.append([(p, sum(scores[b, k, m] for k, m in p.items()) / joints, 0.0) for p, _ in people])
-    return people_of(peaks, images, max_people)
+    return people_of(peaks, images, max_people, missing)
 
 
 def _tag(maps, x, y):

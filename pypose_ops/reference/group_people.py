@@ -1,5 +1,6 @@
 """People from peaks and limb scores. In plain torch."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -7,11 +8,11 @@ import torch
 
 from ..ops._arguments import choice
 from ..ops._grouping_arguments import ASSIGNMENTS, flat_limbs
-from ..ops._results import LocalPeaks, People
+from ..ops._results import LocalPeaks, LocalPeaksWithPixels, People
 
 
 def group_people(
-    peaks: LocalPeaks,
+    peaks: LocalPeaks | LocalPeaksWithPixels,
     limb_scores: torch.Tensor,
     limbs: Sequence[tuple[int, int]],
     *,
@@ -20,6 +21,7 @@ def group_people(
     min_joints: int = 3,
     min_score: float = 0.4,
     max_people: int = 32,
+    missing: float = math.nan,
 ) -> People:
     """Definition of :func:`pypose_ops.group_people`: Python lists, scipy's assignment."""
     choice("group_people", "assignment", assignment, ASSIGNMENTS)
@@ -35,7 +37,7 @@ def group_people(
             for i, j, score in _connections(here, assignment, min_limb_score):
                 _connect(people, first, second, i, j, score)
         images.append(_finish(people, scores[b], min_joints, min_score))
-    return people_of(peaks, images, max_people)
+    return people_of(peaks, images, max_people, missing)
 
 
 def _connections(table, assignment, lowest):
@@ -88,22 +90,24 @@ def _finish(people, peak_scores, min_joints, min_score):
     return done
 
 
-def people_of(peaks, images, max_people):
+def people_of(peaks, images, max_people, missing):
     """People from lists of (joint -> peak, score, sum of limb scores), one list per image."""
     batch, joints = peaks.coords.shape[:2]
     device, dtype = peaks.coords.device, peaks.scores.dtype
     empty = {"dtype": dtype, "device": device}
-    coords = torch.full((batch, max_people, joints, 2), -1.0, dtype=peaks.coords.dtype, device=device)
+    coords = torch.full((batch, max_people, joints, 2), missing, dtype=peaks.coords.dtype, device=device)
     joint_scores = torch.zeros(batch, max_people, joints, **empty)
-    scores = torch.zeros(batch, max_people, **empty)
+    scores, limb_scores = (torch.zeros(batch, max_people, **empty) for _ in range(2))
     index = torch.full((batch, max_people, joints), -1, device=device)
+    order = torch.full((batch, max_people), -1, device=device)
     for b, people in enumerate(images):
         ranked = sorted(range(len(people)), key=lambda n: -people[n][1])
         for row, number in enumerate(ranked[:max_people]):
-            chosen, scores[b, row], _ = people[number]
+            chosen, scores[b, row], limb_scores[b, row] = people[number]
+            order[b, row] = number
             for joint, peak in chosen.items():
                 index[b, row, joint] = int(peak)
                 coords[b, row, joint] = peaks.coords[b, joint, peak]
                 joint_scores[b, row, joint] = peaks.scores[b, joint, peak]
-    counts = torch.tensor([min(len(people), max_people) for people in images], dtype=torch.int64, device=device)
-    return People(coords, joint_scores, scores, (index >= 0).sum(-1), counts)
+    counts = torch.tensor([len(people) for people in images], dtype=torch.int64, device=device)
+    return People(coords, joint_scores, scores, (index >= 0).sum(-1), counts, index, limb_scores, order)

@@ -8,12 +8,12 @@ import torch
 
 from ..ops._arguments import choice
 from ..ops._grouping_arguments import RULES, flat_limbs
-from ..ops._results import LocalPeaks
+from ..ops._results import LocalPeaks, LocalPeaksWithPixels
 
 
 def score_limbs(
     pafs: torch.Tensor,
-    peaks: LocalPeaks,
+    peaks: LocalPeaks | LocalPeaksWithPixels,
     limbs: Sequence[tuple[int, int]],
     *,
     samples: int | None = 10,

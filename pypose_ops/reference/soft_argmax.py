@@ -1,5 +1,6 @@
 """soft_argmax in plain torch."""
 
+import math
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ def soft_argmax(
     temperature: float = 1.0,
     window: int | None = None,
     normalized: Literal["centers", "corners"] | None = None,
+    missing: float = math.nan,
     return_variance: bool = False,
 ) -> torch.Tensor | SoftPeaks:
     """Definition of :func:`pypose_ops.soft_argmax`."""
@@ -36,7 +38,7 @@ def soft_argmax(
     weights = torch.where(found, logits, 0.0).softmax(-1)
     coords = weights @ grid.to(maps.dtype)
     variance = (weights[..., None] * (grid - coords[..., None, :]) ** 2).sum(-2)
-    coords, variance = torch.where(found, coords, -1.0), torch.where(found, variance, 0.0)
+    variance = torch.where(found, variance, 0.0)
     if normalized is not None:
         size = torch.tensor([width, height], dtype=coords.dtype, device=coords.device)
         if normalized == "centers":
@@ -44,4 +46,5 @@ def soft_argmax(
         else:
             scale, offset = 2 / (size - 1).clamp(min=1), -1.0
         coords, variance = coords * scale + offset, variance * scale**2
+    coords = torch.where(found, coords, missing)
     return SoftPeaks(coords, variance) if return_variance else coords

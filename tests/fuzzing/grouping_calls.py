@@ -139,6 +139,7 @@ def group_people(draw):
         "min_joints": draw.pick((1, 2, 3)),
         "min_score": draw.pick((0.0, 0.4, -1.0)),
         "max_people": draw.pick((32, 3, 1, 0)),
+        "missing": draw.pick((-1.0, float("nan"))),
     }
     return Call("group_people", arguments, (), dtype, {"limb_scores": 0.0})
 
@@ -159,5 +160,6 @@ def group_by_tags(draw):
         "max_distance": draw.pick((1.0, 0.2, 3.0)),
         "joint_order": draw.pick((None, order, order[:2])),
         "max_people": draw.pick((30, 2)),
+        "missing": draw.pick((-1.0, float("nan"))),
     }
     return Call("group_by_tags", arguments, (), dtype, {"tags": 0.0})

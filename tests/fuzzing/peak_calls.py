@@ -22,6 +22,10 @@ def limit(draw):
 
 def kernel(draw, refine):
     """kernel_size, sigma, or neither."""
+    if refine == "centroid" and draw.chance(0.5):
+        return {"kernel_size": draw.integer(1, 17)}
+    if refine != "centroid" and draw.chance(0.1):
+        return {"kernel_size": None}
     if draw.chance(0.4):
         return {"kernel_size": 2 * draw.integer(0, 15 if refine == "offset" else 31 if draw.chance(0.1) else 8) + 1}
     if refine != "centroid" and draw.chance(0.3):
@@ -46,7 +50,7 @@ def step_rounding(call, arguments):
     """What the rounding of g and H costs DARK's steps -H^-1 g: to first order C (dg + dH step) with C = -H^-1."""
     if arguments["refine"] not in ("dark", "dark_udp"):
         return None
-    free = arguments | {"transform": None, "max_offset": None}
+    free = arguments | {"transform": None, "max_offset": None, "missing": -1.0, "return_pixels": False}
     pixels = call.reference(**free | {"refine": None} | ({"compat": None} if "compat" in free else {})).coords
     if call.name == "decode_heatmaps":
         coords, _, covariance = call.reference(**free | {"return_covariance": True})
@@ -88,6 +92,16 @@ def through_transform(error, arguments):
     return error
 
 
+def offsets_apart(arguments, joints):
+    """The same maps with their offsets in tensors of their own."""
+    out = {}
+    for name, offsets in (("heatmaps", "offsets"), ("flipped", "flipped_offsets")):
+        if name in arguments:
+            channels = arguments[name].unflatten(1, (joints, 3))
+            out |= {name: channels[:, :, 0], offsets: channels[:, :, 1:]}
+    return out
+
+
 @operator("decode_heatmaps", whole=2)
 def decode_heatmaps(draw):
     dtype = draw.pick(MAP_DTYPES)
@@ -112,7 +126,11 @@ def decode_heatmaps(draw):
         "transform": None if singular else draw.transform(maps.shape[0]),
         "max_offset": draw.uniform(0, 3) if singular else limit(draw),
         "return_covariance": refine in ("dark", "dark_udp") and draw.chance(0.3),
+        "missing": draw.pick((-1.0, -1.0, float("nan"))),
     }
+    if not clear:
+        arguments["threshold"] = draw.pick((0.0, 0.0, 0.0, -float("inf"), -0.5, 0.3))
+    arguments["return_pixels"] = not arguments["return_covariance"] and draw.chance(0.3)
     values = draw.peaks if clear else draw.random.random if refine == "offset" else draw.maps
     arguments |= kernel(draw, refine) | flips(draw, maps, joints, values)
     if clear:
@@ -120,7 +138,9 @@ def decode_heatmaps(draw):
     if refine == "offset":
         arguments |= {"kernel_size": draw.integer(0, min(maps.shape[-2:]) // 4) * 2 + 1, "sigma": None}
         arguments["radius"] = draw.number(0.5, 6)
-    perturbed = {"heatmaps": 0.0, "flipped": 0.0, "transform": 0.0}
+        if draw.chance(0.4):
+            arguments |= offsets_apart(arguments, joints)
+    perturbed = {"heatmaps": 0.0, "flipped": 0.0, "transform": 0.0, "offsets": 0.0, "flipped_offsets": 0.0}
     lost = 1e-6 if singular else 0.0
     return Call("decode_heatmaps", arguments, (), dtype, perturbed, lost, conditioned=step_rounding)
 
@@ -143,6 +163,8 @@ def find_peaks(draw):
         "refine": refine,
         "max_offset": limit(draw),
         "transform": draw.transform(maps.shape[0]),
+        "missing": draw.pick((-1.0, float("nan"))),
+        "return_pixels": draw.chance(0.3),
     } | kernel(draw, refine)
     perturbed = {"heatmaps": 0.0, "transform": 0.0}
     return Call("find_peaks", arguments, (), dtype, perturbed, conditioned=step_rounding)
@@ -157,6 +179,7 @@ def soft_argmax(draw):
         "temperature": draw.number(0.1, 50),
         "window": draw.pick((None, None, 1, 3, 7, 65)),
         "normalized": draw.pick((None, None, "centers", "corners")),
+        "missing": draw.pick((-1.0, float("nan"))),
         "return_variance": draw.chance(0.4),
     }
     grad = ("heatmaps",) if draw.chance(0.5) else ()
@@ -184,6 +207,8 @@ def decode_simcc(draw):
         "compat": compat,
         "transform": None if singular else draw.transform(batch),
         "max_offset": draw.uniform(0, 3) if singular else limit(draw),
+        "threshold": draw.pick((0.0, 0.0, -float("inf"), 0.3)),
+        "missing": draw.pick((-1.0, float("nan"))),
     }
     if draw.chance(0.5):
         arguments["sigma"] = draw.pick(sigmas)

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -61,6 +62,11 @@ def signed(op, like):
     return call
 
 
+def with_holes(samples):
+    """Joints that a person lacks are NaN, in the operators and in their definitions."""
+    return [replace(sample, equal_nan=True) for sample in samples]
+
+
 COORDS = rand(2, 4, 5, 2) * torch.tensor([10.0, 8.0])
 
 
@@ -79,4 +85,4 @@ FULL = (rand(3, 4, 9, 2), rand(3, 4, 9), torch.full((3, 4), 9))
 def found(people):
     """Per person the peak of every joint; None where it has none."""
     rows = people.coords[0, : people.counts[0]].tolist()
-    return [[None if x < 0 else int(m) for x, m in row] for row in rows]
+    return [[None if math.isnan(x) else int(m) for x, m in row] for row in rows]

@@ -1,6 +1,7 @@
 """decode_heatmaps under the contract of op_contract.py."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,9 +95,21 @@ SAMPLES = [
     *of_each_refine("one column", rand(1, 3, 37, 1), (None, "quarter", "parabola")),
     *of_each_refine("odd size", blobs(1, 3, size=(37, 67), sigma=3.0)),
     *of_each_refine("real size", blobs(4, 17, size=(64, 48), sigma=2.0)),
+    *of_each_refine("logits", MAPS.log(), (None, "quarter", "parabola", "centroid"), threshold=-INF),
+    *of_each_refine("logits with holes", (WITH_NAN - 1), threshold=-INF, missing=-1.0),
+    *of_each_refine("minus infinity", WITH_INF - 2, threshold=-INF, return_pixels=True),
+    *of_each_refine("threshold", NOISE, (None, "dark"), threshold=0.497, return_pixels=True),
+    Sample("threshold of a flip test", (NOISE,), {"threshold": -0.25, "flipped": NOISE.flip(-1), "flip_pairs": []}),
+    Sample("negative threshold", (NOISE - 0.5,), {"refine": "parabola", "threshold": -0.1}, traced=True),
+    Sample("zeros of both signs", (torch.tensor([-0.0, 0.0, -0.0]).view(1, 1, 1, 3),), {"threshold": -1.0}),
+    Sample("pixels", (MAPS,), {"return_pixels": True, "transform": TRANSFORM}, traced=True),
+    Sample("no blur", (MAPS,), {"kernel_size": None}),
+    *(Sample(f"centroid of {k}", (MAPS,), {"refine": "centroid", "kernel_size": k}) for k in (2, 4, 6, 20)),
     *of_each_refine("no items", torch.zeros(0, 3, 8, 6)),
     *of_each_refine("no joints", torch.zeros(2, 0, 8, 6)),
 ]
+# What was not found is NaN, in the operator and in its definition.
+SAMPLES = [replace(sample, equal_nan=True) for sample in SAMPLES]
 
 
 def bad(name, match, maps=MAPS, error=ValueError, **kwargs):
@@ -140,9 +153,15 @@ BAD = [
     bad("transform of rank 1", r"transform must be .*got shape \(6\)", transform=torch.zeros(6)),
     bad("integer transform", "transform must be float32 or float64", transform=torch.zeros(2, 2, 3).long()),
     bad("half transform", "transform must be float32 or float64", transform=torch.zeros(2, 2, 3).half()),
+    bad("threshold NaN", "threshold must not be NaN", threshold=NAN),
+    bad("no window", "kernel_size is the window of refine 'centroid'", error=ValueError, refine="centroid",
+        kernel_size=None),
+    bad("window 64", "kernel_size must be from 1 to 63, got 64", refine="centroid", kernel_size=64),
+    bad("both returns", "return_covariance and return_pixels", error=ValueError, return_covariance=True,
+        return_pixels=True),
     bad("negative max_offset", "max_offset must not be negative", max_offset=-0.5),
     bad("max_offset NaN", "max_offset must not be negative or NaN", max_offset=NAN),
-]
+]  # fmt: skip
 
 TestDecodeHeatmaps = check_op(
     decode_heatmaps,

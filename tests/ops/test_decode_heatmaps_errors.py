@@ -53,7 +53,9 @@ def test_the_operator_checks_its_permutation(device):
     maps = MAPS.to(device)
     for index in ([0, 1, 2], [0, 1, 2, 4], [0, 1, 2, -1], [0, 1, 2, 2], None):
         with pytest.raises(RuntimeError, match="decode_heatmaps: flip_index"):
-            torch.ops.pypose_ops.decode_heatmaps.default(maps, 0, 0, 11, maps, index, False, None, None, False)
+            torch.ops.pypose_ops.decode_heatmaps.default(
+                maps, 0, 0, 11, maps, index, False, None, None, 0.0, -1.0, False, False
+            )
 
 
 def test_more_joints_than_a_launch_carries(kernels, device):

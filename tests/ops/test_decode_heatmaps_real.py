@@ -102,7 +102,7 @@ def test_steps_without_a_peak_are_minus_one_in_every_mode(device):
         for compat in parities:
             for value in (0.0, -1.0, NAN):
                 maps = torch.full((1, 1, 9, 8), value)
-                assert decode_one(maps, device, refine=refine, compat=compat) == [-1, -1]
+                assert decode_one(maps, device, refine=refine, compat=compat, missing=-1.0) == [-1, -1]
 
 
 @pytest.mark.parametrize(

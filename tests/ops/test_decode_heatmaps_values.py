@@ -71,7 +71,10 @@ def test_quarter_is_mmpose(device):
 @pytest.mark.parametrize("value", [0.0, -0.0, -1.0, NAN, INF, -INF])
 def test_no_positive_finite_pixel_is_no_peak(device, refine, value):
     maps = torch.full((1, 1, 9, 7), value)
-    assert decode_one(maps, device, refine=refine, transform=torch.ones(2, 3).to(device)) == (-1, -1, 0)
+    options = {"refine": refine, "transform": torch.ones(2, 3).to(device)}
+    assert decode_one(maps, device, missing=-1.0, **options) == (-1, -1, 0)
+    x, y, score = decode_one(maps, device, **options)
+    assert math.isnan(x) and math.isnan(y) and score == 0
 
 
 @pytest.mark.parametrize("bad", [NAN, -NAN, INF, -INF])
@@ -309,10 +312,10 @@ def test_a_mirrored_image_decodes_mirrored(device):
 def test_transform(device):
     maps = torch.cat([spots(9, 8, (3, 5, 1.0)), spots(9, 8, (0, 0, 2.0)), spots(9, 8)]).to(device)
     each = torch.tensor([[[4, 0.5, 10], [-0.25, 5, 20]], [[1, 2, 3], [4, 5, 6]], [[1, 0, 0], [0, 1, 0]]])
-    coords, scores = decode_heatmaps(maps, refine=None, transform=each.to(device))
+    coords, scores = decode_heatmaps(maps, refine=None, transform=each.to(device), missing=-1.0)
     assert coords[:, 0].tolist() == [[24.5, 44.25], [3, 6], [-1, -1]]
     assert scores[:, 0].tolist() == [1, 2, 0]
-    coords = decode_heatmaps(maps, refine=None, transform=each[0].double().to(device)).coords
+    coords = decode_heatmaps(maps, refine=None, transform=each[0].double().to(device), missing=-1.0).coords
     assert coords.dtype == torch.float32
     assert coords[:, 0].tolist() == [[24.5, 44.25], [10, 20], [-1, -1]]
 

@@ -1,6 +1,7 @@
 """find_peaks under the contract of op_contract.py, by hand-computed cases and by its properties."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,6 +59,10 @@ SAMPLES = [
         (steps(1, 1, 70, 90, levels=16) + 1,),
         {"max_peaks": 20},
     ),
+    Sample("pixels", (NOISE,), {"refine": "parabola", "return_pixels": True, "missing": -1.0}, traced=True),
+    Sample("pixels of plateaus", (steps(2, 2, 13, 17),), {"max_peaks": 9, "return_pixels": True}),
+    Sample("an even window", (MAPS,), {"refine": "centroid", "kernel_size": 4}),
+    Sample("no blur", (MAPS,), {"refine": "dark", "kernel_size": None}),
     Sample("U shape", (U_SHAPE,), {}),
     Sample("shoulder", (SHOULDER,), {}),
     Sample("window larger than the map", (NOISE,), {"radius": 64}),
@@ -76,6 +81,8 @@ SAMPLES = [
     Sample("no items", (torch.zeros(0, 3, 8, 6),), {}),
     Sample("no joints", (torch.zeros(2, 0, 8, 6),), {}),
 ]
+# What was not found is NaN, in the operator and in its definition.
+SAMPLES = [replace(sample, equal_nan=True) for sample in SAMPLES]
 
 
 def bad(name, match, maps=MAPS, error=ValueError, **kwargs):
@@ -114,11 +121,14 @@ def places(maps, device, **options):
 
 def test_peaks_are_sorted_and_ties_come_in_order(device):
     maps = drawing("5...2", ".....", "..7..", ".....", "5...5")
-    peaks = find_peaks(maps.to(device), max_peaks=6)
+    peaks = find_peaks(maps.to(device), max_peaks=6, missing=-1.0)
     assert places(maps, device) == [(2, 2), (0, 0), (0, 4), (4, 4), (4, 0)]
     assert peaks.scores[0, 0].tolist() == [7 / 8, 5 / 8, 5 / 8, 5 / 8, 2 / 8, 0]
     assert peaks.coords[0, 0, 5].tolist() == [-1, -1] and peaks.counts.item() == 5
-    assert places(maps, device, max_peaks=2) == [(2, 2), (0, 0)]
+    best = find_peaks(maps.to(device), max_peaks=2, return_pixels=True)
+    assert best.coords[0, 0].tolist() == [[2, 2], [0, 0]] and best.counts.item() == 5
+    assert best.pixels[0, 0].tolist() == [[2, 2], [0, 0]]
+    assert find_peaks(maps.to(device), max_peaks=6, return_pixels=True).pixels[0, 0, 5].tolist() == [-1, -1]
     assert places(maps, device, threshold=5 / 8) == [(2, 2)]  # higher than the threshold, not as high
 
 
@@ -169,7 +179,7 @@ def test_the_best_peak_is_the_one_of_decode_heatmaps(device, refine):
 
 def test_noise_never_moves_a_peak_further_than_max_offset(device):
     maps = torch.randn(4, 5, 24, 20).to(device)
-    plain = find_peaks(maps, threshold=0.0, max_peaks=100)
-    steps = find_peaks(maps, threshold=0.0, max_peaks=100, refine="dark", max_offset=0.5)
+    plain = find_peaks(maps, threshold=0.0, max_peaks=100, missing=-1.0)
+    steps = find_peaks(maps, threshold=0.0, max_peaks=100, refine="dark", max_offset=0.5, missing=-1.0)
     assert torch.equal(plain.counts, steps.counts)
     assert (steps.coords - plain.coords).norm(dim=-1).max() <= 0.5 * (1 + 1e-5)

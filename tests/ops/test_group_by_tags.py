@@ -16,6 +16,7 @@ from grouping_inputs import (
     rand,
     signed,
     theirs,
+    with_holes,
 )
 from op_contract import Bad, Sample, check_op
 
@@ -42,21 +43,25 @@ WIDE_TAGS = 2 * rand(2, 4, 3, 80, 80)
 TestGroupByTags = check_op(
     signed(ours[2], pypose_ops.group_by_tags),
     signed(theirs[2], pypose_ops.group_by_tags),
-    [
-        Sample("plain", (*FAR, TAGS), traced=True),
-        Sample("tags of three numbers", (*FAR, WIDE_TAGS)),
-        Sample("order", (*FAR, TAGS), {"joint_order": [3, 1, 0, 2]}),
-        Sample("some joints", (*FAR, TAGS), {"joint_order": [3, 1]}),
-        Sample("narrow", (*FAR, TAGS), {"max_distance": 0.2, "min_score": 0.5}),
-        Sample("wide", (*APART, 4 * rand(3, 3, 80, 80)), {"max_distance": 3.0}),
-        Sample("a few rows", (*APART, 4 * rand(3, 3, 80, 80)), {"max_people": 2}),
-        Sample("peaks outside", (100 * FAR[0] - 500, FAR[1], COUNTS.clamp(max=1), TAGS)),
-        Sample("strange peaks", (STRANGE_COORDS.flip(2), rand(1, 4, 5), ALL // 3, TAGS[:1]), equal_nan=True),
-        Sample("strange scores", (FAR[0], torch.where(rand(2, 4, 5) < 0.4, INF, FAR[1]), COUNTS, TAGS), equal_nan=True),
-        Sample("strange tags", (*FAR, torch.where(rand(2, 4, 80, 80) < 0.4, NAN, TAGS))),
-        Sample("no peaks", (*FAR[:2], torch.zeros(2, 4).long(), TAGS), exact=True),
-        Sample("no room for peaks", (COORDS[:, :, :0], rand(2, 4, 0), COUNTS, TAGS)),
-    ],
+    with_holes(
+        [
+            Sample("plain", (*FAR, TAGS), traced=True),
+            Sample("tags of three numbers", (*FAR, WIDE_TAGS)),
+            Sample("order", (*FAR, TAGS), {"joint_order": [3, 1, 0, 2]}),
+            Sample("some joints", (*FAR, TAGS), {"joint_order": [3, 1]}),
+            Sample("narrow", (*FAR, TAGS), {"max_distance": 0.2, "min_score": 0.5}),
+            Sample("wide", (*APART, 4 * rand(3, 3, 80, 80)), {"max_distance": 3.0}),
+            Sample("a few rows", (*APART, 4 * rand(3, 3, 80, 80)), {"max_people": 2}),
+            Sample("peaks outside", (100 * FAR[0] - 500, FAR[1], COUNTS.clamp(max=1), TAGS)),
+            Sample("strange peaks", (STRANGE_COORDS.flip(2), rand(1, 4, 5), ALL // 3, TAGS[:1]), equal_nan=True),
+            Sample(
+                "strange scores", (FAR[0], torch.where(rand(2, 4, 5) < 0.4, INF, FAR[1]), COUNTS, TAGS), equal_nan=True
+            ),
+            Sample("strange tags", (*FAR, torch.where(rand(2, 4, 80, 80) < 0.4, NAN, TAGS))),
+            Sample("no peaks", (*FAR[:2], torch.zeros(2, 4).long(), TAGS), exact=True),
+            Sample("no room for peaks", (COORDS[:, :, :0], rand(2, 4, 0), COUNTS, TAGS)),
+        ]
+    ),
     bad=[
         Bad(name, args, options, error, "group_by_tags: " + match)
         for name, args, options, error, match in (

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from grouping_inputs import COORDS, COUNTS, FULL, INF, NAN, found, ours, rand, signed, theirs
+from grouping_inputs import COORDS, COUNTS, FULL, INF, NAN, found, ours, rand, signed, theirs, with_holes
 from op_contract import Bad, Sample, check_op
 
 import pypose_ops
@@ -28,25 +28,27 @@ ANY = {"min_joints": 1, "min_score": 0.0}
 TestGroupPeople = check_op(
     signed(ours[1], pypose_ops.group_people),
     signed(theirs[1], pypose_ops.group_people),
-    [
-        Sample("optimal", (*PEAKS, TABLE, CYCLE), ANY, traced=True),
-        Sample("greedy", (*PEAKS, TABLE, CYCLE), ANY | {"assignment": "greedy"}),
-        Sample("defaults", (*PEAKS, TABLE, CYCLE)),
-        Sample(
-            "thresholds", (*FULL, rand(3, 5, 9, 9), CYCLE), {"min_limb_score": 0.5, "min_joints": 4, "min_score": 1}
-        ),
-        Sample("full, optimal", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY),
-        Sample("full, greedy", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY | {"assignment": "greedy"}),
-        Sample("parts that meet", (*FULL, rand(3, 3, 9, 9), [(0, 1), (2, 3), (1, 2)]), ANY),
-        Sample("more people than rows", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY | {"max_people": 3}),
-        Sample("no rows", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY | {"max_people": 0}),
-        Sample("no limb", (*PEAKS, torch.full((2, 5, 5, 5), -INF), CYCLE), ANY, exact=True),
-        Sample("strange scores", (*FULL, torch.where(rand(3, 5, 9, 9) < 0.3, NAN, rand(3, 5, 9, 9)), CYCLE), ANY),
-        Sample("infinite scores", (*FULL, torch.where(rand(3, 5, 9, 9) < 0.3, INF, rand(3, 5, 9, 9)), CYCLE), ANY),
-        Sample("no peaks", (*PEAKS[:2], torch.zeros(2, 4).long(), TABLE, CYCLE), ANY, exact=True),
-        Sample("no room for peaks", (COORDS[:, :, :0], rand(2, 4, 0), COUNTS, TABLE[..., :0, :0], CYCLE), ANY),
-        Sample("no limbs", (*PEAKS, TABLE[:, :0], []), ANY, exact=True),
-    ],
+    with_holes(
+        [
+            Sample("optimal", (*PEAKS, TABLE, CYCLE), ANY, traced=True),
+            Sample("greedy", (*PEAKS, TABLE, CYCLE), ANY | {"assignment": "greedy"}),
+            Sample("defaults", (*PEAKS, TABLE, CYCLE)),
+            Sample(
+                "thresholds", (*FULL, rand(3, 5, 9, 9), CYCLE), {"min_limb_score": 0.5, "min_joints": 4, "min_score": 1}
+            ),
+            Sample("full, optimal", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY),
+            Sample("full, greedy", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY | {"assignment": "greedy"}),
+            Sample("parts that meet", (*FULL, rand(3, 3, 9, 9), [(0, 1), (2, 3), (1, 2)]), ANY),
+            Sample("more people than rows", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY | {"max_people": 3}),
+            Sample("no rows", (*FULL, rand(3, 5, 9, 9), CYCLE), ANY | {"max_people": 0}),
+            Sample("no limb", (*PEAKS, torch.full((2, 5, 5, 5), -INF), CYCLE), ANY, exact=True),
+            Sample("strange scores", (*FULL, torch.where(rand(3, 5, 9, 9) < 0.3, NAN, rand(3, 5, 9, 9)), CYCLE), ANY),
+            Sample("infinite scores", (*FULL, torch.where(rand(3, 5, 9, 9) < 0.3, INF, rand(3, 5, 9, 9)), CYCLE), ANY),
+            Sample("no peaks", (*PEAKS[:2], torch.zeros(2, 4).long(), TABLE, CYCLE), ANY, exact=True),
+            Sample("no room for peaks", (COORDS[:, :, :0], rand(2, 4, 0), COUNTS, TABLE[..., :0, :0], CYCLE), ANY),
+            Sample("no limbs", (*PEAKS, TABLE[:, :0], []), ANY, exact=True),
+        ]
+    ),
     bad=[
         Bad(name, args, options, error, "group_people: " + match)
         for name, args, options, error, match in (
@@ -85,9 +87,23 @@ def test_assembly_by_hand():
     assert found(group_people(*chain(*limbs), min_score=1.2)) == []
 
 
+def test_what_is_known_of_people_besides():
+    """Two people and a pair; the second scores best. Of three people there are rows for two."""
+    limbs = [(0, 1, 0, 0, 0.5), (0, 1, 1, 2, 0.4), (1, 2, 2, 1, 0.9), (2, 3, 1, 0, 0.9), (2, 3, 0, 1, 0.3)]
+    people = group_people(*chain(*limbs), min_joints=2, min_score=0.0, max_people=2)
+    assert people.counts.tolist() == [3] and people.joint_counts.tolist() == [[4, 2]]
+    assert people.peak_indices.tolist() == [[[1, 2, 1, 0], [0, 0, -1, -1]]]
+    assert people.order.tolist() == [[1, 0]]
+    assert people.limb_scores[0].tolist() == pytest.approx([2.2, 0.5])
+    nobody = group_people(*chain(*limbs), min_score=9.0, max_people=2)
+    assert nobody.counts.tolist() == [0] and nobody.order.tolist() == [[-1, -1]] and (nobody.peak_indices == -1).all()
+    assert nobody.coords.isnan().all() and not nobody.limb_scores.any()
+
+
 def test_two_halves_meet():
     limbs = [(0, 1, 0, 0, 0.9), (2, 3, 1, 1, 0.9), (1, 2, 0, 1, 0.9)]
     people = group_people(*chain(*limbs))
+    assert people.limb_scores[0, 0].item() == pytest.approx(2.7) and people.order[0].tolist()[:2] == [0, -1]
     assert found(people) == [[0, 0, 1, 1]]
     assert people.scores[0, 0].item() == pytest.approx((4 * 0.5 + 2.7) / 4)
 
@@ -119,7 +135,7 @@ def test_a_joint_that_nobody_has():
     assert found(group_people(peaks, table, limbs, min_joints=2)) == [[0, 0, None, None]]
     table[:] = NAN
     assert found(group_people(peaks, table, limbs, min_joints=1)) == []
-    people = group_people(peaks._replace(counts=peaks.counts * 0), table, limbs)
+    people = group_people(peaks._replace(counts=peaks.counts * 0), table, limbs, missing=-1.0)
     assert people.counts.tolist() == [0] and (people.coords == -1).all() and not people.joint_scores.any()
 
 

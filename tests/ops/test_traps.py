@@ -154,12 +154,12 @@ def test_maps_of_zeros(device):
     """MMPose's DARK says -1, its UDP-DARK divides 0 by 0."""
     maps = torch.zeros(1, 2, 9, 8, device=device)
     for options in ({}, {"compat": "mmpose"}, {"refine": "dark_udp", "compat": "mmpose"}, {"refine": "centroid"}):
-        coords, scores = decode_heatmaps(maps, **options)
+        coords, scores = decode_heatmaps(maps, missing=-1.0, **options)
         assert (coords == -1).all() and (scores == 0).all()
     combined = torch.zeros(1, 6, 9, 8, device=device)
-    assert (decode_heatmaps(combined, refine="offset", radius=2.0).coords == -1).all()
+    assert (decode_heatmaps(combined, refine="offset", radius=2.0, missing=-1.0).coords == -1).all()
     assert find_peaks(maps, threshold=0.0).counts.tolist() == [[0, 0]]
-    assert (decode_simcc(maps[:, :, 0], maps[:, :, 1], refine="dark").coords == -1).all()
+    assert (decode_simcc(maps[:, :, 0], maps[:, :, 1], refine="dark", missing=-1.0).coords == -1).all()
     assert soft_argmax(maps).tolist() == [[[3.5, 4.0]] * 2]  # every pixel weighs the same
 
 
@@ -213,10 +213,10 @@ def noise_stays_near(device, shape, seed, spread, dtype, kernel_size, max_offset
         maps = maps.masked_fill(kinds == 0, NAN).masked_fill(kinds == 1, INF).masked_fill(kinds == 2, -INF)
     maps = maps.to(device)
     limit = max_offset * (1 + 1e-5) + 1e-5
-    plain, scores = decode_heatmaps(maps, refine=None)
-    several = find_peaks(maps, threshold=0.0, max_peaks=4)
+    plain, scores = decode_heatmaps(maps, refine=None, missing=-1.0)
+    several = find_peaks(maps, threshold=0.0, max_peaks=4, missing=-1.0)
     for refine in STEPS:
-        options = {"refine": refine, "kernel_size": kernel_size, "max_offset": max_offset}
+        options = {"refine": refine, "kernel_size": kernel_size, "max_offset": max_offset, "missing": -1.0}
         coords, same_scores = decode_heatmaps(maps, **options)
         assert torch.equal(same_scores, scores)
         assert ((coords - plain).norm(dim=-1) <= limit).all(), refine  # NaN is not
@@ -225,7 +225,7 @@ def noise_stays_near(device, shape, seed, spread, dtype, kernel_size, max_offset
         assert torch.equal(found.counts, several.counts)
         assert ((found.coords - several.coords).norm(dim=-1) <= limit).all(), refine
     for compat, refine in (("mmpose", "dark"), ("mmpose", "dark_udp"), ("mmpose0", "dark_udp"), ("hf", "dark_udp")):
-        coords = decode_heatmaps(maps, refine=refine, compat=compat, max_offset=max_offset).coords
+        coords = decode_heatmaps(maps, refine=refine, compat=compat, max_offset=max_offset, missing=-1.0).coords
         assert ((coords - plain).norm(dim=-1) <= limit).all(), (refine, compat)
 
 
@@ -268,7 +268,7 @@ BAD_MAPS = {
 def test_bad_maps(device, name):
     maps = BAD_MAPS[name][None, None].to(device)
     for refine in (None, *STEPS):
-        coords, scores = decode_heatmaps(maps, refine=refine)
+        coords, scores = decode_heatmaps(maps, refine=refine, missing=-1.0)
         assert coords.tolist() == [[[-1, -1]]] and scores.tolist() == [[0]]
         assert find_peaks(maps, threshold=0.0, refine=refine).counts.tolist() == [[0]]
 
@@ -282,7 +282,7 @@ def test_a_constant_map(device):
 
 def test_more_places_than_pixels_and_a_threshold_above_all(device):
     maps = torch.rand(1, 1, 2, 3).to(device)
-    peaks = find_peaks(maps, threshold=-1.0, max_peaks=50)
+    peaks = find_peaks(maps, threshold=-1.0, max_peaks=50, missing=-1.0)
     assert peaks.coords.shape == (1, 1, 50, 2) and peaks.counts.item() == 1
     assert (peaks.coords[0, 0, 1:] == -1).all() and not peaks.scores[0, 0, 1:].any()
     assert find_peaks(maps, threshold=2.0).counts.item() == 0
