@@ -2,8 +2,8 @@
 Replace the post-processing of MMPose or transformers
 =====================================================
 
-Other libraries decode on the CPU, person by person. The same numbers come from one call on the device that the maps are on:
-``compat=`` names the library whose results are wanted, its deviations included; without it they are right.
+Other libraries decode on the CPU, person by person. The same numbers come from one call on the device that the maps are
+on: ``compat=`` names the library whose results are wanted, its deviations included; without it they are right.
 """
 
 # %%
@@ -53,7 +53,8 @@ assert np.abs(slow - fast.numpy()).max() < 1e-5
 # %%
 # MMPose
 # ------
-# The codecs have MMPose's names and arguments. In a config, ``custom_imports`` of ``pypose_ops.integrations.mmpose`` and
+# The codecs have MMPose's names and arguments. In a config, ``custom_imports`` of
+# ``pypose_ops.integrations.mmpose`` and
 # ``codec=dict(type="pypose_ops.MSRAHeatmap", ...)`` are all; :doc:`/integrations` shows it.
 
 codec = codecs.MSRAHeatmap(input_size=(192, 256), heatmap_size=(48, 64), sigma=2, unbiased=True)
@@ -64,7 +65,7 @@ print(f"largest error of encode and decode: {(decoded - keypoints * 4).abs().max
 # %%
 # transformers
 # ------------
-# ``fast_processor(processor)`` replaces an image processor of ViTPose or Sapiens2; its parts are functions of tensors.
+# ``fast_processor(processor)`` replaces an image processor of ViTPose or Sapiens2; its parts are functions.
 
 boxes = [[[20.0, 30.0, 150.0, 200.0]], [[10.0, 5.0, 90.0, 120.0], [200.0, 40.0, 100.0, 130.0]]]
 flat, index = for_transformers.flat_boxes(boxes)
