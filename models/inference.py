@@ -1,13 +1,28 @@
 """Boxes to poses: the joints of people in an image."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
 from pypose_ops import crop_patches, geometry, oks_nms
+from pypose_ops.skeletons import Skeleton
+
+from .systems.system import System
 
 
-def find_joints(system, skeleton, image, boxes, rotations=0.0, *, padding=1.25, flip=False, **options):
+def find_joints(
+    system: System,
+    skeleton: Skeleton,
+    image: Any,
+    boxes: torch.Tensor,
+    rotations: torch.Tensor | float = 0.0,
+    *,
+    padding: float = 1.25,
+    flip: bool = False,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The joints of the person in each box of one picture.
 
     Args:
@@ -39,12 +54,15 @@ class Poses(nn.Module):
     what it returns is that of :func:`find_joints`.
     """
 
-    def __init__(self, system, skeleton, *, padding=1.25, flip=False):
+    def __init__(self, system: System, skeleton: Skeleton, *, padding: float = 1.25, flip: bool = False) -> None:
         super().__init__()
-        self.system, self.padding = system, padding
-        self.flip_pairs = list(skeleton.flip_pairs) if flip else None
+        self.system: System = system
+        self.padding: float = padding
+        self.flip_pairs: list[tuple[int, int]] | None = list(skeleton.flip_pairs) if flip else None
 
-    def forward(self, image, boxes, rotations=0.0, **options):
+    def forward(
+        self, image: torch.Tensor, boxes: torch.Tensor, rotations: float = 0.0, **options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         system = self.system
         size, dtype = system.input_size, next(system.parameters()).dtype
         center, scale = geometry.box_to_center_and_scale(boxes, size, padding=self.padding)
@@ -56,7 +74,18 @@ class Poses(nn.Module):
         return coords.where(scores[..., None] > 0, float("nan")), scores
 
 
-def find_people(system, skeleton, image, boxes, scores, rotations, *, nms=0.9, batch=32, **options):
+def find_people(
+    system: System,
+    skeleton: Skeleton,
+    image: Any,
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    rotations: torch.Tensor | float,
+    *,
+    nms: float = 0.9,
+    batch: int = 32,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The people in boxes of one picture, nobody twice.
 
     Args:
@@ -77,7 +106,15 @@ def find_people(system, skeleton, image, boxes, scores, rotations, *, nms=0.9, b
     return best_people(skeleton, coords, joint_scores, boxes, scores, nms=nms)
 
 
-def best_people(skeleton, coords, joint_scores, boxes, scores, *, nms=0.9):
+def best_people(
+    skeleton: Skeleton,
+    coords: torch.Tensor,
+    joint_scores: torch.Tensor,
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    *,
+    nms: float = 0.9,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """What :func:`find_people` returns, of the joints and scores of all boxes."""
     people, boxes = scores.to(joint_scores) * joint_scores.mean(1), boxes.to(coords)
     sigmas = skeleton.sigmas or (0.08,) * len(skeleton)  # LSP defines none: about the mean of COCO's body

@@ -3,6 +3,7 @@
 Left and right are the person's own, except in FLIC, which annotates what the observer sees (see :data:`FLIC`).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -38,11 +39,11 @@ class Skeleton:
     stick_groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
     norm: tuple[int, int] | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.joints)
 
     @property
-    def flip_index(self):
+    def flip_index(self) -> tuple[int, ...]:
         """The permutation that mirrors: ``mirrored[k] = keypoints[flip_index[k]]``."""
         index = list(range(len(self)))
         for a, b in self.flip_pairs:
@@ -161,7 +162,7 @@ SKELETONS = {skeleton.name: skeleton for skeleton in (COCO, MPII, LSP, AIC, FLIC
 _SAME_JOINT = {"upper_neck": "neck"}
 
 
-def joint_map(source, target):
+def joint_map(source: Iterable[str], target: Iterable[str]) -> list[int]:
     """For every joint name of ``target`` its index in ``source``, or -1 where ``source`` has no such joint.
 
     Both are sequences of joint names; MPII's ``upper_neck`` and the others' ``neck`` are the same joint.
@@ -170,7 +171,7 @@ def joint_map(source, target):
     return [index.get(_SAME_JOINT.get(name, name), -1) for name in target]
 
 
-def _skeleton(name):
+def _skeleton(name: Skeleton | str) -> Skeleton:
     if isinstance(name, Skeleton):
         return name
     if name not in SKELETONS:
@@ -178,7 +179,9 @@ def _skeleton(name):
     return SKELETONS[name]
 
 
-def convert(keypoints, source, target, visible=None):
+def convert(
+    keypoints: torch.Tensor, source: Skeleton | str, target: Skeleton | str, visible: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Reorders keypoints from one skeleton to another by joint name.
 
     Args:

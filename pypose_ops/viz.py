@@ -4,41 +4,46 @@ Coordinates are ``(x, y)`` in picture pixels with pixel centres at integers, as 
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .skeletons import COCO
+from .skeletons import COCO, Skeleton
 
-COLORS = {"left": "#ff8c1a", "right": "#1fa2ff", "centre": "#7bdc5a"}
+ImageLike = Image.Image | np.ndarray | torch.Tensor  # (H, W, 3) uint8 where it is no PIL image
+
+COLORS: dict[str, str] = {"left": "#ff8c1a", "right": "#1fa2ff", "centre": "#7bdc5a"}
 _DPI = 64  # a power of two: size / dpi * dpi is exact, so the canvas has exactly the picture's size
 _POINTS = 72 / _DPI  # matplotlib's unit of line widths and letters, per pixel
 
 
-def _array(values, dtype=np.float64):
+def _array(values: Any, dtype: Any = np.float64) -> np.ndarray:
     """A tensor of any device and dtype, or anything array-like, as a numpy array."""
     if hasattr(values, "detach"):
         values = values.detach().double().cpu().numpy()
     return np.asarray(values, dtype)
 
 
-def to_image(image):
+def to_image(image: ImageLike) -> Image.Image:
     """An RGB PIL image from a PIL image or an (H, W, 3) uint8 array or tensor."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(_array(image, np.uint8))
     return image.convert("RGB")
 
 
-def _side(*names):
+def _side(*names: str) -> str:
     sides = {name.split("_")[0] for name in names} & {"left", "right"}
     return sides.pop() if len(sides) == 1 else "centre"
 
 
-def _canvas(width, height, background="none"):
+def _canvas(width: int, height: int, background: str = "none") -> tuple[FigureCanvasAgg, Any]:
     """A figure whose axes are the pixels of a picture of this size."""
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=background)
     canvas = FigureCanvasAgg(figure)
@@ -48,12 +53,20 @@ def _canvas(width, height, background="none"):
     return canvas, axes
 
 
-def _rendered(canvas):
+def _rendered(canvas: FigureCanvasAgg) -> Image.Image:
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba()), "RGBA")
 
 
-def draw_pose(image, keypoints, scores=None, skeleton=COCO, *, threshold=0.2, scale=1.0):
+def draw_pose(
+    image: ImageLike,
+    keypoints: torch.Tensor | np.ndarray,
+    scores: torch.Tensor | np.ndarray | None = None,
+    skeleton: Skeleton = COCO,
+    *,
+    threshold: float = 0.2,
+    scale: float = 1.0,
+) -> Image.Image:
     """Draws the skeletons of one or several people over a picture.
 
     The person's left side is orange, the right side blue, limbs between the sides are green.
@@ -97,13 +110,15 @@ def draw_pose(image, keypoints, scores=None, skeleton=COCO, *, threshold=0.2, sc
     return Image.alpha_composite(image.convert("RGBA"), _rendered(canvas)).convert("RGB")
 
 
-def whole_picture(heatmap_size, image_size):
+def whole_picture(heatmap_size: Sequence[int], image_size: Sequence[int]) -> np.ndarray:
     """The affine (2, 3) heatmap px -> picture px of maps that cover the whole picture. Sizes are (width, height)."""
     scale = np.divide(image_size, heatmap_size)
     return np.column_stack([np.diag(scale), (scale - 1) / 2])
 
 
-def warp_to_picture(heatmap, size, transform):
+def warp_to_picture(
+    heatmap: torch.Tensor | np.ndarray, size: tuple[int, int], transform: torch.Tensor | np.ndarray
+) -> np.ndarray:
     """A heatmap (H, W) resampled to picture pixels: (height, width) float32, 0 outside of the map.
 
     Args:
@@ -118,7 +133,14 @@ def warp_to_picture(heatmap, size, transform):
     return np.asarray(source.transform(size, Image.Transform.AFFINE, inverse[:2].ravel(), Image.Resampling.BICUBIC))
 
 
-def heatmap_overlay(image, heatmap, transform=None, *, vmax=None, cmap="inferno"):
+def heatmap_overlay(
+    image: ImageLike,
+    heatmap: torch.Tensor | np.ndarray,
+    transform: torch.Tensor | np.ndarray | None = None,
+    *,
+    vmax: float | None = None,
+    cmap: str = "inferno",
+) -> Image.Image:
     """One heatmap laid over a darkened picture; the colour and the opacity follow the value.
 
     Args:
@@ -142,7 +164,7 @@ def heatmap_overlay(image, heatmap, transform=None, *, vmax=None, cmap="inferno"
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def _tile(image, heatmap_size, transform, side):
+def _tile(image: ImageLike, heatmap_size: Sequence[int], transform: Any, side: int) -> Image.Image:
     """The part of the picture that a map covers, scaled to ``side``, and the affine picture px -> tile px."""
     width, height = heatmap_size
     x, y = (-0.5, width - 0.5), (-0.5, height - 0.5)
@@ -155,7 +177,17 @@ def _tile(image, heatmap_size, transform, side):
     return crop, np.array([[scale, 0, -scale * low[0] - 0.5], [0, scale, -scale * low[1] - 0.5]])
 
 
-def heatmap_montage(image, heatmaps, transform=None, *, names=None, keypoints=None, scores=None, tile=200, columns=6):
+def heatmap_montage(
+    image: ImageLike,
+    heatmaps: torch.Tensor | np.ndarray,
+    transform: torch.Tensor | np.ndarray | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    keypoints: torch.Tensor | np.ndarray | None = None,
+    scores: torch.Tensor | np.ndarray | None = None,
+    tile: int = 200,
+    columns: int = 6,
+) -> Image.Image:
     """All the heatmaps of one person over the part of the picture that they cover, on one colour scale.
 
     The first tile shows the maximum over the joints.
