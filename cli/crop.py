@@ -9,9 +9,11 @@ and an object may have "rotation", in degrees from x towards y. Boxes are padded
 DIR gets crop-0000.png and so on, contact.png, and crops.json: for each its box and the affine crop px -> picture px.
 """
 
+import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ PADDINGS = ("zeros", "border", "reflect")
 BATCH = 64  # crops in memory at a time
 
 
-def image_size(text):
+def image_size(text: str) -> tuple[int, int]:
     """HEIGHTxWIDTH, as in 256x192."""
     try:
         height, width = (int(n) for n in text.lower().split("x"))
@@ -39,7 +41,7 @@ def image_size(text):
     return height, width
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picture", metavar="PICTURE", type=Path)
     parser.add_argument("--boxes", metavar="BOXES.json", type=Path, required=True)
     parser.add_argument("--size", metavar="HxW", default="256x192", help="height x width (default: %(default)s)")
@@ -50,12 +52,12 @@ def add_arguments(parser):
     parser.add_argument("--flip", action="store_true", help="mirror the crops from left to right")
 
 
-def load_boxes(path):
+def load_boxes(path: Path) -> Any:
     """Boxes (N, 4) as two corners, and rotations (N,) in degrees, float64."""
     return parse_boxes(path, load_json(path))
 
 
-def parse_boxes(path, entries):
+def parse_boxes(path: Path, entries: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """As :func:`load_boxes`, of what was in a json file."""
     if isinstance(entries, dict):
         entries = entries.get("boxes")
@@ -65,7 +67,7 @@ def parse_boxes(path, entries):
     return torch.tensor(boxes, dtype=torch.float64), torch.tensor(rotations, dtype=torch.float64)
 
 
-def _entry(path, i, entry):
+def _entry(path: Path, i: Any, entry: Any) -> Any:
     rotation, corners = 0.0, entry
     if isinstance(entry, dict):
         rotation, corners = entry.get("rotation", 0.0), entry.get("box", entry.get("bbox"))
@@ -81,7 +83,7 @@ def _entry(path, i, entry):
     return (x1, y1, x2, y2), rotation
 
 
-def contact_sheet(crops, columns=None, gap=4):
+def contact_sheet(crops: Any, columns: Any = None, gap: int = 4) -> Image.Image:
     """Pictures of one size in rows, the longer side at most 192 px each."""
     width, height = crops[0].size
     shrink = min(1.0, 192 / max(width, height))
@@ -95,7 +97,7 @@ def contact_sheet(crops, columns=None, gap=4):
     return sheet
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     size = image_size(args.size)
     if not (math.isfinite(args.scale) and args.scale > 0):
         raise InputError(f"--scale must be positive, got {args.scale}")

@@ -13,7 +13,12 @@ With --paf NAME the heatmaps are of a whole picture with several people, and the
   paf_channels  optional (L, 2): channels of the x and the y component of each limb; default: 0 1, 2 3, ...
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -28,10 +33,13 @@ from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
 from .files import load_heatmaps, read_image, write_image
 from .people import decode_people, json_points
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 REFINE = {str(refine or "none"): refine for refine in REFINES}  # what a command line calls each
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("heatmaps", metavar="HEATMAPS.npz", type=Path)
     parser.add_argument("--key", default="heatmaps", help="the array to decode (default: %(default)s)")
     parser.add_argument("--image", metavar="PICTURE", type=Path, help="the picture the maps were computed from")
@@ -45,7 +53,7 @@ def add_arguments(parser):
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the joints to a file")
 
 
-def find_skeleton(names, count, wanted=None):
+def find_skeleton(names: Sequence[str], count: int, wanted: Any = None) -> Any:
     """The skeleton to draw with, and the joint names of the maps.
 
     Maps with names may stand in any order; without names they follow the order of the skeleton.
@@ -66,7 +74,16 @@ def find_skeleton(names, count, wanted=None):
     return fitting[0], list(fitting[0].joints)
 
 
-def draw(image, heatmaps, peaks, names, skeleton, hm2img, out, threshold=0.2):
+def draw(
+    image: Image.Image,
+    heatmaps: torch.Tensor,
+    peaks: Any,
+    names: Sequence[str],
+    skeleton: Skeleton,
+    hm2img: Any,
+    out: Path,
+    threshold: float = 0.2,
+) -> list[Path]:
     """Writes the pose picture and, per person, the heatmap picture; returns the paths."""
     index = joint_map(names, skeleton.joints)
     scores = peaks.scores[:, index].clone()
@@ -83,7 +100,7 @@ def draw(image, heatmaps, peaks, names, skeleton, hm2img, out, threshold=0.2):
     return paths
 
 
-def print_joints(peaks, names, unit):
+def print_joints(peaks: Any, names: Sequence[str], unit: str) -> None:
     """A table of joints per person."""
     for i, (coords, scores) in enumerate(zip(peaks.coords.tolist(), peaks.scores.tolist(), strict=True)):
         table = Table("joint", title=f"person {i}, {unit}" if len(peaks.coords) > 1 else unit)
@@ -94,7 +111,7 @@ def print_joints(peaks, names, unit):
         Console().print(table)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     if (args.image is None) != (args.out is None):
         raise InputError("--image and --out go together")
     outputs = [p for p in (args.out, args.json) if p is not None]
@@ -112,7 +129,7 @@ def run(args):
         print(f"wrote {args.json}")
 
 
-def decode_person(args, file, image):
+def decode_person(args: argparse.Namespace, file: Any, image: Image.Image) -> Any:
     """Prints, draws and returns the joints of maps of one person each."""
     skeleton, names = find_skeleton(file.joint_names, file.heatmaps.shape[1], args.skeleton)
     hm2img, unit = file.hm2img, "picture px"

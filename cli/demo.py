@@ -5,8 +5,10 @@ draws another net's heatmaps of her, compares every decoder with the net's own d
 operator against its reference. With --data it does the same with annotated people, and prints PCK@0.2 of their poses.
 """
 
+import argparse
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -38,12 +40,12 @@ THRESHOLD = 0.1  # of the peaks of several people
 NETS = {"MoveNet Thunder": "movenet_thunder_topdown.npz", "EfficientPose II Lite": "efficientpose_topdown.npz"}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out/demo"), help="default: %(default)s")
     parser.add_argument("--data", metavar="DIR", type=Path, help="annotated people: a folder with people/, heatmaps/")
 
 
-def decode_all(path, key="heatmaps"):
+def decode_all(path: Path, key: str = "heatmaps") -> Any:
     """A heatmap file, all its arrays, and its coordinates in picture px by every decoder."""
     file, arrays = load_heatmaps(path, key), load_npz(path)
     coords = {
@@ -53,12 +55,12 @@ def decode_all(path, key="heatmaps"):
     return file, arrays, coords
 
 
-def pixel_size(file):
+def pixel_size(file: Any) -> torch.Tensor:
     """One heatmap px in picture px, (B, 1)."""
     return torch.linalg.det(file.hm2img[:, :, :2]).abs().sqrt()[:, None]
 
 
-def near_own(file, arrays, coords):
+def near_own(file: Any, arrays: dict[str, Any], coords: torch.Tensor) -> dict[str, dict[str, float]]:
     """Mean distance in heatmap px to the net's own decode, by choice of joints and decoder."""
     own = torch.from_numpy(arrays["own_xy"]).view_as(coords["none"])
     distance = {refine: (c - own).norm(dim=-1) / pixel_size(file) for refine, c in coords.items()}
@@ -72,7 +74,7 @@ def near_own(file, arrays, coords):
     }
 
 
-def near_truth(path, arrays, coords):
+def near_truth(path: Path, arrays: dict[str, Any], coords: torch.Tensor) -> dict[str, Any]:
     """Per data set: how many people and visible joints, and the share of these joints near the truth, by decoder."""
     truth = torch.from_numpy(take(arrays, "gt_kps", path))
     side = torch.from_numpy(take(arrays, "bbox_xywh", path))[:, 2:].amax(1, keepdim=True)
@@ -87,7 +89,7 @@ def near_truth(path, arrays, coords):
     return found
 
 
-def error(path, file, arrays, coords):
+def error(path: Path, file: Any, arrays: dict[str, Any], coords: torch.Tensor) -> tuple[int, dict[str, float]]:
     """How many visible joints plain argmax finds, and their mean distance to the labels in heatmap px, by decoder."""
     truth = torch.from_numpy(take(arrays, "gt_kps", path))
     side = torch.from_numpy(take(arrays, "bbox_xywh", path))[:, 2:].amax(1, keepdim=True)
@@ -96,7 +98,7 @@ def error(path, file, arrays, coords):
     return found.sum().item(), {name: (d / pixel_size(file))[found].mean().item() for name, d in distance.items()}
 
 
-def strict_maxima(maps):
+def strict_maxima(maps: torch.Tensor) -> list[torch.Tensor]:
     """Every pixel above the threshold that is higher than its eight neighbours, as coordinates per joint."""
     padded = torch.nn.functional.pad(maps, (1, 1, 1, 1), value=-torch.inf)
     height, width = maps.shape[-2:]
@@ -107,7 +109,7 @@ def strict_maxima(maps):
     return [joint.nonzero().flip(-1).float() for joint in is_peak[0]]
 
 
-def crowd(path, key, activation):
+def crowd(path: Path, key: str, activation: Any) -> tuple[int, dict[str, int]]:
     """The labelled joints of pictures with several people, and how many of them have a peak near, by way of search."""
     arrays, labelled, covered = load_npz(path), 0, {}
     for picture in range(int(take(arrays, "n_images", path))):
@@ -135,7 +137,7 @@ def crowd(path, key, activation):
     return labelled, covered
 
 
-def sample(out):
+def sample(out: Path) -> None:
     """Decodes and draws the astronaut."""
     try:
         from skimage.data import astronaut
@@ -155,7 +157,7 @@ def sample(out):
     demo_poses.photograph(astronaut(), out / "astronaut-from-photograph.png")
 
 
-def speed():
+def speed() -> None:
     """Times each operator and its reference on the same batch."""
     keypoints = torch.rand(64, 17, 2) * torch.tensor([48.0, 64.0])
     heatmaps = gaussian_heatmaps(keypoints, 2.0, (64, 48))
@@ -177,7 +179,7 @@ def speed():
     Console().print(table)
 
 
-def people(folder):
+def people(folder: Path) -> None:
     """Decodes annotated people with every decoder; tables of how near they come to the labels and to the net's own."""
     truth = Table(
         "net", "data set", "people", "joints", *DECODERS, title=f"Joints within {NEAR} of the longer box side"
@@ -205,7 +207,7 @@ def people(folder):
     Console().print(truth, labels, own, found)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     if args.data is not None and not args.data.is_dir():
         raise InputError(f"{args.data}: no such folder")
     sample(args.out)

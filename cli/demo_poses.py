@@ -1,6 +1,8 @@
 """The part of ``pypose-ops demo`` that goes from photographs to poses, by the weights that come with the package."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,7 +14,7 @@ from pypose_ops.models import pretrained
 from pypose_ops.models.inference import find_joints
 from pypose_ops.models.training.scores import score, torso_of
 from pypose_ops.models.weights.files import skeleton_of
-from pypose_ops.skeletons import joint_map
+from pypose_ops.skeletons import Skeleton, joint_map
 
 from .files import read_image, write_image
 
@@ -21,7 +23,7 @@ ASTRONAUT = (-40.0, 0.0, 520.0, 1000.0)
 THRESHOLD = 0.4  # joints with a smaller score are not drawn: guesses, and those out of the picture
 
 
-def photograph(picture, out):
+def photograph(picture: Any, out: Path) -> None:
     """Finds and draws the joints of scikit-image's astronaut.
 
     Args:
@@ -36,7 +38,7 @@ def photograph(picture, out):
     print(f"wrote {out}: {drawn} of {len(skeleton)} joints; her legs are out of the picture")
 
 
-def load_people(folder, skeleton):
+def load_people(folder: Path, skeleton: Skeleton) -> Any:
     """The annotated people of a folder, by picture.
 
     Args:
@@ -70,7 +72,7 @@ def load_people(folder, skeleton):
     return found
 
 
-def find_everybody(folder, out, weights="coco17"):
+def find_everybody(folder: Path, out: Path, weights: str = "coco17") -> Any:
     """Finds and draws the people of :func:`load_people`.
 
     Args:
@@ -92,13 +94,13 @@ def find_everybody(folder, out, weights="coco17"):
     return skeleton, {name: tuple(map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
 
 
-def counted(visible, skeleton):
+def counted(visible: torch.Tensor, skeleton: Skeleton) -> Any:
     """How many people have a labelled torso, and how many labelled joints they have: those that PCK counts."""
     whole = (visible[:, list(torso_of(skeleton) or ())] > 0).all(1)
     return int(whole.sum()), int((visible[whole] > 0).sum())
 
 
-def people(folder, out, weights="coco17"):
+def people(folder: Path, out: Path, weights: str = "coco17") -> Any:
     """A table of PCK@0.2 (of left shoulder to right hip) of annotated people in photographs; returns it of all of them.
 
     Arguments as :func:`find_everybody`.

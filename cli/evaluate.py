@@ -21,7 +21,11 @@ AIC     .json, AI Challenger's own form, both
 Where the ground truth has more people than the predictions, --people says which ones they are.
 """
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -37,12 +41,15 @@ from pypose_ops.datasets.skeleton_files import read_skeleton
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import FLIC, LSP, MPII, Skeleton
 
+if TYPE_CHECKING:
+    import torch
+
 # Left shoulder and right hip.
 TORSO = {LSP: (9, 2), FLIC: (0, 7)}
 CURVE = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--predictions", metavar="FILE", type=Path, required=True)
     parser.add_argument("--ground-truth", metavar="FILE", type=Path, required=True)
     parser.add_argument("--metric", choices=METRICS, required=True)
@@ -70,7 +77,7 @@ def add_arguments(parser):
     )
 
 
-def parse_people(text):
+def parse_people(text: str) -> Any:
     if text is None:
         return None
     first, colon, last = text.partition(":")
@@ -79,13 +86,13 @@ def parse_people(text):
     return int(first), int(last)
 
 
-def columns_of(result, groups):
+def columns_of(result: Any, groups: Any) -> Any:
     """A result's columns, left and right together, and the mean."""
     rows = [(name, result["per_joint"][list(members)].mean().item()) for name, members in groups]
     return [*rows, ("mean", result["mean"].item())]
 
 
-def read_torso(args):
+def read_torso(args: argparse.Namespace) -> Any:
     """Predictions, ground truth, skeleton, and a note, of LSP or FLIC."""
     if args.ground_truth.suffix != ".npz" and "examples" not in load_mat(args.ground_truth):
         if args.observer_centric:
@@ -102,13 +109,13 @@ def read_torso(args):
     return pred, target, FLIC, note
 
 
-def torso_of(target, skeleton, note):
+def torso_of(target: torch.Tensor, skeleton: Skeleton, note: Any) -> Any:
     norm = metrics.torso_size(target, TORSO[skeleton])
     without = int((~(norm > 0)).sum())
     return norm, note + (f"; {without} have no torso and are not counted" if without else "")
 
 
-def run_pck(args):
+def run_pck(args: argparse.Namespace) -> Any:
     pred, target, skeleton, note = read_torso(args)
     norm, note = torso_of(target, skeleton, note)
     threshold = 0.2 if args.threshold is None else args.threshold
@@ -116,7 +123,7 @@ def run_pck(args):
     return f"PCK@{threshold:g}, %", columns_of(result, skeleton.groups), note
 
 
-def run_pdj(args):
+def run_pdj(args: argparse.Namespace) -> Any:
     pred, target, skeleton, note = read_torso(args)
     norm, note = torso_of(target, skeleton, note)
     thresholds = CURVE if args.threshold is None else (args.threshold,)
@@ -126,7 +133,7 @@ def run_pdj(args):
     return "PDJ of the torso, %", [*rows, ("mean", *result["mean"].tolist())], note
 
 
-def run_pcp(args):
+def run_pcp(args: argparse.Namespace) -> Any:
     pred, target = read_lsp_results(args.predictions, args.ground_truth, parse_people(args.people))
     threshold = 0.5 if args.threshold is None else args.threshold
     rule = "relaxed" if args.relaxed else "strict"
@@ -134,7 +141,7 @@ def run_pcp(args):
     return f"PCP@{threshold:g}, {rule}, %", columns_of(result, LSP.stick_groups), f"{len(pred)} people"
 
 
-def run_pckh(args):
+def run_pckh(args: argparse.Namespace) -> Any:
     pred, target, visible, boxes = read_mpii_results(
         args.predictions, args.ground_truth, parse_people(args.people), args.head_boxes
     )
@@ -150,7 +157,7 @@ def run_pckh(args):
     )
 
 
-def note_of(people):
+def note_of(people: Any) -> str:
     """How many there are, and in how many pictures nobody is predicted."""
     note = f"{len(people['target'])} people annotated, {len(people['pred'])} predicted"
     missing = set(people["target_image"].tolist()) - set(people["pred_image"].tolist())
@@ -182,7 +189,7 @@ def sigmas_of(text: str | None, skeleton: Skeleton, path: Path) -> tuple[float, 
     return skeleton.sigmas
 
 
-def run_coco(args):
+def run_coco(args: argparse.Namespace) -> Any:
     pair = read_coco_pair(args.predictions, args.ground_truth, args.category)
     sigmas = sigmas_of(args.sigmas, pair.skeleton, args.ground_truth)
     result = metrics.coco_ap_by_category(pair.people, pair.pred_category, pair.category, sigmas)
@@ -193,7 +200,7 @@ def run_coco(args):
     return "COCO keypoints", [(name, value.item()) for name, value in result.items()], note
 
 
-def run_aic(args):
+def run_aic(args: argparse.Namespace) -> Any:
     people, unknown = read_aic_results(args.predictions, args.ground_truth)
     result = metrics.aic_score(**people)
     note = note_of(people)
@@ -209,7 +216,7 @@ def run_aic(args):
 METRICS = {"pckh": run_pckh, "pck": run_pck, "pdj": run_pdj, "pcp": run_pcp, "coco": run_coco, "aic": run_aic}
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     title, rows, note = METRICS[args.metric](args)
     digits = 2 if title.endswith("%") else 5
     table = Table(title=title, show_header=False)

@@ -10,20 +10,30 @@ and the joints and PCK@0.2 of the one compared with those of the other.
 the graph, with the .bin that it names beside it.
 """
 
+from __future__ import annotations
+
+import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pypose_ops.datasets import SPLITS, joined, open_dataset
 from pypose_ops.errors import InputError
 from pypose_ops.models.deployment import FORMATS, export_poses
 from pypose_ops.models.weights.files import load_weights, save_weights, skeleton_of
 from pypose_ops.models.weights.movenet import load_movenet
+from pypose_ops.skeletons import Skeleton
+
+if TYPE_CHECKING:
+    import torch
+
+    from pypose_ops.models.systems.system import System
 
 ORIGINS = ("movenet",)
 DTYPES = ("float16", "bfloat16", "float32")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="FILE", type=Path, help="written by train")
     parser.add_argument("--from", dest="origin", choices=ORIGINS, help="whose FILE is; default: it is of train")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
@@ -41,14 +51,14 @@ def add_arguments(parser):
     parser.add_argument("--people", metavar="N", type=int, default=100, help="at most so many (default: %(default)s)")
 
 
-def check_range(path, system, dtype):
+def check_range(path: Path, system: System, dtype: torch.dtype) -> None:
     """Refuses numbers that are none any more in ``dtype``."""
     for name, tensor in system.state_dict().items():
         if tensor.is_floating_point() and not tensor.to(dtype).isfinite().all():
             raise InputError(f"{path}: {name} goes up to {tensor.abs().max():.3g}, expected numbers that {dtype} holds")
 
 
-def compare(systems, skeleton, people):
+def compare(systems: Any, skeleton: Skeleton, people: Any) -> Any:
     """How far the joints of two systems are apart, in picture pixels, and the PCK@0.2 of each: for print."""
     from pypose_ops.models.training.loading import People
     from pypose_ops.models.training.scores import predict_people, score
@@ -66,7 +76,7 @@ def compare(systems, skeleton, people):
     return f"{len(index)} people: {pck}; joints moved by {distance.mean():.4f} px, {far}"
 
 
-def batch_of(args):
+def batch_of(args: argparse.Namespace) -> Any:
     """The number of boxes, None: any; and what does not go together is refused."""
     program = args.format != "weights"
     if program and (args.dtype or args.data):
@@ -83,7 +93,7 @@ def batch_of(args):
     return int(args.batch)
 
 
-def write_program(args, system, info, batch):
+def write_program(args: argparse.Namespace, system: System, info: dict[str, Any], batch: int) -> None:
     try:
         export_poses(system, info, args.out, format=args.format, flip=args.flip, boxes=batch)
     except (ImportError, OSError, ValueError) as error:
@@ -92,7 +102,7 @@ def write_program(args, system, info, batch):
     print(f"wrote {args.out}: {info['system']} for {count} boxes, {args.out.stat().st_size / 2**20:.2f} MiB")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     import torch
     from safetensors import SafetensorError
 

@@ -24,7 +24,7 @@ class HeatmapFile:
     meta: dict
 
 
-def load_heatmaps(path, key="heatmaps"):
+def load_heatmaps(path: Path, key: str = "heatmaps") -> HeatmapFile:
     """Reads a heatmap file: see ``pypose-ops decode --help`` for its layout."""
     arrays = load_npz(path)
     heatmaps = take(arrays, key, path)

@@ -1,16 +1,18 @@
 """Show the version, what this build was made with, and the GPUs it sees."""
 
+import argparse
+
 from rich.console import Console
 from rich.table import Table
 
 from pypose_ops import build_info
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     pass
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     table = Table(show_header=False, title="pypose_ops")
     for name, value in build_info().items():
         if isinstance(value, list):

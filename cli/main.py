@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 
 from pypose_ops.errors import InputError
 
@@ -22,7 +23,7 @@ COMMANDS = {
 DESCRIPTION = "2D human pose estimation: train and run pose systems, decode heatmaps, score joints."
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 after one line on stderr when the input is at fault.
 
     Only the module of the command that is asked for is imported.

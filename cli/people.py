@@ -1,5 +1,11 @@
 """People from heatmaps and part affinity fields: what ``pypose-ops decode --paf`` does."""
 
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -12,16 +18,19 @@ from pypose_ops.skeletons import Skeleton
 
 from .files import write_image
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 # OpenPose finds peaks and reads its fields on maps that are enlarged to the net's input; half of that does as well.
 ENLARGE = 4
 
 
-def json_points(coords):
+def json_points(coords: torch.Tensor) -> list[list[float] | None]:
     """Pairs for JSON, null for what was not found."""
     return [None if x != x else [x, y] for x, y in coords]
 
 
-def integers(arrays, key, path, columns, limit, of):
+def integers(arrays: dict[str, Any], key: str, path: Path, columns: Any, limit: int, of: Any) -> list[list[int]]:
     values = take(arrays, key, path)
     if values.ndim != 2 or values.shape[1] != columns or values.dtype.kind not in "iu":
         raise InputError(f"{path}: {key} must be (L, {columns}) integers, got shape {values.shape} of {values.dtype}")
@@ -30,7 +39,7 @@ def integers(arrays, key, path, columns, limit, of):
     return values.tolist()
 
 
-def load_fields(path, key, file):
+def load_fields(path: Path, key: str, file: Any) -> Any:
     """The fields (1, C, H, W), limbs, and channels of a file whose heatmaps are read already."""
     if len(file.heatmaps) != 1:
         raise InputError(f"{path}: --paf decodes one picture, the heatmaps are of {len(file.heatmaps)}")
@@ -52,7 +61,7 @@ def load_fields(path, key, file):
     return torch.from_numpy(pafs)[None], limbs, channels
 
 
-def find_people(heatmaps, pafs, limbs, channels, threshold=0.1):
+def find_people(heatmaps: torch.Tensor, pafs: torch.Tensor, limbs: Any, channels: Any, threshold: float = 0.1) -> Any:
     """People of one picture, in pixels of the maps. Maps behind the limbs' joints (the background) are left out."""
     joints = 1 + max(k for limb in limbs for k in limb)
     heatmaps, pafs = (
@@ -65,7 +74,7 @@ def find_people(heatmaps, pafs, limbs, channels, threshold=0.1):
     return people._replace(coords=(people.coords + 0.5) / ENLARGE - 0.5)
 
 
-def decode_people(args, file, image):
+def decode_people(args: argparse.Namespace, file: Any, image: Image.Image) -> Any:
     """Prints, draws and returns the people of a file: a list for --json, the joints' names, and the unit."""
     pafs, limbs, channels = load_fields(args.heatmaps, args.paf, file)
     people = find_people(file.heatmaps, pafs, limbs, channels)

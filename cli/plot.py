@@ -4,18 +4,20 @@ DIR is the --out of train. DIR/loss.png and DIR/pck.png are drawn of its logs, D
 held_out.json, and those that evaluate --json put there.
 """
 
+import argparse
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 from pypose_ops.errors import InputError
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path)
 
 
-def read_logs(folder):
+def read_logs(folder: Path) -> Any:
     """``{(phase, epoch): {name: value}}`` of all the logs of a run; of an epoch that was trained twice, the later."""
     files = {}
     for path in folder.glob("logs/*-*/version_*/metrics.csv"):
@@ -38,13 +40,13 @@ def read_logs(folder):
     return epochs
 
 
-def series(epochs, name):
+def series(epochs: Any, name: str) -> Any:
     """``(epochs from 1 over all phases, values)`` where there is such a value."""
     numbered = enumerate(sorted(epochs), 1)
     return zip(*[(n, epochs[key][name]) for n, key in numbered if name in epochs[key]], strict=True)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     from matplotlib.figure import Figure
 
     epochs = read_logs(args.folder)
@@ -67,7 +69,7 @@ def run(args):
 LABELS = {"loss": "training", "val_loss": "held out"}
 
 
-def finish(axes, epochs, figure, path, log=False):
+def finish(axes: Any, epochs: Any, figure: Any, path: Path, log: bool = False) -> None:
     """Marks where phases begin, and writes the picture."""
     order = sorted(epochs)
     for n in range(1, len(order)):
@@ -78,7 +80,7 @@ def finish(axes, epochs, figure, path, log=False):
     write(axes, figure, path)
 
 
-def write(axes, figure, path):
+def write(axes: Any, figure: Any, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     try:
@@ -88,7 +90,7 @@ def write(axes, figure, path):
     print(f"wrote {path}")
 
 
-def draw_curves(folder):
+def draw_curves(folder: Path) -> None:
     """PCK over the threshold: a line for each evaluation, the last stage's."""
     from matplotlib.figure import Figure
 

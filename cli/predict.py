@@ -11,9 +11,13 @@ joints'; of people found twice the better one stays (OKS-NMS). DIR gets NAME.jso
 person's left side is drawn orange, the right side blue.
 """
 
+from __future__ import annotations
+
+import argparse
 import inspect
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pypose_ops.datasets import ImageError, ImageFile
 from pypose_ops.datasets.files import check_outputs, write_json
@@ -23,14 +27,21 @@ from pypose_ops.models.deployment import OnnxProgram, program_people
 from pypose_ops.models.inference import find_people
 from pypose_ops.models.person_finder import find_boxes, finder_of
 from pypose_ops.models.weights.files import open_weights, skeleton_of
+from pypose_ops.skeletons import Skeleton
 
 from .crop import parse_boxes
 from .files import write_image
 from .inputs import boxes_by_image, expand, image_id_of, output_names
 from .test import WEIGHTS, device_of
 
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
 
-def add_arguments(parser):
+    from pypose_ops.models.systems.system import System
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pictures", metavar="IMAGE", type=Path, nargs="+", help="files, folders, or patterns")
     parser.add_argument("--weights", metavar="NAME|FILE", default="coco17", help=WEIGHTS)
     parser.add_argument(
@@ -60,7 +71,7 @@ def add_arguments(parser):
     parser.add_argument("--coco-results", metavar="OUT.json", type=Path, help="write all people in COCO's form")
 
 
-def scales_of(text, system):
+def scales_of(text: str | None, system: System) -> dict[str, Any]:
     """Options of ``system.poses``."""
     if text is None:
         return {}
@@ -75,7 +86,7 @@ def scales_of(text, system):
     return {"scales": scales}
 
 
-def scored_boxes(path, entries):
+def scored_boxes(path: Path, entries: Any) -> Any:
     """Boxes (N, 4), scores (N,), rotations (N,)."""
     import torch
 
@@ -91,7 +102,7 @@ def scored_boxes(path, entries):
     return boxes, scores, rotations
 
 
-def as_records(found, calibration=None):
+def as_records(found: Any, calibration: Any = None) -> Any:
     """What json says of the people whom :func:`find_people` found."""
     probabilities = found[1] if calibration is None else calibration.probabilities(found[1])
     more = [{} if calibration is None else {"probabilities": each} for each in probabilities.tolist()]
@@ -107,7 +118,7 @@ def as_records(found, calibration=None):
     ]
 
 
-def as_coco(people, image_id):
+def as_coco(people: Any, image_id: Any) -> Any:
     """The same as COCO's results."""
     return [
         {
@@ -124,7 +135,7 @@ def as_coco(people, image_id):
     ]
 
 
-def people_of(args, system, pictures):
+def people_of(args: argparse.Namespace, system: System, pictures: Any) -> Any:
     """A function from an image and its path to boxes (N, 4), scores (N,), rotations (N,) of the people in it."""
     import torch
 
@@ -137,14 +148,14 @@ def people_of(args, system, pictures):
         return lambda image, path: (box(image), torch.ones(1), torch.zeros(1))
     finder = finder_of(system).to(device_of(args.device))
 
-    def found(image, path):
+    def found(image: Image.Image, path: Path) -> Any:
         boxes, scores = find_boxes(finder, image, threshold=args.people)
         return boxes, scores, torch.zeros(len(boxes))
 
     return found
 
 
-def system_of(args):
+def system_of(args: argparse.Namespace) -> Any:
     """What the weights say of themselves, what finds the people in boxes of a picture, and the system."""
     system, info = open_weights(args.weights)
     system.to(device_of(args.device))
@@ -153,7 +164,7 @@ def system_of(args):
     return info, lambda picture, *boxes: find_people(system, skeleton, picture, *boxes, **options), system
 
 
-def program_of(args):
+def program_of(args: argparse.Namespace) -> Any:
     """The same of a program, which has no system."""
     given = [name for name, value in (("flip", args.flip), ("scales", args.scales)) if value]
     if given:
@@ -161,7 +172,7 @@ def program_of(args):
     program = OnnxProgram(args.model)
     padding = program.metadata["padding"]
 
-    def people_in(picture, boxes, scores, rotations):
+    def people_in(picture: Any, boxes: torch.Tensor, scores: torch.Tensor, rotations: Any) -> Any:
         return program_people(
             program, picture, boxes, scores, rotations, 1.0 / padding if args.whole else 1.0, args.nms
         )
@@ -169,7 +180,7 @@ def program_of(args):
     return program.metadata, people_in, None
 
 
-def check_options(args):
+def check_options(args: argparse.Namespace) -> None:
     """Refuses options that mean nothing."""
     for name in ("nms", "people"):
         if not 0 < getattr(args, name) <= 1:
@@ -179,7 +190,7 @@ def check_options(args):
             raise InputError(f"--{name} must be positive, got {getattr(args, name)}")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> Any:
     import torch
 
     check_options(args)
@@ -218,7 +229,7 @@ def run(args):
     return 1 if bad else 0
 
 
-def draw(image, found, skeleton, path, threshold):
+def draw(image: Image.Image, found: Any, skeleton: Skeleton, path: Path, threshold: float) -> list[Path]:
     """Writes the image with the people drawn on it."""
     from pypose_ops import viz
 

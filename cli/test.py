@@ -3,7 +3,11 @@
 Whole pictures (LSP) are looked at as they are, other people in their boxes enlarged by 1.25; upright.
 """
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +17,13 @@ from pypose_ops.datasets.files import write_json
 from pypose_ops.errors import InputError
 from pypose_ops.models.weights.files import PACKAGED, open_weights, skeleton_of
 
+if TYPE_CHECKING:
+    import torch
+
 WEIGHTS = f"{' or '.join(PACKAGED)}, which come with the package, or a file (default: %(default)s)"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="NAME|FILE", default="coco17", help=WEIGHTS)
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True, help="as in train")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
@@ -27,7 +34,7 @@ def add_arguments(parser):
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write everything, and the curve of PCK")
 
 
-def device_of(name):
+def device_of(name: str) -> torch.device:
     """A torch device that is there."""
     import torch
 
@@ -39,7 +46,7 @@ def device_of(name):
     return device
 
 
-def print_scores(console, title, stages):
+def print_scores(console: Console, title: str, stages: Any) -> None:
     """A table with a row for each of ``[(name, numbers by column)]``."""
     table = Table(title=title)
     table.add_column("stage")
@@ -51,7 +58,7 @@ def print_scores(console, title, stages):
     console.print(table)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     from pypose_ops.models.training.loading import People
     from pypose_ops.models.training.scores import evaluate
 

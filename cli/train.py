@@ -11,6 +11,9 @@ gets weights.safetensors, held_out.json, run.json, logs/, tensorboard/ and check
 cut off goes on with the losses that it would have had.
 """
 
+from __future__ import annotations
+
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -19,7 +22,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pypose_ops.datasets import ImageError, hold_out, joined, open_dataset
 from pypose_ops.datasets.files import write_json
@@ -31,6 +36,12 @@ from pypose_ops.models.training.crops import Augmentation
 from pypose_ops.models.training.recipe import Recipe, read_recipe
 from pypose_ops.models.weights.files import PACKAGED, open_weights, save_weights
 from pypose_ops.models.weights.transfer import begin_with
+from pypose_ops.skeletons import Skeleton
+
+if TYPE_CHECKING:
+    import torch
+
+    from pypose_ops.models.systems.system import System
 
 # Attributes of Recipe that have an option of that name.
 RECIPE = {
@@ -47,7 +58,7 @@ RECIPE = {
 }
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("system", metavar="SYSTEM", help=f"one of {', '.join(SYSTEMS)}")
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True)
@@ -83,19 +94,19 @@ def add_arguments(parser):
     parser.add_argument("--progress", action="store_true", help="a progress bar, also where there is no terminal")
 
 
-def is_first():
+def is_first() -> bool:
     """Is this the first of several processes?"""
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
-def say(*text, **options):
+def say(*text: str, **options: Any) -> None:
     """Prints, in the first process."""
     if is_first():
         print(*text, **options)
 
 
-def recipe_of(args):
+def recipe_of(args: argparse.Namespace) -> Any:
     """The Recipe that the options say, and what the recipe file says of the system's arguments."""
     said = read_recipe(args.system, args.preset) if args.recipe else {}
     options, augmentation = said.pop("options", {}), said.pop("augmentation", {})
@@ -119,7 +130,7 @@ def recipe_of(args):
     return recipe, options
 
 
-def lr_factors(texts):
+def lr_factors(texts: Any) -> Any:
     """``{name: factor}`` of ``NAME=F``."""
     try:
         return {name: float(factor) for name, _, factor in (text.partition("=") for text in texts)}
@@ -127,7 +138,7 @@ def lr_factors(texts):
         raise InputError(f"--lr-factor must be NAME=F with a number, got {' '.join(texts)}") from None
 
 
-def check_recipe(recipe, args):
+def check_recipe(recipe: Recipe, args: argparse.Namespace) -> None:
     """Refuses what cannot be trained with."""
     values = vars(args) | {name: getattr(recipe, name) for name in RECIPE}
     values |= {f"augment_{name}": value for name, value in dataclasses.asdict(recipe.augmentation).items()}
@@ -150,7 +161,7 @@ def check_recipe(recipe, args):
         raise InputError(f"--precision must be 32-true, bf16-mixed or 16-mixed, got {recipe.precision}")
 
 
-def system_of(args, skeleton, options):
+def system_of(args: argparse.Namespace, skeleton: Skeleton, options: Any) -> Any:
     """The module, and what its weight files say about it. ``options``: of the recipe."""
     # AI Challenger has as many joints as LSP: what depends on their names follows from the skeleton.
     options = system_class(args.system).options_of(skeleton) | options
@@ -169,7 +180,7 @@ def system_of(args, skeleton, options):
         raise InputError(str(error)) from None
 
 
-def start_run(args, recipe, info):
+def start_run(args: argparse.Namespace, recipe: Recipe, info: dict[str, Any]) -> None:
     """Writes run.json; or, to resume, sees that it is the same run. The first rank only."""
     path = args.out / "run.json"
     run = {**info, "data": args.data, "held_out": args.held_out, "world": args.devices * args.nodes}
@@ -196,10 +207,10 @@ class Stopped(SystemExit):
 
 
 @contextlib.contextmanager
-def stoppable():
+def stoppable() -> Any:
     """SIGTERM and SIGINT raise :class:`Stopped`, once."""
 
-    def stop(number, frame):
+    def stop(number: int, frame: Any) -> None:
         for name in names:
             signal.signal(name, signal.SIG_IGN)
         raise Stopped(128 + number)
@@ -217,7 +228,7 @@ def stoppable():
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder: Path) -> Any:
     """Refuses a folder in which another process trains."""
     try:
         import fcntl
@@ -238,7 +249,7 @@ def locked(folder):
         yield
 
 
-def open_data(args, recipe):
+def open_data(args: argparse.Namespace, recipe: Recipe) -> Any:
     """Training and held-out people."""
     skeleton = skeleton_named(args.skeleton) if args.skeleton else None
     datasets = []
@@ -256,14 +267,14 @@ def open_data(args, recipe):
     return joined(parts), held_out, [len(part) for part in parts]
 
 
-def weights_of_phase(out, number, phases):
+def weights_of_phase(out: Path, number: int, phases: Sequence[str]) -> Any:
     """Where the weights after a phase are."""
     return out / (
         "weights.safetensors" if number == len(phases) - 1 else f"phase-{number}-{phases[number]}.safetensors"
     )
 
 
-def check_checkpoint(path):
+def check_checkpoint(path: Path) -> Any:
     """Sees that Lightning will be able to read a checkpoint."""
     import torch
 
@@ -275,7 +286,7 @@ def check_checkpoint(path):
     return path
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     if args.system not in SYSTEMS:
         raise InputError(f"SYSTEM must be one of {', '.join(SYSTEMS)}, got {args.system}")
     recipe, options = recipe_of(args)
@@ -309,7 +320,15 @@ def run(args):
                 raise
 
 
-def go(args, recipe, system, info, train, held_out, counts):
+def go(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    system: System,
+    info: dict[str, Any],
+    train: Any,
+    held_out: Any,
+    counts: torch.Tensor,
+) -> None:
     """Trains, from the start or from where the run was stopped."""
     first = 0
     if args.resume:
@@ -340,7 +359,17 @@ def go(args, recipe, system, info, train, held_out, counts):
         print(f"wrote {args.out / 'weights.safetensors'} after {minutes}")
 
 
-def train_phases(args, recipe, system, info, first, skeleton, people, validation, counts):
+def train_phases(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    system: System,
+    info: dict[str, Any],
+    first: Any,
+    skeleton: Skeleton,
+    people: Any,
+    validation: Any,
+    counts: torch.Tensor,
+) -> Any:
     """Trains the phases from number ``first`` on; returns the pictures that could not be read."""
     from pypose_ops.models.training.training import folder_of, train_phase
 
@@ -358,7 +387,15 @@ def train_phases(args, recipe, system, info, first, skeleton, people, validation
     return bad
 
 
-def finish(args, recipe, system, info, skeleton, validation, bad):
+def finish(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    system: System,
+    info: dict[str, Any],
+    skeleton: Skeleton,
+    validation: Any,
+    bad: Any,
+) -> None:
     """Scores the held-out people, calibrates the scores by them, and says what was left out."""
     from pypose_ops.models.calibration import calibrate
     from pypose_ops.models.training.scores import evaluate

@@ -1,11 +1,13 @@
 """Trained systems as programs for other runtimes, and the runtimes: an image and boxes to joints and scores."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +17,10 @@ from pypose_ops.errors import InputError
 from .inference import Poses, best_people
 from .systems.system import System
 from .weights.files import skeleton_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import nn
 
 FORMATS = ("onnx", "pt2", "aoti")
 INPUTS, OUTPUTS = ("image", "boxes"), ("joints", "scores")
@@ -71,14 +77,16 @@ def export_poses(
     return path
 
 
-def _sizes(boxes, dim):
+def _sizes(boxes: torch.Tensor, dim: Any) -> Any:
     """Image and boxes: which sizes are dynamic; ``dim(name, most)``."""
     return {0: dim("height", _LARGEST_SIDE), 1: dim("width", _LARGEST_SIDE)}, (
         {0: dim("count", _MOST_BOXES)} if boxes is None else None
     )
 
 
-def _write_onnx(module, example, path, boxes, metadata):
+def _write_onnx(
+    module: nn.Module, example: tuple[Any, ...], path: Path, boxes: torch.Tensor, metadata: dict[str, Any]
+) -> None:
     import pypose_ops.onnx  # here: it needs an extra
 
     pypose_ops.onnx.export(
@@ -88,16 +96,20 @@ def _write_onnx(module, example, path, boxes, metadata):
     )  # fmt: skip
 
 
-def _exported(module, example, boxes):
+def _exported(module: nn.Module, example: tuple[Any, ...], boxes: torch.Tensor) -> Any:
     sizes = _sizes(boxes, lambda name, most: torch.export.Dim(name, min=1, max=most))
     return torch.export.export(module, example, dynamic_shapes=sizes)
 
 
-def _write_pt2(module, example, path, boxes, metadata):
+def _write_pt2(
+    module: nn.Module, example: tuple[Any, ...], path: Path, boxes: torch.Tensor, metadata: dict[str, Any]
+) -> None:
     torch.export.save(_exported(module, example, boxes), path, extra_files={_METADATA: json.dumps(metadata)})
 
 
-def _write_aoti(module, example, path, boxes, metadata):
+def _write_aoti(
+    module: nn.Module, example: tuple[Any, ...], path: Path, boxes: torch.Tensor, metadata: dict[str, Any]
+) -> None:
     torch._inductor.aoti_compile_and_package(
         _exported(module, example, boxes),
         package_path=str(path),
@@ -148,11 +160,19 @@ class Program:
         joints, scores = self._run(*checked_inputs(self.name, self.metadata, image, boxes))
         return joints, scores
 
-    def _run(self, image, boxes) -> Sequence[torch.Tensor]:
+    def _run(self, image: Image.Image, boxes: torch.Tensor) -> Sequence[torch.Tensor]:
         raise NotImplementedError
 
 
-def program_people(program, image, boxes, scores, rotations=0.0, scale=1.0, nms=0.9):
+def program_people(
+    program: Any,
+    image: Image.Image,
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    rotations: float = 0.0,
+    scale: float = 1.0,
+    nms: float = 0.9,
+) -> Any:
     """:func:`.inference.find_people` by a program.
 
     Args:
@@ -191,7 +211,7 @@ class OnnxProgram(Program):
             raise ValueError(f"OnnxProgram: runtime must be onnxruntime or openvino, got {runtime!r}")
         (self._load_openvino if runtime == "openvino" else self._load_onnxruntime)(str(path))
 
-    def _load_onnxruntime(self, path):
+    def _load_onnxruntime(self, path: Path) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -203,7 +223,7 @@ class OnnxProgram(Program):
         self.metadata = _metadata_of(path, session.get_modelmeta().custom_metadata_map.get(_METADATA))
         self._infer = lambda arrays: session.run(list(OUTPUTS), dict(zip(INPUTS, arrays, strict=True)))
 
-    def _load_openvino(self, path):
+    def _load_openvino(self, path: Path) -> None:
         try:
             import openvino
         except ImportError:
@@ -217,13 +237,13 @@ class OnnxProgram(Program):
         entry = ["framework", _METADATA]
         self.metadata = _metadata_of(path, model.get_rt_info(entry).value if model.has_rt_info(entry) else None)
 
-        def infer(arrays):
+        def infer(arrays: dict[str, Any]) -> Any:
             outputs = compiled(dict(zip(INPUTS, arrays, strict=True)))
             return [np.array(outputs[name]) for name in OUTPUTS]
 
         self._infer = infer
 
-    def _run(self, image, boxes):
+    def _run(self, image: Image.Image, boxes: torch.Tensor) -> Any:
         return [torch.from_numpy(array) for array in self._infer([image.numpy(), boxes.numpy()])]
 
 
@@ -241,11 +261,11 @@ class CompiledProgram(Program):
             raise InputError(f"{path}: AOTInductor cannot load it ({_one_line(error)})") from None
         self.metadata = _metadata_of(path, self._package.loader.get_metadata().get(_METADATA))
 
-    def _run(self, image, boxes):
+    def _run(self, image: Image.Image, boxes: torch.Tensor) -> Any:
         return self._package(image, boxes)
 
 
-def _metadata_of(path, text):
+def _metadata_of(path: Path, text: str | None) -> Any:
     try:
         metadata = json.loads(text)
         skeleton_of(metadata, path)
@@ -254,5 +274,5 @@ def _metadata_of(path, text):
         raise InputError(f"{path}: expected a file that pypose-ops export wrote, its metadata do not say so") from None
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     return re.sub(r"\s+", " ", str(error))[:200]

@@ -1,12 +1,20 @@
 """From people in pictures to a :class:`.Batch` of crops: on the device, one affine transform per person."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pypose_ops import crop_patches, geometry
+from pypose_ops.skeletons import Skeleton
 
 from ..systems.system import Batch
+
+if TYPE_CHECKING:
+    from pypose_ops.models.systems.system import System
 
 DRAWS = 12  # uniform random numbers for one person
 
@@ -41,13 +49,13 @@ class Crops:
         augmentation (Augmentation, optional): None for upright crops.
     """
 
-    def __init__(self, system, skeleton, augmentation=None):
+    def __init__(self, system: System, skeleton: Skeleton, augmentation: Any = None) -> None:
         self.size, self.mean, self.std = system.input_size, tuple(system.mean), tuple(system.std)
         self.augmentation = augmentation
         self.flip_index = torch.tensor(skeleton.flip_index)
         self.upper = torch.tensor([k in skeleton.upper_body for k in range(len(skeleton))])
 
-    def __call__(self, loaded, draws=None):
+    def __call__(self, loaded: Any, draws: torch.Tensor = None) -> Batch:
         """Crops of :class:`.loading.Loaded` people.
 
         Joints outside of the crop do not count.
@@ -76,14 +84,14 @@ class Crops:
             images = self._coloured(images, torch.stack(u[8:12], 1))
         return self._batch(loaded, images, transforms, flip), transforms
 
-    def _images(self, loaded, transforms):
+    def _images(self, loaded: Any, transforms: torch.Tensor) -> torch.Tensor:
         if len(loaded) == 0:
             return transforms.new_empty(0, 3, *self.size)
         images = crop_patches(loaded.pictures(), transforms, self.size, mean=self.mean, std=self.std, antialias=True)
         # Convolutions are faster so: a compact hourglass trains in two thirds of the time on a CPU.
         return images.contiguous(memory_format=torch.channels_last)
 
-    def _half_bodies(self, loaded, wanted, upper):
+    def _half_bodies(self, loaded: Any, wanted: Any, upper: Sequence[int]) -> Any:
         labelled = loaded.visible > 0
         half = labelled & (self.upper.to(upper.device) == upper[:, None])
         usable = wanted & (labelled.sum(1) >= 8) & (half.sum(1) >= 3)
@@ -93,14 +101,14 @@ class Crops:
         boxes = torch.where(usable[:, None], torch.cat((low, high), 1), loaded.boxes)
         return boxes, torch.where(usable, 1.5, loaded.padding)
 
-    def _coloured(self, images, u):
+    def _coloured(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """``gain * pixel`` of normalised pixels: one fused multiplication and addition."""
         colour = self.augmentation.colour
         gain = (1 + colour) ** (2 * u[:, :1] - 1) * (1 + colour / 3) ** (2 * u[:, 1:] - 1)
         shift = (gain - 1) * images.new_tensor(self.mean) / images.new_tensor(self.std)
         return torch.addcmul(shift[..., None, None], images, gain[..., None, None])
 
-    def _batch(self, loaded, images, transforms, flip):
+    def _batch(self, loaded: Any, images: torch.Tensor, transforms: torch.Tensor, flip: bool) -> Batch:
         inverse = geometry.invert_transform(transforms)
         height, width = self.size
         points = geometry.transform_points(loaded.keypoints, inverse)

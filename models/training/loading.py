@@ -1,7 +1,9 @@
 """People's pictures, decoded and in batches; crops are cut on the device (:mod:`.crops`)."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -37,22 +39,22 @@ class Loaded:
     others: torch.Tensor | None
     bad: list
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.index)
 
-    def pictures(self):
+    def pictures(self) -> Any:
         """``(3, H, W)`` each; views."""
         parts = self.pixels.split([h * w * 3 for h, w in self.sizes])
         return [part.view(h, w, 3).permute(2, 0, 1) for part, (h, w) in zip(parts, self.sizes, strict=True)]
 
-    def _each(self, function):
+    def _each(self, function: Any) -> Any:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Loaded(**{n: function(v) if isinstance(v, torch.Tensor) else v for n, v in values.items()})
 
-    def to(self, *args, **kwargs):
+    def to(self, *args: Any, **kwargs: Any) -> Any:
         return self._each(lambda tensor: tensor.to(*args, **kwargs))
 
-    def pin_memory(self):
+    def pin_memory(self) -> Any:
         return self._each(torch.Tensor.pin_memory)
 
 
@@ -64,7 +66,7 @@ class People(Dataset):
         memory (int): bytes of decoded pictures that are kept; the others are decoded whenever they are wanted.
     """
 
-    def __init__(self, dataset, memory=MEMORY):
+    def __init__(self, dataset: Any, memory: int = MEMORY) -> None:
         samples = self.samples = dataset.samples
         self.keypoints = torch.stack([torch.from_numpy(s.keypoints) for s in samples])
         self.visible = torch.stack([torch.from_numpy(s.visible) for s in samples])
@@ -77,7 +79,7 @@ class People(Dataset):
         self.cache = {}
         self._fill(memory)
 
-    def _fill(self, memory):
+    def _fill(self, memory: int) -> None:
         pictures = list(dict.fromkeys(s.picture for s in self.samples))
         sizes = {s.picture: s.size for s in self.samples}
         for picture in pictures:
@@ -90,14 +92,14 @@ class People(Dataset):
             self.cache = dict(zip(self.cache, pool.map(_decoded, self.cache), strict=True))
         self.complete = len(self.cache) == len(pictures)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         picture = self.samples[i].picture
         return i, self.cache[picture] if picture in self.cache else _decoded(picture)
 
-    def collate(self, items):
+    def collate(self, items: Sequence[Any]) -> Any:
         """Items -> :class:`Loaded`."""
         bad = [str(picture) for _, picture in items if isinstance(picture, ImageError)]
         items = [(i, picture) for i, picture in items if not isinstance(picture, ImageError)]
@@ -115,7 +117,7 @@ class People(Dataset):
             bad=bad,
         )
 
-    def _others(self, index):
+    def _others(self, index: Any) -> Any:
         most = max((len(self.others[i]) for i in index), default=0)
         if most == 0:
             return None
@@ -126,19 +128,29 @@ class People(Dataset):
         return others
 
 
-def _whole_picture(size):
+def _whole_picture(size: Any) -> Any:
     height, width = size
     return -0.5, -0.5, width - 0.5, height - 0.5
 
 
-def _decoded(picture):
+def _decoded(picture: Any) -> Any:
     try:
         return picture.decode()
     except ImageError as error:
         return error
 
 
-def train_loader(people, batch, *, seed=0, rank=0, world=1, workers=None, pin=False, sampler=None):
+def train_loader(
+    people: Any,
+    batch: int,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = None,
+    pin: bool = False,
+    sampler: Any = None,
+) -> Any:
     """Batches of ``batch`` people in a random order, another one every epoch, which depends on ``seed`` alone.
 
     ``world`` ranks with ``batch`` people each see, step by step, the same people as one with ``batch * world``.
@@ -148,13 +160,15 @@ def train_loader(people, batch, *, seed=0, rank=0, world=1, workers=None, pin=Fa
     return _loader(people, batch, sampler, workers, pin, drop_last=len(sampler) >= batch)
 
 
-def eval_loader(people, batch, *, rank=0, world=1, workers=None, pin=False):
+def eval_loader(
+    people: Any, batch: int, *, rank: int = 0, world: int = 1, workers: int = None, pin: bool = False
+) -> Any:
     """Everybody once, in order; of several ranks each has a part, or everybody where not all would have somebody."""
     part = range(rank, len(people), world) if len(people) >= world else range(len(people))
     return _loader(people, batch, part, workers, pin)
 
 
-def _loader(people, batch, sampler, workers, pin, drop_last=False):
+def _loader(people: Any, batch: int, sampler: Any, workers: int, pin: Any, drop_last: bool = False) -> Any:
     if workers is None:
         workers = 0 if people.complete else min(4, torch.get_num_threads())
     return DataLoader(

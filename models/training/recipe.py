@@ -1,12 +1,19 @@
 """How a system is trained: the options of a training run, and the recipes of ``recipes/SYSTEM.toml``."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pypose_ops.errors import InputError
 
 from .crops import Augmentation
+
+if TYPE_CHECKING:
+    from pypose_ops.models.systems.system import System
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,7 +61,7 @@ class Recipe:
     last_epochs: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def shares(self, phases):
+    def shares(self, phases: Sequence[str]) -> tuple[float, ...]:
         """Epochs of each of ``phases``."""
         if self.phase_epochs:
             return list(self.phase_epochs)
@@ -62,7 +69,7 @@ class Recipe:
         return [each + (k < rest) for k in range(len(phases))]
 
 
-def read_recipe(system, preset):
+def read_recipe(system: System, preset: str) -> Any:
     """What ``recipes/SYSTEM.toml`` says of a preset: attributes of :class:`Recipe` that are not the defaults.
 
     ``augmentation`` is a dict of those of :class:`.crops.Augmentation`, and ``options`` one of arguments of the system.

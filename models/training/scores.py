@@ -1,5 +1,9 @@
 """How well a system does on people: PCK, PCP, and the curve of PCK, for every stage."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from pypose_ops import geometry, metrics
@@ -8,6 +12,9 @@ from pypose_ops.skeletons import Skeleton
 
 from .crops import Crops
 from .loading import eval_loader
+
+if TYPE_CHECKING:
+    from pypose_ops.models.systems.system import System
 
 
 def torso_of(skeleton: Skeleton) -> tuple[int, int] | None:
@@ -36,7 +43,16 @@ def pck_norm(keypoints: torch.Tensor, visible: torch.Tensor, skeleton: Skeleton)
 
 
 @torch.no_grad()
-def predict_people(system, skeleton, people, *, batch=32, device="cpu", flip=False, **options):
+def predict_people(
+    system: System,
+    skeleton: Skeleton,
+    people: Any,
+    *,
+    batch: int = 32,
+    device: Any = "cpu",
+    flip: bool = False,
+    **options: Any,
+) -> Any:
     """Every person's joints by every stage.
 
     Args:
@@ -69,7 +85,7 @@ def predict_people(system, skeleton, people, *, batch=32, device="cpu", flip=Fal
     return torch.cat(coords, 1), torch.cat(scores, 1), torch.cat(index), bad
 
 
-def score(pred, keypoints, visible, skeleton):
+def score(pred: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor, skeleton: Skeleton) -> dict[str, Any]:
     """PCK@0.2 and its curve; of all labelled joints, and of those to be seen and those occluded alone; PCP.
 
     Args:
@@ -98,17 +114,17 @@ def score(pred, keypoints, visible, skeleton):
     return result
 
 
-def _number(value):
+def _number(value: Any) -> float | None:
     value = float(value)
     return None if value != value else round(value, 4)
 
 
-def _grouped(result, groups):
+def _grouped(result: Any, groups: Any) -> dict[str, float | None]:
     columns = {name: _number(result["per_joint"][list(members)].nanmean()) for name, members in groups}
     return columns | {"mean": _number(result["mean"])}
 
 
-def evaluate(system, skeleton, people, **options):
+def evaluate(system: System, skeleton: Skeleton, people: Any, **options: Any) -> dict[str, Any]:
     """Scores of every stage of a system: ``{"people", "left_out", "stages": [...]}``; see :func:`score`."""
     pred, _, index, bad = predict_people(system, skeleton, people, **options)
     stages = []

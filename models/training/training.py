@@ -1,8 +1,13 @@
 """Training of any system on PyTorch Lightning, which does the loop."""
 
+from __future__ import annotations
+
 import logging
 import time
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -20,12 +25,19 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from pypose_ops import geometry, metrics
 from pypose_ops.errors import InputError
+from pypose_ops.skeletons import Skeleton
 
 from ..modules.depthwise import has_bfloat16_kernels
 from .crops import DRAWS, Crops
 from .levers import WeightedSampler, freeze, parameter_groups
 from .loading import eval_loader, train_loader
 from .scores import pck_norm
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pypose_ops.models.systems.system import Batch, System
+    from pypose_ops.models.training.recipe import Recipe
 
 # What Lightning says of every run, and what nobody needs to hear of it.
 QUIET = (
@@ -52,7 +64,9 @@ class Phase(pl.LightningModule):
         steps (int, optional): of the phase, where epochs differ.
     """
 
-    def __init__(self, system, skeleton, recipe, number, people, steps=None):
+    def __init__(
+        self, system: System, skeleton: Skeleton, recipe: Recipe, number: int, people: Any, steps: Any = None
+    ) -> None:
         super().__init__()
         self.steps = steps
         self.system, self.recipe, self.people = system, recipe, people
@@ -61,7 +75,7 @@ class Phase(pl.LightningModule):
         self.crops = Crops(system, skeleton, recipe.augmentation)
         self.pck, self.bad, self.val_loss = {}, set(), [0.0, 0]
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.system, self.recipe.lr, self.recipe.lr_factors)
         optimizer = torch.optim.AdamW(groups, self.recipe.lr, weight_decay=self.recipe.weight_decay)
         steps = self.steps or int(self.trainer.estimated_stepping_batches)
@@ -73,7 +87,7 @@ class Phase(pl.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_epoch_start(self):
+    def on_train_epoch_start(self) -> None:
         freeze(self.system, self.recipe.freeze)
         # All that is random in an epoch follows from its number: a run that was killed goes on as it would have.
         seed = (self.recipe.seed * 1009 + self.number) * 100_003 + self.current_epoch
@@ -81,7 +95,7 @@ class Phase(pl.LightningModule):
         generator = torch.Generator().manual_seed(seed)
         self.draws = torch.rand(self.people, DRAWS, generator=generator).to(self.device)
 
-    def training_step(self, loaded, _):
+    def training_step(self, loaded: Any, _: Any) -> Any:
         self.bad.update(loaded.bad)
         if len(loaded) == 0:
             return 0.0 * sum(p.sum() for p in self.system.parameters() if p.requires_grad)
@@ -96,7 +110,7 @@ class Phase(pl.LightningModule):
         )
         return loss
 
-    def validation_step(self, loaded, _):
+    def validation_step(self, loaded: Any, _: Any) -> None:
         self.bad.update(loaded.bad)
         if len(loaded) == 0:
             return
@@ -111,7 +125,7 @@ class Phase(pl.LightningModule):
                 pred, loaded.keypoints, visible=visible, norm=norm
             )
 
-    def on_validation_epoch_end(self):
+    def on_validation_epoch_end(self) -> None:
         # A rank whose images cannot be read takes part all the same: the others would wait for it.
         ranks = [(len(self.pck), *self.val_loss)]
         if self.trainer.world_size > 1:
@@ -136,10 +150,10 @@ class Phase(pl.LightningModule):
 class EpochLine(Callback):
     """Prints a line per epoch, which stays where a progress bar goes."""
 
-    def on_train_epoch_start(self, trainer, module):
+    def on_train_epoch_start(self, trainer: Any, module: nn.Module) -> None:
         self.start = time.monotonic()
 
-    def on_train_epoch_end(self, trainer, module):
+    def on_train_epoch_end(self, trainer: Any, module: nn.Module) -> None:
         if not trainer.is_global_zero:
             return
         value = {name: v.item() for name, v in trainer.callback_metrics.items()}
@@ -161,15 +175,25 @@ class LastEpoch(ModelCheckpoint):
 class NoScoreGoesOn(EarlyStopping):
     """Early stopping that counts no epochs as long as there is no score."""
 
-    def _evaluate_stopping_criteria(self, current):
+    def _evaluate_stopping_criteria(self, current: Any) -> Any:
         if float(current) < 0:
             return False, None
         return super()._evaluate_stopping_criteria(current)
 
 
 def make_trainer(
-    out, number, system, recipe, *, validated, progress=True, profile=False, devices=1, nodes=1, device="auto"
-):
+    out: Path,
+    number: int,
+    system: System,
+    recipe: Recipe,
+    *,
+    validated: bool,
+    progress: bool = True,
+    profile: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    device: Any = "auto",
+) -> Any:
     """Lightning's Trainer for one phase; what it writes goes to the folder ``out``."""
     phase, last = system.phases[number], number == len(system.phases) - 1
     best = {"monitor": "selection", "mode": "max"} if last and validated else {}
@@ -211,7 +235,7 @@ def make_trainer(
     )
 
 
-def precision_of(recipe, device):
+def precision_of(recipe: Recipe, device: Any) -> str:
     """The recipe's, but float32 where bfloat16 would be far slower: on CPUs without kernels for it."""
     on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
     if recipe.precision == "bf16-mixed" and on_cpu and not has_bfloat16_kernels():
@@ -220,35 +244,46 @@ def precision_of(recipe, device):
     return recipe.precision
 
 
-def _tensorboard(out, name):
+def _tensorboard(out: Path, name: str) -> Any:
     try:
         return [TensorBoardLogger(out, name="tensorboard", version=name)]
     except ModuleNotFoundError:
         return []
 
 
-def folder_of(out, number, phase):
+def folder_of(out: Path, number: int, phase: int) -> Path:
     return out / "checkpoints" / f"{number}-{phase}"
 
 
 class Upright:
     """The training people in upright crops, again and again: what ``System.begin_phase`` measures on."""
 
-    def __init__(self, crops, people, batch, device):
+    def __init__(self, crops: Any, people: Any, batch: int, device: Any) -> None:
         self.crops, self.loader, self.device = crops, eval_loader(people, batch), device
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Batch]:
         for loaded in self.loader:
             if len(loaded):
                 yield self.crops(loaded.to(self.device))[0]
 
 
 def train_phase(
-    system, skeleton, recipe, number, train, held_out, out, *, checkpoint=None, workers=None, counts=None, **options
-):
+    system: System,
+    skeleton: Skeleton,
+    recipe: Recipe,
+    number: int,
+    train: Any,
+    held_out: Any,
+    out: Path,
+    *,
+    checkpoint: Any = None,
+    workers: int = None,
+    counts: torch.Tensor = None,
+    **options: Any,
+) -> set[str]:
     """Trains one phase; afterwards ``system`` is the best on the held-out people (the last phase), or the last epoch's.
 
     Args:
