@@ -304,17 +304,6 @@ def _graph(inputs, build):
     return ir.Graph(inputs, [v.value for v in found], nodes=nodes, name=f"pypose_sub{number}"), [v.kind for v in found]
 
 
-def either(condition, yes, no):
-    """``If``: the values that ``yes()`` or ``no()`` make."""
-    then_branch, kinds = _graph([], yes)
-    else_branch, _ = _graph([], no)
-    found = op(
-        "If", condition, kind=kinds if len(kinds) > 1 else kinds[0], outputs=len(kinds),
-        then_branch=then_branch, else_branch=else_branch,
-    )  # fmt: skip
-    return found if len(kinds) > 1 else (found,)
-
-
 def loop(body, state, *, times=None, condition=None):
     """``Loop``: ``state = body(number, *state)[1:]`` while ``body(...)[0]`` is true and at most ``times``."""
     number = next(_names)

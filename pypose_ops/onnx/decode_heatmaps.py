@@ -5,38 +5,57 @@ from . import _graph as g
 from ._refine import Maps, gaussian_taps, limited, reflected, step
 
 _OP = "decode_heatmaps"
+LOWEST = -3.4028234663852886e38  # below every pixel: of rows of -inf OpenVINO gives no index
 
 
 def decode_heatmaps(
-    heatmaps, refine, compat, kernel_size, flipped, flip_index, flip_shift, transform, max_offset, covariance
+    heatmaps,
+    refine,
+    compat,
+    kernel_size,
+    flipped,
+    flip_index,
+    flip_shift,
+    transform,
+    max_offset,
+    threshold,
+    missing,
+    covariance,
+    pixels,
 ):
     maps = merged(g.floating(_OP, "heatmaps", heatmaps), flipped, flip_index, flip_shift)
     sizes = g.sizes_of(g.Value(heatmaps, None))
-    peak, scores = highest(maps, sizes)
-    found = Maps(maps, sizes, g.unsqueeze(peak, 2), 1)
-    moved, spread = step(found, REFINES[refine], COMPATS[compat], kernel_size, max_offset, covariance)
+    peak, scores, found = highest(maps, sizes, threshold)
+    around = Maps(maps, sizes, g.unsqueeze(peak, 2), 1)
+    moved, spread = step(around, REFINES[refine], COMPATS[compat], kernel_size, max_offset, covariance)
     coords = g.cast(peak, "f")
     if moved is not None:
         coords = coords + g.squeeze(moved, 2)
     transform = None if transform is None else g.as_float(transform)
-    spread = _covariance(g.squeeze(spread, 2), scores, transform) if covariance else g.constant([], "f")
-    return placed(coords, scores, transform), g.op("Identity", scores).value, spread.value
+    spread = _covariance(g.squeeze(spread, 2), found, transform) if covariance else g.constant([], "f")
+    coords = placed(coords, found, transform, missing)
+    return coords, g.op("Identity", scores).value, spread.value, pixels_of(peak, found, pixels)
 
 
-def placed(coords, scores, transform):
-    """Coordinates, through the affine where there is one, -1 where there is no peak."""
+def placed(coords, found, transform, missing):
+    """Coordinates, through the affine where there is one, ``missing`` where there is no peak."""
     if transform is not None:
         coords = g.affine(coords, transform)
-    return g.where(g.unsqueeze(scores > 0.0, -1), coords, -1.0).value
+    return g.where(g.unsqueeze(found, -1), coords, missing).value
 
 
-def _covariance(spread, scores, transform):
+def pixels_of(peak, found, wanted):
+    """The pixels of the peaks, -1 where there is none; nothing where they are not wanted."""
+    return g.where(g.unsqueeze(found, -1), peak, -1).value if wanted else g.constant([], "i").value
+
+
+def _covariance(spread, found, transform):
     if transform is not None:
         linear = g.linear(transform, 2)
         for _ in range(2):  # A C, then (A C)^T is C A^T: A (A C)^T = A C A^T
             spread = g.reduce("Sum", g.unsqueeze(linear, -1) * g.unsqueeze(spread, -3), [-2])
             spread = g.transpose(spread, 0, 1, 3, 2)
-    return g.where(g.unsqueeze(scores > 0.0, -1, -2), spread, float("nan"))
+    return g.where(g.unsqueeze(found, -1, -2), spread, float("nan"))
 
 
 def merged(maps, flipped, flip_index, flip_shift, signs=None):
@@ -51,45 +70,62 @@ def merged(maps, flipped, flip_index, flip_shift, signs=None):
     return maps * 0.5 + back * 0.5
 
 
-def highest(maps, sizes):
-    """The first highest finite pixel of every map, ``(B, K, 2)``, and its value, 0 where none is positive.
+def highest(maps, sizes, threshold):
+    """The first highest finite pixel of every map, ``(B, K, 2)``, its value, and whether that is above the threshold.
 
-    Maximum and sum are what runtimes do fastest: the sum tells whether a pixel is not finite anywhere, and only then
-    the maps are copied without those; the place is looked for in the maxima of the rows, then in one row.
+    The value is 0 where it is not. The place is looked for in the maxima of the rows, then in one row. Whether all
+    pixels are finite could be asked first, to save a copy of the maps: of such an ``If`` OpenVINO gives no index.
     """
-    total = g.op("ReduceSum", g.reduce("Sum", maps, [-2, -1]), keepdims=0)  # in two: a sum of all is one thread's
     number = g.reshape(g.arange(sizes[0] * sizes[1]), sizes[:2])
-
-    def search(maps):
-        lines = g.reduce("Max", maps, [-1])
-        y = g.arg_max(lines)
-        line = g.gather(g.reshape(maps, [-1, sizes[3]]), number * sizes[2] + y, 0)  # (B, K, W)
-        return g.stack([g.arg_max(line), y]), g.reduce("Max", line, [-1])
-
-    peak, value = g.either(
-        g.is_finite(total), lambda: search(maps), lambda: search(g.where(g.is_finite(maps), maps, -1.0))
-    )
-    return peak, g.maximum(value, 0.0)
+    usable = g.where(g.is_finite(maps), maps, LOWEST)
+    lines = g.reduce("Max", usable, [-1])
+    y = g.arg_max(lines)
+    line = g.gather(g.reshape(usable, [-1, sizes[3]]), number * sizes[2] + y, 0)  # (B, K, W)
+    peak, value = g.stack([g.arg_max(line), y]), g.reduce("Max", line, [-1])
+    found = value > max(threshold, LOWEST)
+    return peak, g.where(found, value, 0.0), found
 
 
-def decode_offsets(heatmaps, kernel_size, radius, flipped, flip_index, flip_shift, transform, max_offset):
+def decode_offsets(
+    heatmaps,
+    offsets,
+    kernel_size,
+    radius,
+    flipped,
+    flipped_offsets,
+    flip_index,
+    flip_shift,
+    transform,
+    max_offset,
+    threshold,
+    missing,
+    pixels,
+):
     maps = g.floating(_OP, "heatmaps", heatmaps)
     batch, channels, height, width = g.sizes_of(g.Value(heatmaps, None))
-    joints = channels // 3
-    split = [batch, joints, 3, height, width]
-    maps = g.reshape(maps, split)
-    if flipped is not None:
-        signs = g.constant([[[1.0]], [[-1.0]], [[1.0]]], "f")  # class, x, y: x points the other way
-        flipped = g.reshape(g.as_float(flipped), split).value
-        maps = merged(maps, flipped, flip_index, flip_shift, signs)
-    parts = [g.pick(maps, part, 2) for part in range(3)]
+    if offsets is None:
+        joints = channels // 3
+        split = [batch, joints, 3, height, width]
+        maps = g.reshape(maps, split)
+        if flipped is not None:
+            signs = g.constant([[[1.0]], [[-1.0]], [[1.0]]], "f")  # class, x, y: x points the other way
+            flipped = g.reshape(g.as_float(flipped), split).value
+            maps = merged(maps, flipped, flip_index, flip_shift, signs)
+        maps, *ways = (g.pick(maps, part, 2) for part in range(3))
+    else:
+        joints = channels
+        maps = merged(maps, flipped, flip_index, flip_shift)
+        signs = g.constant([[[-1.0]], [[1.0]]], "f")
+        both = merged(g.as_float(offsets), flipped_offsets, flip_index, flip_shift, signs)
+        ways = [g.pick(both, part, 2) for part in range(2)]
     sizes = [batch, joints, height, width]
-    blurred = _blurred(parts[0], sizes, gaussian_taps(2 * kernel_size + 1))
-    peak, scores = highest(blurred, sizes)
-    moved = [Maps(part, sizes, g.unsqueeze(peak, 2), 1).around((0, 0))[0] for part in parts[1:]]
+    blurred = maps if kernel_size is None else _blurred(maps, sizes, gaussian_taps(2 * kernel_size + 1))
+    peak, scores, found = highest(blurred, sizes, threshold)
+    moved = [Maps(way, sizes, g.unsqueeze(peak, 2), 1).around((0, 0))[0] for way in ways]
     coords = g.cast(peak, "f") + g.squeeze(limited(g.stack(moved) * radius, max_offset), 2)
     transform = None if transform is None else g.as_float(transform)
-    return placed(coords, scores, transform), g.op("Identity", scores).value
+    coords = placed(coords, found, transform, missing)
+    return coords, g.op("Identity", scores).value, pixels_of(peak, found, pixels)
 
 
 def _blurred(maps, sizes, taps):

@@ -4,33 +4,38 @@ import numpy as np
 
 from . import _graph as g
 from ._refine import gaussian_taps, limited
-from .decode_heatmaps import placed
+from .decode_heatmaps import LOWEST, placed
 
 _OP = "decode_simcc"
 _EPSILON = 2.0**-23
 
 
-def decode_simcc(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform):
-    peaks, steps, scores = [], [], []
+def decode_simcc(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform, threshold, missing):
+    peaks, steps, scores, both = [], [], [], []
     for name, rows, size in (("x", x, kernel_x), ("y", y, kernel_y)):
         bins = g.sizes_of(g.Value(rows, None))[-1]
-        peak, step, score = _axis(g.floating(_OP, name, rows), bins, size or 1, dark, compat)  # 0: no blur
+        peak, step, score, found = _axis(
+            g.floating(_OP, name, rows), bins, size or 1, dark, compat, threshold
+        )  # 0: no blur
         peaks.append(g.cast(peak, "f") / split_ratio)
         steps.append(step / split_ratio)
         scores.append(score)
-    score = g.minimum(*scores)
+        both.append(found)
+    found = both[0] & both[1]
+    score = g.where(found, g.minimum(*scores), 0.0)
     coords = g.stack(peaks) + limited(g.stack(steps), max_offset)
     transform = None if transform is None else g.as_float(transform)
-    return placed(coords, score, transform), g.op("Identity", score).value
+    return placed(coords, found, transform, missing), g.op("Identity", score).value
 
 
-def _axis(rows, bins, kernel_size, dark, compat):
-    usable = g.where(g.is_finite(rows), rows, -1.0)
+def _axis(rows, bins, kernel_size, dark, compat, threshold):
+    usable = g.where(g.is_finite(rows), rows, LOWEST)
     highest, peak = g.reduce("Max", usable, [-1]), g.arg_max(usable)
-    score = g.maximum(highest, 0.0)
+    found = highest > max(threshold, LOWEST)
+    score = g.where(found, highest, 0.0)
     nothing = score * 0.0
     if not dark or (not compat and not isinstance(bins, g.Value) and bins < 5):
-        return peak, nothing, score
+        return peak, nothing, score, found
     h, center = (_logs_of_mmpose if compat else _logs_inside)(rows, peak, score, bins, kernel_size)
     h = [g.pick(h, i) for i in range(5)]
     slope = (h[3] - h[1]) * 0.5
@@ -43,7 +48,7 @@ def _axis(rows, bins, kernel_size, dark, compat):
         valid = valid & (curvature < -((g.absolute(h[2]) + 1.0) * (64 * _EPSILON)))
         if isinstance(bins, g.Value):
             valid = valid & (bins >= 5)
-    return peak, g.where(valid, step, 0.0), score
+    return peak, g.where(valid, step, 0.0), score, found
 
 
 def _distance(radius):

@@ -3,12 +3,25 @@
 from ..ops._peak_arguments import REFINES
 from . import _graph as g
 from ._refine import Maps, step
+from .decode_heatmaps import pixels_of
 
 _OP = "find_peaks"
 _NONE = 2.0**24  # past every label: pixels are counted in float32, in which pooling is quick everywhere
 
 
-def find_peaks(heatmaps, threshold, threshold_value, radius, max_peaks, refine, kernel_size, max_offset, transform):
+def find_peaks(
+    heatmaps,
+    threshold,
+    threshold_value,
+    radius,
+    max_peaks,
+    refine,
+    kernel_size,
+    max_offset,
+    transform,
+    missing,
+    pixels,
+):
     maps = g.floating(_OP, "heatmaps", heatmaps)
     max_peaks, radius = g.static(_OP, "max_peaks", max_peaks), g.static(_OP, "radius", radius)
     sizes = g.sizes_of(g.Value(heatmaps, None))
@@ -31,15 +44,15 @@ def find_peaks(heatmaps, threshold, threshold_value, radius, max_peaks, refine, 
         "TopK", ranked, g.constant([max_peaks], "i"), kind="fi", outputs=2, axis=-1, largest=1, sorted=1
     )
     valid = ~g.op("IsInf", scores, kind="b")
-    counts = g.reduce("Sum", g.cast(valid, "i"), [-1])
+    counts = g.reduce("Sum", g.cast(g.reshape(is_peak, flat), "i"), [-1])
     index = g.where(valid, index, 0)
     peak = g.stack([index % width, index // width])
     moved, _ = step(Maps(maps, sizes, peak, max_peaks), REFINES[refine], None, kernel_size, max_offset)
     coords = g.cast(peak, "f") if moved is None else g.cast(peak, "f") + moved
     if transform is not None:
         coords = g.affine(coords, g.as_float(transform), lead=2)
-    coords = g.where(g.unsqueeze(valid, -1), coords, -1.0)
-    return coords.value, g.where(valid, scores, 0.0).value, counts.value
+    coords = g.where(g.unsqueeze(valid, -1), coords, missing)
+    return coords.value, g.where(valid, scores, 0.0).value, counts.value, pixels_of(peak, valid, pixels)
 
 
 def _highest(maps, radius):

@@ -5,7 +5,7 @@ from . import _graph as g
 _OP = "soft_argmax"
 
 
-def soft_argmax(heatmaps, temperature, window):
+def soft_argmax(heatmaps, temperature, window, missing):
     maps = g.floating(_OP, "heatmaps", heatmaps)
     window = g.static(_OP, "window", window)
     _, _, height, width = g.sizes_of(g.Value(heatmaps, None))
@@ -32,7 +32,7 @@ def soft_argmax(heatmaps, temperature, window):
         # Multiplied and summed: as matrix products some runtimes would round the coordinates.
         mean = g.reduce("Sum", share * place, [-1]) / total
         away = place - g.unsqueeze(mean, -1)
-        coords.append(g.where(found, mean, -1.0))
+        coords.append(g.where(found, mean, missing))
         variance.append(g.reduce("Sum", share * away * away, [-1]) / total)
     unused = g.constant([], "f"), g.constant([], "i")  # what the gradient needs
     return g.stack(coords).value, g.stack(variance).value, *(v.value for v in unused)
