@@ -111,7 +111,8 @@ void soft_argmax_kernel(const SoftArguments<scalar>& args, int64_t maps) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(
-    const Tensor& heatmaps, double temperature, int64_t window, double missing) {
+    const Tensor& heatmaps, double temperature, int64_t window, std::optional<double> missing_or_nan) {
+  const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
   check_soft(heatmaps, temperature, window);
   SoftTensors tensors(heatmaps);
   const int64_t maps = tensors.index.numel();
@@ -127,7 +128,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "soft_argmax(Tensor heatmaps, float temperature, int window, float missing) -> "
+      "soft_argmax(Tensor heatmaps, float temperature, int window, float? missing) -> "
       "(Tensor coords, Tensor variance, Tensor stats, Tensor index)");
 }
 

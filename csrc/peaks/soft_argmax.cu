@@ -108,7 +108,8 @@ void launch_soft_argmax(const SoftArguments<scalar>& args, const Tensor& heatmap
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cuda(
-    const Tensor& heatmaps, double temperature, int64_t window, double missing) {
+    const Tensor& heatmaps, double temperature, int64_t window, std::optional<double> missing_or_nan) {
+  const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
   check_soft(heatmaps, temperature, window);
   const DeviceGuard guard(heatmaps.get_device_index());
   SoftTensors tensors(heatmaps);

@@ -1,5 +1,7 @@
 """decode_heatmaps and UDP's combined maps: one peak per map."""
 
+import math
+
 from ..ops._peak_arguments import COMPATS, REFINES
 from . import _graph as g
 from ._refine import Maps, gaussian_taps, limited, reflected, step
@@ -41,7 +43,7 @@ def placed(coords, found, transform, missing):
     """Coordinates, through the affine where there is one, ``missing`` where there is no peak."""
     if transform is not None:
         coords = g.affine(coords, transform)
-    return g.where(g.unsqueeze(found, -1), coords, missing).value
+    return g.where(g.unsqueeze(found, -1), coords, math.nan if missing is None else missing).value
 
 
 def pixels_of(peak, found, wanted):

@@ -1,5 +1,7 @@
 """find_peaks: local maxima of maps."""
 
+import math
+
 from ..ops._peak_arguments import REFINES
 from . import _graph as g
 from ._refine import Maps, step
@@ -51,7 +53,7 @@ def find_peaks(
     coords = g.cast(peak, "f") if moved is None else g.cast(peak, "f") + moved
     if transform is not None:
         coords = g.affine(coords, g.as_float(transform), lead=2)
-    coords = g.where(g.unsqueeze(valid, -1), coords, missing)
+    coords = g.where(g.unsqueeze(valid, -1), coords, math.nan if missing is None else missing)
     return coords.value, g.where(valid, scores, 0.0).value, counts.value, pixels_of(peak, valid, pixels)
 
 

@@ -1,5 +1,7 @@
 """soft_argmax: the mean of a map's softmax."""
 
+import math
+
 from . import _graph as g
 
 _OP = "soft_argmax"
@@ -32,7 +34,7 @@ def soft_argmax(heatmaps, temperature, window, missing):
         # Multiplied and summed: as matrix products some runtimes would round the coordinates.
         mean = g.reduce("Sum", share * place, [-1]) / total
         away = place - g.unsqueeze(mean, -1)
-        coords.append(g.where(found, mean, missing))
+        coords.append(g.where(found, mean, math.nan if missing is None else missing))
         variance.append(g.reduce("Sum", share * away * away, [-1]) / total)
     unused = g.constant([], "f"), g.constant([], "i")  # what the gradient needs
     return g.stack(coords).value, g.stack(variance).value, *(v.value for v in unused)

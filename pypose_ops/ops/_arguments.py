@@ -1,5 +1,6 @@
 """Argument conveniences that several wrappers share."""
 
+import math
 import operator
 
 import torch
@@ -28,6 +29,12 @@ def check_number(op, name, value):
         return float(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{op}: {name} must be a number, got {value!r}") from None
+
+
+def check_missing(op, missing):
+    """The coordinates of what was not found, None for NaN: programs of AOTInductor hold no NaN as an argument."""
+    missing = check_number(op, "missing", missing)
+    return None if math.isnan(missing) else missing
 
 
 def check_dtype(op, dtype):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from ._arguments import check_number, check_tensor
+from ._arguments import check_missing, check_number, check_tensor
 from ._autograd import call, register_fake
 from ._peak_arguments import detached, max_offset_of, simcc_kernels
 from ._results import Peaks
@@ -92,7 +92,7 @@ def decode_simcc(
             max_offset_of(op, max_offset, 1.0 if compat is None else None),
             detached(transform),
             check_number(op, "threshold", threshold),
-            check_number(op, "missing", missing),
+            check_missing(op, missing),
         )
     )
 

@@ -5,7 +5,7 @@ from typing import Literal, overload
 
 import torch
 
-from ._arguments import check_number, check_tensor
+from ._arguments import check_missing, check_number, check_tensor
 from ._autograd import call, register_fake
 from ._peak_arguments import detached, kernel_size_of, max_offset_of, refine_number
 from ._results import LocalPeaks, LocalPeaksWithPixels
@@ -124,7 +124,7 @@ def find_peaks(
         1 if kernel_size is None else kernel_size,
         max_offset_of(op, max_offset, 1.0),
         detached(transform),
-        check_number(op, "missing", missing),
+        check_missing(op, missing),
         return_pixels,
     )
     if return_pixels:

@@ -5,7 +5,7 @@ from typing import Literal, overload
 
 import torch
 
-from ._arguments import check_number, check_tensor
+from ._arguments import check_missing, check_number, check_tensor
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 from ._results import SoftPeaks
 
@@ -86,19 +86,19 @@ def soft_argmax(
     if window is not None and (not isinstance(window, int | torch.SymInt) or window <= 0):
         raise ValueError(f"soft_argmax: window must be None or odd and positive, got {window}")
     check_tensor("soft_argmax", "heatmaps", heatmaps)
-    missing = check_number("soft_argmax", "missing", missing)
+    missing = check_missing("soft_argmax", missing)
     coords, variance, _, _ = call(
         _ops.soft_argmax.default,
         (heatmaps,),
         heatmaps,
         check_number("soft_argmax", "temperature", temperature),
         0 if window is None else window,
-        missing if normalized is None else math.nan,
+        missing if normalized is None else None,
     )
     if normalized is not None:
         scale, offset = normalization(coords, heatmaps.shape[-2:], normalized)
         coords, variance = coords * scale + offset, variance * scale**2 if return_variance else variance
-        if not math.isnan(missing):
+        if missing is not None:
             coords = torch.where(coords.isnan(), missing, coords)
     return SoftPeaks(coords, variance) if return_variance else coords
 
@@ -165,6 +165,10 @@ vmap_by_batch("_soft_argmax_backward", 0, 1, 2, 3, 4, 5, 6)
 def _(heatmaps, temperature, window, missing):
     from .. import reference  # which imports result types from here
 
-    options = {"temperature": temperature, "window": window or None, "missing": missing}
+    options = {
+        "temperature": temperature,
+        "window": window or None,
+        "missing": math.nan if missing is None else missing,
+    }
     peaks = reference.soft_argmax(heatmaps, **options, return_variance=True)
     return *peaks, None, None

@@ -93,7 +93,7 @@ def test_sizes_that_must_be_fixed_are_refused():
         return pypose_ops.max_product(unary, [(0, 1)], deformation)
 
     def as_many_as_rows(maps):
-        return torch.ops.pypose_ops.find_peaks.default(maps, None, 0.1, 1, maps.shape[2], 0, 11, 1.0, None)
+        return torch.ops.pypose_ops.find_peaks.default(maps, None, 0.1, 1, maps.shape[2], 0, 11, 1.0, None, None, False)
 
     assert "max_product: K" in refused(tree, torch.rand(3, 2, 8, 8), torch.rand(1, 4), dynamic=((0, 1), ()))
     assert "find_peaks: max_peaks" in refused(as_many_as_rows, torch.rand(2, 3, 9, 8), dynamic=((2,),))
