@@ -1,6 +1,5 @@
 """Argument conveniences that several wrappers share."""
 
-import math
 import operator
 
 import torch
@@ -34,7 +33,7 @@ def check_number(op, name, value):
 def check_missing(op, missing):
     """The coordinates of what was not found, None for NaN: programs of AOTInductor hold no NaN as an argument."""
     missing = check_number(op, "missing", missing)
-    return None if math.isnan(missing) else missing
+    return missing if missing == missing else None  # not math.isnan, which a compiler cannot trace
 
 
 def check_dtype(op, dtype):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from data_files import coco_file, coco_person, lsp_folder
-from tiny_system import Tiny
+from tiny_system import Tiny, TinyConfig
 
 from pypose_ops import skeletons
 from pypose_ops.datasets import open_dataset
@@ -43,7 +43,7 @@ def marked(tmp_path):
 
 
 def crops_of(augmentation, size=(96, 128)):
-    system = Tiny(14, input_size=size)
+    system = Tiny(14, TinyConfig(input_size=size))
     system.mean, system.std = (0.0, 0.0, 0.0), (18.0, 18.0, 18.0)
     return Crops(system, skeletons.LSP, augmentation)
 
@@ -102,7 +102,7 @@ def test_half_body(marked):
 
 
 def test_colour_is_a_gain_of_pixels(marked):
-    system = Tiny(14, input_size=(96, 128))
+    system = Tiny(14, TinyConfig(input_size=(96, 128)))
     plain, _ = Crops(system, skeletons.LSP)(marked)
     bright, _ = Crops(system, skeletons.LSP, Augmentation(**(STILL | {"colour": 0.3})))(
         marked, draws(2, u8=1.0, u9=1.0, u10=0.5, u11=0.5)
@@ -121,7 +121,7 @@ def test_out_of_the_crop_does_not_count(marked):
 def test_others_and_boxes(tmp_path):
     people = [coco_person(3, [20 + i, 10, 2] + [0] * 48, bbox=[10 + i, 5, 16, 12]) for i in range(3)]
     data = open_dataset(f"coco:{coco_file(tmp_path / 'coco.json', people)}")
-    batch, transforms = Crops(Tiny(17, input_size=(48, 64)), data.skeleton)(loaded_of(data))
+    batch, transforms = Crops(Tiny(17, TinyConfig(input_size=(48, 64))), data.skeleton)(loaded_of(data))
     assert batch.others.shape == (3, 2, 17, 2) and batch.others[:, :, 1:].isnan().all()
     own, others = batch.keypoints[:, 0], batch.others[:, :, 0]
     # A box of 16x12 enlarged by 1.25 in 64 columns: 3.2 px of the crop for each of the picture.
@@ -149,7 +149,7 @@ def test_a_bad_picture_is_left_out_and_named(tmp_path):
     for memory in (1 << 30, 0):  # decoded at once, or when wanted
         (loaded,) = eval_loader(People(data, memory=memory), 8)
         assert loaded.index.tolist() == [0, 1, 3, 4, 5] and len(loaded.sizes) == 5
-        assert len(loaded.bad) == 1 and "im0003.jpg: not a readable picture" in loaded.bad[0]
+        assert len(loaded.bad) == 1 and "im0003.jpg: not a readable image" in loaded.bad[0]
 
 
 def test_order_depends_on_seed_and_epoch_alone(tmp_path):
