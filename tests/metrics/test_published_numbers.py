@@ -114,9 +114,9 @@ def test_ai_challenger_example(shared_data):
         torch.tensor([p[1] for p in pred], dtype=torch.float64).view(-1, 14, 3)[..., :2],
         torch.tensor([p[0] for p in pred]),
         points[..., :2],
-        points[..., 2] == 1,
         (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]),
         torch.tensor([t[0] for t in target]),
+        visible=points[..., 2] == 1,
     )
     assert result["score"].item() == pytest.approx(0.99674, abs=5e-6)
     assert result["per_threshold"].max().item() == pytest.approx(2752 / 2761)
