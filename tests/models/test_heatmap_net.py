@@ -241,4 +241,4 @@ def test_everybody_in_photographs(shared_data):
                 similar = oks(found, truth[None, :, :2], torch.tensor([person["area"]]), visible=truth[None, :, 2] > 0)
                 best.append(float(similar.max()))
     assert len(best) == 12 and sum(value > 0.5 for value in best) >= 11
-    assert np.mean(best) >= 0.81
+    assert np.mean(best) >= 0.80
