@@ -19,10 +19,9 @@ from PIL import Image
 from rich.progress import track
 
 from pypose_ops import crop_patches, geometry
-from pypose_ops.datasets.files import check_outputs, load_json, write_json
 from pypose_ops.errors import InputError
 
-from .files import read_image, write_image
+from .files import read_picture, write_picture
 
 PADDINGS = ("zeros", "border", "reflect")
 BATCH = 64  # crops in memory at a time
@@ -52,7 +51,13 @@ def add_arguments(parser):
 
 def load_boxes(path):
     """Boxes (N, 4) as two corners, and rotations (N,) in degrees, float64."""
-    return parse_boxes(path, load_json(path))
+    try:
+        entries = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise InputError(f"{path}: not json") from None
+    return parse_boxes(path, entries)
 
 
 def parse_boxes(path, entries):
@@ -70,9 +75,9 @@ def _entry(path, i, entry):
     if isinstance(entry, dict):
         rotation, corners = entry.get("rotation", 0.0), entry.get("box", entry.get("bbox"))
     try:
-        x1, y1, x2, y2 = map(float, corners)
+        x1, y1, x2, y2 = (float(v) for v in corners)
         rotation = float(rotation)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         raise InputError(f"{path}: box {i} must be four numbers, got {json.dumps(entry)[:80]}") from None
     if isinstance(entry, dict) and "box" not in entry:
         x2, y2 = x1 + x2, y1 + y2
@@ -102,9 +107,7 @@ def run(args):
     if args.align == "corners" and min(size) < 2:
         raise InputError(f"--align corners needs a --size of at least 2x2, got {args.size}")
     boxes, rotations = load_boxes(args.boxes)
-    names = [f"crop-{i:04d}.png" for i in range(len(boxes))] + ["contact.png", "crops.json"]
-    check_outputs([args.out / name for name in names], [args.picture, args.boxes])
-    picture = torch.from_numpy(np.array(read_image(args.picture))).permute(2, 0, 1)[None]
+    picture = torch.from_numpy(np.array(read_picture(args.picture))).permute(2, 0, 1)[None]
     center, scale = geometry.box_to_center_and_scale(boxes, size, padding=args.scale)
     transforms = geometry.box_to_transform(center, scale, rotations, size, align=args.align, flip=args.flip)
     crops, index = [], []
@@ -115,8 +118,11 @@ def run(args):
             )
         path = args.out / f"crop-{i:04d}.png"
         crops.append(Image.fromarray(patches[i % BATCH].permute(1, 2, 0).contiguous().numpy()))
-        write_image(crops[-1], path)
+        write_picture(crops[-1], path)
         index.append({"file": path.name, "box": boxes[i].tolist(), "crop_to_picture": transforms[i].tolist()})
-    write_image(contact_sheet(crops), args.out / "contact.png")
-    write_json(args.out / "crops.json", index)
+    write_picture(contact_sheet(crops), args.out / "contact.png")
+    try:
+        (args.out / "crops.json").write_text(json.dumps(index, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{args.out / 'crops.json'}: cannot be written ({error.strerror})") from None
     print(f"wrote {len(crops)} crops, contact.png and crops.json to {args.out}")

@@ -13,6 +13,7 @@ With --paf NAME the heatmaps are of a whole picture with several people, and the
   paf_channels  optional (L, 2): channels of the x and the y component of each limb; default: 0 1, 2 3, ...
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -20,12 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pypose_ops import decode_heatmaps, viz
-from pypose_ops.datasets.files import check_outputs, write_json
 from pypose_ops.errors import InputError
 from pypose_ops.ops.decode_heatmaps import REFINES
 from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
 
-from .files import load_heatmaps, read_image, write_image
+from .files import load_heatmaps, read_picture, write_picture
 from .people import decode_people
 
 REFINE = {str(refine or "none"): refine for refine in REFINES}  # what a command line calls each
@@ -71,7 +71,7 @@ def draw(image, heatmaps, peaks, names, skeleton, hm2img, out, threshold=0.2):
     index = joint_map(names, skeleton.joints)
     scores = peaks.scores[:, index].clone()
     scores[:, [k for k, i in enumerate(index) if i < 0]] = float("-inf")
-    write_image(viz.draw_pose(image, peaks.coords[:, index], scores, skeleton, threshold=threshold), out)
+    write_picture(viz.draw_pose(image, peaks.coords[:, index], scores, skeleton, threshold=threshold), out)
     paths = [out]
     for i, maps in enumerate(heatmaps):
         number = f"-{i}" if len(heatmaps) > 1 else ""
@@ -79,7 +79,7 @@ def draw(image, heatmaps, peaks, names, skeleton, hm2img, out, threshold=0.2):
         montage = viz.heatmap_montage(
             image, maps, hm2img[i], names=names, keypoints=peaks.coords[i], scores=peaks.scores[i]
         )
-        write_image(montage, paths[-1])
+        write_picture(montage, paths[-1])
     return paths
 
 
@@ -94,22 +94,26 @@ def print_joints(peaks, names, unit):
         Console().print(table)
 
 
+def write_json(path, content):
+    try:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    print(f"wrote {path}")
+
+
 def run(args):
     if (args.image is None) != (args.out is None):
         raise InputError("--image and --out go together")
-    outputs = [p for p in (args.out, args.json) if p is not None]
-    outputs += [args.out.with_name(f"{args.out.stem}-heatmaps{args.out.suffix}")] if args.out else []
-    check_outputs(outputs, [args.heatmaps, args.image])
     file = load_heatmaps(args.heatmaps, args.key)
-    image = None if args.image is None else read_image(args.image)
+    image = None if args.image is None else read_picture(args.image)
     if args.paf is not None:
         people, names, unit = decode_people(args, file, image)
     else:
         people, names, unit = decode_person(args, file, image)
     if args.json is not None:
         result = {"joints": names, "unit": unit, "refine": args.refine, "people": people, "meta": file.meta}
-        write_json(args.json, result, parents=False)
-        print(f"wrote {args.json}")
+        write_json(args.json, result)
 
 
 def decode_person(args, file, image):

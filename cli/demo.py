@@ -14,14 +14,13 @@ from rich.table import Table
 from torch.utils.benchmark import Timer
 
 from pypose_ops import decode_heatmaps, find_peaks, gaussian_heatmaps, reference
-from pypose_ops.datasets.files import load_npz, take
 from pypose_ops.errors import InputError
 from pypose_ops.models.weights.files import PACKAGED
 from pypose_ops.skeletons import COCO
 
 from . import demo_poses
 from .decode import REFINE, draw, print_joints
-from .files import load_heatmaps
+from .files import load_heatmaps, load_npz, take
 
 SURE = 0.3  # the net's own score; joints with less are not in the picture, or guesses
 NEAR = 0.1  # of the longer side of the person's box

@@ -11,10 +11,9 @@ from pypose_ops.errors import InputError
 from pypose_ops.models import pretrained
 from pypose_ops.models.inference import find_joints
 from pypose_ops.models.training.scores import score, torso_of
-from pypose_ops.models.weights.files import skeleton_of
-from pypose_ops.skeletons import joint_map
+from pypose_ops.skeletons import SKELETONS, joint_map
 
-from .files import read_image, write_image
+from .files import read_picture, write_picture
 
 # Systems learn from whole people: the box reaches as far below the image as she would.
 ASTRONAUT = (-40.0, 0.0, 520.0, 1000.0)
@@ -29,9 +28,9 @@ def photograph(picture, out):
         out (Path): of the drawing.
     """
     system, info = pretrained()
-    skeleton = skeleton_of(info)
+    skeleton = SKELETONS[info["skeleton"]]
     coords, scores = find_joints(system, skeleton, picture, torch.tensor([ASTRONAUT]), flip=True)
-    write_image(viz.draw_pose(picture, coords, scores, skeleton, threshold=THRESHOLD), out)
+    write_picture(viz.draw_pose(picture, coords, scores, skeleton, threshold=THRESHOLD), out)
     drawn = int((scores >= THRESHOLD).sum())
     print(f"wrote {out}: {drawn} of {len(skeleton)} joints; her legs are out of the picture")
 
@@ -82,19 +81,19 @@ def find_everybody(folder, out, weights="coco17"):
         tuple: skeleton; ``{data set: (joints (N, K, 2), keypoints (N, K, 2), visible (N, K))}``.
     """
     system, info = pretrained(weights)
-    skeleton, found = skeleton_of(info), {}
+    skeleton, found = SKELETONS[info["skeleton"]], {}
     for image, (dataset, boxes, keypoints, visible) in load_people(folder, skeleton).items():
-        picture = read_image(folder / image)
+        picture = read_picture(folder / image)
         coords, scores = find_joints(system, skeleton, picture, boxes, flip=True)
         drawn = viz.draw_pose(picture, coords, scores, skeleton, threshold=THRESHOLD)
-        write_image(drawn, (out / image.replace("/", "-")).with_suffix(".png"))
+        write_picture(drawn, (out / image.replace("/", "-")).with_suffix(".png"))
         found.setdefault(dataset, []).append((coords, keypoints, visible))
     return skeleton, {name: tuple(map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
 
 
 def counted(visible, skeleton):
     """How many people have a labelled torso, and how many labelled joints they have: those that PCK counts."""
-    whole = (visible[:, list(torso_of(skeleton) or ())] > 0).all(1)
+    whole = (visible[:, list(torso_of(skeleton))] > 0).all(1)
     return int(whole.sum()), int((visible[whole] > 0).sum())
 
 

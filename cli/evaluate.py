@@ -13,9 +13,7 @@ FLIC    examples.mat, or .npz: joints (N, 11, 2) and optionally is_train (N,); p
 MPII    .mat, pos_gt_src (16, 2, N), jnt_missing (16, N), headboxes_src (2, 2, N); or .json, .json.gz of MSRA's form
         (joints, joints_vis) or CPM's (joint_self, isValidation), with --head-boxes; predictions pos_pred_src (16, 2, N)
         or preds (N, 16, 2), or .json of either form
-COCO    .json, annotations and results, with any joints; where there is no area: 0.53 of the box. The OKS constants
-        follow from the names of the joints where these are COCO's, AI Challenger's or CrowdPose's; or --sigmas.
-        Of several categories each is matched within, and the mean taken; or the one of --category
+COCO    .json, annotations and results; without area: 0.53 of the box; of AI Challenger's 14 joints too
 AIC     .json, AI Challenger's own form, both
 
 Where the ground truth has more people than the predictions, --people says which ones they are.
@@ -27,15 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pypose_ops import metrics
-from pypose_ops.datasets.aic import read_aic_results
-from pypose_ops.datasets.files import load_mat
-from pypose_ops.datasets.flic import observers_sides, read_flic_results
-from pypose_ops.datasets.lsp import read_lsp_results
-from pypose_ops.datasets.mpii import read_mpii_results
-from pypose_ops.datasets.results import read_coco_pair
-from pypose_ops.datasets.skeleton_files import read_skeleton
+from pypose_ops.datasets.flic import observers_sides, read_flic, read_mpii
+from pypose_ops.datasets.results import holds, read_aic, read_coco, read_lsp
 from pypose_ops.errors import InputError
-from pypose_ops.skeletons import FLIC, LSP, MPII, Skeleton
+from pypose_ops.skeletons import AIC, FLIC, LSP, MPII
 
 # Left shoulder and right hip.
 TORSO = {LSP: (9, 2), FLIC: (0, 7)}
@@ -50,10 +43,6 @@ def add_arguments(parser):
     parser.add_argument("--head-boxes", metavar="FILE", type=Path, help="pckh: a .mat with headboxes_src (2, 2, N)")
     parser.add_argument(
         "--observer-centric", action="store_true", help="FLIC: left and right of the predictions are the observer's"
-    )
-    parser.add_argument("--category", metavar="NAME", help="coco: the category that counts; default: the mean of all")
-    parser.add_argument(
-        "--sigmas", metavar="S,S,...", help="coco: OKS constants, one for each joint; or FILE.toml of a skeleton"
     )
     parser.add_argument("--relaxed", action="store_true", help="pcp: the mean of the two ends counts, not both")
     parser.add_argument("--strict", action="store_true", help="pck, pdj, pckh: < instead of <=, as MMPose")
@@ -87,14 +76,14 @@ def columns_of(result, groups):
 
 def read_torso(args):
     """Predictions, ground truth, skeleton, and a note, of LSP or FLIC."""
-    if args.ground_truth.suffix != ".npz" and "examples" not in load_mat(args.ground_truth):
+    if args.ground_truth.suffix != ".npz" and not holds(args.ground_truth, "examples"):
         if args.observer_centric:
             raise InputError("--observer-centric is for FLIC")
-        pred, target = read_lsp_results(args.predictions, args.ground_truth, parse_people(args.people))
+        pred, target = read_lsp(args.predictions, args.ground_truth, parse_people(args.people))
         return pred, target, LSP, f"{len(pred)} people"
     if args.people is not None:
         raise InputError("--people is for LSP and MPII: FLIC's files say which people are of the test set")
-    pred, target = read_flic_results(args.predictions, args.ground_truth)
+    pred, target = read_flic(args.predictions, args.ground_truth)
     note = f"{len(pred)} people"
     if args.observer_centric:
         target, swapped = observers_sides(target)
@@ -127,7 +116,7 @@ def run_pdj(args):
 
 
 def run_pcp(args):
-    pred, target = read_lsp_results(args.predictions, args.ground_truth, parse_people(args.people))
+    pred, target = read_lsp(args.predictions, args.ground_truth, parse_people(args.people))
     threshold = 0.5 if args.threshold is None else args.threshold
     rule = "relaxed" if args.relaxed else "strict"
     result = metrics.pcp(pred + args.offset, target, threshold=threshold, rule=rule)
@@ -135,7 +124,7 @@ def run_pcp(args):
 
 
 def run_pckh(args):
-    pred, target, visible, boxes = read_mpii_results(
+    pred, target, visible, boxes = read_mpii(
         args.predictions, args.ground_truth, parse_people(args.people), args.head_boxes
     )
     threshold = 0.5 if args.threshold is None else args.threshold
@@ -154,52 +143,25 @@ def note_of(people):
     """How many there are, and in how many pictures nobody is predicted."""
     note = f"{len(people['target'])} people annotated, {len(people['pred'])} predicted"
     missing = set(people["target_image"].tolist()) - set(people["pred_image"].tolist())
-    return note + (f"; {len(missing)} images have no predictions: their people count as missed" if missing else "")
-
-
-def sigmas_of(text: str | None, skeleton: Skeleton, path: Path) -> tuple[float, ...]:
-    """OKS constants: those of ``--sigmas``, or the skeleton's."""
-    count = len(skeleton)
-    if text is not None and text.endswith(".toml"):
-        given = read_skeleton(text)
-        if len(given) != count or given.sigmas is None:
-            raise InputError(f"{text}: {len(given)} joints{'' if given.sigmas else ', no sigmas'}; {path} has {count}")
-        return given.sigmas
-    if text is not None:
-        try:
-            values = tuple(float(v) for v in text.split(","))
-        except ValueError:
-            values = ()
-        if len(values) != count or not all(0 < v < 1e6 for v in values):
-            raise InputError(f"--sigmas must be {count} positive numbers with commas between, got {text[:60]}")
-        return values
-    if skeleton.sigmas is None:
-        names = ", ".join(skeleton.joints[:3]) + (", ..." if count > 3 else "")
-        raise InputError(
-            f"{path}: {count} joints ({names}) without known OKS constants; those of 17 (COCO) and 14 (AI Challenger, "
-            "CrowdPose) joints are known by their names: give --sigmas"
-        )
-    return skeleton.sigmas
+    return note + (f"; {len(missing)} pictures have no predictions: their people count as missed" if missing else "")
 
 
 def run_coco(args):
-    pair = read_coco_pair(args.predictions, args.ground_truth, args.category)
-    sigmas = sigmas_of(args.sigmas, pair.skeleton, args.ground_truth)
-    result = metrics.coco_ap_by_category(pair.people, pair.pred_category, pair.category, sigmas)
-    note = "; ".join([note_of(pair.people), *pair.notes])
-    categories = len(pair.category.unique())
-    if categories > 1:
-        note += f"; the mean of {categories} categories"
+    people, skeleton, estimated = read_coco(args.predictions, args.ground_truth)
+    result = metrics.coco_ap(**people, sigmas=skeleton.sigmas)
+    note = note_of(people)
+    if estimated:
+        note += "; no areas in the ground truth: 0.53 of the boxes"
     return "COCO keypoints", [(name, value.item()) for name, value in result.items()], note
 
 
 def run_aic(args):
-    people, unknown = read_aic_results(args.predictions, args.ground_truth)
+    people, unknown = read_aic(args.predictions, args.ground_truth, AIC)
     result = metrics.aic_score(**people)
     note = note_of(people)
     if unknown:
         named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        note += f"; {len(unknown)} images of {args.predictions} are not in the ground truth and not counted: {named}"
+        note += f"; {len(unknown)} pictures of {args.predictions} are not in the ground truth and not counted: {named}"
     rows = [
         (f"OKS > {t:.2f}", v) for t, v in zip(metrics.aic.THRESHOLDS, result["per_threshold"].tolist(), strict=True)
     ]

@@ -16,8 +16,9 @@ from pathlib import Path
 from pypose_ops.datasets import SPLITS, joined, open_dataset
 from pypose_ops.errors import InputError
 from pypose_ops.models.deployment import FORMATS, export_poses
-from pypose_ops.models.weights.files import load_weights, save_weights, skeleton_of
+from pypose_ops.models.weights.files import load_weights, save_weights
 from pypose_ops.models.weights.movenet import load_movenet
+from pypose_ops.skeletons import SKELETONS
 
 ORIGINS = ("movenet",)
 DTYPES = ("float16", "bfloat16", "float32")
@@ -100,7 +101,7 @@ def run(args):
         raise InputError(f"--people must be positive, got {args.people}")
     batch = batch_of(args)
     system, info = load_movenet(args.weights) if args.origin == "movenet" else load_weights(args.weights)
-    skeleton, dtype = skeleton_of(info), getattr(torch, args.dtype or "float16")
+    skeleton, dtype = SKELETONS[info["skeleton"]], getattr(torch, args.dtype or "float16")
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
     if args.format == "weights" or args.half:
         check_range(args.weights, system, dtype)
@@ -112,6 +113,7 @@ def run(args):
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         save_weights(args.out, system, info, dtype)
+        args.out.chmod(0o644)  # safetensors makes it its owner's alone
     except (OSError, SafetensorError) as error:
         raise InputError(f"{args.out}: cannot be written ({error})") from None
     count, size = sum(p.numel() for p in system.parameters()), args.out.stat().st_size

@@ -1,16 +1,13 @@
 """Reading and writing users' files: everything that is wrong with one becomes a one-line InputError."""
 
-import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pypose_ops.datasets.files import load_npz, take, write_bytes
-from pypose_ops.datasets.images import ImageError, ImageFile
+from pypose_ops.datasets.arrays import load_npz, take
 from pypose_ops.errors import InputError
 
 
@@ -53,22 +50,21 @@ def load_heatmaps(path, key="heatmaps"):
     return HeatmapFile(torch.from_numpy(heatmaps), hm2img, None if names is None else names.tolist(), meta)
 
 
-def read_image(path: Path) -> Image.Image:
-    """An image as an upright RGB PIL image, as data sets read theirs."""
+def read_picture(path, upright=False):
+    """A picture as an RGB PIL image; with ``upright`` turned as its EXIF says it was taken."""
     try:
-        return ImageFile(str(path)).upright()
-    except ImageError as error:
-        raise InputError(str(error)) from None
+        with Image.open(path) as image:
+            return (ImageOps.exif_transpose(image) if upright else image).convert("RGB")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise InputError(f"{path}: not a readable picture") from None
 
 
-def write_image(image: Image.Image, path: Path) -> None:
-    """Writes an image, whole or not at all; the folder is made when it is missing."""
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None:
-        raise InputError(f"{path}: cannot be written (no kind of image is called {path.suffix or 'so'})")
-    data = io.BytesIO()
+def write_picture(image, path):
+    """Writes a picture; the folder is made when it is missing."""
     try:
-        image.save(data, format=kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be written ({error})") from None
-    write_bytes(path, data.getvalue())

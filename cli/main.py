@@ -6,39 +6,24 @@ import sys
 
 from pypose_ops.errors import InputError
 
-# The first line of each one's help, so that the help of the whole imports none of them.
-COMMANDS = {
-    "train": "Train a system on people's images; weights, logs and checkpoints go to a folder.",
-    "test": "Score weights on a data set.",
-    "evaluate": "Evaluate predicted joints against a data set's ground truth.",
-    "predict": "Find the joints of people in images, and draw them.",
-    "export": "Write weights in half precision, as a file to ship.",
-    "plot": "Draw a run's loss and PCK over the epochs, and PCK over the threshold.",
-    "decode": "Decode a file of heatmaps to joints; draw them over the image.",
-    "crop": "Cut boxes out of an image: one file for each, and a contact sheet.",
-    "demo": "Go from a photograph to a pose, and compare speed and accuracy.",
-    "info": "Show the version, what this build was made with, and the GPUs it sees.",
-}
+COMMANDS = ("train", "test", "evaluate", "predict", "export", "plot", "decode", "crop", "demo", "info")
 DESCRIPTION = "2D human pose estimation: train and run pose systems, decode heatmaps, score joints."
 
 
 def main(argv=None):
     """Runs one command; returns the exit code: 0, or 2 after one line on stderr when the input is at fault.
 
-    Only the module of the command that is asked for is imported.
+    Only the module of the command that is asked for is imported; for the help of the whole, all of them.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    wanted = argv[0] if argv else None
+    wanted = argv[:1] if argv and argv[0] in COMMANDS else COMMANDS
     parser = argparse.ArgumentParser(prog="pypose-ops", description=DESCRIPTION)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command, summary in COMMANDS.items():
-        if command != wanted:
-            subparsers.add_parser(command, help=summary)
-            continue
+    for command in wanted:
         module = importlib.import_module(f"pypose_ops.cli.{command}")
         subparser = subparsers.add_parser(
             command,
-            help=summary,
+            help=module.__doc__.splitlines()[0],
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -46,10 +31,11 @@ def main(argv=None):
         subparser.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
-        return args.run(args) or 0
+        args.run(args)
     except InputError as error:
-        print(f"pypose-ops: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"pypose-ops: error: {error}", file=sys.stderr)
         return 2
+    return 0
 
 
 if __name__ == "__main__":

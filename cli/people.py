@@ -6,11 +6,10 @@ from rich.table import Table
 
 import pypose_ops
 from pypose_ops import viz
-from pypose_ops.datasets.files import load_npz, take
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import Skeleton
 
-from .files import write_image
+from .files import load_npz, take, write_picture
 
 # OpenPose finds peaks and reads its fields on maps that are enlarged to the net's input; half of that does as well.
 ENLARGE = 4
@@ -86,7 +85,7 @@ def decode_people(args, file, image):
         picture = viz.draw_pose(
             image, coords, people.joint_scores[0, :count], skeleton, threshold=min(args.threshold, 0.1)
         )
-        write_image(picture, args.out)
+        write_picture(picture, args.out)
         print(f"wrote {args.out}")
     rows = zip(coords.tolist(), people.joint_scores[0].tolist(), people.scores[0].tolist(), strict=False)
     found = [

@@ -1,37 +1,34 @@
-"""Find the joints of people in images, and draw them.
+"""Find the joints of people in pictures, and draw them.
 
-Images are turned upright as their EXIF says; pixels below are those of the upright image. Without --boxes everybody
-is looked for; with --whole an image is one person, who fills it. BOXES.json is a list of boxes for the only IMAGE,
-an object with a list for each of the file names, or COCO's detections or annotations; a box is
-  [x1, y1, x2, y2]                           two corners, image px
+Pictures are turned upright as their EXIF says; pixels below are those of the upright picture. Without --boxes everybody
+is looked for; with --whole a picture is one person, who fills it. BOXES.json is a list of boxes for the only PICTURE,
+or an object with a list for each of the file names; a box is
+  [x1, y1, x2, y2]                           two corners, picture px
   {"bbox": [x, y, w, h], "score": 0.9}       as in COCO's files; or "box" with two corners
-and reaches out of the image where the person does. An image that cannot be read is left out, and the exit code is 1.
-The score of a person is that of the box times the mean of the
-joints'; of people found twice the better one stays (OKS-NMS). DIR gets NAME.json and NAME.png for each image; the
+and reaches out of the picture where the person does. The score of a person is that of the box times the mean of the
+joints'; of people found twice the better one stays (OKS-NMS). DIR gets NAME.json and NAME.png for each picture; the
 person's left side is drawn orange, the right side blue.
 """
 
 import inspect
-import sys
+import json
 from pathlib import Path
 
-from pypose_ops.datasets import ImageError, ImageFile
-from pypose_ops.datasets.files import check_outputs, write_json
 from pypose_ops.errors import InputError
 from pypose_ops.models.calibration import calibration_of
 from pypose_ops.models.deployment import OnnxProgram, program_people
 from pypose_ops.models.inference import find_people
 from pypose_ops.models.person_finder import find_boxes, finder_of
-from pypose_ops.models.weights.files import open_weights, skeleton_of
+from pypose_ops.models.weights.files import open_weights
+from pypose_ops.skeletons import SKELETONS
 
 from .crop import parse_boxes
-from .files import write_image
-from .inputs import boxes_by_image, expand, image_id_of, output_names
+from .files import read_picture, write_picture
 from .test import WEIGHTS, device_of
 
 
 def add_arguments(parser):
-    parser.add_argument("pictures", metavar="IMAGE", type=Path, nargs="+", help="files, folders, or patterns")
+    parser.add_argument("pictures", metavar="PICTURE", type=Path, nargs="+")
     parser.add_argument("--weights", metavar="NAME|FILE", default="coco17", help=WEIGHTS)
     parser.add_argument(
         "--model", metavar="FILE.onnx", type=Path, help="of export, by ONNX Runtime, instead of weights"
@@ -54,10 +51,6 @@ def add_arguments(parser):
         "--threshold", type=float, default=0.2, help="smallest joint score drawn (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=32, help="people at a time (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="threads of the CPU; 1 is fastest beside other work")
-    parser.add_argument("--no-images", action="store_true", help="write json alone: drawing takes most of the time")
-    parser.add_argument("--coco-results", metavar="OUT.json", type=Path, help="write all people in COCO's form")
 
 
 def scales_of(text, system):
@@ -79,8 +72,6 @@ def scored_boxes(path, entries):
     """Boxes (N, 4), scores (N,), rotations (N,)."""
     import torch
 
-    if entries is None:
-        return torch.zeros(0, 4), torch.zeros(0), torch.zeros(0)
     boxes, rotations = parse_boxes(path, entries)
     if isinstance(entries, dict):
         entries = entries["boxes"]
@@ -91,11 +82,44 @@ def scored_boxes(path, entries):
     return boxes, scores, rotations
 
 
-def as_records(found, calibration=None):
-    """What json says of the people whom :func:`find_people` found."""
+def boxes_by_picture(path, pictures):
+    """``{picture: (boxes (N, 4), scores (N,), rotations (N,))}``."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise InputError(f"{path}: expected json") from None
+    named = isinstance(content, dict) and "boxes" not in content
+    if not named and len(pictures) > 1:
+        raise InputError(f"{path}: expected an object with a list for each of the {len(pictures)} pictures")
+    lists = content if named else {pictures[0].name: content}
+    found = {}
+    for picture in pictures:
+        if picture.name not in lists:
+            raise InputError(f"{path}: no boxes for {picture.name}, it has {', '.join(lists)[:80] or 'none'}")
+        found[picture] = scored_boxes(path, lists[picture.name])
+    return found
+
+
+def check_written(pictures, out):
+    """No result may replace another one, or a picture of the user's."""
+    if len({p.stem for p in pictures}) < len(pictures):
+        raise InputError("PICTURE: two have the same name, and would be written to the same file")
+    for path in pictures:
+        drawn = out / f"{path.stem}.png"
+        if path.exists() and drawn.exists() and path.samefile(drawn):
+            raise InputError(f"--out {out}: {path} would be overwritten, expected another folder")
+
+
+def write_people(picture, name, found, skeleton, path, threshold, calibration=None):
+    """Draws ``path.png`` and writes ``path.json`` of what :func:`find_people` found."""
+    from pypose_ops import viz
+
     probabilities = found[1] if calibration is None else calibration.probabilities(found[1])
     more = [{} if calibration is None else {"probabilities": each} for each in probabilities.tolist()]
-    return [
+
+    people = [
         {
             "box": int(box),
             "score": score,
@@ -105,23 +129,14 @@ def as_records(found, calibration=None):
         | probable
         for joints, each, score, box, probable in zip(*(t.tolist() for t in found), more, strict=True)
     ]
-
-
-def as_coco(people, image_id):
-    """The same as COCO's results."""
-    return [
-        {
-            "image_id": image_id,
-            "category_id": 1,
-            "keypoints": [
-                v
-                for xy, score in zip(person["keypoints"], person["scores"], strict=True)
-                for v in ((0.0, 0.0, 0.0) if xy is None else (*xy, score))
-            ],
-            "score": person["score"],
-        }
-        for person in people
-    ]
+    drawn = viz.draw_pose(picture, found[0], found[1], skeleton, threshold=threshold)
+    write_picture(drawn, path.with_name(f"{path.name}.png"))
+    text = json.dumps({"picture": name, "joints": skeleton.joints, "people": people}, indent=1)
+    path = path.with_name(f"{path.name}.json")
+    try:
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def people_of(args, system, pictures):
@@ -129,8 +144,7 @@ def people_of(args, system, pictures):
     import torch
 
     if args.boxes:
-        entries = boxes_by_image(args.boxes, pictures)
-        boxes = {path: scored_boxes(args.boxes, given) for path, given in entries.items()}
+        boxes = boxes_by_picture(args.boxes, pictures)
         return lambda image, path: boxes[path]
     if args.whole:
         box = lambda image: torch.tensor([[-0.5, -0.5, image.width - 0.5, image.height - 0.5]])  # noqa: E731
@@ -148,8 +162,8 @@ def system_of(args):
     """What the weights say of themselves, what finds the people in boxes of a picture, and the system."""
     system, info = open_weights(args.weights)
     system.to(device_of(args.device))
-    skeleton, options = skeleton_of(info), scales_of(args.scales, system)
-    options |= {"batch": args.batch, "padding": 1.0 if args.whole else 1.25, "nms": args.nms, "flip": args.flip}
+    skeleton, options = SKELETONS[info["skeleton"]], scales_of(args.scales, system)
+    options |= {"padding": 1.0 if args.whole else 1.25, "nms": args.nms, "flip": args.flip}
     return info, lambda picture, *boxes: find_people(system, skeleton, picture, *boxes, **options), system
 
 
@@ -169,57 +183,17 @@ def program_of(args):
     return program.metadata, people_in, None
 
 
-def check_options(args):
-    """Refuses options that mean nothing."""
+def run(args):
     for name in ("nms", "people"):
         if not 0 < getattr(args, name) <= 1:
             raise InputError(f"--{name} must be from 0 to 1, got {getattr(args, name)}")
-    for name in ("batch", "threads"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise InputError(f"--{name} must be positive, got {getattr(args, name)}")
-
-
-def run(args):
-    import torch
-
-    check_options(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     info, people_in, system = program_of(args) if args.model else system_of(args)
-    skeleton, images = skeleton_of(info), expand(args.pictures)
-    boxes_in, names = people_of(args, system, images), output_names(images)
-    endings = (".json",) if args.no_images else (".json", ".png")
-    outputs = [args.out / f"{name}{ending}" for name in names.values() for ending in endings]
-    outputs += [args.coco_results] if args.coco_results else []
-    check_outputs(outputs, [*images, args.boxes, args.model, Path(args.weights)])
-    results, bad = [], []
-    for path in images:
-        try:
-            image = ImageFile(str(path)).upright()
-        except ImageError as error:
-            if len(images) == 1:
-                raise InputError(str(error)) from None
-            bad.append(str(error))
-            continue
-        found = people_in(image, *boxes_in(image, path))
-        people, out = as_records(found, calibration_of(info)), args.out / names[path]
-        if not args.no_images:
-            draw(image, found, skeleton, out.with_name(f"{out.name}.png"), args.threshold)
-        record = {"picture": path.name, "joints": skeleton.joints, "people": people}
-        write_json(out.with_name(f"{out.name}.json"), record)
-        results += as_coco(people, image_id_of(path))
-        count, drawn = len(people), ".json" if args.no_images else ".png and .json"
-        print(f"{path}: {count} {'person' if count == 1 else 'people'}, wrote {out}{drawn}")
-    if args.coco_results:
-        write_json(args.coco_results, results)
-        print(f"wrote {len(results)} people to {args.coco_results}")
-    if bad:
-        print(f"pypose-ops: {len(bad)} of {len(images)} images left out: {bad[0]}", file=sys.stderr)
-    return 1 if bad else 0
-
-
-def draw(image, found, skeleton, path, threshold):
-    """Writes the image with the people drawn on it."""
-    from pypose_ops import viz
-
-    write_image(viz.draw_pose(image, found[0], found[1], skeleton, threshold=threshold), path)
+    skeleton = SKELETONS[info["skeleton"]]
+    boxes_in = people_of(args, system, args.pictures)
+    check_written(args.pictures, args.out)
+    for path in args.pictures:
+        picture = read_picture(path, upright=True)
+        found = people_in(picture, *boxes_in(picture, path))
+        write_people(picture, path.name, found, skeleton, args.out / path.stem, args.threshold, calibration_of(info))
+        count = len(found[0])
+        print(f"{path}: {count} {'person' if count == 1 else 'people'}, wrote {args.out / path.stem}.png and .json")

@@ -3,15 +3,16 @@
 Whole pictures (LSP) are looked at as they are, other people in their boxes enlarged by 1.25; upright.
 """
 
+import json
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from pypose_ops.datasets import SPLITS, joined, open_dataset
-from pypose_ops.datasets.files import write_json
 from pypose_ops.errors import InputError
-from pypose_ops.models.weights.files import PACKAGED, open_weights, skeleton_of
+from pypose_ops.models.weights.files import PACKAGED, open_weights
+from pypose_ops.skeletons import SKELETONS
 
 WEIGHTS = f"{' or '.join(PACKAGED)}, which come with the package, or a file (default: %(default)s)"
 
@@ -59,7 +60,7 @@ def run(args):
         raise InputError(f"--batch must be positive, got {args.batch}")
     device = device_of(args.device)
     system, info = open_weights(args.weights)
-    skeleton = skeleton_of(info)
+    skeleton = SKELETONS[info["skeleton"]]
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data])
     result = evaluate(system, skeleton, People(people, memory=0), batch=args.batch, device=device, flip=args.flip)
     if not result["stages"]:
@@ -76,5 +77,8 @@ def run(args):
     left_out = f"; {len(result['left_out'])} pictures could not be read" if result["left_out"] else ""
     console.print(f"{info['system']} {info['preset']}, {result['people']} people{left_out}", highlight=False)
     if args.json:
-        write_json(args.json, info | {"data": args.data, "split": args.split} | result)
+        try:
+            args.json.write_text(json.dumps(info | {"data": args.data, "split": args.split} | result, indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"{args.json}: cannot be written ({error.strerror})") from None
         print(f"wrote {args.json}")

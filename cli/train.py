@@ -11,19 +11,14 @@ gets weights.safetensors, held_out.json, run.json, logs/, tensorboard/ and check
 cut off goes on with the losses that it would have had.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
-from pypose_ops.datasets import ImageError, hold_out, joined, open_dataset
-from pypose_ops.datasets.files import write_json
-from pypose_ops.datasets.skeleton_files import skeleton_as_json, skeleton_named
+from pypose_ops.datasets import PictureError, hold_out, joined, open_dataset
 from pypose_ops.errors import InputError
 from pypose_ops.models import SYSTEMS, build, load_checkpoint, system_class
 from pypose_ops.models.training.corrections import apply_corrections
@@ -31,6 +26,7 @@ from pypose_ops.models.training.crops import Augmentation
 from pypose_ops.models.training.recipe import Recipe, read_recipe
 from pypose_ops.models.weights.files import PACKAGED, open_weights, save_weights
 from pypose_ops.models.weights.transfer import begin_with
+from pypose_ops.skeletons import SKELETONS
 
 # Attributes of Recipe that have an option of that name.
 RECIPE = {
@@ -53,7 +49,7 @@ def add_arguments(parser):
     parser.add_argument("--out", metavar="DIR", type=Path, required=True)
     parser.add_argument("--preset", default="compact", help="of the system: paper or compact (default: %(default)s)")
     parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="an argument of the system")
-    parser.add_argument("--skeleton", help="the joints: a name, or FILE.toml; default: those of the first data set")
+    parser.add_argument("--skeleton", choices=SKELETONS, help="the joints; default: those of the first data set")
     parser.add_argument("--recipe", action="store_true", help="of the system's recipe, what no option here says")
     for name, text in RECIPE.items():
         default = getattr(Recipe, name)
@@ -160,7 +156,7 @@ def system_of(args, skeleton, options):
             options[name] = json.loads(value)
         except ValueError:
             raise InputError(f"--set must be OPTION=VALUE with a json value, got {text}") from None
-    info = {"system": args.system, "preset": args.preset, "skeleton": skeleton_as_json(skeleton), "options": options}
+    info = {"system": args.system, "preset": args.preset, "skeleton": skeleton.name, "options": options}
     try:
         return build(args.system, len(skeleton), args.preset, **options), info
     except InputError:
@@ -188,68 +184,24 @@ def start_run(args, recipe, info):
             k = different[0]
             raise InputError(f"{path}: the run has {k} {json.dumps(before.get(k))}, not {json.dumps(run[k])}")
         return
-    write_json(path, run)
-
-
-class Stopped(SystemExit):
-    """A signal ended the run; the exit code is 128 and the signal's number."""
-
-
-@contextlib.contextmanager
-def stoppable():
-    """SIGTERM and SIGINT raise :class:`Stopped`, once."""
-
-    def stop(number, frame):
-        for name in names:
-            signal.signal(name, signal.SIG_IGN)
-        raise Stopped(128 + number)
-
-    names = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {name: signal.signal(name, stop) for name in names}
     try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Refuses a folder in which another process trains."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        yield
-        return
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        args.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder}: another process trains in it") from None
-        yield
 
 
 def open_data(args, recipe):
     """Training and held-out people."""
-    skeleton = skeleton_named(args.skeleton) if args.skeleton else None
+    skeleton = SKELETONS[args.skeleton] if args.skeleton else None
     datasets = []
     for spec in args.data:
         datasets.append(open_dataset(spec, "train", skeleton))
         corrected = apply_corrections(datasets[-1], args.corrections) if args.corrections else 0
         skeleton = datasets[0].skeleton
         notes = {"without labelled joints, left out": datasets[-1].skipped}
-        notes["labels far out of their images, not counted"] = datasets[-1].dropped_joints
+        notes["labels far out of their pictures, not counted"] = datasets[-1].dropped_joints
         notes["with corrected labels"] = corrected
-        notes |= datasets[-1].notes
         say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
     first, held_out = hold_out(datasets[0], args.held_out, recipe.seed)
     parts = [first, *datasets[1:]]
@@ -296,21 +248,8 @@ def run(args):
 
     check_names("--lr-factor", system, list(recipe.lr_factors))
     check_names("--freeze", system, recipe.freeze)
-    with locked(args.out) if is_first() else contextlib.nullcontext():
-        if is_first():
-            start_run(args, recipe, info)
-        with stoppable():
-            try:
-                go(args, recipe, system, info, train, held_out, counts)
-            except Stopped:
-                say(
-                    f"pypose-ops: stopped; --resume goes on with {args.out} after its last whole epoch", file=sys.stderr
-                )
-                raise
-
-
-def go(args, recipe, system, info, train, held_out, counts):
-    """Trains, from the start or from where the run was stopped."""
+    if is_first():
+        start_run(args, recipe, info)
     first = 0
     if args.resume:
         finished = [k for k in range(len(system.phases)) if weights_of_phase(args.out, k, system.phases).exists()]
@@ -319,15 +258,13 @@ def go(args, recipe, system, info, train, held_out, counts):
         raise InputError(f"{args.out}: the run has ended, there is nothing to resume")
     start = weights_of_phase(args.out, first - 1, system.phases) if first else args.weights
     if start:
-        fresh = begin_with(system, train.skeleton, start, *open_weights(start, args.system))
-        if fresh:
-            say(f"{start}: weights for other joints; {', '.join(fresh)} begin at random")
+        begin_with(system, train.skeleton, start, *open_weights(start, args.system))
     elif args.backbone and not args.resume:
         load_checkpoint(args.backbone, into=system)
     from pypose_ops.models.training.loading import People
 
     people, validation = People(train), People(held_out) if len(held_out) else None
-    if people.complete and all(isinstance(p, ImageError) for p in people.cache.values()):
+    if people.complete and all(isinstance(p, PictureError) for p in people.cache.values()):
         raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
     parameters = sum(p.numel() for p in system.parameters())
     say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
@@ -369,7 +306,7 @@ def finish(args, recipe, system, info, skeleton, validation, bad):
     if validation is not None:
         device = next(system.parameters()).device
         result = evaluate(system, skeleton, validation, batch=recipe.batch, device=device)
-        write_json(args.out / "held_out.json", result)
+        (args.out / "held_out.json").write_text(json.dumps(result, indent=1) + "\n")
         if result["stages"]:
             print(f"held-out people: PCK@0.2 {result['stages'][-1]['pck']['mean']}")
             said = calibrate(system, skeleton, validation, batch=recipe.batch, device=device).as_info()

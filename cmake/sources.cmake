@@ -55,7 +55,7 @@ function(pypose_ops_registered_names result)
   set(${result} ${names} PARENT_SCOPE)
 endfunction()
 
-# Files that are compiled together, which takes two thirds of the time: headers are read once per unit. Names in
+# Files that are compiled together: half of the compiler's work is the headers, which are then read once per unit. Names in
 # the anonymous namespaces of a unit must differ.
 set(PYPOSE_OPS_UNITS
   "grouping/[a-z_]+"

@@ -122,14 +122,8 @@ def calibrate(system: System, skeleton: Skeleton, people: Any, **options: Any) -
     Args:
         system (System), skeleton (Skeleton), people (People), options: as :func:`.scores.predict_people`.
     """
-    from .training.scores import pck_norm, predict_people, torso_of
+    from .training.scores import predict_people, torso_of
 
     coords, scores, index, _ = predict_people(system, skeleton, people, **options)
-    keypoints, visible, torso = people.keypoints[index], people.visible[index], torso_of(skeleton)
-    if torso is not None:
-        found, counted = found_joints(coords[-1], keypoints, visible, torso)
-    else:
-        size = pck_norm(keypoints, visible, skeleton)
-        counted = (visible > 0) & (size > 0)[:, None]
-        found = ((coords[-1] - keypoints).norm(dim=-1) <= THRESHOLD * size[:, None]) & counted
+    found, counted = found_joints(coords[-1], people.keypoints[index], people.visible[index], torso_of(skeleton))
     return fit_calibration(scores[-1], found, counted)

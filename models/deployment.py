@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from pypose_ops.errors import InputError
+from pypose_ops.skeletons import SKELETONS
 
 from .inference import Poses, best_people
 from .systems.system import System
-from .weights.files import skeleton_of
 
 FORMATS = ("onnx", "pt2", "aoti")
 INPUTS, OUTPUTS = ("image", "boxes"), ("joints", "scores")
@@ -53,7 +53,7 @@ def export_poses(
     """
     if format not in FORMATS:
         raise ValueError(f"export_poses: format must be one of {', '.join(FORMATS)}, got {format!r}")
-    skeleton = skeleton_of(info)
+    skeleton = SKELETONS[info["skeleton"]]
     module = Poses(system.eval(), skeleton, padding=padding, flip=flip)
     device = next(system.parameters()).device
     example = torch.zeros(64, 48, 3, dtype=torch.uint8), torch.tensor([[4.0, 4.0, 40.0, 60.0]]).repeat(boxes or 2, 1)
@@ -164,7 +164,7 @@ def program_people(program, image, boxes, scores, rotations=0.0, scale=1.0, nms=
     """
     if torch.as_tensor(rotations).any():
         raise InputError("boxes that are rotated need weights: a program crops upright boxes")
-    skeleton = skeleton_of(program.metadata)
+    skeleton = SKELETONS[program.metadata["skeleton"]]
     image, boxes = torch.from_numpy(np.array(image)), boxes.float()
     middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
     crops, fixed = torch.cat([middle - half, middle + half], 1), program.metadata["boxes"]
@@ -248,9 +248,9 @@ class CompiledProgram(Program):
 def _metadata_of(path, text):
     try:
         metadata = json.loads(text)
-        skeleton_of(metadata, path)
+        SKELETONS[metadata["skeleton"]]
         return metadata
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError):
         raise InputError(f"{path}: expected a file that pypose-ops export wrote, its metadata do not say so") from None
 
 

@@ -56,24 +56,19 @@ class Poses(nn.Module):
         return coords.where(scores[..., None] > 0, float("nan")), scores
 
 
-def find_people(system, skeleton, image, boxes, scores, rotations, *, nms=0.9, batch=32, **options):
+def find_people(system, skeleton, image, boxes, scores, rotations, *, nms=0.9, **options):
     """The people in boxes of one picture, nobody twice.
 
     Args:
         scores (Tensor): ``(N,)`` of the boxes.
         nms (float): OKS from which two people are one.
-        batch (int): boxes that go through the system at a time.
         Others as in :func:`find_joints`.
 
     Returns:
         tuple: joints ``(M, K, 2)`` in picture pixels, their scores ``(M, K)``, people's scores ``(M,)``, highest first,
         and which boxes they are of. On the CPU.
     """
-    parts = [
-        find_joints(system, skeleton, image, boxes[i : i + batch], rotations[i : i + batch], **options)
-        for i in range(0, max(len(boxes), 1), batch)
-    ]
-    coords, joint_scores = (torch.cat(part) for part in zip(*parts, strict=True))
+    coords, joint_scores = find_joints(system, skeleton, image, boxes, rotations, **options)
     return best_people(skeleton, coords, joint_scores, boxes, scores, nms=nms)
 
 

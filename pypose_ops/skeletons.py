@@ -23,7 +23,6 @@ class Skeleton:
         groups: the columns of the data set's result tables: names and the joints that are averaged.
         sticks: the parts of PCP, each two ends; an end is a joint or a tuple of joints, whose middle it is.
         stick_groups: as ``groups``, of ``sticks``.
-        norm: the two joints whose distance PCK is measured in, where they are not left shoulder and right hip.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Skeleton:
     groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
     sticks: tuple[tuple, ...] = ()
     stick_groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    norm: tuple[int, int] | None = None
 
     def __len__(self):
         return len(self.joints)

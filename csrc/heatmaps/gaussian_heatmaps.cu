@@ -1,5 +1,5 @@
 #include "common/cuda.cuh"
-#include "common/empty.h"
+#include "common/tensors.h"
 #include "heatmaps/gaussian_heatmaps.h"
 #include "heatmaps/gaussian_render.cuh"
 
@@ -25,8 +25,8 @@ __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, sizeof(acc_t<T>) == 4 ? 3 
     for (int v = 0; v < kVec; ++v) {
       pack.v[v] = static_cast<T>(clipped(values[item][v], options) * scale);
     }
-    // kVec > 1 only where the pixels of a map are a multiple of it: every pack is whole and aligned.
-    *reinterpret_cast<Pack<T, kVec>*>(target + pixel) = pack;
+    // The pixels of a map are a multiple of kVec: every pack is whole and aligned.
+    store_pack(target + pixel, pack);
   });
 }
 
@@ -36,18 +36,16 @@ void launch_render(
   using acc = acc_t<T>;
   const Layout layout = layout_of<kVec>(shape, sizeof(acc));
   launch(
-      gaussian_heatmaps_kernel<T, kVec>, grid_of("gaussian_heatmaps", shape.maps() * layout.chunks), dim3(kThreads),
+      "gaussian_heatmaps", gaussian_heatmaps_kernel<T, kVec>, shape.maps() * layout.chunks, kThreads,
       layout.shared_bytes, stream, out.mutable_data_ptr<T>(), people.view<acc>(), options, shape, layout);
 }
 
 template <typename T>
 void launch_render_vec(
     const Tensor& out, const PeopleTensors& people, const Options& options, const Shape& shape, cudaStream_t stream) {
-  if (packs_fit<T>(shape, out)) {
-    launch_render<T, kPack<T>>(out, people, options, shape, stream);
-  } else {
-    launch_render<T, 1>(out, people, options, shape, stream);
-  }
+  with_pack_width<T>(map_pack_width<T>(shape, out), [&](auto width) {
+    launch_render<T, width>(out, people, options, shape, stream);
+  });
 }
 
 Tensor gaussian_heatmaps_cuda(

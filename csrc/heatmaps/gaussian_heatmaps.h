@@ -8,13 +8,10 @@
 #include <limits>
 #include <optional>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
 #include "common/dispatch.h"
-#ifndef __CUDA_ARCH__
-#include "common/simd.h"
-#endif
+#include "common/math.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace heatmaps {
@@ -22,13 +19,13 @@ namespace heatmaps {
 enum class Profile : int { gaussian, disc };
 enum class Center : int { exact, rounded };
 enum class Combine : int { max, sum, sum_clip };
-enum class Normalize : int { peak, sum };
+enum class Normalization : int { peak, sum };
 
 struct Options {
   Profile profile;
   Center center;
   Combine combine;
-  Normalize normalize;
+  Normalization normalize;
   double truncate;  // in sigmas, infinity for none
   double sigma;     // used where no sigma tensor was given
   double scale = 1; // what the maps are multiplied by, after the sum is clipped
@@ -37,10 +34,10 @@ struct Options {
 struct Shape {
   int64_t batch, people, joints, height, width;
 
-  POSE_HD int64_t maps() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t maps() const {
     return batch * joints;
   }
-  POSE_HD int64_t pixels() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pixels() const {
     return height * width;
   }
 };
@@ -63,33 +60,29 @@ struct Axis {
 
   // (i - center) / sigma. A division: the inverse of a subnormal sigma overflows.
   template <typename Index>
-  POSE_HD acc offset(Index i) const {
+  PYPOSE_OPS_HOST_DEVICE acc offset(Index i) const {
     return (static_cast<acc>(i) - center) / sigma;
   }
   template <typename Index>
-  POSE_HD bool inside(Index i) const {
+  PYPOSE_OPS_HOST_DEVICE bool inside(Index i) const {
     const acc distance = static_cast<acc>(i) - center;
     return distance <= reach && distance >= -reach;
   }
   template <typename Index>
-  POSE_HD acc gaussian(Index i) const {
+  PYPOSE_OPS_HOST_DEVICE acc gaussian(Index i) const {
     const acc u = offset(i);
     const acc exponent = acc(-0.5) * u * u;
-#ifdef __CUDA_ARCH__
-    const acc value = ::exp(exponent);
-#else
-    const acc value = simd::exp(exponent);
-#endif
+    const acc value = exponential(exponent);
     return inside(i) ? value : acc(0);
   }
   // Squared distance in units of the radius; the disc is where the two axes add up to at most 1.
   template <typename Index>
-  POSE_HD acc disc(Index i) const {
+  PYPOSE_OPS_HOST_DEVICE acc disc(Index i) const {
     const acc u = offset(i);
     return inside(i) ? u * u : std::numeric_limits<acc>::infinity();
   }
   template <typename Index>
-  POSE_HD acc value(Profile profile, Index i) const {
+  PYPOSE_OPS_HOST_DEVICE acc value(Profile profile, Index i) const {
     return profile == Profile::gaussian ? gaussian(i) : disc(i);
   }
 };
@@ -100,17 +93,11 @@ struct Blob {
   bool drawn;
 };
 
-POSE_HD float round_half_up(float v) {
-  return ::floorf(v + 0.5f);
-}
-POSE_HD double round_half_up(double v) {
-  return ::floor(v + 0.5);
-}
-
 // A keypoint that is invisible, not finite, or whose sigma is not a positive finite number draws nothing.
 // The comparisons are written so that NaN takes the safe branch.
 template <typename acc>
-POSE_HD Blob<acc> blob_of(const People<acc>& people, const Options& options, int64_t b, int64_t p, int64_t k) {
+PYPOSE_OPS_HOST_DEVICE
+Blob<acc> blob_of(const People<acc>& people, const Options& options, int64_t b, int64_t p, int64_t k) {
   const acc huge = std::numeric_limits<acc>::max();
   const int64_t* ks = people.keypoint_stride;
   const acc* keypoint = people.keypoints + b * ks[0] + p * ks[1] + k * ks[2];
@@ -152,7 +139,7 @@ struct AxisSum {
   acc factor = 1, center = 0, sigma = 0;
 
   // From the sums of g, g u and g u^2 over the axis.
-  static POSE_HD AxisSum of(const Axis<acc>& axis, acc sum, acc first, acc second) {
+  static PYPOSE_OPS_HOST_DEVICE AxisSum of(const Axis<acc>& axis, acc sum, acc first, acc second) {
     const acc factor = acc(1) / (sum + static_cast<acc>(kSumEpsilon));
     return {factor, first * factor / axis.sigma, second * factor / axis.sigma};
   }
@@ -160,7 +147,7 @@ struct AxisSum {
 
 // Sums of G v {1, ux, ux^2, uy, uy^2} over the pixels a blob owns, G the incoming gradient -> gradients {x, y}.
 template <typename acc>
-POSE_HD void blob_gradients(
+PYPOSE_OPS_HOST_DEVICE void blob_gradients(
     const Blob<acc>& blob, const acc (&moments)[5], const AxisSum<acc>& sum_x, const AxisSum<acc>& sum_y, Center center,
     acc* grad_keypoint, acc* grad_sigma) {
   const bool exact = center == Center::exact;
@@ -174,7 +161,7 @@ POSE_HD void blob_gradients(
 // predicate that draws them. The search starts outside of it: four roundings, each of half an epsilon of a sum of 1 and of
 // the coordinates, move the edge no further.
 template <typename acc>
-POSE_HD int64_t disc_row_count(const Blob<acc>& blob, int64_t y, int64_t width) {
+PYPOSE_OPS_HOST_DEVICE int64_t disc_row_count(const Blob<acc>& blob, int64_t y, int64_t width) {
   const acc row = blob.y.disc(y);
   if (!(row <= acc(1))) {
     return 0;
@@ -196,6 +183,15 @@ POSE_HD int64_t disc_row_count(const Blob<acc>& blob, int64_t y, int64_t width) 
   return end - first + 1;
 }
 
+// The integers from `low` to `high`, cut to [0, size): first and one past the last.
+template <typename acc>
+PYPOSE_OPS_HOST_DEVICE void pixel_range(acc low, acc high, int64_t size, int32_t& first, int32_t& end) {
+  const acc last = static_cast<acc>(size - 1);
+  first = low > 0 ? (low < last ? static_cast<int32_t>(::ceil(low)) : static_cast<int32_t>(size - 1)) : 0;
+  end = high < last ? (high >= 0 ? static_cast<int32_t>(::floor(high)) + 1 : 0) : static_cast<int32_t>(size);
+  end = low > last || end < first ? first : end;
+}
+
 // Choices cross the operator boundary as the enumerators' numbers: strings would double the cost of a small call.
 inline Options check_options(
     const char* op, int64_t profile, int64_t center, std::optional<double> truncate, int64_t combine,
@@ -207,7 +203,7 @@ inline Options check_options(
   options.profile = check_choice<Profile>(op, "profile", profile, 2);
   options.center = check_choice<Center>(op, "center", center, 2);
   options.combine = check_choice<Combine>(op, "combine", combine, 3);
-  options.normalize = check_choice<Normalize>(op, "normalize", normalize, 2);
+  options.normalize = check_choice<Normalization>(op, "normalize", normalize, 2);
   options.truncate = truncate.value_or(std::numeric_limits<double>::infinity());
   options.sigma = sigma;
   return options;
@@ -284,11 +280,9 @@ struct PeopleTensors {
   PeopleTensors(
       const Tensor& keypoints, const std::optional<Tensor>& sigma, const std::optional<Tensor>& visible,
       ScalarType acc_type)
-      : keypoints(as_type(keypoints, acc_type)), visible(visible) {
-    if (sigma) {
-      this->sigma = as_type(*sigma, acc_type);
-    }
-  }
+      : keypoints(as_type(keypoints, acc_type)),
+        sigma(sigma ? std::optional(as_type(*sigma, acc_type)) : std::nullopt),
+        visible(visible) {}
 
   template <typename acc>
   People<acc> view() const {
@@ -307,10 +301,6 @@ struct PeopleTensors {
   }
 
  private:
-  static Tensor as_type(const Tensor& tensor, ScalarType type) {
-    return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-  }
-
   // Strides with the people axis always at position 1; a tensor without one has a single person.
   static void strides_of(const Tensor& tensor, int64_t dims, int64_t* strides) {
     const bool has_people = tensor.dim() == dims;

@@ -29,7 +29,8 @@ struct LaneSum {
 
 // Adds the squared differences of one row: vector_at(x) and scalar_at(x) are the target.
 template <typename T, typename Vector, typename Scalar, typename acc = acc_t<T>>
-POSE_HD void add_row(LaneSum<acc>& sum, const T* pred, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
+PYPOSE_OPS_HOST_DEVICE
+void add_row(LaneSum<acc>& sum, const T* pred, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
   constexpr int kLanes = simd::lanes_of<T>();
   typename vec_of<acc>::type lanes = {};  // the row's own: rows do not wait for each other, and small sums meet first
   int64_t x = 0;
@@ -122,7 +123,7 @@ void loss(
 }
 
 template <typename T>
-void launch_loss(
+void run_loss(
     const Tensor& losses, const Tensor& pred, const PeopleTensors& people, const std::optional<Tensor>& weight,
     const Options& options, const LossShape& shape) {
   using acc = acc_t<T>;
@@ -142,10 +143,10 @@ Tensor heatmap_mse_loss_cpu(
   if (losses.numel() == 0) {
     return losses;
   }
-  const Tensor dense = torch::stable::contiguous(pred);
+  const Tensor dense = as_contiguous(pred);
   const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(pred.scalar_type()));
   PYPOSE_OPS_DISPATCH_FLOATING(
-      pred.scalar_type(), op, [&] { launch_loss<scalar_t>(losses, dense, people, weight, options, shape); });
+      pred.scalar_type(), op, [&] { run_loss<scalar_t>(losses, dense, people, weight, options, shape); });
   return losses;
 }
 

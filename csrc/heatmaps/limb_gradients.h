@@ -15,9 +15,9 @@ namespace heatmaps {
 constexpr int kLimbMoments = 6;
 
 template <LimbProfile profile, typename acc>
-POSE_HD void limb_moments(
-    const Limb<acc>& limb, acc width, int32_t x, int32_t y, acc grad_x, acc grad_y, acc (&moments)[kLimbMoments]) {
-  const acc weight = limb_weight<profile>(limb, width, x, y);
+PYPOSE_OPS_HOST_DEVICE void limb_moments(
+    const Limb<acc>& limb, acc radius, int32_t x, int32_t y, acc grad_x, acc grad_y, acc (&moments)[kLimbMoments]) {
+  const acc weight = limb_weight<profile>(limb, radius, x, y);
   moments[0] = weight * grad_x;
   moments[1] = weight * grad_y;
   if constexpr (profile == LimbProfile::band || profile == LimbProfile::openpose) {
@@ -37,7 +37,7 @@ POSE_HD void limb_moments(
     const acc across = dx * limb.along_y - dy * limb.along_x;
     const acc rx = beyond * limb.along_x + across * limb.along_y;
     const acc ry = beyond * limb.along_y - across * limb.along_x;
-    const acc slope = acc(2) * weight / (width * width) * (grad_x * limb.along_x + grad_y * limb.along_y);
+    const acc slope = acc(2) * weight / (radius * radius) * (grad_x * limb.along_x + grad_y * limb.along_y);
     if constexpr (profile == LimbProfile::sleap) {
       // Of a limb that sleap counts as one pixel long, r is not perpendicular to it: t counts too.
       const acc inside = along > 0 ? (along < limb.length ? acc(1) : acc(0)) : acc(0);
@@ -59,7 +59,7 @@ POSE_HD void limb_moments(
 
 // -> gradients of the limb's start (x, y) and end (x, y).
 template <typename acc>
-POSE_HD void end_gradients(const Limb<acc>& limb, const acc (&moments)[kLimbMoments], acc* grad_ends) {
+PYPOSE_OPS_HOST_DEVICE void end_gradients(const Limb<acc>& limb, const acc (&moments)[kLimbMoments], acc* grad_ends) {
   const acc turn = (moments[1] * limb.along_x - moments[0] * limb.along_y) / limb.length;
   grad_ends[0] = moments[2] + turn * limb.along_y;
   grad_ends[1] = moments[3] - turn * limb.along_x;
@@ -69,7 +69,7 @@ POSE_HD void end_gradients(const Limb<acc>& limb, const acc (&moments)[kLimbMome
 
 // The gradient of joint k of one person from those of the ends of its limbs, grad_ends (L, 4).
 template <typename acc>
-POSE_HD void gather_ends(const acc* grad_ends, const LimbList& limbs, int64_t k, acc* grad_keypoint) {
+PYPOSE_OPS_HOST_DEVICE void gather_ends(const acc* grad_ends, const LimbList& limbs, int64_t k, acc* grad_keypoint) {
   acc x = 0, y = 0;
   for (int32_t l = 0; l < limbs.count; ++l) {
     const acc* ends = grad_ends + 4 * l;

@@ -99,7 +99,7 @@ void draw_one(T* out, const Point<acc>& point, OffsetRow<acc>& row, acc radius, 
 }
 
 template <typename T>
-void launch_draw(
+void run_draw(
     const Tensor& out, const PeopleTensors& tensors, double radius, Winner winner, const Shape& shape) {
   using acc = acc_t<T>;
   T* data = out.mutable_data_ptr<T>();
@@ -141,7 +141,7 @@ Tensor offset_heatmaps_cpu(
     return out;
   }
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
-  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_draw<scalar_t>(out, people, radius, winner, shape); });
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_draw<scalar_t>(out, people, radius, winner, shape); });
   return out;
 }
 

@@ -24,7 +24,7 @@ struct OffsetColumns {
 };
 
 template <typename acc>
-POSE_HD void find_owners(
+PYPOSE_OPS_HOST_DEVICE void find_owners(
     int32_t* owner, acc* distance, const std::vector<Point<acc>>& points, Winner winner, int32_t y, int32_t width) {
   for (int32_t x = 0; x < width; ++x) {
     owner[x] = static_cast<int32_t>(points.size()) - 1;
@@ -42,7 +42,7 @@ POSE_HD void find_owners(
 }
 
 template <typename T, typename acc>
-POSE_HD void add_owned(acc* sums, const T* grad, const int32_t* owner, int32_t wanted, int64_t width) {
+PYPOSE_OPS_HOST_DEVICE void add_owned(acc* sums, const T* grad, const int32_t* owner, int32_t wanted, int64_t width) {
   for (int64_t x = 0; x < width; ++x) {
     sums[x] += owner[x] == wanted ? simd::load(grad[x]) : acc(0);
   }
@@ -78,7 +78,7 @@ void map_backward(
 }
 
 template <typename T>
-void launch_backward(
+void run_backward(
     const Tensor& grad, const Tensor& grad_keypoints, const PeopleTensors& tensors, double radius, Winner winner,
     const Shape& shape) {
   using acc = acc_t<T>;
@@ -121,9 +121,9 @@ Tensor offset_heatmaps_backward_cpu(
     return grad_keypoints;
   }
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_type);
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {
-    launch_backward<scalar_t>(dense, grad_keypoints, people, radius, winner, shape);
+    run_backward<scalar_t>(dense, grad_keypoints, people, radius, winner, shape);
   });
   return grad_keypoints;
 }

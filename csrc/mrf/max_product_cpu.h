@@ -35,7 +35,7 @@ struct Sources {
 
 // kVecs vectors of columns: the highest of the sources, the first of equals, and which one it is.
 template <int kVecs, typename acc>
-POSE_HD void best_of_columns(
+PYPOSE_OPS_HOST_DEVICE void best_of_columns(
     acc* out, acc* best, const acc* in, int64_t stride, const acc* log_weight, int64_t first, int64_t last) {
   using Vec = typename vec_of<acc>::type;
   constexpr int lanes = vec_of<acc>::lanes;

@@ -55,7 +55,7 @@ struct GradientFrame {
 // y + 1 + i - reach of the slopes, the first with the lower pixel, the second with the upper. sums holds two vectors per
 // pair, which end up as the gradients of its pixels.
 template <int kVecs, bool kPrior, bool kUnary, typename acc>
-POSE_HD void correlate_block(
+PYPOSE_OPS_HOST_DEVICE void correlate_block(
     acc* sums, const GradientFrame<acc>& from, const Frame& f, const typename PairColumns<acc>::Entry* pair,
     const typename PairColumns<acc>::Entry* end, int64_t i, int64_t px, int64_t x) {
   constexpr int lanes = vec_of<acc>::lanes;
@@ -104,7 +104,7 @@ POSE_HD void correlate_block(
 
 // One strip of columns. Rows of the prior are outermost: their row, and that of the gradient, serve all the columns.
 template <int kVecs, bool kPrior, bool kUnary, typename acc>
-POSE_HD void correlate_strip(
+PYPOSE_OPS_HOST_DEVICE void correlate_strip(
     acc* sums, const GradientFrame<acc>& from, const Frame& f, const PairColumns<acc>& columns, int64_t first_column,
     int64_t last_column) {
   constexpr int lanes = vec_of<acc>::lanes;
@@ -140,7 +140,7 @@ POSE_HD void correlate_strip(
 }
 
 template <typename acc>
-POSE_HD acc sum_of(const acc* lanes) {
+PYPOSE_OPS_HOST_DEVICE acc sum_of(const acc* lanes) {
   acc parts[4] = {};
   for (int i = 0; i < vec_of<acc>::lanes; i += 4) {
     for (int k = 0; k < 4; ++k) {

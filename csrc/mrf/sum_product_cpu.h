@@ -72,7 +72,7 @@ void take_exponentials(Padded<acc>& out, std::vector<acc>& peaks, const Padded<a
 
 // kTables sums over rows first ... last - 1 of weights[m][row] in(row), for kVecs vectors of columns.
 template <int kVecs, int kTables, typename acc>
-POSE_HD void weigh_block(
+PYPOSE_OPS_HOST_DEVICE void weigh_block(
     acc* const (&out)[kTables], const acc* in, int64_t stride, const acc* const (&weights)[kTables], int64_t first,
     int64_t last) {
   using Vec = typename vec_of<acc>::type;

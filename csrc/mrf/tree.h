@@ -13,10 +13,9 @@
 #include <limits>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
 #include "common/dispatch.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace tree {
@@ -24,15 +23,15 @@ namespace tree {
 struct Shape {
   int64_t batch, joints, edges, height, width;
 
-  POSE_HD int64_t pixels() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pixels() const {
     return height * width;
   }
-  POSE_HD int64_t messages() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t messages() const {
     return 2 * edges;
   }
 };
 
-// Messages in an order in which each comes after those it needs; as arrays, so that they can be copied to a device.
+// Messages in an order in which each comes after those it needs; as arrays, so that kernels can read them.
 struct Tables {
   const int32_t* source;      // (messages): joints
   const int32_t* target;
@@ -43,14 +42,9 @@ struct Tables {
   const int32_t* into;        // (messages): those into joint k from into_begin[k] on
   const int32_t* order;       // (joints): from the root on, parents first
   const int32_t* up;          // (joints): the message from a joint to its parent; -1 at the root
-};
 
-struct Schedule {
-  std::vector<int32_t> values;
-  std::vector<int64_t> level_begin;  // the messages of one level do not need each other
-  int64_t joints, messages;
-
-  Tables tables(const int32_t* data) const {
+  // All of them one after the other.
+  static PYPOSE_OPS_HOST_DEVICE Tables of(const int32_t* data, int64_t joints, int64_t messages) {
     Tables t;
     t.source = data;
     t.target = t.source + messages;
@@ -63,8 +57,15 @@ struct Schedule {
     t.up = t.order + joints;
     return t;
   }
+};
+
+struct Schedule {
+  std::vector<int32_t> values;
+  std::vector<int64_t> level_begin;  // the messages of one level do not need each other
+  int64_t joints, messages;
+
   Tables tables() const {
-    return tables(values.data());
+    return Tables::of(values.data(), joints, messages);
   }
   int64_t levels() const {
     return static_cast<int64_t>(level_begin.size()) - 1;
@@ -208,10 +209,6 @@ inline Shape check_inputs(
   return shape;
 }
 
-inline Tensor as_contiguous(const Tensor& tensor, ScalarType type) {
-  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
-}
-
 // What both operators return backward. like: of the arithmetic's dtype.
 struct Gradients {
   Tensor unary;        // (B, K, H, W), to be filled
@@ -230,10 +227,10 @@ struct Spring {
   acc weight, shift;
   acc sign;  // d shift / d mean
 
-  POSE_HD acc stretch(int s, int t) const {
+  PYPOSE_OPS_HOST_DEVICE acc stretch(int s, int t) const {
     return static_cast<acc>(s - t) - shift;
   }
-  POSE_HD acc cost(int s, int t) const {
+  PYPOSE_OPS_HOST_DEVICE acc cost(int s, int t) const {
     const acc d = stretch(s, t);
     return weight * d * d;
   }
@@ -241,7 +238,7 @@ struct Spring {
 
 // axis 0 is x. An axis whose weight is negative or not finite, or whose mean is not finite, has no spring.
 template <typename acc>
-POSE_HD Spring<acc> spring_of(const acc* deformation, int32_t edge, int32_t sign, int axis) {
+PYPOSE_OPS_HOST_DEVICE Spring<acc> spring_of(const acc* deformation, int32_t edge, int32_t sign, int axis) {
   constexpr acc most = std::numeric_limits<acc>::max();
   const acc mean = deformation[4 * static_cast<int64_t>(edge) + axis];
   const acc weight = deformation[4 * static_cast<int64_t>(edge) + 2 + axis];
@@ -252,32 +249,32 @@ POSE_HD Spring<acc> spring_of(const acc* deformation, int32_t edge, int32_t sign
 
 // A pixel of a unary; one that is not finite is impossible.
 template <typename acc>
-POSE_HD acc evidence(acc value) {
+PYPOSE_OPS_HOST_DEVICE acc evidence(acc value) {
   constexpr acc most = std::numeric_limits<acc>::max();
   return value >= -most && value <= most ? value : -std::numeric_limits<acc>::infinity();
 }
 
 // A sum of scores: what overflows stays the largest number, so that no infinities of both signs meet.
 template <typename acc>
-POSE_HD acc settled(acc sum) {
+PYPOSE_OPS_HOST_DEVICE acc settled(acc sum) {
   constexpr acc most = std::numeric_limits<acc>::max();
   return sum > most ? most : sum >= -most ? sum : -std::numeric_limits<acc>::infinity();
 }
 
 template <typename acc>
-POSE_HD bool is_possible(acc score) {
+PYPOSE_OPS_HOST_DEVICE bool is_possible(acc score) {
   return score > -std::numeric_limits<acc>::infinity();
 }
 
 // A logarithm to take off: that of what is impossible counts as 0, so that nothing minus nothing stays nothing.
 template <typename acc>
-POSE_HD acc offset_of(acc logarithm) {
+PYPOSE_OPS_HOST_DEVICE acc offset_of(acc logarithm) {
   return is_possible(logarithm) ? logarithm : acc(0);
 }
 
 // The stretch, small enough that sums of its square do not overflow.
 template <typename acc>
-POSE_HD acc bounded_stretch(const Spring<acc>& spring, int s, int t) {
+PYPOSE_OPS_HOST_DEVICE acc bounded_stretch(const Spring<acc>& spring, int s, int t) {
   const acc d = spring.stretch(s, t);
   return d > acc(1e9) ? acc(1e9) : d < acc(-1e9) ? acc(-1e9) : d;
 }
@@ -287,7 +284,7 @@ struct StretchSums {
   double first, second;
 
   template <typename acc>
-  POSE_HD void add(acc grad, acc stretch) {
+  PYPOSE_OPS_HOST_DEVICE void add(acc grad, acc stretch) {
     if (grad != 0) {
       const double d = static_cast<double>(stretch);
       first += static_cast<double>(grad) * d;

@@ -15,55 +15,41 @@ constexpr int kSmallBlock = 128;
 constexpr int kLargeBlock = 512;
 constexpr int kLargeMap = 1 << 14;  // pixels from which on the larger block is used
 
-// 16 bytes of pixels, one load.
-template <typename scalar>
-struct alignas(16) Pack {
-  static constexpr int size = 16 / sizeof(scalar);
-  scalar pixels[size];
-};
-
-// The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
-template <typename scalar, typename acc = acc_t<scalar>>
-__device__ Peak<acc> scan(const MapView<scalar>& map) {
-  using Pixels = Pack<scalar>;
-  Peak<acc> peak = {0, 0};
-  const int pixels = map.height * map.width;
+// The peak of this thread's share of the mean of a map and its flipped twin. x follows i without a division per pixel.
+template <int kVec, typename scalar, typename acc>
+__device__ __forceinline__ void scan_merged(Peak<acc>& peak, const MapView<scalar>& map) {
+  const int packs = map.height * map.width / kVec;
   const int stride = static_cast<int>(blockDim.x);
-  int packed = 0;
-  if (reinterpret_cast<uintptr_t>(map.map) % sizeof(Pixels) == 0) {
-    const Pixels* __restrict__ packs = reinterpret_cast<const Pixels*>(map.map);
-    const int count = pixels / Pixels::size;
-    packed = count * Pixels::size;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += stride) {
-      const Pixels pack = packs[i];
+  const int step = stride * kVec % map.width;
+  int x = static_cast<int>(threadIdx.x) * kVec % map.width;
+#pragma unroll 2
+  for (int i = static_cast<int>(threadIdx.x); i < packs; i += stride) {
+    // The twin's pixels in the opposite order: those of one pack, or with the shift of the one before it and one more.
+    const auto pack = load_pack<kVec>(map.map + i * kVec);
+    const scalar* mirrored = map.twin + i * kVec - x + map.width - x - kVec;
+    const auto twin = load_pack<kVec>(mirrored);
+    const scalar first = map.shift && x > 0 ? mirrored[kVec] : twin.v[kVec - 1];
 #pragma unroll
-      for (int j = 0; j < Pixels::size; ++j) {
-        consider(peak, static_cast<acc>(pack.pixels[j]), i * Pixels::size + j);
-      }
+    for (int j = 0; j < kVec; ++j) {
+      const scalar other = j == 0 ? first : map.shift ? twin.v[kVec - j] : twin.v[kVec - 1 - j];
+      consider(peak, merged(static_cast<acc>(pack.v[j]), static_cast<acc>(other)), i * kVec + j);
     }
-  }
-#pragma unroll 4
-  for (int i = packed + static_cast<int>(threadIdx.x); i < pixels; i += stride) {
-    consider(peak, static_cast<acc>(map.map[i]), i);
-  }
-  return peak;
-}
-
-// The same with the flipped twin merged in. x follows i without a division per pixel.
-template <typename scalar, typename acc = acc_t<scalar>>
-__device__ Peak<acc> scan_merged(const MapView<scalar>& map) {
-  Peak<acc> peak = {0, 0};
-  const int pixels = map.height * map.width;
-  const int stride = static_cast<int>(blockDim.x);
-  const int step = stride % map.width;
-  int x = static_cast<int>(threadIdx.x) % map.width;
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < pixels; i += stride) {
-    const int mirrored = i - x + mirrored_column(x, map.width, map.shift);
-    consider(peak, merged(static_cast<acc>(map.map[i]), static_cast<acc>(map.twin[mirrored])), i);
     x += step;
     x -= x >= map.width ? map.width : 0;
+  }
+}
+
+template <typename scalar, typename acc = acc_t<scalar>>
+__device__ Peak<acc> thread_peak(const MapView<scalar>& map) {
+  Peak<acc> peak = {0, 0};
+  if (map.twin == nullptr) {
+    scan(peak, map.map, map.height * map.width);
+  } else if (
+      map.width % kPack<scalar> == 0 &&
+      (reinterpret_cast<uintptr_t>(map.map) | reinterpret_cast<uintptr_t>(map.twin)) % kPackBytes == 0) {
+    scan_merged<kPack<scalar>>(peak, map);
+  } else {
+    scan_merged<1>(peak, map);
   }
   return peak;
 }
@@ -83,7 +69,7 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   const MapView<scalar> map = args.view(flip_index, number);
 
   // 1. The peak: of a thread, of a warp, of the block.
-  Peak<acc> peak = warp_peak(map.twin == nullptr ? scan(map) : scan_merged(map));
+  Peak<acc> peak = warp_best(thread_peak(map));
   if (lane == 0) {
     peaks_of_warps[warp] = peak;
   }
@@ -91,7 +77,7 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   if (warp > 0) {
     return;
   }
-  peak = warp_peak(lane < warps ? peaks_of_warps[lane] : peak);
+  peak = warp_best(lane < warps ? peaks_of_warps[lane] : peak);
 
   // 2. The step from there; every lane of warp 0 has the same peak.
   const Refined<acc> result = peak.value > 0 ? refined(map, args.refinement, peak.index, lane, scratch)
@@ -108,8 +94,8 @@ void launch_decode_heatmaps(
   args.refinement = options.as<acc_t<scalar>>();
   const int threads = args.height * args.width < kLargeMap ? kSmallBlock : kLargeBlock;
   launch(
-      decode_heatmaps_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(threads), 0,
-      current_stream(tensors.heatmaps), args, flip_index);
+      kOp, decode_heatmaps_kernel<scalar>, tensors.scores.numel(), threads, 0, current_stream(tensors.heatmaps), args,
+      flip_index);
 }
 
 std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cuda(
@@ -122,7 +108,7 @@ std::tuple<Tensor, Tensor, Tensor> decode_heatmaps_cuda(
   const DeviceGuard guard(heatmaps.get_device_index());
   Tensors tensors = allocate(heatmaps, flipped, transform, covariance);
   const int64_t maps = tensors.scores.numel();
-  PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " maps, got ", maps);
+  PYPOSE_OPS_CHECK(maps <= kMaxBlocks, kOp, ": heatmaps must be at most ", kMaxBlocks, " maps, got ", maps);
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "common/empty.h"
+#include "common/tensors.h"
 #include "peaks/refine.h"
 
 namespace pypose_ops {
@@ -25,7 +25,7 @@ struct Arguments {
   Refinement<acc> refinement;
 
   template <typename Index>
-  POSE_HD MapView<scalar> view(const Index& flip_index, int64_t number, int channel = 0) const {
+  PYPOSE_OPS_HOST_DEVICE MapView<scalar> view(const Index& flip_index, int64_t number, int channel = 0) const {
     const int64_t pixels = static_cast<int64_t>(height) * width;
     const int64_t joint = number % joints;
     return {
@@ -38,7 +38,7 @@ struct Arguments {
 
 // A covariance through the linear part of an affine, row-major.
 template <typename acc>
-POSE_HD void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
+PYPOSE_OPS_HOST_DEVICE void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
   if (m == nullptr) {
     out[0] = r.xx;
     out[1] = out[2] = r.xy;
@@ -54,7 +54,8 @@ POSE_HD void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
 }
 
 template <typename scalar, typename acc>
-POSE_HD void write_peak(const Arguments<scalar>& args, int64_t map, Peak<acc> peak, const Refined<acc>& refined) {
+PYPOSE_OPS_HOST_DEVICE
+void write_peak(const Arguments<scalar>& args, int64_t map, Peak<acc> peak, const Refined<acc>& refined) {
   const acc* m = args.transform == nullptr ? nullptr : args.transform + map / args.joints * args.transform_stride;
   const Step<acc> place = peak.value > 0 ? placed(peak.index, args.width, refined.step, m) : Step<acc>{-1, -1};
   args.coords[2 * map] = place.x;
@@ -120,7 +121,7 @@ inline void make_contiguous(Tensors& tensors) {
   if (tensors.flipped.has_value()) {
     tensors.flipped = as_contiguous(*tensors.flipped);
   }
-  tensors.transform = as_type(tensors.transform, tensors.coords.scalar_type());
+  tensors.transform = as_contiguous(tensors.transform, tensors.coords.scalar_type());
 }
 
 inline Tensors allocate(

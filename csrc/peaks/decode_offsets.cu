@@ -20,7 +20,6 @@ template <typename scalar>
 __global__ void __launch_bounds__(kBlock)
     decode_offsets_kernel(const Arguments<scalar> args, const acc_t<scalar> radius, const FlipIndex flip_index) {
   using acc = acc_t<scalar>;
-  __shared__ Peak<acc> peaks_of_warps[kBlock / kWarpSize];
   acc* const across = dynamic_shared<acc>();
   const int64_t number = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
@@ -56,15 +55,8 @@ __global__ void __launch_bounds__(kBlock)
       }
     }
   }
-  peak = warp_peak(peak);
-  if (thread % kWarpSize == 0) {
-    peaks_of_warps[thread / kWarpSize] = peak;
-  }
-  __syncthreads();
+  peak = block_best<kBlock>(peak);
   if (thread == 0) {
-    for (int warp = 1; warp < kBlock / kWarpSize; ++warp) {
-      peak = better(peak, peaks_of_warps[warp]);
-    }
     const Step<acc> step =
         peak.value > 0 ? offset_step(args, flip_index, number, peak.index, radius) : Step<acc>{0, 0};
     write_peak(args, number, peak, no_covariance(step));
@@ -79,7 +71,7 @@ void launch_decode_offsets(
   args.refinement = options.as<acc>();
   const size_t shared_bytes = (kTile + options.kernel_size - 1) * kTile * sizeof(acc);
   launch(
-      decode_offsets_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(kBlock), shared_bytes,
+      kOp, decode_offsets_kernel<scalar>, tensors.scores.numel(), kBlock, shared_bytes,
       current_stream(tensors.heatmaps), args, static_cast<acc>(radius), flip_index);
 }
 
@@ -93,7 +85,7 @@ std::tuple<Tensor, Tensor> decode_offsets_cuda(
   const DeviceGuard guard(heatmaps.get_device_index());
   Tensors tensors = allocate(heatmaps, flipped, transform, false, kOffsetChannels);
   const int64_t maps = tensors.scores.numel();
-  PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " joints, got ", maps);
+  PYPOSE_OPS_CHECK(maps <= kMaxBlocks, kOp, ": heatmaps must be at most ", kMaxBlocks, " joints, got ", maps);
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(

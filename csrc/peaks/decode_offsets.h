@@ -11,16 +11,9 @@ namespace peaks {
 constexpr int kOffsetChannels = 3;
 constexpr int kMaxOffsetKernelSize = 31;  // the blur has 2 * 31 + 1 taps
 
-// What is blurred: a pixel that is not finite counts as 0.
-template <typename acc>
-POSE_HD acc finite_or_zero(acc value) {
-  constexpr acc infinity = std::numeric_limits<acc>::infinity();
-  return value < infinity && value > -infinity ? value : acc(0);
-}
-
 // The vector of a pixel, in pixels. In the mirrored twin x points the other way.
 template <typename scalar, typename Index, typename acc = acc_t<scalar>>
-POSE_HD Step<acc> offset_step(
+PYPOSE_OPS_HOST_DEVICE Step<acc> offset_step(
     const Arguments<scalar>& args, const Index& flip_index, int64_t number, int index, acc radius) {
   const MapView<scalar> dx = args.view(flip_index, number, 1);
   const MapView<scalar> dy = args.view(flip_index, number, 2);

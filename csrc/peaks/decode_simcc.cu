@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
   for (int i = lane; i < bins; i += kWarpSize) {
     consider(peak, static_cast<acc>(row[i]), i);
   }
-  peak = warp_peak(peak);
+  peak = warp_best(peak);
   acc step = 0;
   if (args.dark && peak.value > 0 && line_dark_applies(bins, args.compat)) {
     const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.compat);
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
 
 template <typename scalar>
 void launch_decode_simcc(const SimccArguments<scalar>& args, const Tensor& x, int64_t count) {
-  launch(decode_simcc_kernel<scalar>, dim3(static_cast<unsigned>(count)), dim3(kBlock), 0, current_stream(x), args);
+  launch(kSimcc, decode_simcc_kernel<scalar>, count, kBlock, 0, current_stream(x), args);
 }
 
 std::tuple<Tensor, Tensor> decode_simcc_cuda(
@@ -64,7 +64,7 @@ std::tuple<Tensor, Tensor> decode_simcc_cuda(
   const DeviceGuard guard(x.get_device_index());
   SimccTensors tensors(x, y, transform);
   const int64_t count = tensors.scores.numel();
-  PYPOSE_OPS_CHECK(count <= kMaxGridX, kSimcc, ": x must be at most ", kMaxGridX, " rows, got ", count);
+  PYPOSE_OPS_CHECK(count <= kMaxBlocks, kSimcc, ": x must be at most ", kMaxBlocks, " rows, got ", count);
   if (count > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(x.scalar_type(), kSimcc, [&] {
       launch_decode_simcc(

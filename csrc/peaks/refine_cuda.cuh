@@ -4,7 +4,8 @@
 #include <optional>
 #include <vector>
 
-#include "common/cuda.cuh"
+#include "common/reduce.cuh"
+#include "common/vector.cuh"
 #include "peaks/refine.h"
 
 namespace pypose_ops {
@@ -15,7 +16,7 @@ constexpr int kMaxFlipJoints = 1024;
 struct FlipIndex {
   int16_t joints[kMaxFlipJoints];
 
-  POSE_HD int operator[](int64_t joint) const {
+  PYPOSE_OPS_HOST_DEVICE int operator[](int64_t joint) const {
     return joints[joint];
   }
 };
@@ -39,15 +40,28 @@ __device__ __forceinline__ void consider(Peak<acc>& peak, acc value, int index) 
   }
 }
 
-template <typename acc>
-__device__ __forceinline__ Peak<acc> warp_peak(Peak<acc> peak) {
+// The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
+template <typename scalar, typename acc>
+__device__ __forceinline__ void scan(Peak<acc>& peak, const scalar* __restrict__ map, int pixels) {
+  constexpr int kVec = kPack<scalar>;
+  const int stride = static_cast<int>(blockDim.x);
+  int packed = 0;
+  if (reinterpret_cast<uintptr_t>(map) % kPackBytes == 0) {
+    const int count = pixels / kVec;
+    packed = count * kVec;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += stride) {
+      const auto pack = load_pack<kVec>(map + i * kVec);
 #pragma unroll
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
-    const Peak<acc> other = {
-        __shfl_xor_sync(kFullMask, peak.value, offset), __shfl_xor_sync(kFullMask, peak.index, offset)};
-    peak = better(peak, other);
+      for (int j = 0; j < kVec; ++j) {
+        consider(peak, static_cast<acc>(pack.v[j]), i * kVec + j);
+      }
+    }
   }
-  return peak;
+#pragma unroll 4
+  for (int i = packed + static_cast<int>(threadIdx.x); i < pixels; i += stride) {
+    consider(peak, static_cast<acc>(map[i]), i);
+  }
 }
 
 // What one warp shares while it refines.
@@ -99,7 +113,7 @@ __device__ Refined<acc> dark_step(
   acc scale = 1;
   if (refinement.rescale) {
     const bool inside = map.contains(stencil.x + column - kReach, stencil.y + row - kReach);
-    scale = map(x, y) / warp_reduce(inside ? blurred : acc(0), [](acc a, acc b) { return b > a ? b : a; });
+    scale = map(x, y) / warp_max(inside ? blurred : acc(0));
   }
   if (needed) {
     scratch.logs[row][column] = log_blurred(blurred * scale, refinement.low, refinement.high);

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from pypose_ops.datasets import ImageError
+from pypose_ops.datasets import PictureError
 
 # Decoded pictures are kept in memory up to this: all of LSP and LSPET, 0.7 GB, fit.
 MEMORY = 2 << 30
@@ -57,7 +57,7 @@ class Loaded:
 
 
 class People(Dataset):
-    """The people of a :class:`.data.PoseDataset` for a loader: an item is ``(number, picture or ImageError)``.
+    """The people of a :class:`.data.PoseDataset` for a loader: an item is ``(number, picture or PictureError)``.
 
     Args:
         dataset (PoseDataset): the people.
@@ -99,8 +99,8 @@ class People(Dataset):
 
     def collate(self, items):
         """Items -> :class:`Loaded`."""
-        bad = [str(picture) for _, picture in items if isinstance(picture, ImageError)]
-        items = [(i, picture) for i, picture in items if not isinstance(picture, ImageError)]
+        bad = [str(picture) for _, picture in items if isinstance(picture, PictureError)]
+        items = [(i, picture) for i, picture in items if not isinstance(picture, PictureError)]
         index = torch.tensor([i for i, _ in items], dtype=torch.int64)
         pixels = torch.cat([p.flatten() for _, p in items]) if items else torch.empty(0, dtype=torch.uint8)
         return Loaded(
@@ -134,7 +134,7 @@ def _whole_picture(size):
 def _decoded(picture):
     try:
         return picture.decode()
-    except ImageError as error:
+    except PictureError as error:
         return error
 
 
@@ -149,9 +149,8 @@ def train_loader(people, batch, *, seed=0, rank=0, world=1, workers=None, pin=Fa
 
 
 def eval_loader(people, batch, *, rank=0, world=1, workers=None, pin=False):
-    """Everybody once, in order; of several ranks each has a part, or everybody where not all would have somebody."""
-    part = range(rank, len(people), world) if len(people) >= world else range(len(people))
-    return _loader(people, batch, part, workers, pin)
+    """Everybody once, in order; of several ranks each has a part of them."""
+    return _loader(people, batch, range(rank, len(people), world), workers, pin)
 
 
 def _loader(people, batch, sampler, workers, pin, drop_last=False):

@@ -3,36 +3,14 @@
 import torch
 
 from pypose_ops import geometry, metrics
-from pypose_ops.datasets.skeleton_files import plain_name
-from pypose_ops.skeletons import Skeleton
 
 from .crops import Crops
 from .loading import eval_loader
 
 
-def torso_of(skeleton: Skeleton) -> tuple[int, int] | None:
-    """The joints whose distance PCK is measured in: the skeleton's own, or left shoulder and right hip; or None."""
-    if skeleton.norm is not None:
-        return skeleton.norm
-    names = [plain_name(name) for name in skeleton.joints]
-    known = "left_shoulder" in names and "right_hip" in names
-    return (names.index("left_shoulder"), names.index("right_hip")) if known else None
-
-
-def pck_norm(keypoints: torch.Tensor, visible: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:
-    """What PCK is measured in, ``(N,)``: the distance of :func:`torso_of`, NaN where one of the two is not labelled.
-
-    Of a skeleton without such joints the longer side of the labelled joints' bounds.
-    """
-    torso = torso_of(skeleton)
-    labelled = visible > 0
-    if torso is not None:
-        norm = metrics.torso_size(keypoints, torso)
-        return norm.masked_fill(~labelled[:, list(torso)].all(1), float("nan"))
-    low = keypoints.masked_fill(~labelled[..., None], float("inf")).amin(1)
-    high = keypoints.masked_fill(~labelled[..., None], float("-inf")).amax(1)
-    side = (high - low).amax(1)
-    return side.masked_fill(~(side > 0), float("nan"))
+def torso_of(skeleton):
+    """The joints whose distance PCK is measured in: left shoulder and right hip."""
+    return skeleton.joints.index("left_shoulder"), skeleton.joints.index("right_hip")
 
 
 @torch.no_grad()
@@ -80,8 +58,9 @@ def score(pred, keypoints, visible, skeleton):
     Returns:
         dict: numbers and lists in percent, for json. NaN is None.
     """
+    torso = torso_of(skeleton)
     labelled = visible > 0
-    norm = pck_norm(keypoints, visible, skeleton)
+    norm = metrics.torso_size(keypoints, torso).masked_fill(~labelled[:, list(torso)].all(1), float("nan"))
     pck = metrics.pck(pred, keypoints, visible=labelled, norm=norm, threshold=0.2)
     groups = skeleton.groups or tuple((name, (k,)) for k, name in enumerate(skeleton.joints))
     result = {

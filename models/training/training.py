@@ -25,7 +25,7 @@ from ..modules.depthwise import has_bfloat16_kernels
 from .crops import DRAWS, Crops
 from .levers import WeightedSampler, freeze, parameter_groups
 from .loading import eval_loader, train_loader
-from .scores import pck_norm
+from .scores import torso_of
 
 # What Lightning says of every run, and what nobody needs to hear of it.
 QUIET = (
@@ -57,19 +57,17 @@ class Phase(pl.LightningModule):
         self.steps = steps
         self.system, self.recipe, self.people = system, recipe, people
         self.number, self.name = number, system.phases[number]
-        self.skeleton = skeleton
+        self.torso = torso_of(skeleton)
         self.crops = Crops(system, skeleton, recipe.augmentation)
-        self.pck, self.bad, self.val_loss = {}, set(), [0.0, 0]
+        self.pck, self.bad = {}, set()
 
     def configure_optimizers(self):
         groups = parameter_groups(self.system, self.recipe.lr, self.recipe.lr_factors)
         optimizer = torch.optim.AdamW(groups, self.recipe.lr, weight_decay=self.recipe.weight_decay)
         steps = self.steps or int(self.trainer.estimated_stepping_batches)
         rates = [group["lr"] for group in groups]
-        # A rise of exactly one step, 0.05 of 20, has no length for OneCycleLR, which divides by it.
-        rise = 0.05 if steps != 20 else 0.051
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rates, max(steps, 2), pct_start=rise, cycle_momentum=False
+            optimizer, rates, max(steps, 2), pct_start=0.05, cycle_momentum=False
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -102,9 +100,10 @@ class Phase(pl.LightningModule):
             return
         batch, transforms = self.crops(loaded)
         loss = sum(self.system.losses(batch, self.name).values())
-        self.val_loss = [self.val_loss[0] + float(loss) * len(loaded), self.val_loss[1] + len(loaded)]
+        self.log("val_loss", loss, on_epoch=True, batch_size=len(loaded), sync_dist=True)
         visible = loaded.visible > 0
-        norm = pck_norm(loaded.keypoints, visible, self.skeleton)
+        torso = metrics.torso_size(loaded.keypoints, self.torso)
+        norm = torso.masked_fill(~visible[:, list(self.torso)].all(1), float("nan"))
         for stage, peaks in enumerate(self.system.poses(batch.images)):
             pred = geometry.transform_points(peaks.coords.float(), transforms)
             self.pck.setdefault(stage, metrics.PCK(threshold=0.2)).update(
@@ -112,25 +111,9 @@ class Phase(pl.LightningModule):
             )
 
     def on_validation_epoch_end(self):
-        # A rank whose images cannot be read takes part all the same: the others would wait for it.
-        ranks = [(len(self.pck), *self.val_loss)]
-        if self.trainer.world_size > 1:
-            ranks = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(ranks, (len(self.pck), *self.val_loss))
-        stages, joints = max(rank[0] for rank in ranks), len(self.skeleton)
-        for stage in range(stages):
-            if stage not in self.pck:
-                nobody = torch.zeros(0, joints, 2, device=self.device)
-                self.pck[stage] = metrics.PCK(threshold=0.2)
-                self.pck[stage].update(nobody, nobody, visible=nobody[..., 0] > 0, norm=nobody[:, 0, 0])
         values = {f"val_pck_{stage + 1}": pck.compute()["mean"].float() for stage, pck in sorted(self.pck.items())}
-        pck = list(values.values() or [torch.tensor(float("nan"))])[-1]
-        # Without a PCK the last epoch is kept, as where nobody is held out; any PCK is better than none.
-        chosen = pck if pck.isfinite() else torch.tensor(self.current_epoch - 1e6)
-        people = max(sum(rank[2] for rank in ranks), 1)
-        loss = torch.tensor(sum(rank[1] for rank in ranks) / people)
-        self.log_dict(values | {"val_pck": pck, "val_loss": loss, "selection": chosen})
-        self.pck, self.val_loss = {}, [0.0, 0]
+        self.log_dict(values | {"val_pck": list(values.values() or [torch.tensor(float("nan"))])[-1]})
+        self.pck = {}
 
 
 class EpochLine(Callback):
@@ -150,21 +133,6 @@ class EpochLine(Callback):
         seconds = time.monotonic() - self.start
         of = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         print(f"{module.name}, epoch {of}: {', '.join(parts)}, {seconds:.1f} s", flush=True)
-        if trainer.current_epoch == 0 and value.get("val_pck", 0.0) != value.get("val_pck", 0.0):
-            print("nobody held out has a labelled torso, so there is no PCK to select by: the last epoch is kept")
-
-
-class LastEpoch(ModelCheckpoint):
-    """A class of its own: Lightning tells callbacks of one trainer apart by it."""
-
-
-class NoScoreGoesOn(EarlyStopping):
-    """Early stopping that counts no epochs as long as there is no score."""
-
-    def _evaluate_stopping_criteria(self, current):
-        if float(current) < 0:
-            return False, None
-        return super()._evaluate_stopping_criteria(current)
 
 
 def make_trainer(
@@ -172,17 +140,18 @@ def make_trainer(
 ):
     """Lightning's Trainer for one phase; what it writes goes to the folder ``out``."""
     phase, last = system.phases[number], number == len(system.phases) - 1
-    best = {"monitor": "selection", "mode": "max"} if last and validated else {}
-    saving = {
-        "dirpath": folder_of(out, number, phase),
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": True,
-    }
-    # Lightning's save_last saves only where a better epoch was saved; a run goes on from its last one.
-    checkpoints = [ModelCheckpoint(filename="best", **saving, **best), LastEpoch(filename="last", **saving)]
-    callbacks = [*checkpoints, EpochLine(), LearningRateMonitor("epoch")]
+    best = {"monitor": "val_pck", "mode": "max"} if last and validated else {}
+    checkpoints = ModelCheckpoint(
+        dirpath=folder_of(out, number, phase),
+        filename="best",
+        save_last=True,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+        **best,
+    )
+    callbacks = [checkpoints, EpochLine(), LearningRateMonitor("epoch")]
     if best and recipe.patience:
-        callbacks.append(NoScoreGoesOn("selection", mode="max", patience=recipe.patience))
+        callbacks.append(EarlyStopping("val_pck", mode="max", patience=recipe.patience))
     if recipe.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     several = devices != 1 or nodes != 1

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from pypose_ops.errors import InputError
-from pypose_ops.skeletons import Skeleton, joint_map
+from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
 
 from ..systems.system import System
-from .files import load_tensors, skeleton_of
+from .files import load_tensors
 
 # A joint that the other skeleton lacks begins as the mean of these, where it has them.
 NEAR = {
@@ -21,13 +21,12 @@ NEAR = {
 }
 
 
-def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: System, info: dict[str, Any]) -> list[str]:
+def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: System, info: dict[str, Any]) -> None:
     """Puts the weights of another system of the same kind into ``system``.
 
     Where its joints are others, the rows of the layers that have one per joint (``System.joint_layers``) are taken by
     the joints' names, of those missing the mean of joints nearby, else they stay as they are; parts that ``system``
-    lacks, such as heads for people, are left out. Of a system that does not say which layers these are, every tensor of
-    another shape stays as it is.
+    lacks, such as heads for people, are left out.
 
     Args:
         system (System): is filled.
@@ -35,29 +34,19 @@ def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: Syst
         path (Path or str): of the weights, for messages.
         other (System), info (dict): what :func:`.load_weights` read there.
 
-    Returns:
-        list[str]: tensors that begin at random, because those of the file have another shape.
-
     Raises:
         InputError: they do not fit.
     """
     tensors, own = other.state_dict(), system.state_dict()
-    before = skeleton_of(info, path)
-    if before == skeleton:
-        load_tensors(path, system, tensors)
-        return []
+    if info["skeleton"] == skeleton.name:
+        return load_tensors(path, system, tensors)
     if not system.joint_layers:
-        fresh = sorted(n for n, t in own.items() if n not in tensors or tensors[n].shape != t.shape)
-        if len(fresh) > len(own) // 2:
-            raise InputError(f"{path}: weights for the joints of {before.name}, expected those of {skeleton.name}")
-        load_tensors(path, system, {n: t if n in fresh else tensors[n] for n, t in own.items()})
-        return fresh
-    theirs = before.joints
+        raise InputError(f"{path}: weights for the joints of {info['skeleton']}, expected those of {skeleton.name}")
+    theirs = SKELETONS[info["skeleton"]].joints
     for name in tensors.keys() & own.keys():
         if name.rpartition(".")[0] in system.joint_layers:
             tensors[name] = _by_joint(tensors[name], own[name], theirs, skeleton.joints)
-    load_tensors(path, system, {name: t for name, t in tensors.items() if name in own})
-    return []
+    return load_tensors(path, system, {name: t for name, t in tensors.items() if name in own})
 
 
 def _by_joint(rows: torch.Tensor, own: torch.Tensor, theirs: tuple[str, ...], ours: tuple[str, ...]) -> torch.Tensor:

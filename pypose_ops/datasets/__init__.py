@@ -1,27 +1,21 @@
 """Data sets of annotated people: every format becomes :class:`Sample`."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..skeletons import Skeleton
-from .aic import read_aic
-from .coco import read_coco
+from .coco import read_aic, read_coco
 from .dataset import PoseDataset
-from .images import ImageError, ImageFile
 from .lsp import read_lsp, read_lspet
 from .mpii import read_mpii
-from .sample import Sample
+from .sample import Picture, PictureError, Sample
 
 __all__ = [
     "FORMATS",
     "SPLITS",
-    "ImageError",
-    "ImageFile",
+    "Picture",
+    "PictureError",
     "PoseDataset",
     "Sample",
     "hold_out",
@@ -29,23 +23,16 @@ __all__ = [
     "open_dataset",
 ]
 
-FORMATS: dict[str, Callable[..., PoseDataset]] = {
-    "lsp": read_lsp,
-    "lspet": read_lspet,
-    "mpii": read_mpii,
-    "coco": read_coco,
-    "aic": read_aic,
-}
+FORMATS = {"lsp": read_lsp, "lspet": read_lspet, "mpii": read_mpii, "coco": read_coco, "aic": read_aic}
 SPLITS = ("train", "test", "all")
 
 
-def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = None) -> PoseDataset:
+def open_dataset(spec, split="train", skeleton=None):
     """Opens a data set and checks it.
 
     Args:
         spec (str): ``FORMAT:PATH``: lsp or lspet with a folder or a zip archive; mpii, coco or aic with an annotation
-            file, whose images are beside it, in ``images`` or in a folder of the split; elsewhere:
-            ``FORMAT:PATH,images=FOLDER``. ``,category=NAME`` takes one category of a COCO file.
+            file, whose pictures are beside it or in ``images``; elsewhere: ``FORMAT:PATH,images=FOLDER``.
         split (str): ``"train"``, ``"test"`` or ``"all"``; an annotation file without splits is all of each.
         skeleton (Skeleton, optional): the order of joints wanted; default: the data set's own.
 
@@ -60,34 +47,26 @@ def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = No
         raise InputError(f"--data must be FORMAT:PATH with a format of {', '.join(FORMATS)}, got {spec}")
     if split not in SPLITS:
         raise InputError(f"--split must be one of {', '.join(SPLITS)}, got {split}")
-    options: dict[str, Any] = {}
-    for _ in range(2):  # in either order
-        for other in ("category", "images"):
-            before, found, value = rest.rpartition(f",{other}=")
-            if found and other not in options and ",images=" not in value and ",category=" not in value:
-                rest, options[other] = before, value
-    if "category" in options and kind not in ("coco", "aic"):
-        raise InputError(f"--data: ,category= is for coco and aic, got {spec}")
-    dataset = FORMATS[kind](rest, split, options.pop("images", "") or None, **options).checked()
+    path, _, images = rest.partition(",images=")
+    dataset = FORMATS[kind](path, split, images or None).checked()
     return dataset if skeleton is None else dataset.convert(skeleton)
 
 
-def joined(datasets: Sequence[PoseDataset]) -> PoseDataset:
+def joined(datasets):
     """Several data sets of one skeleton as one."""
     samples = [sample for dataset in datasets for sample in dataset.samples]
     name = ", ".join(dataset.name for dataset in datasets)
     skipped, dropped = (sum(getattr(d, name) for d in datasets) for name in ("skipped", "dropped_joints"))
-    notes = sum((d.notes for d in datasets), Counter[str]())
-    return PoseDataset(name, datasets[0].skeleton, samples, skipped, dropped, notes)
+    return PoseDataset(name, datasets[0].skeleton, samples, skipped, dropped)
 
 
-def hold_out(dataset: PoseDataset, count: int = 200, seed: int = 0) -> tuple[PoseDataset, PoseDataset]:
-    """Splits off images for validation, drawn by ``seed``: ``(the rest, the held-out)``.
+def hold_out(dataset, count=200, seed=0):
+    """Splits off pictures for validation, drawn by ``seed``: ``(the rest, the held-out)``.
 
-    Images, so that nobody's neighbour is trained on; at most a fifth of them.
+    Pictures, so that nobody's neighbour is trained on; at most a fifth of them.
     """
-    images = sorted({sample.picture for sample in dataset.samples}, key=str)
-    drawn = np.random.default_rng(seed).permutation(len(images))[: min(count, len(images) // 5)]
-    held = {images[i] for i in drawn}
-    rest, kept = ([s for s in dataset.samples if (s.picture in held) == part] for part in (False, True))
-    return replace(dataset, samples=rest), replace(dataset, samples=kept)
+    pictures = sorted({sample.picture for sample in dataset.samples}, key=str)
+    drawn = np.random.default_rng(seed).permutation(len(pictures))[: min(count, len(pictures) // 5)]
+    held = {pictures[i] for i in drawn}
+    parts = [[s for s in dataset.samples if (s.picture in held) == kept] for kept in (False, True)]
+    return tuple(replace(dataset, samples=part) for part in parts)

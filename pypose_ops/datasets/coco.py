@@ -1,443 +1,102 @@
-"""COCO's keypoint annotations: one reader for training, evaluation and boxes.
+"""COCO person keypoints, and AI Challenger in COCO's form (as MMPose converts it) or its own.
 
-Visibility 0 is not labelled, 1 occluded, 2 to be seen; boxes are x, y, width, height. Whose joints they are is what
-the file's categories say; a file without names has the joints of the format it was opened as.
+COCO: visibility 0 not labelled, 1 occluded, 2 to be seen; boxes are x, y, width, height; crowds are not people.
+AI Challenger's own: a list of pictures, people by name, boxes of two corners, visibility 1 to be seen, 2 occluded,
+3 not labelled.
 """
-
-from array import array
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..skeletons import AIC, COCO, Skeleton
+from ..skeletons import AIC, COCO
 from .dataset import PoseDataset
-from .files import Id, as_id, fields_of, floats, identifier, load_json, only_once, shown
 from .sample import Sample
-from .skeleton_files import skeleton_from_category
-from .source import ImageFinder
+from .source import Source, load_json, pictures_folder
 
-BOX_SHARE = 0.53  # of a box, what a person covers on average: xtcocotools
-
-
-@dataclass
-class CocoPeople:
-    """The annotated people of a file, in columns; N people, K joints.
-
-    Attributes:
-        path: of the file.
-        skeleton: whose joints these are.
-        images: each image's record by its id.
-        keypoints: ``(N, K, 3)`` float64: x, y, visibility.
-        image: each person's image id.
-        boxes: ``(N, 4)`` two corners; NaN where the file gives none or an empty one.
-        area: ``(N,)``; NaN where the file gives none, 0 or less.
-        has_area: ``(N,)`` bool: the file has a field of that name.
-        crowd: ``(N,)`` bool.
-        category: ``(N,)`` index into ``categories``.
-        categories: ids; None stands for people without one.
-        record: ``(N,)`` which annotations of the file they are, from 0.
-        ids: each annotation's id, or None.
-        notes: what was left out or read otherwise, with how often.
-    """
-
-    path: str | Path
-    skeleton: Skeleton
-    images: dict[Id, Mapping[str, Any]]
-    keypoints: np.ndarray
-    image: list[Id]
-    boxes: np.ndarray
-    area: np.ndarray
-    has_area: np.ndarray
-    crowd: np.ndarray
-    category: np.ndarray
-    categories: list[Id | None]
-    record: np.ndarray
-    ids: list[Any]
-    notes: Counter[str] = field(default_factory=Counter)
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def joint_bounds(self) -> np.ndarray:
-        """``(N, 4)`` corners of each person's labelled joints; NaN where there are none."""
-        hidden = ~(self.keypoints[..., 2:] > 0)
-        points = self.keypoints[..., :2]
-        low = np.where(hidden, np.inf, points).min(1, initial=np.inf)
-        high = np.where(hidden, -np.inf, points).max(1, initial=-np.inf)
-        bounds = np.concatenate((low, high), 1)
-        return np.where(np.isfinite(bounds).all(1, keepdims=True), bounds, np.nan)
-
-    def areas(self) -> tuple[np.ndarray, int]:
-        """Areas as OKS needs them: 0.53 of the box where there is none; and for how many that was so."""
-        missing = np.isnan(self.area)
-        boxes = np.where(np.isnan(self.boxes), self.joint_bounds(), self.boxes)
-        estimate = BOX_SHARE * (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        return np.where(missing, np.nan_to_num(estimate), self.area), int((missing & ~self.crowd).sum())
+AIC_VISIBLE = np.array([0, 2, 1, 0], np.uint8)  # of their 1, 2 and 3
 
 
-def image_records(path: str | Path, images: Any) -> dict[Id, Mapping[str, Any]]:
-    """Each image's record by its id."""
-    if not isinstance(images, list):
-        raise InputError(f"{path}: images must be a list, got a {type(images).__name__}")
-    records: dict[Id, Mapping[str, Any]] = {}
-    seen: set[Id] = set()
-    for i, image in enumerate(images):
-        (value,) = fields_of(path, "image", i, image, ("id",))
-        records[only_once(path, "image", i, "id", value, seen)] = image
-    return records
-
-
-class ImageIds:
-    """Finds the image that an id means: the id itself, as text or number, or the image's file name or its stem."""
-
-    def __init__(self, images: Mapping[Id, Mapping[str, Any]]) -> None:
-        self.images, self._names = images, None
-
-    def find(self, value: Any) -> Id | None:
-        """The id in the file of annotations, or None."""
-        found = as_id(value)
-        if found is None or found in self.images:
-            return found
-        if isinstance(found, int):
-            return str(found) if str(found) in self.images else None
-        if found.isascii() and found.isdigit() and len(found) < 19 and int(found) in self.images:
-            return int(found)
-        return self._by_name().get(found)
-
-    def _by_name(self) -> dict[str, Id]:
-        if self._names is None:
-            self._names, twice = {}, set()
-            for key, image in self.images.items():
-                name = image.get("file_name")
-                if isinstance(name, str):
-                    path = name.replace("\\", "/")
-                    last = path.rsplit("/", 1)[-1]
-                    for form in {path, last, last.rsplit(".", 1)[0]}:
-                        if self._names.setdefault(form, key) != key:
-                            twice.add(form)
-            for form in twice:
-                del self._names[form]
-        return self._names
-
-
-def _is_crowd(path: str | Path, i: int, value: Any) -> bool:
-    if value in (0, 1, None, False, True):
-        return bool(value)
-    if isinstance(value, str) and value.strip().lower() in ("0", "1", "true", "false", "", "0.0", "1.0"):
-        return value.strip().lower() in ("1", "true", "1.0")
-    raise InputError(f"{path}: annotation {i}: iscrowd must be 0 or 1, got {shown(value)}")
-
-
-def _flat(values: Any) -> Any:
-    """The numbers of a keypoints field as one row, or None; fields that were packed already come back as they are."""
-    if isinstance(values, array):
-        return values
-    found = floats(values) if isinstance(values, list) else None
-    if found is None or (found.ndim == 2 and found.shape[1] != 3) or found.ndim > 2:
-        return None
-    return array("d", found.ravel().tolist())
-
-
-@dataclass
-class _Found:
-    """Annotations of people as they are read, in lists."""
-
-    record: list[int] = field(default_factory=list)
-    keypoints: list[Any] = field(default_factory=list)
-    category: list[Id | None] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
-
-
-def _with_joints(path: str | Path, annotations: list[Any], notes: Counter[str]) -> _Found:
-    """The annotations that have keypoints, and crowds that have none; boxes of other things are counted."""
-    found = _Found()
-    for i, annotation in enumerate(annotations):
-        if not isinstance(annotation, Mapping):
-            raise InputError(f"{path}: annotation {i} must be an object, got {shown(annotation)}")
-        values, crowd = annotation.get("keypoints"), _is_crowd(path, i, annotation.get("iscrowd"))
-        if (values is None or (not isinstance(values, str) and not len(_sized(values)))) and not crowd:
-            notes["annotations have no keypoints and are left out"] += 1
-            continue
-        category = annotation.get("category_id")
-        found.record.append(i)
-        found.keypoints.append(values)
-        found.category.append(None if category is None else identifier(path, "annotation", i, "category_id", category))
-        found.crowd.append(crowd)
-    return found
-
-
-def _sized(values: Any) -> Any:
-    return values if hasattr(values, "__len__") else (values,)
-
-
-def _named(path: str | Path, content: Mapping[str, Any]) -> dict[Id, Mapping[str, Any]]:
-    """The file's categories by id."""
-    categories = content.get("categories") or []
-    if not isinstance(categories, list) or not all(isinstance(c, Mapping) for c in categories):
-        raise InputError(f"{path}: categories must be a list of objects")
-    return {key: c for c in categories if (key := as_id(c.get("id"))) is not None}
-
-
-def _wanted(path: str | Path, named: Mapping[Id, Mapping[str, Any]], present: Sequence[Id | None], category: str) -> Id:
-    """The id of the category that the user names."""
-    for key, record in named.items():
-        if category in (str(key), record.get("name")):
-            return key
-    if as_id(category) in present:
-        return as_id(category)  # type: ignore[return-value]
-    names = [str(named.get(k, {}).get("name", k)) for k in present if k is not None] or ["none"]
-    raise InputError(f"{path}: no category {category!r}, it has {', '.join(names)[:200]}")
-
-
-def _skeleton(
-    path: str | Path,
-    named: Mapping[Id, Mapping[str, Any]],
-    categories: Sequence[Id | None],
-    joints: int,
-    default: Skeleton | None,
-) -> Skeleton:
-    """Whose joints the people of these categories are."""
-    skeletons: dict[tuple[str, ...], tuple[Skeleton, str]] = {}
-    for key in categories:
-        record = named.get(key, {}) if key is not None else {}
-        skeleton = skeleton_from_category(record, f"{path}: category {shown(record.get('name'))}")
-        if skeleton is not None:
-            skeletons.setdefault(skeleton.joints, (skeleton, str(record.get("name"))))
-    if len(skeletons) > 1:
-        what = " and ".join(f"{name} ({len(s)} joints)" for s, name in list(skeletons.values())[:4])
-        raise InputError(f"{path}: the categories {what} have different joints: choose one of them by its name")
-    if skeletons:
-        return next(iter(skeletons.values()))[0]
-    if default is not None:
-        return default
-    by_count = {len(s): s for s in (COCO, AIC)}
-    if joints in by_count:
-        return by_count[joints]
-    raise InputError(
-        f"{path}: people of {joints} joints, and the categories name none; 17 (COCO) and 14 (AI Challenger) are known"
-    )
-
-
-def _triples(path: str | Path, found: _Found, ids: list[Any], skeleton: Skeleton, notes: Counter[str]) -> np.ndarray:
-    """``(N, K, 3)``; unlabelled joints are 0, 0, 0."""
-    count = 3 * len(skeleton)
-    rows = []
-    for i, values, crowd in zip(found.record, found.keypoints, found.crowd, strict=True):
-        row = array("d", bytes(8 * count)) if crowd and not values else _flat(values)
-        if row is None or len(row) != count:
-            raise InputError(
-                f"{path}: expected {len(skeleton)} keypoints x, y, visibility for annotation "
-                f"{i if ids[i] is None else ids[i]}, the joints of {skeleton.name}; got "
-                f"{'no numbers' if row is None else f'{len(row)} numbers'}"
-            )
-        rows.append(row)
-    triples = np.frombuffer(b"".join(rows), np.float64).reshape(-1, len(skeleton), 3)
-    labelled = triples[..., 2] > 0  # NaN and -1 are not
-    odd = ~np.isin(triples[..., 2], (0, 1, 2))
-    notes["visibilities are not 0, 1 or 2; more than 0 counts as labelled"] += int(
-        odd[np.isfinite(triples[..., 2])].sum()
-    )
-    lost = labelled & ~np.isfinite(triples[..., :2]).all(-1)
-    if lost.any():
-        n, k = np.argwhere(lost)[0]
-        raise InputError(f"{path}: {skeleton.joints[k]} of annotation {found.record[n]} is labelled and not finite")
-    triples = np.where(labelled[..., None], triples, 0)
-    wide = np.abs(triples[..., :2]) > 1e9
-    if wide.any():
-        n, k, _ = np.argwhere(wide)[0]
-        raise InputError(f"{path}: {skeleton.joints[k]} of annotation {found.record[n]} is at {triples[n, k, 0]:g} px")
+def _triples(path, record, values, joints):
+    try:
+        triples = np.asarray(values, np.float64).reshape(-1, 3)
+    except (TypeError, ValueError):
+        triples = np.zeros((0, 3))
+    if len(triples) != joints or not np.isin(triples[:, 2], range(4)).all():
+        raise InputError(f"{path}: expected {joints} keypoints x, y, visibility for {record}")
     return triples
 
 
-def _boxes(path: str | Path, annotations: list[Any], record: list[int], notes: Counter[str]) -> np.ndarray:
-    """``(N, 4)`` corners, NaN where there is none or an empty one."""
-    values = [annotations[i].get("bbox") for i in record]
-    try:
-        boxes = np.array([(np.nan,) * 4 if v is None else v for v in values], np.float64).reshape(len(record), 4)
-        wrong = ~np.isfinite(boxes).all(1)
-    except (TypeError, ValueError, OverflowError):
-        wrong = np.ones(len(record), bool)
-    for n in np.flatnonzero(wrong):  # one is missing, or has something else in it
-        if values[n] is not None:
-            row = floats(values[n]) if isinstance(values[n], list) else None
-            if row is None or row.shape != (4,) or not np.isfinite(row).all():
-                raise InputError(
-                    f"{path}: annotation {record[n]}: bbox must be 4 finite numbers, got {shown(values[n])} "
-                    f"(id {shown(annotations[record[n]].get('id'))})"
-                )
-    if wrong.all() and len(record):
-        boxes = np.array([(np.nan,) * 4 if v is None else floats(v) for v in values], np.float64).reshape(-1, 4)
-    empty = ~(boxes[:, 2:] > 0).all(1)
-    notes["boxes are missing or empty: the bounds of the joints stand in"] += int(empty.sum())
-    boxes = np.where(empty[:, None], np.nan, boxes)
-    return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1)
-
-
-def _areas(path: str | Path, annotations: list[Any], record: list[int]) -> np.ndarray:
-    values = [annotations[i].get("area") for i in record]
-    area = floats(values)
-    if area is None or area.shape != (len(record),):
-        for i, value in zip(record, values, strict=True):
-            if (found := floats(value)) is None or found.ndim:
-                raise InputError(f"{path}: annotation {i}: area must be a number, got {shown(value)}")
-        raise InputError(f"{path}: area must be numbers")
-    return np.where((area > 0) & np.isfinite(area), area, np.nan)
-
-
-def read_people(
-    path: str | Path,
-    content: Any = None,
-    *,
-    default: Skeleton | None = None,
-    category: str | None = None,
-    once: bool = False,
-) -> CocoPeople:
-    """The people of a file of COCO's form.
-
-    Args:
-        path: of the file.
-        content: what is in it, where it was read already.
-        default: whose joints they are where the file names none; None: COCO's or AI Challenger's by their number.
-        category: a name or id; None: every category with keypoints, which must have the same joints.
-        once: the ids of annotations may not come twice.
-    """
-    if content is None:
-        content = load_json(path, packed=("keypoints",), dropped=("segmentation",))
-    expected = f"{path}: expected COCO annotations, an object with images and annotations"
-    if not isinstance(content, Mapping):
-        raise InputError(f"{expected}, got a {type(content).__name__}")
-    for name in ("images", "annotations"):
-        if name not in content:
-            raise InputError(f"{expected}, it has no {name!r}")
-    annotations = content["annotations"]
-    if not isinstance(annotations, list):
-        raise InputError(f"{path}: annotations must be a list, got a {type(annotations).__name__}")
-    images, notes = image_records(path, content["images"]), Counter[str]()
-    found = _with_joints(path, annotations, notes)
-    if once:
-        seen: set[Id] = set()
-        for i in found.record:
-            if (value := annotations[i].get("id")) is not None:
-                only_once(path, "annotation", i, "id", value, seen)
-    found, categories, skeleton = _choose(path, content, found, default, category, notes)
-    ids = [a.get("id") if isinstance(a, Mapping) else None for a in annotations]
-    index = {key: n for n, key in enumerate(categories)}
-    return CocoPeople(
-        path=path,
-        skeleton=skeleton,
-        images=images,
-        keypoints=_triples(path, found, ids, skeleton, notes),
-        image=_images_of(path, annotations, found.record, images),
-        boxes=_boxes(path, annotations, found.record, notes),
-        area=_areas(path, annotations, found.record),
-        has_area=np.array(["area" in annotations[i] for i in found.record], bool),
-        crowd=np.array(found.crowd, bool),
-        category=np.array([index[key] for key in found.category], np.int64),
-        categories=categories,
-        record=np.array(found.record, np.int64),
-        ids=ids,
-        notes=notes,
-    )
-
-
-def _choose(
-    path: str | Path,
-    content: Mapping[str, Any],
-    found: _Found,
-    default: Skeleton | None,
-    category: str | None,
-    notes: Counter[str],
-) -> tuple[_Found, list[Id | None], Skeleton]:
-    """The people of the categories that count, those categories, and whose joints they are."""
-    named = _named(path, content)
-    with_joints = [
-        key for key, v in zip(found.category, found.keypoints, strict=True) if v is not None and len(_sized(v))
-    ]
-    categories = list(dict.fromkeys(with_joints))
-    if category is not None:
-        categories = [_wanted(path, named, categories, category)]
-    kept = [n for n, key in enumerate(found.category) if key in set(categories)]
-    if len(kept) < len(found.record):
-        notes["annotations of other categories are left out"] += len(found.record) - len(kept)
-    found = _Found(*([column[n] for n in kept] for column in vars(found).values()))
-    first = next((v for v in found.keypoints if v is not None and len(_sized(v))), None)
-    numbers = _flat(first) if first is not None else None
-    joints = len(default or COCO) if first is None else (0 if numbers is None else len(numbers) // 3)
-    return found, categories, _skeleton(path, named, categories, joints, default)
-
-
-def _images_of(path: str | Path, annotations: list[Any], record: list[int], images: Mapping[Id, Any]) -> list[Id]:
-    ids, keys = ImageIds(images), []
-    for i in record:
-        annotation = annotations[i]
-        if "image_id" not in annotation:
-            raise InputError(f"{path}: annotation {i} has no 'image_id' (id {shown(annotation.get('id'))})")
-        value = annotation["image_id"]
-        key = value if type(value) is int and value in images else None
-        if key is None:
-            identifier(path, "annotation", i, "image_id", value)
-            key = ids.find(value)
-        if key is None or key not in images:
-            raise InputError(
-                f"{path}: annotation {i} has an unknown image_id {shown(value)} (id {shown(annotation.get('id'))})"
-            )
-        keys.append(key)
-    return keys
-
-
-# Training -------------------------------------------------------------------------------------------------------------
-
-
-def with_others(people: list[Sample]) -> list[Sample]:
-    """Gives each of the samples of one image the others."""
-    if len(people) > 1:
-        joints = np.stack([np.column_stack((s.keypoints, s.visible)) for s in people]).astype(np.float32)
-        for i, sample in enumerate(people):
-            sample.others = np.delete(joints, i, 0)
+def with_others(people):
+    """Gives each of the samples of one picture the others."""
+    joints = np.stack([np.column_stack((s.keypoints, s.visible)) for s in people]).astype(np.float32)
+    for i, sample in enumerate(people):
+        sample.others = np.delete(joints, i, 0)
     return people
 
 
-def _known_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """``(height, width)``; 0, -1, null and text stand for not known."""
-    size = floats([record.get("height"), record.get("width")])
-    if size is None or size.shape != (2,) or not (np.isfinite(size) & (size >= 1) & (size < 1e6)).all():
-        return None
-    return int(size[0]), int(size[1])
-
-
-def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset:
-    """People to train and test on: no crowds, nobody without labelled joints."""
-    seen = people.keypoints[..., 2] > 0
-    labelled = seen.any(1)
-    dataset = PoseDataset(name, people.skeleton, notes=people.notes)
-    dataset.skipped = int((~labelled & ~people.crowd).sum())
-    kept = np.flatnonzero(labelled & ~people.crowd)
-    finder = ImageFinder(people.path, images)
-    values = people.keypoints[..., 2]
-    visible = np.where(values == 1, 1, np.where(seen, 2, 0)).astype(np.uint8)
-    found: dict[Id, tuple[Any, tuple[int, int] | None]] = {}
-    groups: dict[Id, list[Sample]] = {}
-    boxes = people.boxes.tolist()
-    for n in kept.tolist():
-        key = people.image[n]
-        if key not in found:
-            record = people.images[key]
-            if not isinstance(record.get("file_name"), str):
-                raise InputError(f"{people.path}: image {shown(key)} has no file_name")
-            found[key] = finder.find(record["file_name"]), _known_size(record)
-        image, size = found[key]
-        sample = Sample(image, people.keypoints[n, :, :2], visible[n], size=size)
-        sample.box = sample.joints_box() if np.isnan(people.boxes[n, 0]) else tuple(boxes[n])
-        groups.setdefault(key, []).append(sample)
-    dataset.samples = [sample for group in groups.values() for sample in with_others(group)]
+def _from_coco(path, content, images, name, skeleton):
+    if not (isinstance(content, dict) and isinstance(content.get("images"), list) and "annotations" in content):
+        raise InputError(f"{path}: expected COCO annotations, an object with images and annotations")
+    try:
+        pictures = {picture["id"]: picture for picture in content["images"]}
+        folder = Source(pictures_folder(path, images, content["images"][0]["file_name"])) if pictures else None
+        dataset, people = PoseDataset(f"{name}:{path}", skeleton), {}
+        for annotation in content["annotations"]:
+            if annotation.get("iscrowd", 0):
+                continue
+            record = f"annotation {annotation.get('id')}"
+            joints = _triples(path, record, annotation.get("keypoints"), len(skeleton))
+            if not (joints[:, 2] > 0).any():
+                dataset.skipped += 1
+                continue
+            picture = pictures[annotation["image_id"]]
+            x, y, w, h = map(float, annotation["bbox"])
+            size = (int(picture["height"]), int(picture["width"])) if "height" in picture else None
+            sample = Sample(folder.picture(picture["file_name"]), joints[:, :2], joints[:, 2], (x, y, x + w, y + h))
+            sample.size = size
+            people.setdefault(annotation["image_id"], []).append(sample)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not COCO annotations ({type(error).__name__}: {error})") from None
+    dataset.samples = [sample for group in people.values() for sample in with_others(group)]
     return dataset
 
 
-def read_coco(path: str, split: str = "train", images: str | None = None, category: str | None = None) -> PoseDataset:
-    """COCO's ``person_keypoints_*.json``, or any file of its form with other joints; a file is one split."""
-    return as_dataset(read_people(path, default=COCO, category=category), f"coco:{path}", images)
+def _from_aic(path, content, images):
+    dataset = PoseDataset(f"aic:{path}", AIC)
+    folder = None
+    try:
+        for picture in content:
+            name, people = f"{picture['image_id']}.jpg", []
+            folder = folder or Source(pictures_folder(path, images, name))
+            for human, values in picture["keypoint_annotations"].items():
+                joints = _triples(path, f"{human} of {name}", values, len(AIC))
+                visible = AIC_VISIBLE[joints[:, 2].astype(int)]
+                if not visible.any():
+                    dataset.skipped += 1
+                    continue
+                box = tuple(map(float, picture["human_annotations"][human]))
+                people.append(Sample(folder.picture(name), joints[:, :2], visible, box))
+            dataset.samples += with_others(people) if people else []
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: expected AI Challenger annotations, image_id, keypoint_annotations and human_annotations "
+            f"({type(error).__name__}: {error})"
+        ) from None
+    return dataset
+
+
+def read_coco(path, split="train", images=None):
+    """COCO's ``person_keypoints_*.json``; a file is one split."""
+    return _from_coco(path, load_json(path), images, "coco", COCO)
+
+
+def read_aic(path, split="train", images=None):
+    """AI Challenger's keypoint annotations, its own list or COCO's form; a file is one split."""
+    content = load_json(path)
+    if isinstance(content, list):
+        return _from_aic(path, content, images)
+    return _from_coco(path, content, images, "aic", AIC)

@@ -1,18 +1,15 @@
 """A list of people, converted and checked."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import InputError
 from ..skeletons import Skeleton, joint_map
-from .images import ImageError, ImageFile
-from .sample import Sample
+from .sample import PictureError, Sample
 
 
-def reordered(array: np.ndarray, index: Sequence[int]) -> np.ndarray:
+def reordered(array, index):
     """``(..., K, C)`` in another order of joints; zeros where the index is -1."""
     moved = array[..., np.maximum(index, 0), :].copy()
     moved[..., np.asarray(index) < 0, :] = 0
@@ -28,21 +25,19 @@ class PoseDataset:
         skeleton (Skeleton): the order of the joints.
         samples (list[Sample]): the people.
         skipped (int): annotated people who have no labelled joint; they are left out.
-        dropped_joints (int): labelled joints that lie far out of their images; they count as not labelled.
-        notes (Counter): what else was left out or read otherwise, with how often.
+        dropped_joints (int): labelled joints that lie far out of their pictures; they count as not labelled.
     """
 
     name: str
     skeleton: Skeleton
-    samples: list[Sample] = field(default_factory=list)
+    samples: list = field(default_factory=list)
     skipped: int = 0
     dropped_joints: int = 0
-    notes: Counter[str] = field(default_factory=Counter)
 
-    def __len__(self) -> int:
+    def __len__(self):
         return len(self.samples)
 
-    def convert(self, skeleton: Skeleton) -> "PoseDataset":
+    def convert(self, skeleton):
         """In the order of another skeleton, by joint names; people who have none of its joints are left out."""
         if skeleton == self.skeleton:
             return self
@@ -58,50 +53,43 @@ class PoseDataset:
             raise InputError(f"{self.name}: no joint of {self.skeleton.name} is one of {skeleton.name}")
         return replace(self, skeleton=skeleton, samples=kept, skipped=self.skipped + len(samples) - len(kept))
 
-    def checked(self) -> "PoseDataset":
-        """Itself, once its people, images and joints have been looked at.
+    def checked(self):
+        """Itself, once its people, pictures and joints have been looked at.
 
         Raises:
-            InputError: nobody is there, an image is missing or has another size, or a joint lies far out of its image.
+            InputError: nobody is there, a picture is missing, or a joint lies far out of its picture.
         """
         if not self.samples:
             raise InputError(f"{self.name}: no people with labelled joints (of {self.skipped}), expected at least one")
-        check_images(self)
+        check_pictures(self)
         check_joints(self)
         return self
 
 
-def check_images(dataset: PoseDataset) -> None:
-    """Every image must be there, and be as large as the file says; fills in the sizes of those that can be read."""
-    by_image: dict[ImageFile, list[Sample]] = {}
+def check_pictures(dataset):
+    """Every picture must be there; the sizes of those that can be read are filled in."""
+    by_picture = {}
     for sample in dataset.samples:
-        by_image.setdefault(sample.picture, []).append(sample)
-    missing = [image for image in by_image if not image.exists()]
+        by_picture.setdefault(sample.picture, []).append(sample)
+    missing = [picture for picture in by_picture if not picture.exists()]
     if missing:
-        count = f", {len(missing)} of {len(by_image)} are missing" if len(missing) > 1 else ""
-        hint = "" if dataset.name.startswith("lsp") else "; ,images=FOLDER says where they are"
-        raise InputError(f"{missing[0]}: no such image, {dataset.name} names it{count}{hint}")
-    for image, samples in by_image.items():
-        said = samples[0].size
-        try:
-            size = image.size()
-        except ImageError:
-            continue  # counted and reported when it is wanted
-        if said is not None and said != size:
-            turned = " (turned as its EXIF says)" if said == size[::-1] else ""
-            raise InputError(
-                f"{image}: {size[1]}x{size[0]} pixels{turned}; {dataset.name} says {said[1]}x{said[0]}, "
-                "so its coordinates are of another image"
-            )
-        for sample in samples:
-            sample.size = size
+        count = f", {len(missing)} of {len(by_picture)} are missing" if len(missing) > 1 else ""
+        raise InputError(f"{missing[0]}: no such picture, {dataset.name} names it{count}")
+    for picture, samples in by_picture.items():
+        if samples[0].size is None:
+            try:
+                size = picture.size()
+            except PictureError:
+                continue  # counted and reported when it is wanted
+            for sample in samples:
+                sample.size = size
 
 
-def check_joints(dataset: PoseDataset) -> None:
-    """Joints farther out of the image than half its longer side are mistakes: one of LSPET's 10,000 people has one.
+def check_joints(dataset):
+    """Joints farther out of the picture than half its longer side are mistakes: one of LSPET's 10,000 people has one.
 
     (MPII has joints 94 px out; they stay.) Where few people have such joints, these count as not labelled; more than
-    one in a hundred is a file of other images or other units.
+    one in a hundred is a file of other pictures or other units.
     """
     wrong = {}
     for i, sample in enumerate(dataset.samples):
@@ -118,7 +106,7 @@ def check_joints(dataset: PoseDataset) -> None:
         sample, k = dataset.samples[first], int(outside.argmax())
         x, y = sample.keypoints[k].tolist()
         raise InputError(
-            f"{sample.picture}: {dataset.skeleton.joints[k]} is at ({x:g}, {y:g}), far out of the image of "
+            f"{sample.picture}: {dataset.skeleton.joints[k]} is at ({x:g}, {y:g}), far out of the picture of "
             f"{sample.size[1]}x{sample.size[0]} px; such are {len(wrong)} of {len(dataset)} people of {dataset.name}"
         )
     for i, outside in wrong.items():

@@ -1,37 +1,32 @@
 """Leeds Sports Pose (Johnson & Everingham, BMVC 2010) and its extension LSPET (CVPR 2011): a folder or the zip.
 
 Both have ``joints.mat`` beside ``images/``. LSP's third row is 1 where a joint is *occluded*, and every joint counts;
-LSPET's third column is 1 where a joint is *labelled*, and coordinates elsewhere mean nothing. The images of LSP show
+LSPET's third column is 1 where a joint is *labelled*, and coordinates elsewhere mean nothing. The pictures of LSP show
 one person in the middle; the box of LSPET is that of its labelled joints.
 """
 
-from pathlib import Path
-
 import numpy as np
-import torch
 
 from ..errors import InputError
 from ..skeletons import LSP
 from .dataset import PoseDataset
-from .files import load_mat, no_array, take_numbers
-from .results import check_finite, select
 from .sample import Sample
-from .source import Source
+from .source import Source, load_mat
 
-TRAIN = 1000  # LSP's first images
+TRAIN = 1000  # LSP's first pictures
 
 
-def _joints(source: Source, name: str) -> tuple[np.ndarray, str]:
+def _joints(source, name):
     path = f"{source.path}/joints.mat"
-    variables = load_mat(path, source.enter("joints.mat").read("joints.mat"), squeeze_me=True)
+    variables = load_mat(source.enter("joints.mat").read("joints.mat"), path)
     joints = variables.get("joints")
-    if not isinstance(joints, np.ndarray) or joints.dtype.kind not in "fiu":
+    if joints is None or not isinstance(joints, np.ndarray) or joints.dtype.kind not in "fiu":
         held = ", ".join(k for k in variables if not k.startswith("__")) or "nothing"
         raise InputError(f"{path}: expected an array joints of {name}, it has {held}")
     return np.atleast_3d(joints).astype(np.float64), path
 
 
-def read_lsp(path: str, split: str = "train", images: str | None = None) -> PoseDataset:
+def read_lsp(path, split="train", images=None):
     """LSP: ``joints`` (3, 14, N). The first 1,000 are for training, the others for testing."""
     source = Source(path)
     joints, path = _joints(source, "LSP")
@@ -40,13 +35,13 @@ def read_lsp(path: str, split: str = "train", images: str | None = None) -> Pose
         raise InputError(f"{path}: expected joints of shape (3, 14, N) as in LSP, got {joints.shape}{hint}")
     people = {"train": range(min(TRAIN, joints.shape[2])), "test": range(TRAIN, joints.shape[2])}
     samples = [
-        Sample(source.image(f"images/im{i + 1:04d}.jpg"), joints[:2, :, i].T, np.where(joints[2, :, i] == 1, 1, 2))
+        Sample(source.picture(f"images/im{i + 1:04d}.jpg"), joints[:2, :, i].T, np.where(joints[2, :, i] == 1, 1, 2))
         for i in people.get(split, range(joints.shape[2]))
     ]
     return PoseDataset(f"lsp:{source.path}", LSP, samples)
 
 
-def read_lspet(path: str, split: str = "train", images: str | None = None) -> PoseDataset:
+def read_lspet(path, split="train", images=None):
     """LSPET: ``joints`` (14, 3, N); all of it is for training."""
     source = Source(path)
     joints, path = _joints(source, "LSPET")
@@ -59,20 +54,6 @@ def read_lspet(path: str, split: str = "train", images: str | None = None) -> Po
         if not visible.any():
             dataset.skipped += 1
             continue
-        dataset.samples.append(Sample(source.image(f"images/im{i + 1:05d}.jpg"), joints[:, :2, i], visible))
+        dataset.samples.append(Sample(source.picture(f"images/im{i + 1:05d}.jpg"), joints[:, :2, i], visible))
         dataset.samples[-1].box = dataset.samples[-1].joints_box()
     return dataset
-
-
-def read_lsp_results(
-    path: Path, target_path: Path, people: tuple[int, int] | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predictions and ground truth (N, 14, 2)."""
-    truth = load_mat(target_path)
-    if "joints" not in truth:
-        raise no_array(target_path, "joints", truth)
-    joints_last = np.ndim(truth["joints"]) == 3 and truth["joints"].shape[0] == 14
-    target = take_numbers(truth, target_path, "joints", (2, 0, 1) if joints_last else (2, 1, 0), (None, 14, 3))
-    pred = take_numbers(load_mat(path), path, "pred", (2, 1, 0), (None, 14, 2))
-    check_finite(path, "pred", pred, 1)
-    return pred, target[select(path, target_path, pred, target, people), :, :2]

@@ -1,27 +1,31 @@
 """Where data sets lie: folders, zip archives, annotation files. What is wrong with one is an InputError."""
 
+import io
+import json
+import zipfile
 from pathlib import Path
 
 from ..errors import InputError
-from .images import ImageError, ImageFile, members
+from .sample import Picture, members
 
 
 class Source:
     """A folder or a zip archive with a data set in it."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path, self.prefix = Path(path), ""
-        self.names: frozenset[str] | None = None
+    def __init__(self, path):
+        self.path = Path(path)
+        self.prefix = ""
         if self.path.is_dir():
+            self.names = None
             return
         if not self.path.exists():
             raise InputError(f"{path}: no such file or folder")
         try:
             self.names = members(str(self.path))
-        except Exception:  # zipfile raises many kinds for damaged archives
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
             raise InputError(f"{path}: expected a folder or a zip archive; not a zip archive, or truncated") from None
 
-    def enter(self, name: str) -> "Source":
+    def enter(self, name):
         """Moves to the folder that holds the file ``name``: the top, or a folder right under it."""
         if self.names is not None:
             found = sorted((n for n in self.names if n == name or n.endswith("/" + name)), key=len)
@@ -30,52 +34,46 @@ class Source:
             self.prefix = next((f"{f.parent.name}/" for f in sorted(self.path.glob(f"*/{name}"))), "")
         return self
 
-    def read(self, name: str) -> bytes:
+    def read(self, name):
         """The bytes of a file in it."""
         try:
-            return self.image(name).read()
+            return self.picture(name).read()
         except (OSError, KeyError):
             raise InputError(f"{self.path}: expected {name} in it, there is no such file") from None
-        except ImageError as error:
-            raise InputError(str(error)) from None
         except Exception as error:
             raise InputError(f"{self.path}: {name} cannot be read ({type(error).__name__}): truncated?") from None
 
-    def image(self, name: str) -> ImageFile:
-        """An image in it."""
+    def picture(self, name):
         if self.names is not None:
-            return ImageFile(str(self.path), self.prefix + name)
-        return ImageFile(str(self.path / (self.prefix + name)))
+            return Picture(str(self.path), self.prefix + name)
+        return Picture(str(self.path / (self.prefix + name)))
 
 
-class ImageFinder:
-    """Finds the images that an annotation file names.
+def load_mat(data, name):
+    """The variables of a .mat file's bytes; structs become objects with attributes."""
+    import scipy.io
 
-    They are in the folder that the user gives; or beside the file, in ``images/`` beside or above it, or in a folder of
-    the split as COCO and CVAT lay them out: ``val2017/`` or ``images/default/`` for ``annotations/*_val2017.json``.
-    """
+    try:
+        return scipy.io.loadmat(io.BytesIO(data), struct_as_record=False, squeeze_me=True)
+    except Exception as error:  # scipy raises many kinds for damaged files
+        raise InputError(f"{name}: expected a .mat file; not one, or damaged ({type(error).__name__})") from None
 
-    def __init__(self, annotations: str | Path, images: str | Path | None = None) -> None:
-        path = Path(annotations)
-        split = path.name.split(".")[0].rsplit("_", 1)[-1]
-        roots = (
-            [path.parent, path.parent.parent] if path.is_absolute() or path.parent.name else [path.parent, Path("..")]
-        )
-        below = (".", "images", split, f"images/{split}")
-        self.roots = [Path(images)] if images else [root / folder for root in roots for folder in below]
-        self.last = self.roots[0]
 
-    def find(self, name: str) -> ImageFile:
-        """The image of this name, which may have folders in it, and Windows' separators."""
-        forms = [name] if "\\" not in name else [name, name.replace("\\", "/")]
-        for root in (self.last, *self.roots):
-            for form in forms:
-                path = root / form
-                try:
-                    there = path.exists()
-                except (OSError, ValueError):
-                    raise InputError(f"{name[:80]!r}: no name of an image") from None
-                if there:
-                    self.last = root
-                    return ImageFile(str(path))
-        return ImageFile(str(self.roots[0] / forms[-1]))
+def load_json(path):
+    """The content of a json file, which may be compressed by gzip."""
+    import gzip
+
+    try:
+        data = Path(path).read_bytes()
+        return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: expected json ({error})") from None
+
+
+def pictures_folder(annotations, images, first):
+    """Where the pictures of an annotation file are: ``images``, or beside it, or in ``images/`` beside or above it."""
+    folder = Path(annotations).parent
+    candidates = [Path(images)] if images else [folder, folder / "images", folder.parent / "images"]
+    return next((c for c in candidates if (c / first).exists()), candidates[0])

@@ -6,7 +6,7 @@ by batch and merge ``torch.distributed`` ranks. Coordinates are ``(x, y)`` in im
 
 from .accumulators import AUC, COCOAP, EPE, NME, PCK, PCP, AICScore, PCKh
 from .aic import aic_score
-from .coco import coco_ap, coco_ap_by_category
+from .coco import coco_ap
 from .distances import auc, epe, head_size, nme, pck, pckh, pdj, torso_size
 from .sticks import pcp
 
@@ -22,7 +22,6 @@ __all__ = [
     "aic_score",
     "auc",
     "coco_ap",
-    "coco_ap_by_category",
     "epe",
     "head_size",
     "nme",

@@ -156,34 +156,3 @@ def summary(precision: torch.Tensor, recall: torch.Tensor) -> Iterator[torch.Ten
     """The ten numbers in the order of NAMES. Thresholds 0 and 5 are 0.5 and 0.75; area ranges 1 and 2 are m and l."""
     for values in (precision, recall):
         yield from (values[0].mean(), values[0, 0].mean(), values[0, 5].mean(), values[1].mean(), values[2].mean())
-
-
-def coco_ap_by_category(
-    people: dict[str, torch.Tensor],
-    pred_category: torch.Tensor,
-    category: torch.Tensor,
-    sigmas: Sequence[float] = COCO.sigmas,
-) -> dict[str, torch.Tensor]:
-    """COCO's ten numbers of people of several categories: matched within each, and the mean over those with people.
-
-    As pycocotools with ``useCats``, its default: AP-10K's species, or riders and horses.
-
-    Args:
-        people: the arguments of :func:`coco_ap`, of everybody.
-        pred_category: (D,) integers, the category of each predicted person.
-        category: (G,) integers, of each annotated one.
-        sigmas: K constants of the joints.
-
-    Returns:
-        as :func:`coco_ap`; -1 where no category has anybody annotated in that range of areas.
-    """
-    results = []
-    for number in torch.unique(category).tolist():
-        kept = {name: category == number for name in ("target", "area", "target_image", "visible", "boxes", "crowd")}
-        kept |= {name: pred_category == number for name in ("pred", "scores", "pred_image")}
-        results.append(coco_ap(**{name: value[kept[name]] for name, value in people.items()}, sigmas=sigmas))
-    if not results:
-        return coco_ap(**people, sigmas=sigmas)
-    values = {name: torch.stack([result[name] for result in results]) for name in NAMES}
-    counted = {name: v[v > -1] for name, v in values.items()}
-    return {name: v.mean() if len(v) else values[name][0] for name, v in counted.items()}

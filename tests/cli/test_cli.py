@@ -164,7 +164,7 @@ def bad_calls(tmp_path):
         "meta": ([one_peak(tmp_path / "m.npz", meta="{")], "meta is not json"),
         "skeleton": ([good, "--skeleton", "mpii"], "--skeleton mpii has 16 joints, the file has 17 maps"),
         "ambiguous": ([one_peak(tmp_path / "a.npz", joints=14)], "say which with --skeleton"),
-        "not a picture": ([good, *picture], "text.npz: not a readable image"),
+        "not a picture": ([good, *picture], "text.npz: not a readable picture"),
         "missing picture": ([good, "--image", "none.png", "--out", "out.png"], "none.png: no such file"),
         "no out": ([good, "--image", "none.png"], "--image and --out go together"),
         "json folder": ([good, "--json", tmp_path / "no" / "out.json"], "out.json: cannot be written"),

@@ -56,7 +56,7 @@ def test_ai_challenger(shared_data, capsys):
     assert evaluate(folder / "aic_example_pred.json", folder / "aic_example_gt.json", "aic") == 0
     table, note = cells(capsys)
     assert table["score"] == 0.99674
-    assert "3 images have no predictions" in note and "3 images of" in note and "not counted: f2ef2b3c41" in note
+    assert "3 pictures have no predictions" in note and "3 pictures of" in note and "not counted: f2ef2b3c41" in note
 
 
 def coco_files():
@@ -76,14 +76,14 @@ def aic_files():
 def test_pictures_without_predictions_are_missed(tmp_path, capsys):
     assert run_json(tmp_path, "coco", *coco_files()) == 0
     table, note = cells(capsys)
-    assert table["AR"] == 0.5 and note.endswith("1 images have no predictions: their people count as missed")
+    assert table["AR"] == 0.5 and note.endswith("1 pictures have no predictions: their people count as missed")
 
 
 def test_nobody_predicted_and_nobody_annotated(tmp_path, capsys):
     predictions, truth = coco_files()
     assert run_json(tmp_path, "coco", [], truth) == 0
     table, note = cells(capsys)
-    assert table["AP"] == table["AR"] == 0 and "2 images have no predictions" in note
+    assert table["AP"] == table["AR"] == 0 and "2 pictures have no predictions" in note
     assert run_json(tmp_path, "coco", predictions, truth | {"annotations": []}) == 0
     assert set(cells(capsys)[0].values()) == {-1}  # as pycocotools
     predictions, truth = aic_files()

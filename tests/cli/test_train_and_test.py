@@ -155,14 +155,14 @@ def test_predict_scales(tmp_path, weights):
     [
         ("[[1, 2, 3]]", [], "box 0 must be four numbers"),
         ('[{"bbox": [1, 2, 3, 4], "score": "high"}]', [], "a score must be a number"),
-        ("{", [], "not json"),
+        ("{", [], "expected json"),
         ('{"b.png": []}', [], "no boxes for a.png, it has b.png"),
         ("[]", [], "must be a list of boxes that is not empty"),
         ("[[1, 2, 3, 4]]", ["--nms", "0"], "--nms must be from 0 to 1"),
         ("[[1, 2, 3, 4]]", ["--scales", "0"], "--scales must be positive numbers"),
         ("[[1, 2, 3, 4]]", ["--people", "2"], "--people must be from 0 to 1"),
         ("[[1, 2, 3, 4]]", ["--device", "abacus"], "--device must be cpu or a GPU"),
-        ("[[1, 2, 3, 4]]", ["none.png"], "expected an object with a list for each of the 2 images"),
+        ("[[1, 2, 3, 4]]", ["none.png"], "expected an object with a list for each of the 2 pictures"),
     ],
 )
 def test_predict_wrong(tmp_path, weights, capsys, boxes, more, message):

@@ -269,7 +269,7 @@ def test_pictures_elsewhere(tmp_path):
     path = coco_file(tmp_path / "a" / "coco.json", [coco_person(3, [9, 8, 2] * 17)])
     (tmp_path / "b").mkdir()
     shutil.move(path.parent / "a.jpg", tmp_path / "b" / "a.jpg")
-    with pytest.raises(InputError, match="a.jpg: no such image"):
+    with pytest.raises(InputError, match="a.jpg: no such picture"):
         open_dataset(f"coco:{path}")
     assert len(open_dataset(f"coco:{path},images={tmp_path / 'b'}")) == 1
 

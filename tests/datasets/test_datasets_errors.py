@@ -7,19 +7,19 @@ import pytest
 import scipy.io
 from data_files import coco_file, coco_person, cpm_person, lsp_folder, picture, write_json, zipped
 
-from pypose_ops.datasets import ImageError, open_dataset
+from pypose_ops.datasets import PictureError, open_dataset
 from pypose_ops.errors import InputError
 
 
 def no_picture(folder):
     (lsp_folder(folder) / "images" / "im0002.jpg").unlink()
-    return "lsp", folder, r"images/im0002.jpg: no such image, lsp:.* names it$"
+    return "lsp", folder, r"images/im0002.jpg: no such picture, lsp:.* names it$"
 
 
 def no_pictures_in_zip(folder):
     lsp_folder(folder / "lsp")
     shutil.rmtree(folder / "lsp" / "images")
-    return "lsp", zipped(folder / "lsp", folder / "lsp.zip"), "no such image.*6 of 6 are missing"
+    return "lsp", zipped(folder / "lsp", folder / "lsp.zip"), "no such picture.*6 of 6 are missing"
 
 
 def truncated_zip(folder):
@@ -53,7 +53,7 @@ def other_mat(folder):
 
 def broken_mat(folder):
     (folder / "joints.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(60))
-    return "lsp", folder, "joints.mat: .*expected a .mat file"
+    return "lsp", folder, "joints.mat: expected a .mat file"
 
 
 def lsp_mat_as_mpii(folder):
@@ -61,7 +61,7 @@ def lsp_mat_as_mpii(folder):
 
 
 def coco_as_mpii(folder):
-    return "mpii", coco_file(folder / "a.json", []), "a.json: .*expected MPII's json"
+    return "mpii", coco_file(folder / "a.json", []), "a.json: expected MPII's json"
 
 
 def mpii_as_coco(folder):
@@ -80,11 +80,11 @@ def aic_as_coco(folder):
 
 def not_json(folder):
     (folder / "a.json").write_text("{")
-    return "coco", folder / "a.json", "a.json: not json"
+    return "coco", folder / "a.json", "a.json: expected json"
 
 
 def no_file(folder):
-    return "coco", folder / "a.json", "a.json: no such file"
+    return "coco", folder / "a.json", "a.json: cannot be read"
 
 
 def no_folder(folder):
@@ -139,5 +139,5 @@ def test_bad_picture(tmp_path):
     (lsp_folder(tmp_path) / "images" / "im0002.jpg").write_bytes(b"no picture")
     data = open_dataset(f"lsp:{tmp_path}")  # known when it is wanted
     assert len(data) == 6 and data.samples[1].size is None
-    with pytest.raises(ImageError, match="im0002.jpg: not a readable image"):
+    with pytest.raises(PictureError, match="im0002.jpg: not a readable picture"):
         data.samples[1].picture.decode()

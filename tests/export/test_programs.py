@@ -19,7 +19,7 @@ from pypose_ops.skeletons import LSP
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
-WEIGHTS = Path(pypose_ops.__file__).parent / "data" / "pose_lsp14.safetensors"
+WEIGHTS = Path(pypose_ops.__file__).parent / "data" / "pose_lsp.safetensors"
 INFO = {"system": "net", "skeleton": "lsp"}
 BOXES = torch.tensor([[20.0, 10.0, 120.0, 180.0], [-30.5, 40.0, 90.0, 130.0], [60.0, 60.0, 70.0, 90.0]])
 

@@ -69,10 +69,10 @@ LIMB_BAD = [
     ("a triple", "limbs must be pairs", (K, [(0, 1, 2)], 2.0, SIZE), ValueError),
     ("no pairs", "limbs must be pairs", (K, [0, 1], 2.0, SIZE), ValueError),
     ("too many limbs", "limbs must be at most 256 pairs", (K, [(0, 1)] * 257, 2.0, SIZE), ValueError),
-    ("width 0", "width must be positive", (K, LIMBS, 0.0, SIZE), ValueError),
-    ("negative width", "width must be positive", (K, LIMBS, -1.0, SIZE), ValueError),
-    ("width NaN", "width must be positive", (K, LIMBS, NAN, SIZE), ValueError),
-    ("endless width", "width must be positive", (K, LIMBS, INF, SIZE), ValueError),
+    ("width 0", "limb_radius must be positive", (K, LIMBS, 0.0, SIZE), ValueError),
+    ("negative width", "limb_radius must be positive", (K, LIMBS, -1.0, SIZE), ValueError),
+    ("width NaN", "limb_radius must be positive", (K, LIMBS, NAN, SIZE), ValueError),
+    ("endless width", "limb_radius must be positive", (K, LIMBS, INF, SIZE), ValueError),
     ("size 0", "size must be positive", (K, LIMBS, 2.0, (0, 7)), ValueError),
 ]
 
