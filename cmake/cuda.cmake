@@ -1,31 +1,44 @@
-# Enables CUDA when an nvcc is found. Architectures: $CUDAARCHS or CMAKE_CUDA_ARCHITECTURES when given, else the GPU that
-# is present, else every major architecture of the toolkit (binary code runs on all minor ones) and PTX of the newest.
+# Enables CUDA when an nvcc is found and its kernels are wanted: asked for (PYPOSE_OPS_CUDA=ON, or architectures given), or
+# of use here, where there is a GPU or a torch with CUDA. Architectures: $CUDAARCHS or CMAKE_CUDA_ARCHITECTURES when given,
+# else the GPU that is present, else all-major: every major architecture of the toolkit (binary code runs on all minor ones)
+# and PTX of the newest.
 include(CheckLanguage)
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT "$ENV{CUDAARCHS}" STREQUAL "")
   set(CMAKE_CUDA_ARCHITECTURES $ENV{CUDAARCHS} CACHE STRING "CUDA architectures")
 endif()
+
+set(present "")
+find_program(NVIDIA_SMI nvidia-smi)
+if(NVIDIA_SMI)
+  execute_process(COMMAND ${NVIDIA_SMI} --query-gpu=compute_cap --format=csv,noheader
+    OUTPUT_VARIABLE present ERROR_QUIET RESULT_VARIABLE smi_result)
+  string(REGEX MATCHALL "[0-9]+\\.[0-9]+" present "${present}")
+  string(REPLACE "." "" present "${present}")
+  list(REMOVE_DUPLICATES present)
+  if(smi_result)
+    set(present "")
+  endif()
+endif()
+file(GLOB cuda_torch ${PYPOSE_OPS_TORCH_DIR}/lib/*torch_cuda*)
+if(PYPOSE_OPS_CUDA STREQUAL "AUTO" AND NOT CMAKE_CUDA_ARCHITECTURES AND NOT present AND NOT cuda_torch)
+  message(STATUS "pypose_ops: CPU kernels only: no GPU here, and a torch without CUDA; PYPOSE_OPS_CUDA=ON compiles the CUDA kernels too")
+  return()
+endif()
+
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
   if(PYPOSE_OPS_CUDA STREQUAL "ON")
     message(FATAL_ERROR "PYPOSE_OPS_CUDA=ON, but no nvcc was found")
   endif()
-  message(STATUS "pypose_ops: no nvcc, building the CPU kernels only")
+  message(STATUS "pypose_ops: CPU kernels only: no nvcc")
   return()
 endif()
 
 if(NOT CMAKE_CUDA_ARCHITECTURES)
-  find_program(NVIDIA_SMI nvidia-smi)
-  if(NVIDIA_SMI)
-    execute_process(COMMAND ${NVIDIA_SMI} --query-gpu=compute_cap --format=csv,noheader
-      OUTPUT_VARIABLE present ERROR_QUIET RESULT_VARIABLE smi_result)
-    if(smi_result EQUAL 0)
-      string(REGEX MATCHALL "[0-9]+\\.[0-9]+" present "${present}")
-      string(REPLACE "." "" CMAKE_CUDA_ARCHITECTURES "${present}")
-      list(REMOVE_DUPLICATES CMAKE_CUDA_ARCHITECTURES)
-    endif()
-  endif()
+  set(CMAKE_CUDA_ARCHITECTURES ${present})
 endif()
-if(NOT CMAKE_CUDA_ARCHITECTURES)
+if(NOT CMAKE_CUDA_ARCHITECTURES OR CMAKE_CUDA_ARCHITECTURES STREQUAL "all-major")
+  set(CMAKE_CUDA_ARCHITECTURES)
   execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-arch OUTPUT_VARIABLE known)
   string(REGEX MATCHALL "[0-9]+" known "${known}")
   list(SORT known COMPARE NATURAL)

@@ -1,10 +1,13 @@
 # The installed torch, without find_package(Torch): headers of the stable ABI and libtorch, nothing else.
-execute_process(
-  COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/torch_dir.py
-  OUTPUT_VARIABLE PYPOSE_OPS_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE
-  ERROR_VARIABLE torch_error ERROR_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE torch_result)
-if(torch_result)
-  message(FATAL_ERROR "pypose_ops: ${torch_error}")
+# A cross build gives the folder of the target's torch as PYPOSE_OPS_TORCH_DIR.
+if(NOT PYPOSE_OPS_TORCH_DIR)
+  execute_process(
+    COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/torch_dir.py
+    OUTPUT_VARIABLE PYPOSE_OPS_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE
+    ERROR_VARIABLE torch_error ERROR_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE torch_result)
+  if(torch_result)
+    message(FATAL_ERROR "pypose_ops: ${torch_error}")
+  endif()
 endif()
 
 file(STRINGS ${PYPOSE_OPS_TORCH_DIR}/include/torch/headeronly/version.h version_lines REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) ")
@@ -16,7 +19,9 @@ add_library(pypose_ops_torch INTERFACE)
 target_link_directories(pypose_ops_torch INTERFACE ${PYPOSE_OPS_TORCH_DIR}/lib)
 # libtorch itself is needed even though no symbol of it is used directly: on a CUDA torch it is what pulls in
 # libtorch_cuda, where the weak stream symbol of common/cuda.cuh is found.
-target_link_options(pypose_ops_torch INTERFACE LINKER:--no-as-needed)
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  target_link_options(pypose_ops_torch INTERFACE LINKER:--no-as-needed)
+endif()
 target_link_libraries(pypose_ops_torch INTERFACE torch torch_cpu)
 
 function(pypose_ops_compile_options target)

@@ -5,17 +5,10 @@ Coordinates are ``(x, y)`` in pixels with pixel centres at integers, sizes are `
 Every operator exists for CPU and CUDA; :mod:`pypose_ops.reference` holds its definition in plain torch.
 """
 
-import torch  # noqa: F401  (libtorch must be loaded before _C)
+import importlib
+from typing import TYPE_CHECKING
 
-try:
-    from . import _C
-except ImportError as error:
-    raise ImportError(
-        "pypose_ops is not built here: run `pip install .` and start Python outside the source folder, or "
-        f"`pip install -e .` ({error})"
-    ) from error
-
-from . import geometry, reference
+from . import _build, geometry
 from ._build import build_info
 from .ops import (
     LocalPeaks,
@@ -47,7 +40,10 @@ from .ops import (
     sum_product,
 )
 
-__version__ = _C.build_info()["version"]
+if TYPE_CHECKING:
+    from . import reference
+
+__version__ = _build.binary_info()["version"]
 
 __all__ = [
     "NmsResult",
@@ -81,3 +77,10 @@ __all__ = [
     "soft_argmax",
     "sum_product",
 ]
+
+
+def __getattr__(name: str):
+    """The definitions in plain torch are imported by whoever asks for them: kernels do without."""
+    if name == "reference":
+        return importlib.import_module(".reference", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

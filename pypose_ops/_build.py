@@ -1,21 +1,111 @@
-"""What this binary was built with, and what it runs on."""
+"""Loads the library of kernels, and says what it was built with and what it runs on."""
+
+import ctypes
+import importlib
+import platform
+import re
+import sys
+from pathlib import Path
 
 import torch
 
-from . import _C
+OLDEST_TORCH = (2, 10)
+LIBRARY = {"win32": "pypose_ops.dll", "darwin": "libpypose_ops.dylib"}.get(sys.platform, "libpypose_ops.so")
+AGAIN = "pip install --force-reinstall --no-deps --no-cache-dir pypose_ops"
+# Where the header of an ELF file of 64 bits has its numbers.
+ELF_HEADER = (("machine", 18, 20), ("section_table", 40, 48), ("section_size", 58, 60), ("sections", 60, 62))
+MACHINES = {62: "x86_64", 183: "aarch64"}
 
 
-def build_info():
+def check_torch(version: str) -> None:
+    """Refuses a torch that lacks what the binary needs of its stable ABI."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < OLDEST_TORCH:
+        wanted = ".".join(map(str, OLDEST_TORCH))
+        raise ImportError(
+            f"pypose_ops needs torch {wanted} or newer, this is torch {version}: "
+            f"pip install --upgrade 'torch>={wanted}'"
+        )
+
+
+def find_library(folders: list[str]) -> Path:
+    """The library of kernels in one of the package's folders (an editable install has several)."""
+    for folder in folders:
+        path = Path(folder, LIBRARY)
+        if path.is_file():
+            return path.resolve()
+    raise ImportError(
+        f"pypose_ops is not built here: there is no {LIBRARY} in {', '.join(folders)}: "
+        "run `pip install .` and start Python outside the source folder, or `pip install -e .`"
+    )
+
+
+def load(path: Path) -> None:
+    """Loads the kernels into this process, which registers the operators."""
+    if sys.platform == "linux":
+        check_file(path)
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        raise ImportError(why_not_loaded(path, str(error.__cause__ or error))) from error
+
+
+def check_file(path: Path) -> None:
+    """Refuses what the system's loader would not explain, or, where the end of a file is missing, not survive."""
+    with open(path, "rb") as file:
+        header = file.read(64)
+    number = {name: int.from_bytes(header[i:j], "little") for name, i, j in ELF_HEADER}
+    end = number["section_table"] + number["section_size"] * number["sections"]
+    if len(header) < 64 or header[:4] != b"\x7fELF" or path.stat().st_size < end:
+        raise ImportError(f"pypose_ops: {path} is not a library of Linux, or is damaged: {AGAIN}")
+    machine = MACHINES.get(number["machine"], "another processor")
+    if machine != platform.machine():
+        raise ImportError(f"pypose_ops: {path} is made for {machine}, this machine is {platform.machine()}: {AGAIN}")
+
+
+def why_not_loaded(path: Path, error: str) -> str:
+    """One line about a library that the system's loader refused."""
+    if "GLIBC" in error:
+        return f"pypose_ops: {path} was built on a newer system ({error}): build it here with `pip install .`"
+    return f"pypose_ops: {path} cannot be loaded ({error}): {AGAIN}"
+
+
+def binary_info() -> dict[str, str]:
+    """What the library was built with: by ``_C``, or by ctypes where there is none for this Python."""
+    try:
+        return dict(importlib.import_module("._C", __package__).build_info())
+    except ModuleNotFoundError:
+        function = ctypes.CDLL(str(PATH)).pypose_ops_build_info
+        function.restype = ctypes.c_char_p
+        return dict(line.split("=", 1) for line in function().decode().splitlines())
+
+
+def build_info() -> dict:
     """Version, torch headers, CUDA toolkit and architectures of this build, and what is present at run time.
 
     Returns:
-        dict: ``version``; ``torch_headers`` (of the build); ``torch`` (running); ``cuda_toolkit`` and
-        ``cuda_architectures`` (None in a build without CUDA); ``gpus`` (names of the GPUs torch sees).
+        dict: ``version``; ``machine`` (the processor it is made for); ``torch_headers`` (of the build); ``torch``
+        (running); ``cuda_toolkit`` and ``cuda_architectures`` (None in a build without CUDA); ``library`` (the file
+        that a C++ program links); ``gpus`` (names of the GPUs torch sees).
     """
-    info = dict(_C.build_info())
-    architectures = info["cuda_architectures"]
+    info: dict = binary_info()
     info["cuda_toolkit"] = info["cuda_toolkit"] or None
-    info["cuda_architectures"] = architectures.split(";") if info["cuda_toolkit"] and architectures else None
+    info["cuda_architectures"] = info["cuda_architectures"].split() if info["cuda_toolkit"] else None
     info["torch"] = torch.__version__
+    info["library"] = str(PATH)
     info["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return info
+
+
+def summary() -> str:
+    """One line: which kernels this build has, and how to get the others."""
+    info = build_info()
+    text = f"pypose_ops {info['version']}, torch {info['torch']}: "
+    if info["cuda_toolkit"]:
+        return text + f"CPU and CUDA kernels for {' '.join(info['cuda_architectures'])}"
+    return text + "CPU kernels only; PYPOSE_OPS_CUDA=ON compiles the CUDA kernels too, which takes an nvcc"
+
+
+check_torch(torch.__version__)
+PATH = find_library(list(sys.modules[__package__].__path__))
+load(PATH)

@@ -21,7 +21,7 @@ from build import run, tool  # noqa: E402
 
 
 def build():
-    """Builds the kernels; returns a folder to import the package from, made of links and the sanitized ``_C``."""
+    """Builds the kernels; returns a folder to import the package from, made of links and the sanitized library."""
     folder = ROOT / "build" / "sanitized"
     pybind11 = subprocess.check_output([sys.executable, "-m", "pybind11", "--cmakedir"], text=True).strip()
     run(
@@ -33,7 +33,7 @@ def build():
     package = folder / "site" / "pypose_ops"
     package.mkdir(parents=True, exist_ok=True)
     sources = [path for path in (ROOT / "pypose_ops").iterdir() if not path.name.startswith(("_C.", "models", "cli"))]
-    for path in [*sources, ROOT / "models", ROOT / "cli", *folder.glob("_C.*.so")]:
+    for path in [*sources, ROOT / "models", ROOT / "cli", *folder.glob("*.so")]:
         link = package / path.name
         if not link.is_symlink():
             link.symlink_to(path)

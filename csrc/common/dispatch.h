@@ -6,6 +6,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include "common/check.h"
+#include "common/glibc.h"
 
 #ifdef __CUDACC__
 #define POSE_HD __host__ __device__ __forceinline__

@@ -26,8 +26,15 @@ inline Level level() {
   return found;
 }
 
+// GCC has to be told to use the whole width.
+#if defined(__clang__)
+#define PYPOSE_OPS_AVX512 "arch=x86-64-v4"
+#else
+#define PYPOSE_OPS_AVX512 "arch=x86-64-v4,prefer-vector-width=512"
+#endif
+
 template <typename F>
-[[gnu::target("arch=x86-64-v4,prefer-vector-width=512"), gnu::flatten, gnu::noinline]] void call_avx512(const F& f) {
+[[gnu::target(PYPOSE_OPS_AVX512), gnu::flatten, gnu::noinline]] void call_avx512(const F& f) {
   f();
 }
 
@@ -38,7 +45,7 @@ template <typename F>
 
 // Tuned for processors whose gather instructions are worth using: without it the compiler reads element by element.
 template <typename F>
-[[gnu::target("arch=x86-64-v4,prefer-vector-width=512,tune=skylake-avx512"), gnu::flatten, gnu::noinline]] void
+[[gnu::target(PYPOSE_OPS_AVX512 ",tune=skylake-avx512"), gnu::flatten, gnu::noinline]] void
 gather_avx512(const F& f) {
   f();
 }

@@ -12,16 +12,16 @@ namespace {
 using namespace tree;
 
 template <typename acc>
-struct Workspace {
+struct BackwardWorkspace {
   std::vector<acc> incoming, rows;  // (H, W): at the targets, at source rows and target columns
 
-  explicit Workspace(const Shape& s) : incoming(s.pixels()), rows(s.pixels()) {}
+  explicit BackwardWorkspace(const Shape& s) : incoming(s.pixels()), rows(s.pixels()) {}
 };
 
 // out, zeros, receives the gradient of a message's source.
 template <typename acc>
 void route(
-    acc* out, Workspace<acc>& w, const int16_t* steps, const Spring<acc>& along_x, const Spring<acc>& along_y,
+    acc* out, BackwardWorkspace<acc>& w, const int16_t* steps, const Spring<acc>& along_x, const Spring<acc>& along_y,
     const Shape& s, double* partial) {
   StretchSums sums_x{0, 0}, sums_y{0, 0};
   std::fill(w.rows.begin(), w.rows.end(), acc(0));
@@ -77,16 +77,16 @@ void launch_backward(
   std::vector<double> partial(shape.batch * shape.messages() * 4);
   // The gradient of the beliefs first; then what comes back along the messages is added.
   fill_beliefs(grads, grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), grad.numel());
-  run_tree<Workspace<acc>, acc>(
+  run_tree<BackwardWorkspace<acc>, acc>(
       schedule, shape, nullptr, true,
-      [&](int64_t b, int64_t i, acc* maps, Workspace<acc>& w) {
+      [&](int64_t b, int64_t i, acc* maps, BackwardWorkspace<acc>& w) {
         fill_incoming(w.incoming.data(), grads + b * shape.joints * pixels, maps, t, i, pixels);
         const int64_t message = b * shape.messages() + i;
         route(
             maps + i * pixels, w, all_steps + message * kSteps * pixels, spring_of(springs, t.edge[i], t.sign[i], 0),
             spring_of(springs, t.edge[i], t.sign[i], 1), shape, partial.data() + 4 * message);
       },
-      [&](int64_t b, const acc* maps, Workspace<acc>&) {
+      [&](int64_t b, const acc* maps, BackwardWorkspace<acc>&) {
         for (int64_t k = 0; k < shape.joints; ++k) {
           acc* map = grads + (b * shape.joints + k) * pixels;
           add_messages<true>(map, map, maps, t, k, -1, pixels);

@@ -11,7 +11,7 @@ namespace {
 using namespace tree;
 
 template <typename acc>
-struct Workspace {
+struct BackwardWorkspace {
   std::vector<acc> source, incoming;  // (H, W)
   Passes<acc> passes;
   // Gradients: of the message, of what the pass along x left, (H, W); of that and of the source, (W, H).
@@ -20,7 +20,7 @@ struct Workspace {
   Padded<acc> sums;  // (2, columns)
   std::vector<acc> reversed[3];
 
-  explicit Workspace(const Shape& s)
+  explicit BackwardWorkspace(const Shape& s)
       : source(s.pixels()),
         incoming(s.pixels()),
         passes(s),
@@ -118,7 +118,7 @@ void share_terms(
 template <typename acc>
 void share_down(
     Padded<acc>& grad_in, Padded<acc>& grad_out, const Padded<acc>& in, const Padded<acc>& message,
-    const SpringTable<acc>& table, Workspace<acc>& w, Padded<acc>& exponentials, Padded<acc>& divided,
+    const SpringTable<acc>& table, BackwardWorkspace<acc>& w, Padded<acc>& exponentials, Padded<acc>& divided,
     double* partial) {
   const int64_t n = in.rows;
   std::vector<int64_t> unsafe;
@@ -187,7 +187,7 @@ void fill_beliefs(
 
 // maps(i) = the gradient of message i's source.
 template <typename acc>
-void pass_back(acc* out, Workspace<acc>& w, const acc* message, const Shape& s, double* partial) {
+void pass_back(acc* out, BackwardWorkspace<acc>& w, const acc* message, const Shape& s, double* partial) {
   Passes<acc>& passes = w.passes;
   passes.pass_x(w.source.data());
   copy_rows(passes.out, message);
@@ -225,9 +225,9 @@ void launch_backward(
   fill_beliefs(
       grads, grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
       shape);
-  run_tree<Workspace<acc>, acc>(
+  run_tree<BackwardWorkspace<acc>, acc>(
       schedule, shape, nullptr, true,
-      [&](int64_t b, int64_t i, acc* maps, Workspace<acc>& w) {
+      [&](int64_t b, int64_t i, acc* maps, BackwardWorkspace<acc>& w) {
         const FlushSubnormals flush;
         const int64_t message = b * shape.messages() + i;
         const acc* all = kept + b * shape.messages() * pixels;
@@ -236,7 +236,7 @@ void launch_backward(
         w.passes.fill_tables(springs, t, i);
         pass_back(maps + i * pixels, w, all + i * pixels, shape, partial.data() + 4 * message);
       },
-      [&](int64_t b, const acc* maps, Workspace<acc>&) {
+      [&](int64_t b, const acc* maps, BackwardWorkspace<acc>&) {
         for (int64_t k = 0; k < shape.joints; ++k) {
           acc* map = grads + (b * shape.joints + k) * pixels;
           add_messages<true>(map, map, maps, t, k, -1, pixels);

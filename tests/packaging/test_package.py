@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import importlib.util
-import statistics
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,24 +15,38 @@ import pypose_ops
 PACKAGE = Path(pypose_ops.__file__).parent
 
 
-def python(code, cwd):
-    """Runs code in a fresh interpreter, away from the source folder, whose pypose_ops has no _C."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
+def python(code, cwd, **environment):
+    """Runs code in a fresh interpreter, away from the source folder, whose pypose_ops has no library."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=variables | environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_import_adds_little_to_torch(tmp_path):
-    code = "import time, torch; start = time.perf_counter(); import pypose_ops; print(time.perf_counter() - start)"
-    seconds = statistics.median(float(python(code, tmp_path)) for _ in range(5))
-    assert seconds <= 0.1
+    """Of the processor's time, once the byte code is there: what else the machine does is not the import's."""
+    code = "import time, torch; start = time.process_time(); import pypose_ops; print(time.process_time() - start)"
+    runs = [float(python(code, tmp_path, PYTHONPYCACHEPREFIX=str(tmp_path / "cache"))) for _ in range(6)]
+    assert min(runs[1:]) <= 0.08
 
 
-def test_import_leaves_drawing_and_tables_alone(tmp_path):
-    code = "import torch, sys; before = set(sys.modules); import pypose_ops; print(*set(sys.modules) - before)"
+def test_what_is_imported(tmp_path):
+    """Of its own, everything that an operator needs; of others, nothing that torch and numpy had not brought along."""
+    code = "import torch, numpy, sys; before = set(sys.modules); import pypose_ops; print(*set(sys.modules) - before)"
     loaded = set(python(code, tmp_path).split())
     assert "pypose_ops._C" in loaded
-    assert not loaded & {"matplotlib", "PIL", "rich", "scipy", "skimage", "pypose_ops.viz", "pypose_ops.cli"}
+    own = {name for name in loaded if name.split(".")[0] == "pypose_ops"}
+    assert {name.split(".")[1] for name in own - {"pypose_ops"}} == {
+        "_C",
+        "_build",
+        "geometry",
+        "ops",
+        "skeletons",
+    }
+    packages = {name.split(".")[0] for name in loaded - own}
+    assert packages <= set(sys.stdlib_module_names), packages
 
 
 def test_public_names():
@@ -53,21 +67,23 @@ def test_build_info():
 def test_stable_abi():
     """The binary uses nothing of libtorch but the stable ABI, and nothing of that which is newer than torch 2.10."""
     audit = pytest.importorskip("torch_abi_audit")
-    report = audit.inspect_extension(pypose_ops._C.__file__)
+    report = audit.inspect_extension(pypose_ops.build_info()["library"])
     assert report.error is None
     assert report.torch.uses_torch and report.torch.stable and not report.torch.unstable_symbols
     assert tuple(map(int, report.torch.min_torch_version.split(".")[:2])) <= (2, 10)
 
 
 def test_unbuilt_package_says_what_to_do(tmp_path):
-    """What a user sees who starts Python inside the source folder: there is no _C there."""
+    """What a user sees who starts Python inside the source folder: there is no library there."""
+    for name in ("__init__.py", "_build.py"):
+        (tmp_path / name).write_text((PACKAGE / name).read_text())
     source = tmp_path / "__init__.py"
-    source.write_text((PACKAGE / "__init__.py").read_text())
     spec = importlib.util.spec_from_file_location("unbuilt", source, submodule_search_locations=[str(tmp_path)])
     module = importlib.util.module_from_spec(spec)
     sys.modules["unbuilt"] = module
     try:
-        with pytest.raises(ImportError, match=r"not built here: run `pip install \.`.*outside the source folder"):
+        with pytest.raises(ImportError, match=r"not built here: .*run `pip install \.`.*outside the source folder"):
             spec.loader.exec_module(module)
     finally:
-        del sys.modules["unbuilt"]
+        for name in ("unbuilt", "unbuilt._build"):
+            sys.modules.pop(name, None)

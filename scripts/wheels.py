@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Builds the wheel that is given to others: one file for every Python and every torch from 2.10 on.
+
+    python scripts/wheels.py --out dist                     # CPU kernels
+    python scripts/wheels.py --out dist --cuda              # and CUDA kernels, for every major architecture of the nvcc
+    python scripts/wheels.py --out dist --pythons python3.10 /opt/python/cp314-cp314t/bin/python
+
+One library of kernels, and a small ``_C`` for each interpreter that has its headers; another Python reads the library
+with ctypes. auditwheel says that it is manylinux_2_28, torch-abi-audit that it keeps to the stable ABI; the size has a
+budget.
+"""
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+KNOWN = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
+PLATFORM = f"manylinux_2_28_{platform.machine()}"
+# What torch brings itself.
+OF_TORCH = ("libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so", "libc10.so")
+MEGABYTES = {"cpu": 6, "cuda": 40}
+HAS_HEADERS = """
+import os, sysconfig
+print(os.path.isfile(sysconfig.get_path("include") + "/Python.h"), sysconfig.get_config_var("EXT_SUFFIX"))
+"""
+
+
+def headers(interpreter: str) -> str | None:
+    """The suffix of this interpreter's extension modules, or None where it does not run or has no headers."""
+    try:
+        done = subprocess.run(
+            [interpreter, "-c", HAS_HEADERS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    except OSError:
+        return None
+    found, _, suffix = done.stdout.strip().partition(" ")
+    return suffix if done.returncode == 0 and found == "True" else None
+
+
+def find_pythons() -> list[str]:
+    """Interpreters on the PATH, of manylinux's /opt/python and of pyenv, one of each version."""
+    candidates = [shutil.which(f"python{version}") for version in KNOWN]
+    for folder in (Path("/opt/python"), Path.home() / ".pyenv" / "versions"):
+        candidates += [str(path) for path in sorted(folder.glob("*/bin/python3")) if path.is_file()]
+    by_suffix: dict[str, str] = {}
+    for candidate in filter(None, candidates):
+        suffix = headers(candidate)
+        if suffix and re.search(r"-3(1[0-9])", suffix):
+            by_suffix.setdefault(suffix, candidate)
+    # The build makes the one for its own interpreter by itself.
+    by_suffix.pop(headers(sys.executable) or "", None)
+    return list(by_suffix.values())
+
+
+def build(folder: Path, cuda: bool, pythons: list[str]) -> Path:
+    """The wheel as pip builds it here, retagged by auditwheel."""
+    environment = os.environ | {"PYPOSE_OPS_PYTHONS": ";".join(pythons), "PYPOSE_OPS_CUDA": "ON" if cuda else "OFF"}
+    if cuda:
+        environment.setdefault("CUDAARCHS", "all-major")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(pip, env=environment, check=True)
+    (made,) = folder.glob("*.whl")
+    repair = [sys.executable, "-m", "auditwheel", "repair", "--plat", PLATFORM, "--wheel-dir", str(folder / "repaired")]
+    subprocess.run([*repair, *(f"--exclude={name}" for name in OF_TORCH), str(made)], check=True)
+    (repaired,) = (folder / "repaired").glob("*.whl")
+    return repaired
+
+
+def report(wheel: Path, budget: float) -> list[str]:
+    """Prints what is in the wheel; returns what is wrong with it."""
+    from torch_abi_audit import inspect_extension
+
+    wrong = []
+    size = wheel.stat().st_size / 1e6
+    print(f"{wheel.name}: {size:.2f} MB, budget {budget} MB")
+    if size > budget:
+        wrong.append(f"{wheel.name} is {size:.2f} MB, more than {budget}")
+    if not re.search(rf"-py3-none-[\w.]*{PLATFORM}", wheel.name):
+        wrong.append(f"{wheel.name} is not for {PLATFORM}")
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        for info in archive.infolist():
+            if ".so" in info.filename:
+                print(f"  {info.filename}: {info.file_size / 1e6:.2f} MB, {info.compress_size / 1e6:.2f} compressed")
+        library = inspect_extension(archive.extract("pypose_ops/libpypose_ops.so", folder)).torch
+    print(f"  torch ABI: {'stable' if library.stable else 'UNSTABLE'}, from torch {library.min_torch_version} on")
+    if not library.stable or library.unstable_symbols:
+        wrong.append(f"{wheel.name} does not keep to torch's stable ABI")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the wheel (default: dist)")
+    parser.add_argument("--cuda", action="store_true", help="with CUDA kernels; $CUDAARCHS for some architectures only")
+    parser.add_argument("--pythons", nargs="*", help="interpreters to make a _C for (default: those found)")
+    options = parser.parse_args()
+    pythons = find_pythons() if options.pythons is None else options.pythons
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = build(Path(folder), options.cuda, pythons)
+        wrong = report(wheel, MEGABYTES["cuda" if options.cuda else "cpu"])
+        shutil.copy(wheel, options.out)
+    print(*wrong, sep="\n", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
