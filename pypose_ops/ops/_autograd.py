@@ -35,6 +35,20 @@ _functions: dict[str, type[torch.autograd.Function]] = {}
 _forward_rules: dict[str, Callable[..., Any]] = {}
 
 
+def register_fake(op: str) -> Callable[[Callable], Callable]:
+    """``torch.library.register_fake``, called from here.
+
+    torch notes the file of the caller, and looks through all modules for each new file: half of what importing the
+    operators would take.
+    """
+
+    def register(function: Callable) -> Callable:
+        torch.library.register_fake(op, function)
+        return function
+
+    return register
+
+
 def call(op: torch._ops.OpOverload, differentiable: Sequence[Any], *args: Any) -> Any:
     """``op(*args)``, with errors as the wrappers document them.
 

@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_size, check_tensor
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -45,13 +45,13 @@ def box_vote(boxes, weights, size):
     return call(_ops.box_vote.default, (weights,), boxes, weights, height, width)
 
 
-@torch.library.register_fake("pypose_ops::box_vote")
+@register_fake("pypose_ops::box_vote")
 def _(boxes, weights, height, width):
     torch._check(weights.dim() in (2, 3), lambda: "box_vote: weights must be (P, K) or (B, P, K)")
     return weights.new_empty((*weights.shape[:-2], weights.shape[-1], height, width))
 
 
-@torch.library.register_fake("pypose_ops::_box_vote_backward")
+@register_fake("pypose_ops::_box_vote_backward")
 def _(grad, boxes):
     return grad.new_empty((*boxes.shape[:-1], grad.shape[-3]))
 

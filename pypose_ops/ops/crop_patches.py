@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_dtype, check_size, check_tensor, choice
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -151,7 +151,7 @@ def _numbers(op, name, value):
         raise TypeError(f"{op}: {name} must be a number or a list of numbers, got {value!r}") from None
 
 
-@torch.library.register_fake("pypose_ops::crop_patches")
+@register_fake("pypose_ops::crop_patches")
 def _(images, transforms, height, width, image_index, mode, padding, fill, mean, std, antialias, mask, dtype):
     torch._check(len(images) > 0, lambda: "crop_patches: images must be (B, C, H, W) or a list of (C, H, W)")
     torch._check(transforms.dim() == 3, lambda: "crop_patches: transforms must be (N, 2, 3)")
@@ -159,12 +159,12 @@ def _(images, transforms, height, width, image_index, mode, padding, fill, mean,
     return transforms.new_empty((transforms.shape[0], channels, height, width), dtype=dtype)
 
 
-@torch.library.register_fake("pypose_ops::_crop_patches_images_backward")
+@register_fake("pypose_ops::_crop_patches_images_backward")
 def _(grad, images, transforms, image_index, mode, padding, std, antialias):
     return [torch.empty(image.shape, dtype=image.dtype, device=image.device) for image in images]
 
 
-@torch.library.register_fake("pypose_ops::_crop_patches_transforms_backward")
+@register_fake("pypose_ops::_crop_patches_transforms_backward")
 def _(grad, images, transforms, image_index, mode, padding, fill, std, antialias):
     double = torch.float64 in (grad.dtype, images[0].dtype)
     return transforms.new_empty(transforms.shape, dtype=torch.float64 if double else torch.float32)

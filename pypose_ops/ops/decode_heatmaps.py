@@ -6,7 +6,7 @@ from typing import Literal, overload
 import torch
 
 from ._arguments import check_number, check_tensor
-from ._autograd import call
+from ._autograd import call, register_fake
 from ._peak_arguments import (
     COMPATS,
     check_compat,
@@ -200,7 +200,7 @@ def decode_heatmaps(
     return Peaks(coords, scores)
 
 
-@torch.library.register_fake("pypose_ops::decode_heatmaps")
+@register_fake("pypose_ops::decode_heatmaps")
 def _(
     heatmaps,
     refine,
@@ -221,7 +221,7 @@ def _(
     )
 
 
-@torch.library.register_fake("pypose_ops::_decode_offsets")
+@register_fake("pypose_ops::_decode_offsets")
 def _(
     heatmaps,
     kernel_size,

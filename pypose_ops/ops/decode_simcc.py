@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from ._arguments import check_number, check_tensor
-from ._autograd import call
+from ._autograd import call, register_fake
 from ._peak_arguments import detached, max_offset_of, simcc_kernels
 from ._results import Peaks
 
@@ -90,7 +90,7 @@ def decode_simcc(
     )
 
 
-@torch.library.register_fake("pypose_ops::decode_simcc")
+@register_fake("pypose_ops::decode_simcc")
 def _(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform):
     for rows in (x, y):
         torch._check(rows.dim() == 3, lambda: "decode_simcc: x and y must be (B, K, bins)")

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from ._arguments import check_number, check_tensor
-from ._autograd import call
+from ._autograd import call, register_fake
 from ._peak_arguments import detached, kernel_size_of, max_offset_of, refine_number
 from ._results import LocalPeaks
 
@@ -89,7 +89,7 @@ def find_peaks(
     return LocalPeaks(coords, scores, counts)
 
 
-@torch.library.register_fake("pypose_ops::find_peaks")
+@register_fake("pypose_ops::find_peaks")
 def _(
     heatmaps,
     threshold,

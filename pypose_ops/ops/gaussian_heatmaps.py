@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_dtype, check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 _gaussian_heatmaps = _ops.gaussian_heatmaps.default
@@ -121,7 +121,7 @@ def scaled_heatmaps(keypoints, sigma, size, scale, *, visible, center, truncate,
     return call(_gaussian_heatmaps, (keypoints,), *args)
 
 
-@torch.library.register_fake("pypose_ops::gaussian_heatmaps")
+@register_fake("pypose_ops::gaussian_heatmaps")
 def _(
     keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, scale, dtype
 ):
@@ -129,7 +129,7 @@ def _(
     return keypoints.new_empty((keypoints.shape[0], keypoints.shape[-2], height, width), dtype=dtype)
 
 
-@torch.library.register_fake("pypose_ops::_gaussian_heatmaps_backward")
+@register_fake("pypose_ops::_gaussian_heatmaps_backward")
 def _(grad, keypoints, sigma, sigma_value, visible, center, truncate, combine, normalize):
     people = keypoints.shape[1] if keypoints.dim() == 4 else 1
     dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32

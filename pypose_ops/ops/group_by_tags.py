@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ._arguments import check_tensor
-from ._autograd import call
+from ._autograd import call, register_fake
 from ._grouping_arguments import check_whole_peaks, joint_list
 from ._results import LocalPeaks, People
 from .group_people import fake_people, gather_people, on_host
@@ -83,6 +83,6 @@ def _peak_tags(peaks, tags):
     return tags.detach().flatten(3).gather(3, index).transpose(2, 3)
 
 
-@torch.library.register_fake("pypose_ops::group_by_tags")
+@register_fake("pypose_ops::group_by_tags")
 def _(peak_scores, counts, tags, order, min_score, max_distance, max_people):
     return fake_people(peak_scores, max_people)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from ._arguments import check_tensor, choice
-from ._autograd import call
+from ._autograd import call, register_fake
 from ._grouping_arguments import ASSIGNMENTS, check_whole_peaks, flat_limbs
 from ._results import LocalPeaks, People
 
@@ -110,7 +110,7 @@ def gather_people(peaks, found):
     )
 
 
-@torch.library.register_fake("pypose_ops::group_people")
+@register_fake("pypose_ops::group_people")
 def _(peak_scores, counts, limb_scores, limbs, assignment, min_limb_score, min_joints, min_score, max_people):
     return fake_people(peak_scores, max_people)
 

@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_number, check_tensor, choice, expand_sigma, expand_visible, expand_weight
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 from .gaussian_heatmaps import _CENTERS, _COMBINES, _NORMALIZES, _PROFILES
 
 _ops = torch.ops.pypose_ops
@@ -95,13 +95,13 @@ def heatmap_mse_loss(
     return losses.mean() if reduction == "mean" else losses.sum() * (pred.shape[-2] * pred.shape[-1])
 
 
-@torch.library.register_fake("pypose_ops::heatmap_mse_loss")
+@register_fake("pypose_ops::heatmap_mse_loss")
 def _(pred, keypoints, sigma, sigma_value, weight, visible, profile, center, truncate, combine, normalize):
     torch._check(pred.dim() in (4, 5), lambda: "heatmap_mse_loss: pred must be (B, K, H, W) or (S, B, K, H, W)")
     return pred.new_empty(pred.shape[:-2], dtype=_loss_dtype(pred))
 
 
-@torch.library.register_fake("pypose_ops::_heatmap_mse_loss_backward")
+@register_fake("pypose_ops::_heatmap_mse_loss_backward")
 def _(
     grad, pred, keypoints, sigma, sigma_value, weight, visible, profile, center, truncate, combine, normalize,
     needs_pred, needs_target,

@@ -9,7 +9,7 @@ from ._arguments import (
     check_tensor,
     expand_visible,
 )
-from ._autograd import call, vmap_by_batch
+from ._autograd import call, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -41,7 +41,7 @@ def limb_masks(keypoints, limbs, width, size, *, visible=None, dtype=torch.float
     )
 
 
-@torch.library.register_fake("pypose_ops::limb_masks")
+@register_fake("pypose_ops::limb_masks")
 def _(keypoints, limbs, limb_width, visible, height, width, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "limb_masks: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], len(limbs) // 2, height, width), dtype=dtype)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 from ._results import Peaks
 from .mrf_message_passing import flat_edges
 
@@ -67,7 +67,7 @@ def _dtype(unary):
     return torch.float64 if unary.dtype == torch.float64 else torch.float32
 
 
-@torch.library.register_fake("pypose_ops::max_product")
+@register_fake("pypose_ops::max_product")
 def _(unary, edges, deformation, root):
     torch._check(unary.dim() == 4, lambda: "max_product: unary must be (B, K, H, W)")
     batch, joints, height, width = unary.shape
@@ -80,7 +80,7 @@ def _(unary, edges, deformation, root):
     )
 
 
-@torch.library.register_fake("pypose_ops::_max_product_backward")
+@register_fake("pypose_ops::_max_product_backward")
 def _(grad, grad_scores, max_marginals, coords, steps, deformation, edges, root):
     return max_marginals.new_empty(max_marginals.shape), max_marginals.new_empty((len(edges) // 2, 4))
 

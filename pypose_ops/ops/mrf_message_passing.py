@@ -3,7 +3,7 @@
 import torch
 
 from ._arguments import check_number, check_tensor, choice
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 _METHODS = ("sparse", "fft")
@@ -147,14 +147,14 @@ def _fast_length(n):
         n += 1
 
 
-@torch.library.register_fake("pypose_ops::mrf_message_passing")
+@register_fake("pypose_ops::mrf_message_passing")
 def _(unary, prior, bias, edges, prior_index, num_targets, floor):
     torch._check(unary.dim() == 4, lambda: "mrf_message_passing: unary must be (B, V, H, W)")
     dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
     return unary.new_empty((unary.shape[0], num_targets, unary.shape[2], unary.shape[3]), dtype=dtype)
 
 
-@torch.library.register_fake("pypose_ops::_mrf_message_passing_backward")
+@register_fake("pypose_ops::_mrf_message_passing_backward")
 def _(grad, unary, prior, bias, edges, prior_index, floor, want_unary, want_prior, want_bias):
     dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
 

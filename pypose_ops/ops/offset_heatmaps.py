@@ -9,7 +9,15 @@ from ._arguments import (
     choice,
     expand_visible,
 )
-from ._autograd import _empty_gradient, call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import (
+    _empty_gradient,
+    call,
+    call_backward,
+    forward_mode,
+    register_derivative,
+    register_fake,
+    vmap_by_batch,
+)
 
 _ops = torch.ops.pypose_ops
 
@@ -59,13 +67,13 @@ def offset_heatmaps(keypoints, radius, size, *, visible=None, combine="nearest",
     )
 
 
-@torch.library.register_fake("pypose_ops::offset_heatmaps")
+@register_fake("pypose_ops::offset_heatmaps")
 def _(keypoints, radius, visible, height, width, combine, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "offset_heatmaps: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], 3 * keypoints.shape[-2], height, width), dtype=dtype)
 
 
-@torch.library.register_fake("pypose_ops::_offset_heatmaps_backward")
+@register_fake("pypose_ops::_offset_heatmaps_backward")
 def _(grad, keypoints, radius, visible, combine):
     return _empty_gradient(keypoints if keypoints.dim() == 4 else keypoints[:, None], grad)
 

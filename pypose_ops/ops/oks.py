@@ -6,7 +6,7 @@ import torch
 
 from ..skeletons import COCO
 from ._arguments import check_tensor, expand_visible
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 
@@ -89,14 +89,14 @@ def oks(
     return result[0] if single else result
 
 
-@torch.library.register_fake("pypose_ops::oks")
+@register_fake("pypose_ops::oks")
 def _(pred, target, area, visible, boxes, sigmas):
     torch._check(pred.dim() == 4, lambda: "oks: pred must be (B, D, K, 2)")
     torch._check(target.dim() == 4, lambda: "oks: target must be (B, G, K, 2)")
     return pred.new_empty((pred.shape[0], pred.shape[1], target.shape[1]))
 
 
-@torch.library.register_fake("pypose_ops::_oks_backward")
+@register_fake("pypose_ops::_oks_backward")
 def _(grad, pred, target, area, visible, boxes, sigmas):
     return pred.new_empty(pred.shape)
 

@@ -6,7 +6,7 @@ import torch
 
 from ..skeletons import COCO
 from ._arguments import check_tensor, expand_visible
-from ._autograd import call
+from ._autograd import call, register_fake
 from ._results import NmsResult
 from .oks import _sigmas, batched, box_areas
 
@@ -82,7 +82,7 @@ def oks_nms(
     return NmsResult(mask[0], scores[0]) if single else NmsResult(mask, scores)
 
 
-@torch.library.register_fake("pypose_ops::oks_nms")
+@register_fake("pypose_ops::oks_nms")
 def _(keypoints, scores, area, visible, sigmas, threshold, soft, max_people):
     torch._check(keypoints.dim() == 4, lambda: "oks_nms: keypoints must be (B, N, K, 2)")
     shape = keypoints.shape[:2]

@@ -10,7 +10,15 @@ from ._arguments import (
     choice,
     expand_visible,
 )
-from ._autograd import _empty_gradient, call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import (
+    _empty_gradient,
+    call,
+    call_backward,
+    forward_mode,
+    register_derivative,
+    register_fake,
+    vmap_by_batch,
+)
 
 _ops = torch.ops.pypose_ops
 
@@ -81,13 +89,13 @@ def part_affinity_fields(
     )
 
 
-@torch.library.register_fake("pypose_ops::part_affinity_fields")
+@register_fake("pypose_ops::part_affinity_fields")
 def _(keypoints, limbs, limb_width, visible, height, width, profile, combine, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "part_affinity_fields: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], len(limbs), height, width), dtype=dtype)
 
 
-@torch.library.register_fake("pypose_ops::_part_affinity_fields_backward")
+@register_fake("pypose_ops::_part_affinity_fields_backward")
 def _(grad, keypoints, limbs, limb_width, visible, profile, combine):
     return _empty_gradient(keypoints if keypoints.dim() == 4 else keypoints[:, None], grad)
 

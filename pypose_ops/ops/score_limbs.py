@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from ._arguments import check_tensor, choice
-from ._autograd import call
+from ._autograd import call, register_fake
 from ._grouping_arguments import RULES, check_peaks, flat_limbs
 from ._results import LocalPeaks
 
@@ -82,7 +82,7 @@ def score_limbs(
     )
 
 
-@torch.library.register_fake("pypose_ops::score_limbs")
+@register_fake("pypose_ops::score_limbs")
 def _(pafs, coords, counts, limbs, channels, rule, samples, threshold, fraction):
     torch._check(coords.dim() == 4, lambda: "score_limbs: peaks.coords must be (B, K, M, 2)")
     dtype = torch.float64 if pafs.dtype == torch.float64 else torch.float32

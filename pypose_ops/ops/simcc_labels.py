@@ -11,7 +11,15 @@ from ._arguments import (
     expand_sigma,
     expand_visible,
 )
-from ._autograd import _empty_gradient, call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import (
+    _empty_gradient,
+    call,
+    call_backward,
+    forward_mode,
+    register_derivative,
+    register_fake,
+    vmap_by_batch,
+)
 
 _ops = torch.ops.pypose_ops
 
@@ -131,14 +139,14 @@ def label_bins(op, pixels, split_ratio):
     return round(bins)
 
 
-@torch.library.register_fake("pypose_ops::simcc_labels")
+@register_fake("pypose_ops::simcc_labels")
 def _(keypoints, sigma, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profile, center, normalize, smoothing, dtype):
     torch._check(keypoints.dim() == 3, lambda: "simcc_labels: keypoints must be (B, K, 2)")
     shape = keypoints.shape[:2]
     return keypoints.new_empty((*shape, bins_x), dtype=dtype), keypoints.new_empty((*shape, bins_y), dtype=dtype)
 
 
-@torch.library.register_fake("pypose_ops::_simcc_labels_backward")
+@register_fake("pypose_ops::_simcc_labels_backward")
 def _(grad_x, grad_y, keypoints, sigma, sigma_x, sigma_y, visible, ratio, center, normalize):
     return _empty_gradient(keypoints, grad_x), _empty_gradient(keypoints, grad_x)
 

@@ -5,7 +5,7 @@ from typing import Literal, overload
 import torch
 
 from ._arguments import check_number, check_tensor
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 from ._results import SoftPeaks
 
 _ops = torch.ops.pypose_ops
@@ -110,7 +110,7 @@ def normalization(coords, size, normalized):
     )
 
 
-@torch.library.register_fake("pypose_ops::soft_argmax")
+@register_fake("pypose_ops::soft_argmax")
 def _(heatmaps, temperature, window):
     torch._check(heatmaps.dim() == 4, lambda: "soft_argmax: heatmaps must be (B, K, H, W)")
     batch, joints = heatmaps.shape[:2]
@@ -119,7 +119,7 @@ def _(heatmaps, temperature, window):
     return *pairs, heatmaps.new_empty((batch, joints), dtype=torch.int64)
 
 
-@torch.library.register_fake("pypose_ops::_soft_argmax_backward")
+@register_fake("pypose_ops::_soft_argmax_backward")
 def _(grad_coords, grad_variance, heatmaps, coords, variance, stats, index, temperature, window):
     return heatmaps.new_empty(heatmaps.shape)
 

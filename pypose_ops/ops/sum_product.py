@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ._autograd import call, call_backward, forward_mode, register_derivative, vmap_by_batch
+from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 from .max_product import _dtype
 from .mrf_message_passing import flat_edges
 
@@ -57,7 +57,7 @@ def sum_product(unary, edges, deformation, *, root=0):
     return Marginals(maps, total)
 
 
-@torch.library.register_fake("pypose_ops::sum_product")
+@register_fake("pypose_ops::sum_product")
 def _(unary, edges, deformation, root):
     torch._check(unary.dim() == 4, lambda: "sum_product: unary must be (B, K, H, W)")
     batch, joints, height, width = unary.shape
@@ -69,7 +69,7 @@ def _(unary, edges, deformation, root):
     )
 
 
-@torch.library.register_fake("pypose_ops::_sum_product_backward")
+@register_fake("pypose_ops::_sum_product_backward")
 def _(grad, grad_partition, unary, log_marginals, messages, deformation, edges, root):
     return log_marginals.new_empty(log_marginals.shape), log_marginals.new_empty((len(edges) // 2, 4))
 
