@@ -211,7 +211,7 @@ def refused(capsys, arguments):
         (["--set", "width"], "--set must be OPTION=VALUE"),
         (["--set", "depth=3"], "depth"),
         (["--resume"], "nothing to resume, expected a run.json in it"),
-        (["--data", "coco:nowhere.json"], "nowhere.json: cannot be read"),
+        (["--data", "coco:nowhere.json"], "nowhere.json: no such file"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
     ],
 )
@@ -266,14 +266,16 @@ def test_weight_files(tmp_path, capsys, data):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(2)}, foreign)
-    unfit = small_hourglass(tmp_path / "unfit.safetensors", options={"stacks": 2, "width": 16, "depth": 1})
+    larger = small_hourglass(tmp_path / "larger.safetensors", options={"stacks": 2, "width": 16, "depth": 1})
+    unfit = small_hourglass(tmp_path / "unfit.safetensors", options={"stacks": 1, "width": 8, "depth": 1})
     unknown = small_hourglass(tmp_path / "unknown.safetensors", system="vgg")
     text = write_json(tmp_path / "a.json", {})
     for path, message in {
         broken: "expected a safetensors file; not one, or damaged",
         text: "expected a safetensors file; not one, or damaged",
         foreign: "expected weights that train wrote",
-        unfit: "the tensors do not fit the system (missing: ",
+        larger: "its metadata does not describe a system (a system of ",
+        unfit: "the tensors do not fit the system (",
         unknown: "weights of vgg, expected one of",
         tmp_path / "none": "no such file",
     }.items():
