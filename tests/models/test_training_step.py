@@ -183,7 +183,7 @@ def test_decoder_of_numpy():
     maps[1] = maps[1].round()  # ties
     maps[2, :, 0] += 9  # at the border
     transform = torch.tensor([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
-    expected = decode_heatmaps(maps, refine="quarter", transform=transform).coords
+    expected = decode_heatmaps(maps, refine="quarter", missing=-1.0, transform=transform).coords
     assert np.array_equal(loader_path.decoded(maps.numpy(), 4), expected.numpy())
 
 
