@@ -1,5 +1,5 @@
 // Vector code on the CPU without -march=native: simd_call() runs a function compiled for the widest instruction set that
-// this processor has (AVX-512, AVX2, or the baseline of the platform).
+// this processor has (AVX-512, AVX2, or the baseline of the platform), and tells it how wide its registers are.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,19 @@
 
 namespace pypose_ops {
 namespace simd {
+
+template <int kBytes>
+struct Isa;
+
+// f takes an Isa, or nothing where its loops are left to the compiler.
+template <int kBytes, typename F>
+POSE_HD void call_with(const F& f) {
+  if constexpr (std::is_invocable_v<const F&>) {
+    f();
+  } else {
+    f(Isa<kBytes>{});
+  }
+}
 
 // flatten inlines the whole body, lambdas and templates included, so that it is compiled for the target named here.
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -35,30 +48,40 @@ inline Level level() {
 
 template <typename F>
 [[gnu::target(PYPOSE_OPS_AVX512), gnu::flatten, gnu::noinline]] void call_avx512(const F& f) {
-  f();
+  call_with<64>(f);
 }
 
 template <typename F>
 [[gnu::target("arch=x86-64-v3"), gnu::flatten, gnu::noinline]] void call_avx2(const F& f) {
-  f();
+  call_with<32>(f);
 }
 
 // Tuned for processors whose gather instructions are worth using: without it the compiler reads element by element.
 template <typename F>
 [[gnu::target(PYPOSE_OPS_AVX512 ",tune=skylake-avx512"), gnu::flatten, gnu::noinline]] void
 gather_avx512(const F& f) {
-  f();
+  call_with<64>(f);
 }
 
 template <typename F>
 [[gnu::target("arch=x86-64-v3,tune=haswell"), gnu::flatten, gnu::noinline]] void gather_avx2(const F& f) {
-  f();
+  call_with<32>(f);
 }
 #endif
 
+// 16 bytes: SSE2, NEON.
 template <typename F>
 [[gnu::flatten, gnu::noinline]] void call_baseline(const F& f) {
-  f();
+  call_with<16>(f);
+}
+
+// Bytes of a register at the level that simd_call() chooses.
+inline int register_bytes() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return level() == Level::avx512 ? 64 : level() == Level::avx2 ? 32 : 16;
+#else
+  return 16;
+#endif
 }
 
 }  // namespace simd
@@ -86,8 +109,8 @@ class FlushSubnormals {
   FlushSubnormals& operator=(const FlushSubnormals&) = delete;
 };
 
-// f() in the best version for this processor. f must be a lambda without arguments, its loops visible (no calls into
-// other translation units), or the widest it gets is the baseline.
+// f(isa), or f(), in the best version for this processor. f must be a lambda that takes an Isa (as auto) or nothing, its
+// loops visible (no calls into other translation units), or the widest it gets is the baseline.
 template <typename F>
 void simd_call(const F& f) {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -133,6 +156,20 @@ using FloatVec = vec_of<float>::type;
 using BitsVec = vec_of<uint32_t>::type;
 typedef uint16_t ShortVec __attribute__((vector_size(2 * kFloatLanes), aligned(2), may_alias));
 
+template <typename T, int kBytes>
+struct vector_of {
+  typedef T type __attribute__((vector_size(kBytes), aligned(alignof(T)), may_alias));
+};
+template <typename T, typename Isa>
+using vec = typename vector_of<T, Isa::bytes>::type;
+
+template <typename T, typename Isa>
+constexpr int lanes = Isa::bytes / static_cast<int>(sizeof(T));
+
+// Of the widest registers there are: buffers that are padded to them suit every instruction set.
+template <typename T>
+constexpr int kMostLanes = 64 / static_cast<int>(sizeof(T));
+
 template <typename To, typename From>
 POSE_HD To bits_to(From from) {
   static_assert(sizeof(To) == sizeof(From), "same size");
@@ -141,7 +178,7 @@ POSE_HD To bits_to(From from) {
   return to;
 }
 
-// The conversions below exist once for scalars (F float, U uint32_t) and vectors (FloatVec, BitsVec): integer operations
+// The conversions below exist once for scalars (F float, U uint32_t) and vectors of them: integer operations
 // and selects only. Loops over the scalar ones would be turned into branches and stay scalar.
 template <typename F, typename U>
 POSE_HD F from_bfloat16(U bits) {
@@ -233,6 +270,51 @@ POSE_HD void store_vec(T* to, typename vec_of<acc_t<T>>::type v) {
     std::memcpy(static_cast<void*>(to), &narrow, sizeof(narrow));
   }
 }
+
+// An instruction set, as simd_call() hands it to its function. Vectors are as wide as its registers: the compiler keeps
+// wider ones in memory.
+template <int kBytes>
+struct Isa {
+  static constexpr int bytes = kBytes;
+  using Floats = typename vector_of<float, kBytes>::type;
+  using Bits = typename vector_of<uint32_t, kBytes>::type;
+  using Shorts = typename vector_of<uint16_t, kBytes / 2>::type;
+
+  // Consecutive elements, widened to the arithmetic type: vec<acc_t<T>, Isa>.
+  template <typename T>
+  POSE_HD vec<acc_t<T>, Isa> load(const T* from) const {
+    if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
+      vec<T, Isa> v;
+      std::memcpy(&v, from, sizeof(v));
+      return v;
+    } else {
+      Shorts bits;
+      std::memcpy(&bits, from, sizeof(bits));
+      const Bits wide = __builtin_convertvector(bits, Bits);
+      if constexpr (std::is_same_v<T, Half>) {
+        return from_half<Floats, Bits>(wide);
+      } else {
+        return from_bfloat16<Floats, Bits>(wide);
+      }
+    }
+  }
+
+  template <typename T>
+  POSE_HD void store(T* to, vec<acc_t<T>, Isa> v) const {
+    if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
+      std::memcpy(to, &v, sizeof(v));
+    } else {
+      Bits bits;
+      if constexpr (std::is_same_v<T, Half>) {
+        bits = to_half<Floats, Bits>(v);
+      } else {
+        bits = to_bfloat16<Floats, Bits>(v);
+      }
+      const Shorts narrow = __builtin_convertvector(bits, Shorts);
+      std::memcpy(static_cast<void*>(to), &narrow, sizeof(narrow));
+    }
+  }
+};
 
 template <typename T>
 POSE_HD T store(acc_t<T> x) {

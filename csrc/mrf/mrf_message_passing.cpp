@@ -31,21 +31,20 @@ template <int kVecs, typename acc>
 void multiply_message(
     acc* mantissa, typename FloatBits<acc>::type* exponent, const Frame& f, const acc* prior, const acc* base,
     const PairList<acc>& list) {
-  constexpr int lanes = vec_of<acc>::lanes;
-  using Bits = typename BitsOf<acc>::type;
-  simd_call([=] {
-    each_message<kVecs>(f, prior, list, [=](int64_t r, int64_t x, const Vec<acc>* sums) {
+  simd_call([=](auto isa) {
+    using Isa = decltype(isa);
+    using Vec = simd::vec<acc, Isa>;
+    using Bits = simd::vec<typename FloatBits<acc>::type, Isa>;
+    each_message<kVecs>(isa, f, prior, list, [=](int64_t r, int64_t x, const Vec* sums) {
       for (int n = 0; n < kVecs; ++n) {
-        const int64_t at = r * f.padded_width + x + n * lanes;
-        Vec<acc> before, still;
+        const int64_t at = r * f.padded_width + x + n * simd::lanes<acc, Isa>;
+        Vec before = isa.load(mantissa + at);
         Bits count;
-        std::memcpy(&before, mantissa + at, sizeof(before));
         std::memcpy(&count, exponent + at, sizeof(count));
-        std::memcpy(&still, base + at, sizeof(still));
-        const Vec<acc> message = sums[n] + still;
-        const Vec<acc> smallest = message - message + static_cast<acc>(kSmallestMessage);
-        multiply_into<acc, Vec<acc>, Bits>(before, count, message > smallest ? message : smallest);
-        std::memcpy(mantissa + at, &before, sizeof(before));
+        const Vec message = sums[n] + isa.load(base + at);
+        const Vec smallest = message - message + static_cast<acc>(kSmallestMessage);
+        multiply_into<acc, Vec, Bits>(before, count, message > smallest ? message : smallest);
+        isa.store(mantissa + at, before);
         std::memcpy(exponent + at, &count, sizeof(count));
       }
     });

@@ -16,7 +16,7 @@ using namespace mrf;
 //   grad prior(d)   = floor * sum of q over the pixels whose displacement d stays in the map
 //                     + sum over images and active y of active(y) q(y + d)
 //   grad unary(y)   = sum over edges and x of prior(x - y) q(x),  at active y only
-constexpr int64_t kMostLanes = 4 * vec_of<float>::lanes + kStrip;  // side by side
+constexpr int64_t kBeside = 4 * simd::kMostLanes<float> + kStrip;  // side by side
 
 template <typename acc>
 struct Workspace {
@@ -36,27 +36,24 @@ struct Workspace {
         base(f.height * f.padded_width),
         slope(f.buffer_size()),
         total(f.height * f.width),
-        grad_prior((f.rows + 1) * (f.columns + 2 * kMostLanes)),
-        grad_lead(kMostLanes),
-        grad_stride(f.columns + 2 * kMostLanes) {}
+        grad_prior((f.rows + 1) * (f.columns + 2 * kBeside)),
+        grad_lead(kBeside),
+        grad_stride(f.columns + 2 * kBeside) {}
 };
 
 // slope = grad / message, total += slope.
 template <int kVecs, typename acc>
 void fill_slope(Workspace<acc>& w, const acc* grad, const PairList<acc>& list) {
-  constexpr int lanes = vec_of<acc>::lanes;
   const Frame f = w.f;
   const acc* base = w.base.data();
   acc* slope = w.slope.data() + f.origin();
   const acc* prior = w.prior.data();
-  simd_call([=] {
-    each_message<kVecs>(f, prior, list, [=](int64_t r, int64_t x, const Vec<acc>* sums) {
+  simd_call([=](auto isa) {
+    using Isa = decltype(isa);
+    each_message<kVecs>(isa, f, prior, list, [=](int64_t r, int64_t x, const simd::vec<acc, Isa>* sums) {
       for (int n = 0; n < kVecs; ++n) {
-        Vec<acc> still;
-        const int64_t column = x + n * lanes;
-        std::memcpy(&still, base + r * f.padded_width + column, sizeof(still));
-        const Vec<acc> message = sums[n] + still;
-        std::memcpy(slope + r * f.stride + column, &message, sizeof(message));
+        const int64_t column = x + n * simd::lanes<acc, Isa>;
+        isa.store(slope + r * f.stride + column, sums[n] + isa.load(base + r * f.padded_width + column));
       }
     });
   });
@@ -82,11 +79,7 @@ void add_gradients(acc* grad_prior, acc* grad_unary, Workspace<acc>& w, const Pa
   const Frame& f = w.f;
   const GradientFrame<acc> from{
       w.prior.data() + f.origin(), w.slope.data() + f.origin(), grad_prior, w.grad_stride};
-  if (Frame::has_wide_registers()) {
-    correlate<kVecs>(grad_unary, w.sums, from, f, columns);
-  } else {
-    correlate<1>(grad_unary, w.sums, from, f, columns);
-  }
+  correlate<kVecs>(grad_unary, w.sums, from, f, columns);
 }
 
 template <typename acc>

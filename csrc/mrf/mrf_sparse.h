@@ -16,14 +16,6 @@
 namespace pypose_ops {
 namespace mrf {
 
-template <typename acc>
-using Vec = typename vec_of<acc>::type;
-
-template <typename acc>
-struct BitsOf {
-  typedef typename FloatBits<acc>::type type __attribute__((vector_size(64), may_alias));
-};
-
 constexpr int64_t kStrip = 16;  // columns
 
 // Sizes of the buffers. Output rows are handled in blocks of `vecs` vectors, of which the last may hang over.
@@ -35,12 +27,13 @@ struct Frame {
   int64_t padded_width;     // of the map: whole blocks
   int64_t stride;           // of a row in a padded buffer
   int64_t strips;
-  int vecs;
+  int lanes, vecs;
 
   template <typename acc>
   static Frame of(const Shape& shape) {
-    constexpr int64_t lanes = vec_of<acc>::lanes;
+    const int64_t lanes = simd::register_bytes() / static_cast<int64_t>(sizeof(acc));
     Frame f;
+    f.lanes = static_cast<int>(lanes);
     f.height = shape.height;
     f.width = shape.width;
     f.reach_y = shape.reach_y;
@@ -49,7 +42,7 @@ struct Frame {
     f.columns = 2 * f.reach_x + 1;
     // As many accumulators as the processor has registers for; a narrow prior reaches few outputs, but two vectors share
     // the strips beside them.
-    const int64_t most = has_wide_registers() ? 4 : 2;
+    constexpr int64_t most = 4;
     const int64_t needed = (f.width + lanes - 1) / lanes;
     const int64_t useful = std::max<int64_t>(2, std::min(most, f.columns / lanes));
     const int64_t blocks = (needed + useful - 1) / useful;
@@ -64,13 +57,6 @@ struct Frame {
   }
   int64_t lead() const {
     return block + kStrip;
-  }
-  static bool has_wide_registers() {
-#if defined(__x86_64__) && defined(__GNUC__)
-    return simd::level() == simd::Level::avx512;
-#else
-    return false;
-#endif
   }
   int64_t buffer_size() const {
     return (std::max(rows, height) + 2) * stride;
@@ -320,22 +306,22 @@ void add_bias(acc* base, const acc* bias, int64_t edge, const Shape& shape, cons
 }
 
 // What accumulate adds to its two sums: each pair with the row of `data` that both meet.
-template <typename acc, int kVecs>
+template <typename acc, typename Isa, int kVecs>
 struct Sums {
-  Vec<acc> first[kVecs], second[kVecs];
+  simd::vec<acc, Isa> first[kVecs], second[kVecs];
 };
 
 // A few vectors alone would wait for each other's sums: then several pairs add up side by side.
-template <int kVecs, typename acc>
-POSE_HD void accumulate(Sums<acc, kVecs>& sums, const acc* data, const Pair<acc>* pair, const Pair<acc>* end) {
-  constexpr int lanes = vec_of<acc>::lanes;
+template <int kVecs, typename Isa, typename acc>
+POSE_HD void accumulate(
+    Isa isa, Sums<acc, Isa, kVecs>& sums, const acc* data, const Pair<acc>* pair, const Pair<acc>* end) {
+  constexpr int lanes = simd::lanes<acc, Isa>;
   constexpr int kSide = kVecs == 1 ? 4 : kVecs == 2 ? 2 : 1;
-  Sums<acc, kVecs> parts[kSide] = {};
-  const auto add = [&](Sums<acc, kVecs>& to, const Pair<acc>& from) {
+  Sums<acc, Isa, kVecs> parts[kSide] = {};
+  const auto add = [&](Sums<acc, Isa, kVecs>& to, const Pair<acc>& from) {
     const acc* row = data - from.at;
     for (int n = 0; n < kVecs; ++n) {
-      Vec<acc> v;
-      std::memcpy(&v, row + n * lanes, sizeof(v));
+      const simd::vec<acc, Isa> v = isa.load(row + n * lanes);
       to.first[n] += from.upper * v;
       to.second[n] += from.lower * v;
     }
@@ -360,8 +346,8 @@ POSE_HD void accumulate(Sums<acc, kVecs>& sums, const acc* data, const Pair<acc>
 
 // out(r, x, v) for every row and block of vectors, v[n] what the active pixels send to pixels x + n * lanes ...
 //   message row r,  prior row r - y + reach:  pixels y and y + 1 meet rows r and r + 1 on the same row of the prior.
-template <int kVecs, typename acc, typename Out>
-POSE_HD void each_message(const Frame& f, const acc* prior, const PairList<acc>& list, const Out& out) {
+template <int kVecs, typename Isa, typename acc, typename Out>
+POSE_HD void each_message(Isa isa, const Frame& f, const acc* prior, const PairList<acc>& list, const Out& out) {
   for (int64_t r = 0; r < f.height; r += 2) {
     const int64_t low = std::max<int64_t>(-1, r - f.reach_y);
     const int64_t high = std::min<int64_t>(f.height - 1, r + f.reach_y);
@@ -369,9 +355,9 @@ POSE_HD void each_message(const Frame& f, const acc* prior, const PairList<acc>&
       const acc* data = prior + f.origin() + (r + f.reach_y) * f.stride + x + f.reach_x;
       const int64_t first = std::max<int64_t>(0, x - f.reach_x) / kStrip;
       const int64_t last = std::min<int64_t>(f.width - 1, x + f.block - 1 + f.reach_x) / kStrip;
-      Sums<acc, kVecs> sums{};
+      Sums<acc, Isa, kVecs> sums{};
       for (int64_t strip = first; strip <= last; ++strip) {
-        accumulate<kVecs>(sums, data, list.begin_row(strip, low), list.end_row(strip, high));
+        accumulate<kVecs>(isa, sums, data, list.begin_row(strip, low), list.end_row(strip, high));
       }
       out(r, x, sums.first);
       if (r + 1 < f.height) {

@@ -54,28 +54,28 @@ struct GradientFrame {
 // What a block of columns of slopes, from x on, adds: rows i and i + 1 of the prior meet a pair at (y, px) on row
 // y + 1 + i - reach of the slopes, the first with the lower pixel, the second with the upper. sums holds two vectors per
 // pair, which end up as the gradients of its pixels.
-template <int kVecs, bool kPrior, bool kUnary, typename acc>
+template <int kVecs, bool kPrior, bool kUnary, typename Isa, typename acc>
 POSE_HD void correlate_block(
-    acc* sums, const GradientFrame<acc>& from, const Frame& f, const typename PairColumns<acc>::Entry* pair,
+    Isa isa, acc* sums, const GradientFrame<acc>& from, const Frame& f, const typename PairColumns<acc>::Entry* pair,
     const typename PairColumns<acc>::Entry* end, int64_t i, int64_t px, int64_t x) {
-  constexpr int lanes = vec_of<acc>::lanes;
+  using Vec = simd::vec<acc, Isa>;
+  constexpr int lanes = simd::lanes<acc, Isa>;
   const int64_t column = x - px + f.reach_x;
-  Sums<acc, kVecs> weights, grads{};
+  Sums<acc, Isa, kVecs> weights, grads{};
   for (int n = 0; kUnary && n < kVecs; ++n) {
-    std::memcpy(&weights.first[n], from.prior + i * f.stride + column + n * lanes, sizeof(Vec<acc>));
-    std::memcpy(&weights.second[n], from.prior + (i + 1) * f.stride + column + n * lanes, sizeof(Vec<acc>));
+    weights.first[n] = isa.load(from.prior + i * f.stride + column + n * lanes);
+    weights.second[n] = isa.load(from.prior + (i + 1) * f.stride + column + n * lanes);
   }
   const acc* slope = from.slope + (1 + i - f.reach_y) * f.stride + x;
   for (; pair < end; ++pair, sums += 2 * lanes) {
     const acc* row = slope + pair->y * f.stride;
-    Vec<acc> lower{}, upper{};
+    Vec lower{}, upper{};
     if (kUnary) {
-      std::memcpy(&lower, sums, sizeof(lower));
-      std::memcpy(&upper, sums + lanes, sizeof(upper));
+      lower = isa.load(sums);
+      upper = isa.load(sums + lanes);
     }
     for (int n = 0; n < kVecs; ++n) {
-      Vec<acc> q;
-      std::memcpy(&q, row + n * lanes, sizeof(q));
+      const Vec q = isa.load(row + n * lanes);
       if (kPrior) {
         grads.first[n] += pair->lower * q;
         grads.second[n] += pair->upper * q;
@@ -86,28 +86,23 @@ POSE_HD void correlate_block(
       }
     }
     if (kUnary) {
-      std::memcpy(sums, &lower, sizeof(lower));
-      std::memcpy(sums + lanes, &upper, sizeof(upper));
+      isa.store(sums, lower);
+      isa.store(sums + lanes, upper);
     }
   }
   for (int n = 0; kPrior && n < kVecs; ++n) {
     acc* to = from.grad_prior + i * from.grad_stride + column + n * lanes;
-    Vec<acc> v;
-    std::memcpy(&v, to, sizeof(v));
-    v += grads.first[n];
-    std::memcpy(to, &v, sizeof(v));
-    std::memcpy(&v, to + from.grad_stride, sizeof(v));
-    v += grads.second[n];
-    std::memcpy(to + from.grad_stride, &v, sizeof(v));
+    isa.store(to, isa.load(to) + grads.first[n]);
+    isa.store(to + from.grad_stride, isa.load(to + from.grad_stride) + grads.second[n]);
   }
 }
 
 // One strip of columns. Rows of the prior are outermost: their row, and that of the gradient, serve all the columns.
-template <int kVecs, bool kPrior, bool kUnary, typename acc>
+template <int kVecs, bool kPrior, bool kUnary, typename Isa, typename acc>
 POSE_HD void correlate_strip(
-    acc* sums, const GradientFrame<acc>& from, const Frame& f, const PairColumns<acc>& columns, int64_t first_column,
+    Isa isa, acc* sums, const GradientFrame<acc>& from, const Frame& f, const PairColumns<acc>& columns, int64_t first_column,
     int64_t last_column) {
-  constexpr int lanes = vec_of<acc>::lanes;
+  constexpr int lanes = simd::lanes<acc, Isa>;
   const auto* pairs = columns.pairs.data();
   int32_t low[kStrip], high[kStrip];
   for (int64_t px = first_column; px < last_column; ++px) {
@@ -132,7 +127,7 @@ POSE_HD void correlate_strip(
       const int64_t last = std::min<int64_t>(f.width, px + f.reach_x + 1);
       for (int64_t x = std::max<int64_t>(0, px - f.reach_x) / lanes * lanes; x < last; x += kVecs * lanes) {
         correlate_block<kVecs, kPrior, kUnary>(
-            sums + (from_pair - columns.begin[first_column]) * 2 * lanes, from, f, pairs + from_pair, pairs + to_pair, i,
+            isa, sums + (from_pair - columns.begin[first_column]) * 2 * lanes, from, f, pairs + from_pair, pairs + to_pair, i,
             px, x);
       }
     }
@@ -140,12 +135,10 @@ POSE_HD void correlate_strip(
 }
 
 template <typename acc>
-POSE_HD acc sum_of(const acc* lanes) {
+POSE_HD acc sum_of(const acc* values, int count) {
   acc parts[4] = {};
-  for (int i = 0; i < vec_of<acc>::lanes; i += 4) {
-    for (int k = 0; k < 4; ++k) {
-      parts[k] += lanes[i + k];
-    }
+  for (int i = 0; i < count; ++i) {
+    parts[i % 4] += values[i];
   }
   return (parts[0] + parts[1]) + (parts[2] + parts[3]);
 }
@@ -155,7 +148,7 @@ template <int kVecs, typename acc>
 void correlate(
     acc* grad_unary, std::vector<acc>& sums, const GradientFrame<acc>& from, const Frame& f,
     const PairColumns<acc>& columns) {
-  constexpr int lanes = vec_of<acc>::lanes;
+  const int lanes = f.lanes;
   for (int64_t first = 0; first < f.width; first += kStrip) {
     const int64_t last = std::min(f.width, first + kStrip);
     const int64_t count = columns.begin[last] - columns.begin[first];
@@ -164,23 +157,24 @@ void correlate(
     }
     sums.assign(count * 2 * lanes, acc(0));
     acc* data = sums.data();
-    simd_call([&, data] {
+    simd_call([&, data](auto isa) {
+      constexpr int kUsed = isa.bytes == 64 ? kVecs : std::min(kVecs, 2);  // AVX2 and SSE have 16 registers
       if (from.grad_prior && grad_unary) {
-        correlate_strip<kVecs, true, true>(data, from, f, columns, first, last);
+        correlate_strip<kUsed, true, true>(isa, data, from, f, columns, first, last);
       } else if (from.grad_prior) {
-        correlate_strip<kVecs, true, false>(data, from, f, columns, first, last);
+        correlate_strip<kUsed, true, false>(isa, data, from, f, columns, first, last);
       } else if (grad_unary) {
-        correlate_strip<kVecs, false, true>(data, from, f, columns, first, last);
+        correlate_strip<kUsed, false, true>(isa, data, from, f, columns, first, last);
       }
     });
     for (int64_t px = first; grad_unary && px < last; ++px) {
       for (int32_t n = columns.begin[px]; n < columns.begin[px + 1]; ++n, data += 2 * lanes) {
         const auto& pair = columns.pairs[n];
         if (pair.lower > 0) {
-          grad_unary[(pair.y + 1) * f.width + px] += sum_of(data);
+          grad_unary[(pair.y + 1) * f.width + px] += sum_of(data, lanes);
         }
         if (pair.upper > 0) {
-          grad_unary[pair.y * f.width + px] += sum_of(data + lanes);
+          grad_unary[pair.y * f.width + px] += sum_of(data + lanes, lanes);
         }
       }
     }
