@@ -21,7 +21,7 @@ from PIL import Image
 from rich.progress import track
 
 from pypose_ops import crop_patches, geometry
-from pypose_ops.datasets.files import check_outputs, load_json, write_json
+from pypose_ops.datasets.files import FAR, check_outputs, load_json, write_json
 from pypose_ops.errors import InputError
 
 from .files import read_image, write_image
@@ -78,7 +78,8 @@ def _entry(path: Path, i: Any, entry: Any) -> Any:
         raise InputError(f"{path}: box {i} must be four numbers, got {json.dumps(entry)[:80]}") from None
     if isinstance(entry, dict) and "box" not in entry:
         x2, y2 = x1 + x2, y1 + y2
-    if not (all(map(math.isfinite, (x1, y1, x2, y2, rotation))) and x2 > x1 and y2 > y1):
+    numbers = (x1, y1, x2, y2, rotation)
+    if not (all(math.isfinite(n) and abs(n) <= FAR for n in numbers) and x2 > x1 and y2 > y1):
         raise InputError(f"{path}: box {i} must be finite and not empty, got {json.dumps(entry)[:80]}")
     return (x1, y1, x2, y2), rotation
 

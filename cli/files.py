@@ -48,7 +48,7 @@ def load_heatmaps(path: Path, key: str = "heatmaps") -> HeatmapFile:
         raise InputError(f"{path}: joint_names must be {joints} strings, got shape {names.shape} of {names.dtype}")
     try:
         meta = json.loads(str(arrays.get("meta", "{}")))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path}: meta is not json") from None
     return HeatmapFile(torch.from_numpy(heatmaps), hm2img, None if names is None else names.tolist(), meta)
 

@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = argv[0] if argv else None
     parser = argparse.ArgumentParser(prog="pypose-ops", description=DESCRIPTION)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command, summary in COMMANDS.items():
+    listed = {wanted: COMMANDS[wanted]} if wanted in COMMANDS else COMMANDS
+    for command, summary in listed.items():
         if command != wanted:
             subparsers.add_parser(command, help=summary)
             continue

@@ -7,6 +7,7 @@ held_out.json, and those that evaluate --json put there.
 import argparse
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,10 @@ def draw_curves(folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         try:
             curve = json.loads(path.read_text())["stages"][-1]["curve"]
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            points = [[math.nan if v is None else float(v) for v in curve[k]] for k in ("thresholds", "pck")]
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
             continue  # run.json, say
-        axes.plot(curve["thresholds"], [float("nan") if v is None else v for v in curve["pck"]], label=path.stem)
+        if len(points[0]) == len(points[1]):
+            axes.plot(*points, label=path.stem)
     if axes.lines:
         write(axes, figure, folder / "curve.png")

@@ -34,6 +34,7 @@ from pypose_ops.models import SYSTEMS, build, load_checkpoint, system_class
 from pypose_ops.models.training.corrections import apply_corrections
 from pypose_ops.models.training.crops import Augmentation
 from pypose_ops.models.training.recipe import Recipe, read_recipe
+from pypose_ops.models.weights.checkpoint import check_unpacked
 from pypose_ops.models.weights.files import PACKAGED, open_weights, save_weights
 from pypose_ops.models.weights.transfer import begin_with
 from pypose_ops.skeletons import Skeleton
@@ -169,7 +170,7 @@ def system_of(args: argparse.Namespace, skeleton: Skeleton, options: Any) -> Any
         name, equals, value = text.partition("=")
         try:
             options[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(f"--set must be OPTION=VALUE with a json value, got {text}") from None
     info = {"system": args.system, "preset": args.preset, "skeleton": skeleton_as_json(skeleton), "options": options}
     try:
@@ -193,7 +194,7 @@ def start_run(args: argparse.Namespace, recipe: Recipe, info: dict[str, Any]) ->
         try:
             before = json.loads(path.read_text())
             different = [k for k in run if before.get(k) != run[k]]
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             raise InputError(f"{path}: expected the json that train wrote") from None
         if different:
             k = different[0]
@@ -279,8 +280,11 @@ def check_checkpoint(path: Path) -> Any:
     import torch
 
     try:
+        check_unpacked(path)
         if "state_dict" not in torch.load(path, map_location="cpu", weights_only=True):
             raise KeyError("state_dict")
+    except InputError:
+        raise
     except Exception as error:  # zip, pickle and torch raise many kinds
         raise InputError(f"{path}: expected a checkpoint of train; damaged ({type(error).__name__})") from None
     return path

@@ -7,6 +7,7 @@ from typing import Any
 from .modules.joint_graphs import full_edges, limb_edges, tree_edges
 from .modules.spatial_model import SpatialModel
 from .systems.system import Batch, System, SystemConfig
+from .weights import mmpose
 from .weights.checkpoint import load_checkpoint
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "full_edges",
     "limb_edges",
     "load_checkpoint",
+    "mmpose",
     "pretrained",
     "system_class",
     "tree_edges",

@@ -270,7 +270,7 @@ def _metadata_of(path: Path, text: str | None) -> Any:
         metadata = json.loads(text)
         skeleton_of(metadata, path)
         return metadata
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{path}: expected a file that pypose-ops export wrote, its metadata do not say so") from None
 
 

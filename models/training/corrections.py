@@ -4,13 +4,13 @@ LSP Extended was labelled by the crowd (Johnson and Everingham, "Learning Effect
 Inaccurate Annotation", CVPR 2011): about one limb in twenty is on the wrong side.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pypose_ops.datasets import PoseDataset
+from pypose_ops.datasets.files import load_json
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import Skeleton
 
@@ -89,7 +89,7 @@ def apply_corrections(dataset: PoseDataset, path: Path | str) -> int:
         InputError: it is none.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = load_json(path)
         joints, changed = dataset.skeleton.joints, 0
         for sample in dataset.samples:
             said = content.get(file_name(sample))
@@ -103,9 +103,10 @@ def apply_corrections(dataset: PoseDataset, path: Path | str) -> int:
             for joint in said["mask"]:
                 sample.visible[joints.index(joint)] = 0
             changed += 1
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: expected corrections as scripts/clean_labels.py writes them ({error})") from None
+        reason = str(error).removeprefix(f"{path}: ")
+        if reason == "no such file":
+            raise InputError(f"{path}: cannot be read ({reason})") from None
+        raise InputError(f"{path}: expected corrections as scripts/clean_labels.py writes them ({reason})") from None
     dataset.samples = [sample for sample in dataset.samples if sample.visible.any()]
     return changed

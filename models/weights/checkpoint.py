@@ -1,6 +1,7 @@
 """Weights of others: torchvision's backbones and MMPose's checkpoints."""
 
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from pypose_ops.datasets.files import fits
 from pypose_ops.errors import InputError
 
 from ..modules.backbones import RESNET_BLOCKS, VGG, VGG_CONVS, ResNet
@@ -83,7 +85,11 @@ def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: 
     """
     if into is not None and options:
         raise TypeError(f"load_checkpoint: options are of a system that is built, got {', '.join(options)} and into")
-    tensors = canonical(read_tensors(path))
+    tensors = read_tensors(path)
+    if into is not None and tensors.keys() == into.state_dict().keys():
+        put(path, into, tensors, type(into).__name__)
+        return into.eval()
+    tensors = canonical(tensors)
     kind = kind_of(tensors)
     if into is not None:
         return fill(path, into, tensors, kind)
@@ -125,8 +131,11 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{path}: expected a safetensors file; not one, or damaged ({one_line(error)})") from None
     try:
+        check_unpacked(path)
         with torch.serialization.safe_globals([(_Nothing, name) for name in _IGNORED]):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001  (what a damaged or hostile file raises is anybody's guess)
         raise InputError(
             f"{path}: expected tensors that torch saved, damaged or more than tensors ({one_line(error)})"
@@ -138,7 +147,22 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
         content = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not content or not isinstance(content, dict):
         raise InputError(f"{path}: expected a dictionary of tensors, got none")
+    for name, tensor in content.items():
+        held = tensor.untyped_storage().nbytes() if tensor.layout == torch.strided and not tensor.is_quantized else -1
+        if not fits(held, tensor.numel() * tensor.element_size()) or held < 0 or tensor.is_meta:
+            raise InputError(f"{path}: expected plain tensors, {name} says that it has {tensor.numel():,} numbers")
     return content
+
+
+def check_unpacked(path: Path | str) -> None:
+    """Refuses a zip archive, as torch saves, that would grow to gigabytes."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            return
+    with zipfile.ZipFile(path) as archive:
+        size, packed = sum(info.file_size for info in archive.infolist()), Path(path).stat().st_size
+    if not fits(packed, size):
+        raise InputError(f"{path}: {packed:,} bytes that unpack to {size:,}, which are refused")
 
 
 def one_line(error: Exception) -> str:
@@ -147,13 +171,19 @@ def one_line(error: Exception) -> str:
     return f"it holds a {found[1]}" if found else text[:160]
 
 
+# What DataParallel, torch.compile, Lightning's modules and averages of weights put before every name.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "system.", "net.", "network.")
+
+
 def canonical(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Names without wrappers' prefixes and preprocessors; of MMPose those of 1.x, of EfficientNet-Lite our own."""
-    out = {}
-    for name, tensor in tensors.items():
-        name = name.removeprefix("module.")
-        if not name.startswith("data_preprocessor."):
-            out[re.sub(r"^keypoint_head\.", "head.", name)] = tensor
+    """Names without wrappers' prefixes, preprocessors and averages; of MMPose 1.x's, of EfficientNet-Lite our own."""
+    # MMPose 0.x's EMAHook puts an average, with dots as underscores, beside each; the plain ones are taken.
+    averages = {f"ema_{name.replace('.', '_')}" for name in tensors}
+    tensors = {n: t for n, t in tensors.items() if n not in averages and not n.startswith("data_preprocessor.")}
+    while prefix := next((p for p in WRAPPERS if tensors and all(n.startswith(p) for n in tensors)), None):
+        tensors = {n.removeprefix(prefix): t for n, t in tensors.items()}
+    tensors = {n: t for n, t in tensors.items() if not n.startswith("data_preprocessor.")}
+    out = {re.sub(r"^keypoint_head\.", "head.", name.removeprefix("module.")): t for name, t in tensors.items()}
     return renamed(out) if is_efficientnet_lite(out) else out
 
 
@@ -240,6 +270,9 @@ def without_classifier(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 def fill(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], kind: str | None) -> nn.Module:
     """``tensors`` into a module that exists."""
     name = type(module).__name__
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        fill(path, module.module, tensors, kind)
+        return module.eval()
     if kind in _SYSTEMS and not isinstance(module, _SYSTEMS[kind]):
         raise InputError(f"{path}: expected weights of {name}, got those of {kind}")
     if kind not in _BACKBONES:

@@ -1,6 +1,5 @@
 """MoveNet (Google, Apache-2.0) as TensorFlow.js has it: a graph in json, and its numbers in binary files beside it."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pypose_ops.datasets.files import load_json
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import COCO
 
@@ -39,7 +39,7 @@ class TfjsGraph:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
-            content = json.loads(self.path.read_text())
+            content = load_json(self.path)
             self.nodes: dict[str, dict[str, Any]] = {n["name"]: n for n in content["modelTopology"]["node"]}
             groups = content["weightsManifest"]
             self.constants: dict[str, np.ndarray] = {}
@@ -49,6 +49,8 @@ class TfjsGraph:
             raise InputError(f"{error.filename}: no such file") from None
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from None
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.path}: expected a graph model of TensorFlow.js ({error})") from None
 

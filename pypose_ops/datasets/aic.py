@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..skeletons import AIC
 from .coco import as_dataset, read_people, with_others
 from .dataset import PoseDataset
-from .files import fields_of, finite_numbers, load_json, only_once, stacked
+from .files import fields_of, finite_box, finite_numbers, load_json, only_once, stacked
 from .sample import Sample
 from .source import ImageFinder
 
@@ -56,7 +56,7 @@ def box_of(path: str | Path, person: Person) -> tuple[float, float, float, float
     boxes = person.record.get("human_annotations")
     box = boxes.get(person.name) if isinstance(boxes, Mapping) else None
     where = f"{person.image}, {person.name}"
-    x1, y1, x2, y2 = finite_numbers(path, "picture", where, "human_annotations", box, 4).tolist()
+    x1, y1, x2, y2 = finite_box(path, "picture", where, "human_annotations", box).tolist()
     if x2 < x1 or y2 < y1:
         raise InputError(f"{path}: picture {where}: human_annotations must be x1, y1, x2, y2")
     return x1, y1, x2, y2

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..skeletons import AIC, COCO, Skeleton
 from .dataset import PoseDataset
-from .files import Id, as_id, fields_of, floats, identifier, load_json, only_once, shown
+from .files import FAR, Id, as_id, fields_of, floats, identifier, load_json, only_once, shown
 from .sample import Sample
 from .skeleton_files import skeleton_from_category
 from .source import ImageFinder
@@ -247,7 +247,7 @@ def _triples(path: str | Path, found: _Found, ids: list[Any], skeleton: Skeleton
         n, k = np.argwhere(lost)[0]
         raise InputError(f"{path}: {skeleton.joints[k]} of annotation {found.record[n]} is labelled and not finite")
     triples = np.where(labelled[..., None], triples, 0)
-    wide = np.abs(triples[..., :2]) > 1e9
+    wide = np.abs(triples[..., :2]) > FAR
     if wide.any():
         n, k, _ = np.argwhere(wide)[0]
         raise InputError(f"{path}: {skeleton.joints[k]} of annotation {found.record[n]} is at {triples[n, k, 0]:g} px")
@@ -272,6 +272,9 @@ def _boxes(path: str | Path, annotations: list[Any], record: list[int], notes: C
                 )
     if wrong.all() and len(record):
         boxes = np.array([(np.nan,) * 4 if v is None else floats(v) for v in values], np.float64).reshape(-1, 4)
+    wide = np.flatnonzero(~(np.abs(np.nan_to_num(boxes)) <= FAR).all(1))
+    if len(wide):
+        raise InputError(f"{path}: annotation {record[wide[0]]}: bbox reaches to {np.abs(boxes[wide[0]]).max():g} px")
     empty = ~(boxes[:, 2:] > 0).all(1)
     notes["boxes are missing or empty: the bounds of the joints stand in"] += int(empty.sum())
     boxes = np.where(empty[:, None], np.nan, boxes)

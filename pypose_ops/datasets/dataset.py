@@ -65,7 +65,10 @@ class PoseDataset:
             InputError: nobody is there, an image is missing or has another size, or a joint lies far out of its image.
         """
         if not self.samples:
-            raise InputError(f"{self.name}: no people with labelled joints (of {self.skipped}), expected at least one")
+            notes = "".join(f"; {n} {what}" for what, n in self.notes.items() if n)
+            raise InputError(
+                f"{self.name}: no people with labelled joints (of {self.skipped}), expected at least one{notes}"
+            )
         check_images(self)
         check_joints(self)
         return self

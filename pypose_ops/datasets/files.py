@@ -9,6 +9,7 @@ import json
 import math
 import os
 import zipfile
+import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ Id: TypeAlias = int | str
 
 # An archive may unpack to this many bytes, or to this many times its own size, whichever is more.
 UNPACKED, RATIO = 256 << 20, 50
+FAR = 1e9  # pixels: no image has a coordinate out there
 
 
 def fits(packed: int, unpacked: int) -> bool:
@@ -158,12 +160,12 @@ def load_mat(path: str | Path, data: bytes | None = None, **options: Any) -> dic
     import scipy.io  # here: it takes a third of a second
 
     data = read_bytes(path) if data is None else data
-    if data[:10] == b"MATLAB 7.3" or data[512:520] == b"\x89HDF\r\n\x1a\n" or data[:8] == b"\x89HDF\r\n\x1a\n":
+    if is_hdf5(data):
         return _load_hdf5(path, data)
-    # Compressed variables cannot be measured beforehand; zlib makes at most 1,032 bytes of one.
     try:
+        _check_unpacked(path, data)
         for name, shape, kind in scipy.io.whosmat(io.BytesIO(data)):
-            size = math.prod(shape) * (0 if kind in ("cell", "struct", "object") else 1)
+            size = math.prod(shape) * (8 if kind in ("cell", "struct", "object") else 1)
             if not fits(len(data), size):
                 raise InputError(f"{path}: {name} would have {size:,} numbers, in a file of {len(data):,} bytes")
         return scipy.io.loadmat(io.BytesIO(data), **options)
@@ -174,13 +176,36 @@ def load_mat(path: str | Path, data: bytes | None = None, **options: Any) -> dic
         raise InputError(f"{path}: not a .mat file, or damaged; expected a .mat file ({kind})") from None
 
 
+def is_hdf5(data: bytes) -> bool:
+    """Whether these are the bytes of a .mat file of MATLAB 7.3, which is HDF5."""
+    magic = b"\x89HDF\r\n\x1a\n"
+    return data[:10] == b"MATLAB 7.3" or magic in (data[:8], data[512:520])
+
+
+def _check_unpacked(path: str | Path, data: bytes) -> None:
+    """Refuses compressed variables that would grow to gigabytes; they do not say how large they are."""
+    order: Any = "big" if data[126:128] == b"MI" else "little"
+    at, size = 128, 0
+    while at + 8 <= len(data):
+        kind, length = (int.from_bytes(data[i : i + 4], order) for i in (at, at + 4))
+        packed, at = memoryview(data)[at + 8 : at + 8 + length], at + 8 + length
+        if kind != 15:  # compressed
+            continue
+        unpack = zlib.decompressobj()
+        while packed and not unpack.eof and fits(len(data), size):
+            size += len(unpack.decompress(packed, 1 << 24))
+            packed = memoryview(unpack.unconsumed_tail)
+        if not fits(len(data), size):
+            raise InputError(f"{path}: {len(data):,} bytes that unpack to more than {size:,}, which are refused")
+
+
 def _load_hdf5(path: str | Path, data: bytes) -> dict[str, Any]:
     """The arrays of a .mat file of MATLAB 7.3; its axes are reversed in HDF5."""
     try:
         import h5py
     except ModuleNotFoundError:
         raise InputError(
-            f"{path}: a .mat file of MATLAB 7.3 (HDF5), which h5py would read; save it with -v7, or install h5py"
+            f"{path}: a .mat file of MATLAB 7.3 (HDF5): save it with -v7, or install h5py, which reads it"
         ) from None
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
@@ -188,6 +213,10 @@ def _load_hdf5(path: str | Path, data: bytes) -> dict[str, Any]:
             for name, values in found.items():
                 if not fits(len(data), values.size * values.dtype.itemsize):
                     raise InputError(f"{path}: {name} would have {values.size:,} numbers in a small file")
+            if not found and any(not name.startswith("#") for name in file):
+                raise InputError(
+                    f"{path}: a .mat file of MATLAB 7.3 (HDF5) without arrays of numbers; structs are read of -v7"
+                )
             return {name: np.asarray(values).T for name, values in found.items()}
     except InputError:
         raise
@@ -302,6 +331,14 @@ def finite_numbers(path: str | Path, what: str, number: object, field: str, valu
     if found is None or found.size != count or found.ndim > 2 or not np.isfinite(found).all():
         raise InputError(f"{path}: {what} {number}: {field} must be {count} finite numbers")
     return found.ravel()
+
+
+def finite_box(path: str | Path, what: str, number: object, field: str, values: Any) -> np.ndarray:
+    """Four numbers of a box in a field of a record."""
+    found = finite_numbers(path, what, number, field, values, 4)
+    if np.abs(found).max() > FAR:
+        raise InputError(f"{path}: {what} {number}: {field} reaches to {np.abs(found).max():g} px")
+    return found
 
 
 def as_id(value: Any) -> Id | None:

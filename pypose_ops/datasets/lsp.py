@@ -5,6 +5,7 @@ LSPET's third column is 1 where a joint is *labelled*, and coordinates elsewhere
 one person in the middle; the box of LSPET is that of its labelled joints.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from ..errors import InputError
 from ..skeletons import LSP
 from .dataset import PoseDataset
-from .files import load_mat, no_array, take_numbers
+from .files import is_hdf5, load_mat, no_array, take_numbers
 from .results import check_finite, select
 from .sample import Sample
 from .source import Source
@@ -21,20 +22,22 @@ from .source import Source
 TRAIN = 1000  # LSP's first images
 
 
-def _joints(source: Source, name: str) -> tuple[np.ndarray, str]:
-    path = f"{source.path}/joints.mat"
-    variables = load_mat(path, source.enter("joints.mat").read("joints.mat"), squeeze_me=True)
+def _joints(source: Source, name: str) -> tuple[np.ndarray, str, Counter[str]]:
+    """The array, where it is from, and what is to be said of that."""
+    path, data = f"{source.path}/joints.mat", source.enter("joints.mat").read("joints.mat")
+    variables = load_mat(path, data, squeeze_me=True)
     joints = variables.get("joints")
     if not isinstance(joints, np.ndarray) or joints.dtype.kind not in "fiu":
         held = ", ".join(k for k in variables if not k.startswith("__")) or "nothing"
         raise InputError(f"{path}: expected an array joints of {name}, it has {held}")
-    return np.atleast_3d(joints).astype(np.float64), path
+    notes = Counter({"file of MATLAB 7.3 (HDF5), whose axes are reversed": int(is_hdf5(data))})
+    return np.atleast_3d(joints).astype(np.float64), path, notes
 
 
 def read_lsp(path: str, split: str = "train", images: str | None = None) -> PoseDataset:
     """LSP: ``joints`` (3, 14, N). The first 1,000 are for training, the others for testing."""
     source = Source(path)
-    joints, path = _joints(source, "LSP")
+    joints, path, notes = _joints(source, "LSP")
     if joints.shape[:2] != (3, 14):
         hint = ": that is LSPET's, open it as lspet" if joints.shape[:2] == (14, 3) else ""
         raise InputError(f"{path}: expected joints of shape (3, 14, N) as in LSP, got {joints.shape}{hint}")
@@ -43,17 +46,17 @@ def read_lsp(path: str, split: str = "train", images: str | None = None) -> Pose
         Sample(source.image(f"images/im{i + 1:04d}.jpg"), joints[:2, :, i].T, np.where(joints[2, :, i] == 1, 1, 2))
         for i in people.get(split, range(joints.shape[2]))
     ]
-    return PoseDataset(f"lsp:{source.path}", LSP, samples)
+    return PoseDataset(f"lsp:{source.path}", LSP, samples, notes=notes)
 
 
 def read_lspet(path: str, split: str = "train", images: str | None = None) -> PoseDataset:
     """LSPET: ``joints`` (14, 3, N); all of it is for training."""
     source = Source(path)
-    joints, path = _joints(source, "LSPET")
+    joints, path, notes = _joints(source, "LSPET")
     if joints.shape[:2] != (14, 3):
         hint = ": that is LSP's, open it as lsp" if joints.shape[:2] == (3, 14) else ""
         raise InputError(f"{path}: expected joints of shape (14, 3, N) as in LSPET, got {joints.shape}{hint}")
-    dataset = PoseDataset(f"lspet:{source.path}", LSP)
+    dataset = PoseDataset(f"lspet:{source.path}", LSP, notes=notes)
     for i in () if split == "test" else range(joints.shape[2]):
         visible = np.where(joints[:, 2, i] == 1, 2, 0)
         if not visible.any():

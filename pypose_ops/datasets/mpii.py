@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..skeletons import MPII
 from .coco import with_others
 from .dataset import PoseDataset
-from .files import fields_of, finite_numbers, floats, load_json, load_mat, stacked, take_numbers
+from .files import FAR, fields_of, finite_numbers, floats, load_json, load_mat, stacked, take_numbers
 from .images import ImageFile
 from .results import check_finite, select
 from .sample import Sample
@@ -66,7 +66,7 @@ def _sample(
 ) -> Sample:
     """Of 1-based values."""
     center, scale = np.asarray(center, np.float64).reshape(2) - 1, float(scale)
-    if not (np.isfinite(center).all() and 0 < scale < 1e6):
+    if not (np.isfinite(center).all() and np.abs(center).max() < FAR and 0 < scale < 1e6):
         raise InputError(
             f"{picture}: center {center + 1} and scale {scale:g} of a person; expected numbers, and more than 0"
         )

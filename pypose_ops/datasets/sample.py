@@ -34,7 +34,8 @@ class Sample:
 
     def __post_init__(self) -> None:
         self.visible = np.asarray(self.visible, np.uint8)
-        self.keypoints = np.where(self.visible[:, None] > 0, self.keypoints, 0).astype(np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is found when the data set is checked
+            self.keypoints = np.where(self.visible[:, None] > 0, self.keypoints, 0).astype(np.float32)
         if self.others is None:
             self.others = np.zeros((0, len(self.visible), 3), np.float32)
 
@@ -42,8 +43,9 @@ class Sample:
         """The bounds of the labelled joints, enlarged: with the padding of 1.25 they are 3/4 of the crop, as in LSP."""
         points = self.keypoints[self.visible > 0]
         low, high = points.min(0), points.max(0)
-        half = np.maximum((high - low) * grow / 2, 1)
-        return (*((low + high) / 2 - half).tolist(), *((low + high) / 2 + half).tolist())
+        with np.errstate(invalid="ignore", over="ignore"):
+            half = np.maximum((high - low) * grow / 2, 1)
+            return (*((low + high) / 2 - half).tolist(), *((low + high) / 2 + half).tolist())
 
     def drop(self, joints: np.ndarray) -> None:
         """Makes these joints, (K,) bool, not labelled; a box that was made of the joints follows."""

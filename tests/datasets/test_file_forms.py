@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.io
 from data_files import picture
 from PIL import Image
 
@@ -100,6 +101,8 @@ def test_odd_fields_mean_the_same_to_training_and_evaluation(write, changed, lab
         ({"iscrowd": "many"}, "annotation 0: iscrowd must be 0 or 1"),
         ({"bbox": [1, 2, 3]}, "annotation 0: bbox must be 4 finite numbers.*id 9"),
         ({"bbox": [1, 2, 3, float("nan")]}, "annotation 0: bbox must be 4 finite numbers"),
+        ({"bbox": [1e20, 2, 3, 4]}, "annotation 0: bbox reaches to 1e.20 px"),
+        ({"image_id": "x" * 5000}, "annotation 0 has an unknown image_id"),
         ({"area": "large"}, "annotation 0: area must be a number"),
         ({"image_id": 7}, "annotation 0 has an unknown image_id 7 .id 9"),
         ({"image_id": [4]}, "annotation 0: image_id must be a number or a string"),
@@ -171,6 +174,40 @@ def test_mat_of_hdf5(tmp_path):
     path.write_bytes(b"MATLAB 7.3 MAT-file, HDF5".ljust(512) + b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(InputError, match="MATLAB 7.3"):
         load_mat(path)
+
+
+def hdf5(path, **arrays):
+    """A .mat file as MATLAB 7.3 writes it: HDF5 behind a header of 512 bytes, axes reversed."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, values in arrays.items():
+            if values is None:
+                file.create_group(name)
+            else:
+                file[name] = values.T
+    path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + path.read_bytes()[512:])
+
+
+def test_arrays_of_hdf5_are_read(tmp_path):
+    joints = np.arange(14 * 3 * 2.0).reshape(14, 3, 2)
+    hdf5(tmp_path / "joints.mat", joints=joints)
+    assert np.array_equal(load_mat(tmp_path / "joints.mat")["joints"], joints)
+    with pytest.raises(InputError, match="no people.*1 file of MATLAB 7.3 .HDF5., whose axes are reversed"):
+        open_dataset(f"lspet:{tmp_path}")
+    hdf5(tmp_path / "release.mat", RELEASE=None)
+    with pytest.raises(InputError, match="without arrays of numbers; structs are read of -v7"):
+        open_dataset(f"mpii:{tmp_path / 'release.mat'}")
+
+
+def test_compressed_variables_that_would_grow(tmp_path, monkeypatch):
+    monkeypatch.setattr("pypose_ops.datasets.files.UNPACKED", 1 << 16)
+    path, cell = tmp_path / "a.mat", np.empty((1, 1), object)
+    cell[0, 0] = np.zeros(1 << 18)  # in a cell: the list of variables does not say so
+    scipy.io.savemat(path, {"joints": cell}, do_compression=True)
+    with pytest.raises(InputError, match="a.mat: .* unpack to more than .* refused"):
+        load_mat(path)
+    scipy.io.savemat(path, {"joints": np.zeros(100)}, do_compression=True)
+    assert load_mat(path)["joints"].size == 100
 
 
 @pytest.mark.parametrize(
@@ -304,3 +341,9 @@ def test_nothing_is_written_over_what_is_read(tmp_path):
     with pytest.raises(InputError, match="would be overwritten"):
         check_outputs([tmp_path / "b.json"], [tmp_path / "a.json"])
     check_outputs([tmp_path / "c.json"], [tmp_path / "a.json", None])
+
+
+def test_a_line_stays_one(write):
+    error = InputError(f"a.json: category {'n' * 5000}\nhas\n no joints")
+    assert str(error) == f"a.json: category {'n' * 400}... has no joints"
+    assert len(str(InputError("word " * 5000))) < 1000

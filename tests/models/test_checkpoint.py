@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -320,3 +321,57 @@ def test_files_that_are_not_checkpoints(tmp_path):
     assert "expected a dictionary of tensors" in refusal(tmp_path / "list.pth")
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "vgg.pth")
     assert "no VGG has 1 convolutions" in refusal(tmp_path / "vgg.pth")
+
+
+def resnet_forms(state):
+    """The same weights as frameworks wrap them."""
+    average = {f"ema_{name.replace('.', '_')}": tensor + 1 for name, tensor in state.items()}
+    return {
+        "DataParallel": {"state_dict": prefixed(state, "module.")},
+        "torch.compile": {"state_dict": prefixed(state, "_orig_mod.")},
+        "both": prefixed(state, "module._orig_mod."),
+        "Lightning": {"state_dict": prefixed(state, "model."), "epoch": 3, "pytorch-lightning_version": "2.6.0"},
+        "a module of one's own": {"state_dict": prefixed(state, "net.")},
+        "with a preprocessor": {"state_dict": prefixed(state, "module.") | {"data_preprocessor.mean": torch.zeros(3)}},
+        "EMAHook": {"state_dict": state | average},
+        "MMEngine's average": {"state_dict": state, "ema_state_dict": {"steps": torch.tensor(3)}},
+        "optimizer": {"state_dict": state, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}},
+    }
+
+
+def prefixed(tensors, prefix):
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def test_wrappers_of_frameworks(tmp_path):
+    state = filled(resnet_keys(18))
+    for name, content in resnet_forms(state).items():
+        torch.save(content, tmp_path / "wrapped.pth")
+        found = load_checkpoint(tmp_path / "wrapped.pth").state_dict()
+        assert all(torch.equal(tensor, state[key]) for key, tensor in found.items()), name
+
+
+def test_own_checkpoints_and_wrapped_modules(tmp_path):
+    make = lambda: build("stacked_hourglass", 5, "compact", stacks=1, width=16, depth=2)  # noqa: E731
+    state = make().state_dict()
+    torch.save({"state_dict": prefixed(state, "system."), "epoch": 4}, tmp_path / "best.ckpt")
+    torch.save(state, tmp_path / "plain.pth")
+    torch.save(prefixed(state, "module."), tmp_path / "parallel.pth")
+    for name in ("best.ckpt", "plain.pth", "parallel.pth"):
+        for into in (make(), torch.nn.DataParallel(make())):
+            found = load_checkpoint(tmp_path / name, into=into).state_dict()
+            assert all(torch.equal(a, b) for a, b in zip(found.values(), state.values(), strict=True)), name
+    own = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 3)})  # every name of its own begins with model.
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    assert load_checkpoint(tmp_path / "own.pth", into=own) is own
+
+
+def test_hostile_files_take_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("pypose_ops.datasets.files.UNPACKED", 1 << 16)
+    torch.save({"features.0.weight": torch.zeros(1).expand(1 << 40)}, tmp_path / "wide.pth")
+    assert "features.0.weight says that it has 1,099,511,627,776 numbers" in refusal(tmp_path / "wide.pth")
+    with zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1 << 20))
+    assert "that unpack to 1,048,576, which are refused" in refusal(tmp_path / "packed.pth")
+    torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "sparse.pth")
+    assert "expected plain tensors, a says" in refusal(tmp_path / "sparse.pth")
