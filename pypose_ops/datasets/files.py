@@ -9,7 +9,6 @@ import json
 import math
 import os
 import zipfile
-import zlib
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from .mat5 import check_mat5, is_mat4
 
 Id: TypeAlias = int | str
 
@@ -163,7 +163,8 @@ def load_mat(path: str | Path, data: bytes | None = None, **options: Any) -> dic
     if is_hdf5(data):
         return _load_hdf5(path, data)
     try:
-        _check_unpacked(path, data)
+        if not is_mat4(data):
+            check_mat5(data, fits)
         for name, shape, kind in scipy.io.whosmat(io.BytesIO(data)):
             size = math.prod(shape) * (8 if kind in ("cell", "struct", "object") else 1)
             if not fits(len(data), size):
@@ -172,31 +173,14 @@ def load_mat(path: str | Path, data: bytes | None = None, **options: Any) -> dic
     except InputError:
         raise
     except Exception as error:  # scipy raises many kinds for damaged files
-        kind = type(error).__name__
-        raise InputError(f"{path}: not a .mat file, or damaged; expected a .mat file ({kind})") from None
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise InputError(f"{path}: not a .mat file, or damaged; expected a .mat file ({reason})") from None
 
 
 def is_hdf5(data: bytes) -> bool:
     """Whether these are the bytes of a .mat file of MATLAB 7.3, which is HDF5."""
     magic = b"\x89HDF\r\n\x1a\n"
     return data[:10] == b"MATLAB 7.3" or magic in (data[:8], data[512:520])
-
-
-def _check_unpacked(path: str | Path, data: bytes) -> None:
-    """Refuses compressed variables that would grow to gigabytes; they do not say how large they are."""
-    order: Any = "big" if data[126:128] == b"MI" else "little"
-    at, size = 128, 0
-    while at + 8 <= len(data):
-        kind, length = (int.from_bytes(data[i : i + 4], order) for i in (at, at + 4))
-        packed, at = memoryview(data)[at + 8 : at + 8 + length], at + 8 + length
-        if kind != 15:  # compressed
-            continue
-        unpack = zlib.decompressobj()
-        while packed and not unpack.eof and fits(len(data), size):
-            size += len(unpack.decompress(packed, 1 << 24))
-            packed = memoryview(unpack.unconsumed_tail)
-        if not fits(len(data), size):
-            raise InputError(f"{path}: {len(data):,} bytes that unpack to more than {size:,}, which are refused")
 
 
 def _load_hdf5(path: str | Path, data: bytes) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         self.visible = np.asarray(self.visible, np.uint8)
-        with np.errstate(over="ignore"):  # what becomes infinite is found when the data set is checked
+        with np.errstate(over="ignore", invalid="ignore"):  # found when the data set is checked
             self.keypoints = np.where(self.visible[:, None] > 0, self.keypoints, 0).astype(np.float32)
         if self.others is None:
             self.others = np.zeros((0, len(self.visible), 3), np.float32)

@@ -204,7 +204,7 @@ def test_compressed_variables_that_would_grow(tmp_path, monkeypatch):
     path, cell = tmp_path / "a.mat", np.empty((1, 1), object)
     cell[0, 0] = np.zeros(1 << 18)  # in a cell: the list of variables does not say so
     scipy.io.savemat(path, {"joints": cell}, do_compression=True)
-    with pytest.raises(InputError, match="a.mat: .* unpack to more than .* refused"):
+    with pytest.raises(InputError, match="a.mat: .* unpacks to more than .* refused"):
         load_mat(path)
     scipy.io.savemat(path, {"joints": np.zeros(100)}, do_compression=True)
     assert load_mat(path)["joints"].size == 100
