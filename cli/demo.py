@@ -6,6 +6,7 @@ operator against its reference. With --data it does the same with annotated peop
 """
 
 import argparse
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ SURE = 0.3  # the net's own score; joints with less are not in the picture, or g
 NEAR = 0.1  # of the longer side of the person's box
 SAME_PEAK = 3  # heatmap px
 # The nets of the people below draw narrower blobs than the default blur is for.
-DECODERS = {name: {"refine": refine} for name, refine in REFINE.items()} | {
+DECODERS: dict[str, dict[str, Any]] = {name: {"refine": refine} for name, refine in REFINE.items()} | {
     "dark, sigma 1.5": {"refine": "dark", "sigma": 1.5}
 }
-CROWDS = {
+CROWDS: dict[str, tuple[str, str, Callable[[torch.Tensor], torch.Tensor] | None]] = {
     "OpenPose MobileNet thin": ("openpose_thin_coco_images.npz", "heat_{}", None),
     "PoseNet MobileNet": ("posenet_coco_images.npz", "heat_logit_{}", torch.sigmoid),
 }

@@ -44,8 +44,6 @@ from pypose_ops.skeletons import FLIC, LSP, MPII, Skeleton
 if TYPE_CHECKING:
     import torch
 
-# Left shoulder and right hip.
-TORSO = {LSP: (9, 2), FLIC: (0, 7)}
 CURVE = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 
@@ -110,7 +108,7 @@ def read_torso(args: argparse.Namespace) -> Any:
 
 
 def torso_of(target: torch.Tensor, skeleton: Skeleton, note: Any) -> Any:
-    norm = metrics.torso_size(target, TORSO[skeleton])
+    norm = metrics.torso_size(target, skeleton.torso)
     without = int((~(norm > 0)).sum())
     return norm, note + (f"; {without} have no torso and are not counted" if without else "")
 

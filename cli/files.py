@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class HeatmapFile:
     heatmaps: torch.Tensor
     hm2img: torch.Tensor | None
     joint_names: list[str] | None
-    meta: dict
+    meta: dict[str, Any]
 
 
 def load_heatmaps(path: Path, key: str = "heatmaps") -> HeatmapFile:

@@ -31,7 +31,7 @@ _METADATA = "pypose_ops"  # the entry that holds it all, as json
 def export_poses(
     system: System,
     info: dict[str, Any],
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     format: str,
     flip: bool = False,
@@ -120,7 +120,9 @@ def _write_aoti(
 _WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2, "aoti": _write_aoti}
 
 
-def checked_inputs(name: str, metadata: dict[str, Any], image: torch.Tensor, boxes: torch.Tensor) -> tuple:
+def checked_inputs(
+    name: str, metadata: dict[str, Any], image: torch.Tensor, boxes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Image and boxes as a program takes them, contiguous; a compiled one would read others wrongly, without a word.
 
     Raises:
@@ -202,9 +204,11 @@ def program_people(
 class OnnxProgram(Program):
     """By ONNX Runtime, on the CPU; or ``runtime="openvino"``, which is told to keep to float32."""
 
+    metadata: dict[str, Any]
+
     name = "OnnxProgram"
 
-    def __init__(self, path: str | os.PathLike, *, runtime: str = "onnxruntime") -> None:
+    def __init__(self, path: str | os.PathLike[str], *, runtime: str = "onnxruntime") -> None:
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file")
         if runtime not in ("onnxruntime", "openvino"):
@@ -252,14 +256,14 @@ class CompiledProgram(Program):
 
     name = "CompiledProgram"
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file")
         try:
             self._package = torch._inductor.aoti_load_package(str(path))
         except RuntimeError as error:
             raise InputError(f"{path}: AOTInductor cannot load it ({_one_line(error)})") from None
-        self.metadata = _metadata_of(path, self._package.loader.get_metadata().get(_METADATA))
+        self.metadata: dict[str, Any] = _metadata_of(path, self._package.loader.get_metadata().get(_METADATA))
 
     def _run(self, image: Image.Image, boxes: torch.Tensor) -> Any:
         return self._package(image, boxes)

@@ -6,84 +6,23 @@ Every operator exists for CPU and CUDA; :mod:`pypose_ops.reference` holds its de
 """
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import _build, geometry
+from . import _build, geometry, ops
 from ._build import build_info
-from .ops import (
-    LocalPeaks,
-    LocalPeaksWithPixels,
-    Marginals,
-    NmsResult,
-    Peaks,
-    PeaksWithCovariance,
-    PeaksWithPixels,
-    People,
-    SoftPeaks,
-    box_vote,
-    crop_patches,
-    decode_heatmaps,
-    decode_simcc,
-    find_peaks,
-    gaussian_heatmaps,
-    group_by_tags,
-    group_people,
-    heatmap_mse_loss,
-    limb_masks,
-    max_product,
-    mrf_message_passing,
-    offset_heatmaps,
-    oks,
-    oks_nms,
-    part_affinity_fields,
-    score_limbs,
-    simcc_labels,
-    soft_argmax,
-    sum_product,
-)
+from .ops import *  # noqa: F403
 
 if TYPE_CHECKING:
     from . import reference
 
 __version__ = _build.binary_info()["version"]
 
-__all__ = [
-    "NmsResult",
-    "Marginals",
-    "LocalPeaks",
-    "LocalPeaksWithPixels",
-    "Peaks",
-    "PeaksWithCovariance",
-    "PeaksWithPixels",
-    "People",
-    "SoftPeaks",
-    "box_vote",
-    "build_info",
-    "crop_patches",
-    "decode_heatmaps",
-    "decode_simcc",
-    "find_peaks",
-    "gaussian_heatmaps",
-    "geometry",
-    "group_by_tags",
-    "group_people",
-    "heatmap_mse_loss",
-    "limb_masks",
-    "max_product",
-    "mrf_message_passing",
-    "offset_heatmaps",
-    "oks",
-    "oks_nms",
-    "part_affinity_fields",
-    "reference",
-    "score_limbs",
-    "simcc_labels",
-    "soft_argmax",
-    "sum_product",
-]
+__all__ = ["build_info", "geometry", "reference"]
+__all__ += ops.__all__
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> ModuleType:
     """The definitions in plain torch are imported by whoever asks for them: kernels do without."""
     if name == "reference":
         return importlib.import_module(".reference", __name__)

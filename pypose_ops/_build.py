@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,7 +81,7 @@ def binary_info() -> dict[str, str]:
         return dict(line.split("=", 1) for line in function().decode().splitlines())
 
 
-def build_info() -> dict:
+def build_info() -> dict[str, Any]:
     """Version, torch headers, CUDA toolkit and architectures of this build, and what is present at run time.
 
     Returns:

@@ -147,8 +147,7 @@ def joint_boxes(pose: torch.Tensor, torso: tuple[int, int], *, sigma: float = 1.
 
     Args:
         pose (Tensor): ``(..., K, 2)`` image pixels.
-        torso (tuple[int, int]): the two torso joints, left shoulder and right hip: (9, 2) in LSP, (13, 2) in MPII,
-            (5, 12) in COCO.
+        torso (tuple[int, int]): the two torso joints, left shoulder and right hip: :attr:`.Skeleton.torso`.
         sigma (float): the paper has 1.0 for FLIC and 2.0 for LSP.
 
     Returns:

@@ -3,10 +3,20 @@
 Left and right are the person's own, except in FLIC, which annotates what the observer sees (see :data:`FLIC`).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+
+def plain_name(name: str) -> str:
+    """A joint's name as the package writes it: ``"LeftShoulder"``, ``"l shoulder"`` -> ``"left_shoulder"``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    words = re.sub(r"[^a-z0-9]+", "_", words).strip("_")
+    words = re.sub(r"^l_|^left_?(?=[a-z])", "left_", re.sub(r"^r_|^right_?(?=[a-z])", "right_", words))
+    return re.sub(r"^(.+)_(left|right)$", r"\2_\1", words)
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Skeleton:
     sigmas: tuple[float, ...] | None = None
     weights: tuple[float, ...] | None = None
     groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    sticks: tuple[tuple, ...] = ()
+    sticks: tuple[tuple[Any, Any], ...] = ()
     stick_groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
     norm: tuple[int, int] | None = None
 
@@ -49,6 +59,13 @@ class Skeleton:
         for a, b in self.flip_pairs:
             index[a], index[b] = b, a
         return tuple(index)
+
+    @property
+    def torso(self) -> tuple[int, int] | None:
+        """The left shoulder and the right hip, whose distance is the torso diameter; None without these joints."""
+        names = [plain_name(name) for name in self.joints]
+        known = "left_shoulder" in names and "right_hip" in names
+        return (names.index("left_shoulder"), names.index("right_hip")) if known else None
 
 
 # fmt: off

@@ -120,8 +120,12 @@ def test_every_room_has_a_floor():
     assert rooms <= set().union(*FLOORS), rooms - set().union(*FLOORS)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
-def test_a_reference_uses_no_other_operator_of_the_package(name):
-    """The definition is in plain torch: it may share argument checks and result types, no kernel."""
-    source = (ROOT / f"pypose_ops/reference/{name}.py").read_text()
-    assert "torch.ops" not in source and "_C" not in re.findall(r"\w+", source)
+@pytest.mark.parametrize("name", [*OPERATORS, "_arguments"])
+def test_a_definition_shares_nothing_with_what_it_defines(name):
+    """It is plain torch: the types of results come from the operators, no kernel and no helper does."""
+    path = ROOT / f"pypose_ops/reference/{name}.py"
+    assert "torch.ops" not in path.read_text() and "_C" not in re.findall(r"\w+", path.read_text())
+    own, results = "pypose_ops.reference.", "pypose_ops.ops._results."
+    allowed = (own, results, "pypose_ops.skeletons.")
+    used = {name for name in imported(f"pypose_ops.reference.{name}", path) if name.startswith("pypose_ops")}
+    assert all(name.startswith(allowed) for name in used), used

@@ -35,14 +35,14 @@ class EfficientNetLite(nn.Module):
         strides (tuple[int, ...]): input pixels per pixel of them: 4, 8, 16, 32.
     """
 
-    strides = (4, 8, 16, 32)
+    strides: tuple[int, ...] = (4, 8, 16, 32)
 
     def __init__(self, size: int = 0, *, norm: bool = True, in_channels: int = 3) -> None:
         super().__init__()
         if size not in SCALES:
             raise ValueError(f"EfficientNetLite: size must be one of {', '.join(map(str, SCALES))}, got {size!r}")
         width, depth = SCALES[size]
-        self.stem = ConvNormAct(in_channels, 32, 3, stride=2, norm=norm)
+        self.stem: ConvNormAct = ConvNormAct(in_channels, 32, 3, stride=2, norm=norm)
         blocks: list[nn.Module] = []
         inputs, ends, channels = 32, [], []
         for stage, (kernel, wide, count, first, expand) in enumerate(BLOCKS):
@@ -58,8 +58,9 @@ class EfficientNetLite(nn.Module):
             if stage in (1, 2, 4, 6):  # the last of each size
                 ends.append(len(blocks))
                 channels.append(outputs)
-        self.blocks = nn.ModuleList(blocks)
-        self.ends, self.channels = tuple(ends), tuple(channels)
+        self.blocks: nn.ModuleList = nn.ModuleList(blocks)
+        self.ends: tuple[int, ...] = tuple(ends)
+        self.channels: tuple[int, ...] = tuple(channels)
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""

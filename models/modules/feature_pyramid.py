@@ -20,8 +20,8 @@ class SeparableConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, norm: bool = True) -> None:
         super().__init__()
-        self.depthwise = SameConv2d(inputs, inputs, 3, depthwise=True, bias=False)
-        self.pointwise = ConvNormAct(inputs, outputs, norm=norm, act="relu")
+        self.depthwise: SameConv2d = SameConv2d(inputs, inputs, 3, depthwise=True, bias=False)
+        self.pointwise: ConvNormAct = ConvNormAct(inputs, outputs, norm=norm, act="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.pointwise(self.depthwise(x))
@@ -41,10 +41,12 @@ class FeaturePyramid(nn.Module):
     ``forward``: a list of maps -> ``(B, outputs, h, w)`` of the size of the first.
     """
 
+    merge: nn.ModuleList
+
     def __init__(self, inputs: Sequence[int], widths: Sequence[int], outputs: int, *, norm: bool = True) -> None:
         super().__init__()
         lateral = [*widths, widths[-1]]
-        self.lateral = nn.ModuleList(
+        self.lateral: nn.ModuleList = nn.ModuleList(
             ConvNormAct(a, b, norm=norm, act=None) for a, b in zip(inputs, lateral, strict=True)
         )
         after = [outputs, *widths[:-1]]
@@ -69,8 +71,8 @@ class MapHead(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, maps: int, *, norm: bool = True) -> None:
         super().__init__()
-        self.hidden = SeparableConv(inputs, hidden, norm=norm)
-        self.out = nn.Conv2d(hidden, maps, 1)
+        self.hidden: SeparableConv = SeparableConv(inputs, hidden, norm=norm)
+        self.out: nn.Conv2d = nn.Conv2d(hidden, maps, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.out(self.hidden(x))

@@ -31,9 +31,9 @@ class VGGPyramid(nn.Module):
 
     def __init__(self, depth: int = 16, *, width: float = 1.0, norm: bool = False) -> None:
         super().__init__()
-        self.vgg = VGG(depth, last="pool5", width=width, norm=norm)
-        self.names = [*(f"conv{block}_{VGG_CONVS[depth][block - 1]}" for block in (3, 4, 5)), "pool5"]
-        self.channels = [self.vgg.channels[name] for name in self.names]
+        self.vgg: VGG = VGG(depth, last="pool5", width=width, norm=norm)
+        self.names: list[str] = [*(f"conv{block}_{VGG_CONVS[depth][block - 1]}" for block in (3, 4, 5)), "pool5"]
+        self.channels: list[int] = [self.vgg.channels[name] for name in self.names]
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""

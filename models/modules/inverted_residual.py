@@ -18,6 +18,8 @@ class ConvNormAct(nn.Module):
         act (str or None): ``"relu6"``, ``"relu"`` or none.
     """
 
+    conv: SameConv2d
+
     def __init__(
         self,
         inputs: int,
@@ -31,8 +33,8 @@ class ConvNormAct(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = SameConv2d(inputs, outputs, kernel_size, stride=stride, depthwise=depthwise, bias=not norm)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01) if norm else nn.Identity()
-        self.act = {"relu6": nn.ReLU6(inplace=True), "relu": nn.ReLU(inplace=True), None: nn.Identity()}[act]
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01) if norm else nn.Identity()
+        self.act: nn.Module = {"relu6": nn.ReLU6(inplace=True), "relu": nn.ReLU(inplace=True), None: nn.Identity()}[act]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.act(self.norm(self.conv(x)))
@@ -63,10 +65,10 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         wide = inputs * expand
-        self.expand = ConvNormAct(inputs, wide, norm=norm) if expand != 1 else nn.Identity()
-        self.depthwise = ConvNormAct(wide, wide, kernel_size, stride=stride, depthwise=True, norm=norm)
-        self.project = ConvNormAct(wide, outputs, norm=norm, act=None)
-        self.skip = stride == 1 and inputs == outputs
+        self.expand: nn.Module = ConvNormAct(inputs, wide, norm=norm) if expand != 1 else nn.Identity()
+        self.depthwise: ConvNormAct = ConvNormAct(wide, wide, kernel_size, stride=stride, depthwise=True, norm=norm)
+        self.project: ConvNormAct = ConvNormAct(wide, outputs, norm=norm, act=None)
+        self.skip: bool = stride == 1 and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.project(self.depthwise(self.expand(x)))

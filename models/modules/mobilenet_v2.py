@@ -26,12 +26,12 @@ class MobileNetV2(nn.Module):
         strides (tuple[int, ...]): input pixels per pixel of them: 4, 8, 16, 32.
     """
 
-    strides = (4, 8, 16, 32)
+    strides: tuple[int, ...] = (4, 8, 16, 32)
 
     def __init__(self, width: float = 1.0, *, norm: bool = True, in_channels: int = 3) -> None:
         super().__init__()
         inputs = divisible(32 * width)
-        self.stem = ConvNormAct(in_channels, inputs, 3, stride=2, norm=norm)
+        self.stem: ConvNormAct = ConvNormAct(in_channels, inputs, 3, stride=2, norm=norm)
         blocks: list[nn.Module] = []
         for expand, channels, count, first in BLOCKS:
             outputs = divisible(channels * width)
@@ -39,12 +39,12 @@ class MobileNetV2(nn.Module):
                 stride = first if n == 0 else 1
                 blocks.append(InvertedResidual(inputs, outputs, stride=stride, expand=expand, norm=norm))
                 inputs = outputs
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks: nn.ModuleList = nn.ModuleList(blocks)
         last = 1280
-        self.head = ConvNormAct(inputs, last, norm=norm)
+        self.head: ConvNormAct = ConvNormAct(inputs, last, norm=norm)
         # The last block of 24, 32 and 64 channels: what is after the last one at a sixteenth comes too late for detail.
-        self.ends = tuple(list(accumulate(count for _, _, count, _ in BLOCKS))[i] for i in (1, 2, 3))
-        self.channels = (*(divisible(BLOCKS[i][1] * width) for i in (1, 2, 3)), last)
+        self.ends: tuple[int, ...] = tuple(list(accumulate(count for _, _, count, _ in BLOCKS))[i] for i in (1, 2, 3))
+        self.channels: tuple[int, ...] = (*(divisible(BLOCKS[i][1] * width) for i in (1, 2, 3)), last)
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""

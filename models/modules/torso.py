@@ -16,9 +16,7 @@ _BY_COUNT = {len(s): s for s in (skeletons.LSP, skeletons.MPII, skeletons.COCO)}
 
 def torso_option(skeleton: Skeleton) -> dict[str, Any]:
     """``{"torso": ...}`` of a skeleton that has the two joints, else nothing."""
-    names = ("left_shoulder", "right_hip")
-    known = all(name in skeleton.joints for name in names)
-    return {"torso": [skeleton.joints.index(name) for name in names]} if known else {}
+    return {} if skeleton.torso is None else {"torso": list(skeleton.torso)}
 
 
 def torso_joints(system: str, num_joints: int, torso: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -34,8 +32,7 @@ def torso_joints(system: str, num_joints: int, torso: tuple[int, int] | None = N
             raise ValueError(
                 f"{system}: torso must name the left shoulder and right hip of {num_joints} joints, got None"
             )
-        names = _BY_COUNT[num_joints].joints
-        return names.index("left_shoulder"), names.index("right_hip")
+        return _BY_COUNT[num_joints].torso
     first, second = (int(j) for j in torso)
     if not (0 <= first < num_joints and 0 <= second < num_joints) or first == second:
         raise ValueError(f"{system}: torso must be two different joints below {num_joints}, got {tuple(torso)}")

@@ -79,7 +79,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
     center_sigma: float
     sigma: float
 
-    refine = "dark_udp"  # DARK leaves peaks within two cells, 16 pixels, of the border where they are
+    refine: str | None = "dark_udp"  # DARK leaves peaks within two cells, 16 pixels, of the border where they are
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": ConvolutionalPoseMachineConfig(),
         "vgg": ConvolutionalPoseMachineConfig(variant="vgg"),

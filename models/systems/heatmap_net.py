@@ -67,7 +67,17 @@ class HeatmapNet(HeatmapSystem):
     ``forward(images (B, 3, H, W))`` gives ``[(B, K, H / 4, W / 4)]``, logits.
     """
 
-    joint_layers = ("head.out",)
+    config: HeatmapNetConfig
+    sigma: float
+    backbone: nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pyramid: FeaturePyramid
+    center: MapHead
+    regress: MapHead
+    offset: MapHead
+
+    joint_layers: tuple[str, ...] = ("head.out",)
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": HeatmapNetConfig(width=1.75, input_size=(256, 256)),
         "compact": HeatmapNetConfig(),
@@ -83,7 +93,7 @@ class HeatmapNet(HeatmapSystem):
         self.config, self.sigma = config, config.sigma
         self.backbone, self.mean, self.std = image_pyramid(config.backbone, config.width, config.norm)
         self.pyramid = FeaturePyramid(self.backbone.channels, config.pyramid, config.features, norm=config.norm)
-        self.head = self._head(num_joints)
+        self.head: MapHead = self._head(num_joints)
         nn.init.constant_(self.head.out.bias, UNLIKELY)
         if config.people:
             self.center, self.regress, self.offset = (

@@ -18,10 +18,8 @@ class GaussianHeatmap(GaussianCodec):
     The mirror image of such a map is the map of the mirror image, so a flip test needs no shift.
     """
 
-    align: str
-    refine: str
-
-    align, refine = "center", "dark_udp"
+    align: str = "center"
+    refine: str = "dark_udp"
 
     def __init__(self, input_size: tuple[int, int], heatmap_size: tuple[int, int], sigma: float) -> None:
         super().__init__(input_size, heatmap_size, sigma)
@@ -36,12 +34,12 @@ class HeatmapSystem(System):
     Attributes:
         sigma (float): of the targets, in heatmap pixels.
         flip_shift (bool): mirrored maps are off by a pixel: grids with ``align="index"``.
-        refine (str or None): of :func:`pypose_ops.decode_heatmaps`; None: the codec's.
+        refine (str or None): of :func:`pypose_ops.decode_heatmaps`; ``"auto"``: the codec's.
     """
 
     sigma: float = 1.0
     flip_shift = False
-    refine = None
+    refine: str | None = "auto"
 
     def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         """The codec between the pixels of these images and these maps."""
@@ -84,7 +82,7 @@ class HeatmapSystem(System):
 
     def decode(self, images: torch.Tensor, maps: torch.Tensor, *, stage: int = -1, **options: Any) -> Peaks:
         """Maps ``(B, K, h, w)`` of a stage of these images to :class:`pypose_ops.Peaks` in pixels of the images."""
-        if self.refine is not None:
+        if self.refine != "auto":
             options = {"refine": self.refine} | options
         # Codecs with a background would leave out the last map.
         return GaussianCodec.decode(self.codec(images, maps), maps, **options)

@@ -78,7 +78,7 @@ class PafNet(HeatmapSystem):
     limb_width: float
     sigma: float
 
-    refine = "dark_udp"
+    refine: str | None = "dark_udp"
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": PafNetConfig(),
         "compact": PafNetConfig(

@@ -49,11 +49,15 @@ class Crops:
         augmentation (Augmentation, optional): None for upright crops.
     """
 
+    size: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
     def __init__(self, system: System, skeleton: Skeleton, augmentation: Any = None) -> None:
         self.size, self.mean, self.std = system.input_size, tuple(system.mean), tuple(system.std)
         self.augmentation = augmentation
-        self.flip_index = torch.tensor(skeleton.flip_index)
-        self.upper = torch.tensor([k in skeleton.upper_body for k in range(len(skeleton))])
+        self.flip_index: torch.Tensor = torch.tensor(skeleton.flip_index)
+        self.upper: torch.Tensor = torch.tensor([k in skeleton.upper_body for k in range(len(skeleton))])
 
     def __call__(self, loaded: Any, draws: torch.Tensor = None) -> Batch:
         """Crops of :class:`.loading.Loaded` people.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ def freeze(module: nn.Module, starts: Sequence[str]) -> None:
             part.eval()
 
 
-def parameter_groups(module: nn.Module, lr: float, factors: Mapping[str, float]) -> list[dict]:
+def parameter_groups(module: nn.Module, lr: float, factors: Mapping[str, float]) -> list[dict[str, Any]]:
     """Groups for an optimiser: what is trained by its learning rate; of several beginnings the longest counts."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
@@ -59,6 +60,14 @@ class WeightedSampler(Sampler[int]):
         seed, rank, world (int): see above.
     """
 
+    counts: list[int]
+    weights: list[float]
+    epochs: int
+    last: int
+    seed: int
+    rank: int
+    world: int
+
     def __init__(
         self,
         counts: Sequence[int],
@@ -75,7 +84,7 @@ class WeightedSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.epoch: int = epoch
 
     def length_of(self, epoch: int) -> int:
         """People that each rank sees in an epoch."""

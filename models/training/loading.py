@@ -30,14 +30,14 @@ class Loaded:
     """
 
     pixels: torch.Tensor
-    sizes: list
+    sizes: list[tuple[int, int]]
     index: torch.Tensor
     keypoints: torch.Tensor
     visible: torch.Tensor
     boxes: torch.Tensor
     padding: torch.Tensor
     others: torch.Tensor | None
-    bad: list
+    bad: list[str]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -58,7 +58,7 @@ class Loaded:
         return self._each(torch.Tensor.pin_memory)
 
 
-class People(Dataset):
+class People(Dataset[tuple[int, Any]]):
     """The people of a :class:`.data.PoseDataset` for a loader: an item is ``(number, picture or ImageError)``.
 
     Args:
@@ -67,16 +67,17 @@ class People(Dataset):
     """
 
     def __init__(self, dataset: Any, memory: int = MEMORY) -> None:
-        samples = self.samples = dataset.samples
-        self.keypoints = torch.stack([torch.from_numpy(s.keypoints) for s in samples])
-        self.visible = torch.stack([torch.from_numpy(s.visible) for s in samples])
+        samples: Any = dataset.samples
+        self.samples: Any = samples
+        self.keypoints: torch.Tensor = torch.stack([torch.from_numpy(s.keypoints) for s in samples])
+        self.visible: torch.Tensor = torch.stack([torch.from_numpy(s.visible) for s in samples])
         whole = [s.box is None for s in samples]
         boxes = [s.box or _whole_picture(s.size or (1, 1)) for s in samples]
-        self.boxes = torch.tensor(boxes, dtype=torch.float32)
+        self.boxes: torch.Tensor = torch.tensor(boxes, dtype=torch.float32)
         # A whole picture has its margin already.
-        self.padding = torch.tensor([1.0 if w else 1.25 for w in whole])
-        self.others = [torch.from_numpy(s.others) for s in samples]
-        self.cache = {}
+        self.padding: torch.Tensor = torch.tensor([1.0 if w else 1.25 for w in whole])
+        self.others: list[torch.Tensor] = [torch.from_numpy(s.others) for s in samples]
+        self.cache: dict[Any, Any] = {}
         self._fill(memory)
 
     def _fill(self, memory: int) -> None:
@@ -90,7 +91,7 @@ class People(Dataset):
             self.cache[picture] = None
         with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
             self.cache = dict(zip(self.cache, pool.map(_decoded, self.cache), strict=True))
-        self.complete = len(self.cache) == len(pictures)
+        self.complete: bool = len(self.cache) == len(pictures)
 
     def __len__(self) -> int:
         return len(self.samples)

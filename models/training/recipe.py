@@ -54,7 +54,7 @@ class Recipe:
     ema: float = 0.0
     patience: int = 0
     seed: int = 0
-    phase_epochs: tuple = ()
+    phase_epochs: tuple[int, ...] = ()
     lr_factors: dict[str, float] = field(default_factory=dict)
     freeze: tuple[str, ...] = ()
     data_weights: tuple[float, ...] = ()

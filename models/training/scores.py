@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pypose_ops import geometry, metrics
-from pypose_ops.datasets.skeleton_files import plain_name
 from pypose_ops.skeletons import Skeleton
 
 from .crops import Crops
@@ -18,12 +17,8 @@ if TYPE_CHECKING:
 
 
 def torso_of(skeleton: Skeleton) -> tuple[int, int] | None:
-    """The joints whose distance PCK is measured in: the skeleton's own, or left shoulder and right hip; or None."""
-    if skeleton.norm is not None:
-        return skeleton.norm
-    names = [plain_name(name) for name in skeleton.joints]
-    known = "left_shoulder" in names and "right_hip" in names
-    return (names.index("left_shoulder"), names.index("right_hip")) if known else None
+    """The joints whose distance PCK is measured in: the skeleton's ``norm``, else its torso; or None."""
+    return skeleton.norm or skeleton.torso
 
 
 def pck_norm(keypoints: torch.Tensor, visible: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:

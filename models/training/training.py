@@ -64,6 +64,12 @@ class Phase(pl.LightningModule):
         steps (int, optional): of the phase, where epochs differ.
     """
 
+    system: System
+    recipe: Recipe
+    people: Any
+    number: int
+    name: str
+
     def __init__(
         self, system: System, skeleton: Skeleton, recipe: Recipe, number: int, people: Any, steps: Any = None
     ) -> None:
@@ -72,8 +78,10 @@ class Phase(pl.LightningModule):
         self.system, self.recipe, self.people = system, recipe, people
         self.number, self.name = number, system.phases[number]
         self.skeleton = skeleton
-        self.crops = Crops(system, skeleton, recipe.augmentation)
-        self.pck, self.bad, self.val_loss = {}, set(), [0.0, 0]
+        self.crops: Crops = Crops(system, skeleton, recipe.augmentation)
+        self.pck: dict[int, Any] = {}
+        self.bad: set[str] = set()
+        self.val_loss: list[float] = [0.0, 0]
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.system, self.recipe.lr, self.recipe.lr_factors)
@@ -93,7 +101,7 @@ class Phase(pl.LightningModule):
         seed = (self.recipe.seed * 1009 + self.number) * 100_003 + self.current_epoch
         torch.manual_seed(seed * 64 + self.global_rank)
         generator = torch.Generator().manual_seed(seed)
-        self.draws = torch.rand(self.people, DRAWS, generator=generator).to(self.device)
+        self.draws: torch.Tensor = torch.rand(self.people, DRAWS, generator=generator).to(self.device)
 
     def training_step(self, loaded: Any, _: Any) -> Any:
         self.bad.update(loaded.bad)
@@ -151,7 +159,7 @@ class EpochLine(Callback):
     """Prints a line per epoch, which stays where a progress bar goes."""
 
     def on_train_epoch_start(self, trainer: Any, module: nn.Module) -> None:
-        self.start = time.monotonic()
+        self.start: float = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Any, module: nn.Module) -> None:
         if not trainer.is_global_zero:
@@ -257,6 +265,10 @@ def folder_of(out: Path, number: int, phase: int) -> Path:
 
 class Upright:
     """The training people in upright crops, again and again: what ``System.begin_phase`` measures on."""
+
+    crops: Any
+    loader: Any
+    device: Any
 
     def __init__(self, crops: Any, people: Any, batch: int, device: Any) -> None:
         self.crops, self.loader, self.device = crops, eval_loader(people, batch), device

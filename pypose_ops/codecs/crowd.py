@@ -34,8 +34,11 @@ class CPMHeatmap(GaussianCodec):
         (torch.Size([2, 15, 46, 46]), torch.Size([2, 5, 14]))
     """
 
+    refine: str
+    kernel_size: int
+
     align = "center"
-    peers = ("cpm",)
+    peers: tuple[str, ...] = ("cpm",)
 
     def __init__(
         self,
@@ -97,7 +100,7 @@ class CenterNetHeatmap(GaussianCodec):
         compat: None or ``"centernet"``.
     """
 
-    peers = ("centernet",)
+    peers: tuple[str, ...] = ("centernet",)
 
     def __init__(
         self, input_size: Pair, heatmap_size: Pair, min_overlap: float = 0.7, compat: str | None = None
@@ -106,7 +109,7 @@ class CenterNetHeatmap(GaussianCodec):
         if not 0 < min_overlap < 1:
             raise ValueError(f"CenterNetHeatmap: min_overlap must be between 0 and 1, got {min_overlap}")
         self.min_overlap = min_overlap
-        self.drawing = self.rounded()
+        self.drawing: dict[str, Any] = self.rounded()
 
     def encode(  # type: ignore[override]
         self,

@@ -40,6 +40,9 @@ class MSRAHeatmap(GaussianCodec):
         tensor([[[ 50.3000, 100.0000]]])
     """
 
+    unbiased: bool
+    kernel_size: int
+
     def __init__(
         self,
         input_size: Pair,
@@ -52,9 +55,9 @@ class MSRAHeatmap(GaussianCodec):
         super().__init__(input_size, heatmap_size, sigma, compat)
         self.unbiased, self.kernel_size = unbiased, blur_kernel_size
         if unbiased:
-            self.refine = dark_for(self.sigma) if compat is None else "dark"
+            self.refine: str = dark_for(self.sigma) if compat is None else "dark"
         else:
-            self.drawing = self.rounded()
+            self.drawing: dict[str, Any] = self.rounded()
 
     def weights(
         self, at: torch.Tensor, visible: torch.Tensor | None, reach: float
@@ -96,6 +99,8 @@ class UDPHeatmap(GaussianCodec):
         compat: None or ``"mmpose"``.
     """
 
+    kernel_size: int
+
     align = "corners"
     refine = "dark_udp"
 
@@ -113,7 +118,7 @@ class UDPHeatmap(GaussianCodec):
         if heatmap_type not in ("gaussian", "combined"):
             raise ValueError(f"UDPHeatmap: heatmap_type must be one of gaussian, combined, got {heatmap_type!r}")
         self.heatmap_type, self.kernel_size = heatmap_type, blur_kernel_size
-        self.radius = radius_factor * max(self.heatmap_size)
+        self.radius: float = radius_factor * max(self.heatmap_size)
 
     def weights(
         self, at: torch.Tensor, visible: torch.Tensor | None, reach: float
@@ -181,7 +186,7 @@ class MegviiHeatmap(HeatmapCodec):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"MegviiHeatmap: kernel_size must be odd and positive, got {kernel_size}")
         self.blur = kernel_size
-        self.sigma = 0.3 * ((kernel_size - 1) / 2 - 1) + 0.8
+        self.sigma: float = 0.3 * ((kernel_size - 1) / 2 - 1) + 0.8
         # Half a pixel more than the kernel reaches: the product with sigma must not round below it.
         self.drawing: dict[str, Any] = {"center": "rounded", "truncate": kernel_size / 2 / self.sigma}
 
@@ -241,15 +246,15 @@ class HourglassHeatmap(GaussianCodec):
         compat: None or ``"hourglass"``.
     """
 
-    peers = ("hourglass",)
+    peers: tuple[str, ...] = ("hourglass",)
 
     def __init__(self, input_size: Pair, heatmap_size: Pair, sigma: float = 1.0, compat: str | None = None) -> None:
         super().__init__(input_size, heatmap_size, sigma, compat)
-        self.drawing = self.rounded()
+        self.drawing: dict[str, Any] = self.rounded()
         self.reach = 3 * self.sigma
         if compat is not None:
-            self.reach = math.ceil(3 * self.sigma)
-            self.sigma = 0.25 * (2 * self.reach + 1)
+            self.reach: float = math.ceil(3 * self.sigma)
+            self.sigma: float = 0.25 * (2 * self.reach + 1)
             self.drawing["truncate"] = self.reach / self.sigma * (1 + 1e-6)
 
     def to_heatmap(self, keypoints: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,9 @@ class EDPoseLabel:
         num_keypoints: how many joints a person has.
     """
 
+    num_select: int
+    num_keypoints: int
+
     def __init__(self, num_select: int = 100, num_keypoints: int = 17) -> None:
         self.num_select, self.num_keypoints = num_select, num_keypoints
 

@@ -19,7 +19,7 @@ class RegressionLabel:
 
     def __init__(self, input_size: Pair, compat: str | None = None) -> None:
         self.input_size: Pair = two("RegressionLabel", "input_size", input_size)
-        self.compat = check_compat("RegressionLabel", compat)
+        self.compat: str | None = check_compat("RegressionLabel", compat)
 
     def encode(self, keypoints: torch.Tensor, visible: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """``(B, K, 2)`` in input pixels to ``(B, K, 2)`` of about [0, 1], and weights ``(B, K)``, 0 outside."""
@@ -63,6 +63,8 @@ class IntegralRegressionLabel:
         compat: None or ``"mmpose"``.
     """
 
+    heatmap_codec: MSRAHeatmap
+
     def __init__(
         self,
         input_size: Pair,
@@ -74,7 +76,7 @@ class IntegralRegressionLabel:
         compat: str | None = None,
     ) -> None:
         self.heatmap_codec = MSRAHeatmap(input_size, heatmap_size, sigma, unbiased, blur_kernel_size, compat)
-        self.keypoint_codec = RegressionLabel(input_size, compat)
+        self.keypoint_codec: RegressionLabel = RegressionLabel(input_size, compat)
         self.normalize = normalize
         if normalize and compat is None:
             self.heatmap_codec.drawing["normalize"] = "sum"

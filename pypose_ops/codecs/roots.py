@@ -94,6 +94,12 @@ class SPR:
         compat: None or ``"mmpose"``.
     """
 
+    min_diagonal: float
+    background: float
+    radius: int
+    max_people: int
+    threshold: float
+
     def __init__(
         self,
         input_size: Pair,
@@ -111,7 +117,7 @@ class SPR:
         self.input_size: Pair = two("SPR", "input_size", input_size)
         self.heatmap_size: Pair = two("SPR", "heatmap_size", heatmap_size)
         self.with_joints = generate_keypoint_heatmaps
-        self.root_type = check_root_type("SPR", root_type)
+        self.root_type: str = check_root_type("SPR", root_type)
         if sigma is None:
             automatic = (heatmap_size[0] * heatmap_size[1]) ** 0.5 / 32
             sigma = (automatic, automatic // 2)
@@ -120,7 +126,7 @@ class SPR:
             raise ValueError(f"SPR: sigma must be two numbers, of roots and of joints, got {sigma!r}")
         self.min_diagonal, self.background = minimal_diagonal_length, background_weight
         self.radius, self.max_people, self.threshold = decode_nms_kernel // 2, decode_max_instances, decode_thr
-        self.compat = check_compat("SPR", compat)
+        self.compat: str | None = check_compat("SPR", compat)
 
     def _scaled(self, points: torch.Tensor, up: bool) -> torch.Tensor:
         scale = [n / m for n, m in zip(self.input_size, self.heatmap_size, strict=True)]
@@ -266,6 +272,9 @@ class DecoupledHeatmap:
         compat: None or ``"mmpose"``.
     """
 
+    min_overlap: float
+    max_instances: int
+
     def __init__(
         self,
         input_size: Pair,
@@ -277,9 +286,9 @@ class DecoupledHeatmap:
     ) -> None:
         self.input_size: Pair = two("DecoupledHeatmap", "input_size", input_size)
         self.heatmap_size: Pair = two("DecoupledHeatmap", "heatmap_size", heatmap_size)
-        self.root_type = check_root_type("DecoupledHeatmap", root_type)
+        self.root_type: str = check_root_type("DecoupledHeatmap", root_type)
         self.min_overlap, self.max_instances = heatmap_min_overlap, encode_max_instances
-        self.compat = check_compat("DecoupledHeatmap", compat)
+        self.compat: str | None = check_compat("DecoupledHeatmap", compat)
 
     def encode(
         self,

@@ -46,6 +46,15 @@ class SimCCLabel:
         compat: None or ``"mmpose"``.
     """
 
+    gaussian: bool
+    smoothing: float
+    normalize: bool
+    simcc_split_ratio: float
+    use_dark: bool
+    center: str
+    decode_visibility: bool
+    decode_beta: float
+
     def __init__(
         self,
         input_size: Pair,
@@ -72,7 +81,7 @@ class SimCCLabel:
             )
         self.simcc_split_ratio, self.use_dark, self.center = simcc_split_ratio, use_dark, center
         self.decode_visibility, self.decode_beta = decode_visibility, decode_beta
-        self.compat = check_compat("SimCCLabel", compat)
+        self.compat: str | None = check_compat("SimCCLabel", compat)
 
     def encode(
         self, keypoints: torch.Tensor, visible: torch.Tensor | None = None, *, dtype: torch.dtype = torch.float32
@@ -178,7 +187,7 @@ class SimCC3DLabel:
         z_range: half the range of depths; 2.1744869 by default.
     """
 
-    root_z = 5.14388  # the mean over MMPose's training sets, for people without a depth
+    root_z: float = 5.14388  # the mean over MMPose's training sets, for people without a depth
 
     def __init__(
         self,
@@ -190,18 +199,19 @@ class SimCC3DLabel:
         root_index: int | tuple[int, ...] = 0,
         z_range: float | None = None,
     ) -> None:
-        width, height, self.depth = input_size
+        width, height, depth = input_size
+        self.depth: int = depth
         sigmas: tuple[float, ...] = (sigma,) * 3 if isinstance(sigma, (int, float)) else tuple(sigma)
         if len(sigmas) != 3:
             raise ValueError(f"SimCC3DLabel: sigma must be one or three numbers, got {sigma!r}")
         shared: dict[str, Any] = {
             "simcc_split_ratio": simcc_split_ratio, "normalize": normalize, "use_dark": use_dark, "compat": "mmpose"
         }  # fmt: skip
-        self.plane = SimCCLabel((width, height), sigma=(sigmas[0], sigmas[1]), **shared)
+        self.plane: SimCCLabel = SimCCLabel((width, height), sigma=(sigmas[0], sigmas[1]), **shared)
         # The z axis as the x axis of an input one pixel high.
-        self.axis = SimCCLabel((self.depth, 1), sigma=(sigmas[2], sigmas[2]), **shared)
-        self.root_index = [root_index] if isinstance(root_index, int) else list(root_index)
-        self.z_range = 2.1744869 if z_range is None else z_range
+        self.axis: SimCCLabel = SimCCLabel((self.depth, 1), sigma=(sigmas[2], sigmas[2]), **shared)
+        self.root_index: list[int] = [root_index] if isinstance(root_index, int) else list(root_index)
+        self.z_range: float = 2.1744869 if z_range is None else z_range
 
     def encode(
         self,

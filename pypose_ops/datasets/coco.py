@@ -95,6 +95,8 @@ def image_records(path: str | Path, images: Any) -> dict[Id, Mapping[str, Any]]:
 class ImageIds:
     """Finds the image that an id means: the id itself, as text or number, or the image's file name or its stem."""
 
+    images: Mapping[Id, Mapping[str, Any]]
+
     def __init__(self, images: Mapping[Id, Mapping[str, Any]]) -> None:
         self.images, self._names = images, None
 

@@ -211,6 +211,8 @@ def _load_hdf5(path: str | Path, data: bytes) -> dict[str, Any]:
 class NpzArrays(Mapping[str, np.ndarray]):
     """The arrays of an npz file, read when they are asked for; numbers in the machine's byte order."""
 
+    path: str | Path
+
     def __init__(self, path: str | Path, data: bytes) -> None:
         self.path, self._archive, self._read = path, zipfile.ZipFile(io.BytesIO(data)), {}
         infos = self._archive.infolist()

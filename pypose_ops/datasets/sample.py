@@ -25,12 +25,12 @@ class Sample:
     picture: ImageFile
     keypoints: np.ndarray
     visible: np.ndarray
-    box: tuple | None = None
+    box: tuple[float, float, float, float] | None = None
     others: np.ndarray | None = None
-    center: tuple | None = None
+    center: tuple[float, float] | None = None
     scale: float | None = None
-    size: tuple | None = None
-    head: tuple | None = None
+    size: tuple[int, int] | None = None
+    head: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         self.visible = np.asarray(self.visible, np.uint8)

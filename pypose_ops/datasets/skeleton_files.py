@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..skeletons import COCO, SKELETONS, Skeleton
+from ..skeletons import COCO, SKELETONS, Skeleton, plain_name
 from .files import read_bytes
 
 if sys.version_info >= (3, 11):
@@ -20,14 +20,6 @@ MOST_JOINTS = 4096
 
 # CrowdPose's constants (its own evaluation): COCO's, and the shoulder's for the head and the neck.
 _CROWDPOSE = frozenset(COCO.joints[5:]) | {"head", "neck"}
-
-
-def plain_name(name: str) -> str:
-    """A joint's name as the package writes it: ``"LeftShoulder"``, ``"l shoulder"`` -> ``"left_shoulder"``."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    words = re.sub(r"[^a-z0-9]+", "_", words).strip("_")
-    words = re.sub(r"^l_|^left_?(?=[a-z])", "left_", re.sub(r"^r_|^right_?(?=[a-z])", "right_", words))
-    return re.sub(r"^(.+)_(left|right)$", r"\2_\1", words)
 
 
 def known_skeleton(names: Sequence[str]) -> Skeleton | None:

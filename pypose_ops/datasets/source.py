@@ -9,6 +9,8 @@ from .images import ImageError, ImageFile, members
 class Source:
     """A folder or a zip archive with a data set in it."""
 
+    path: Path
+
     def __init__(self, path: str | Path) -> None:
         self.path, self.prefix = Path(path), ""
         self.names: frozenset[str] | None = None
@@ -27,7 +29,7 @@ class Source:
             found = sorted((n for n in self.names if n == name or n.endswith("/" + name)), key=len)
             self.prefix = found[0][: -len(name)] if found else ""
         elif not (self.path / name).exists():
-            self.prefix = next((f"{f.parent.name}/" for f in sorted(self.path.glob(f"*/{name}"))), "")
+            self.prefix: str = next((f"{f.parent.name}/" for f in sorted(self.path.glob(f"*/{name}"))), "")
         return self
 
     def read(self, name: str) -> bytes:
@@ -62,7 +64,7 @@ class ImageFinder:
             [path.parent, path.parent.parent] if path.is_absolute() or path.parent.name else [path.parent, Path("..")]
         )
         below = (".", "images", split, f"images/{split}")
-        self.roots = [Path(images)] if images else [root / folder for root in roots for folder in below]
+        self.roots: list[Path] = [Path(images)] if images else [root / folder for root in roots for folder in below]
         self.last = self.roots[0]
 
     def find(self, name: str) -> ImageFile:
@@ -76,6 +78,6 @@ class ImageFinder:
                 except (OSError, ValueError):
                     raise InputError(f"{name[:80]!r}: no name of an image") from None
                 if there:
-                    self.last = root
+                    self.last: Path = root
                     return ImageFile(str(path))
         return ImageFile(str(self.roots[0] / forms[-1]))

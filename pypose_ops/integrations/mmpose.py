@@ -61,7 +61,7 @@ class _Codec:
         if "compat" in signature.parameters:
             kwargs.setdefault("compat", "mmpose")
         try:
-            self.codec = self.wrapped(*args, **kwargs)
+            self.codec: Any = self.wrapped(*args, **kwargs)
         except ValueError as error:
             raise self._refusal(error) from None
         bound = signature.bind(*args, **kwargs)
@@ -69,7 +69,7 @@ class _Codec:
         for name, value in bound.arguments.items():
             setattr(self, name, value)
         if "heatmap_size" in bound.arguments:
-            self.scale_factor = self._scale_factor()
+            self.scale_factor: Array = self._scale_factor()
 
     def _refusal(self, error: ValueError) -> ValueError:
         """The error, with MMPose's words for it."""
@@ -127,7 +127,7 @@ class MSRAHeatmap(_Codec):
     """:class:`pypose_ops.codecs.MSRAHeatmap` in numpy."""
 
     wrapped: ClassVar[Any] = codecs.MSRAHeatmap
-    field_mapping_table = {"heatmaps": "heatmaps"}
+    field_mapping_table: ClassVar[dict[str, str]] = {"heatmaps": "heatmaps"}
 
 
 class UDPHeatmap(MSRAHeatmap):
@@ -152,7 +152,10 @@ class RegressionLabel(_Codec):
     wrapped: ClassVar[Any] = codecs.RegressionLabel
     outputs: ClassVar[tuple[str, ...]] = ("keypoint_labels",)
     batch_dims = 3
-    label_mapping_table = {"keypoint_labels": "keypoint_labels", "keypoint_weights": "keypoint_weights"}
+    label_mapping_table: ClassVar[dict[str, str]] = {
+        "keypoint_labels": "keypoint_labels",
+        "keypoint_weights": "keypoint_weights",
+    }
 
     def encode(self, keypoints: Array, keypoints_visible: Array | None = None) -> dict[str, Any]:
         """``(N, K, 2)`` in input pixels to a dict of arrays; in numpy, which takes less time than one call of torch."""
@@ -178,24 +181,29 @@ class RegressionLabel(_Codec):
 class IntegralRegressionLabel(RegressionLabel):
     """:class:`pypose_ops.codecs.IntegralRegressionLabel` in numpy."""
 
+    heatmap_codec: Any
+    keypoint_codec: Any
+
     wrapped = codecs.IntegralRegressionLabel
-    outputs = ("keypoint_labels", "heatmaps")
-    field_mapping_table = {"heatmaps": "heatmaps"}
+    outputs: ClassVar[tuple[str, ...]] = ("keypoint_labels", "heatmaps")
+    field_mapping_table: ClassVar[dict[str, str]] = {"heatmaps": "heatmaps"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.heatmap_codec, self.keypoint_codec = self.codec.heatmap_codec, self.codec.keypoint_codec
 
-    encode = _Codec.encode
+    def encode(self, keypoints: Array, keypoints_visible: Array | None = None) -> dict[str, Any]:
+        """``(N, K, 2)`` in input pixels to a dict of arrays."""
+        return _Codec.encode(self, keypoints, keypoints_visible)
 
 
 class SimCCLabel(_Codec):
     """:class:`pypose_ops.codecs.SimCCLabel` in numpy."""
 
     wrapped = codecs.SimCCLabel
-    outputs = ("keypoint_x_labels", "keypoint_y_labels")
+    outputs: ClassVar[tuple[str, ...]] = ("keypoint_x_labels", "keypoint_y_labels")
     batch_dims = 3
-    label_mapping_table = {
+    label_mapping_table: ClassVar[dict[str, str]] = {
         "keypoint_x_labels": "keypoint_x_labels",
         "keypoint_y_labels": "keypoint_y_labels",
         "keypoint_weights": "keypoint_weights",
@@ -203,7 +211,7 @@ class SimCCLabel(_Codec):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sigma = np.array(self.codec.sigma)
+        self.sigma: Array = np.array(self.codec.sigma)
 
     def encode(self, keypoints: Array, keypoints_visible: Array | None = None) -> dict[str, Any]:
         """``(N, K, 2)`` in input pixels to a dict of arrays."""
@@ -222,14 +230,14 @@ class SimCC3DLabel(_Codec):
     """:class:`pypose_ops.codecs.SimCC3DLabel` in numpy, for the project rtmpose3d."""
 
     wrapped = codecs.SimCC3DLabel
-    auxiliary_encode_keys = {"keypoints_3d"}
-    label_mapping_table = {
+    auxiliary_encode_keys: set[str] = {"keypoints_3d"}
+    label_mapping_table: ClassVar[dict[str, str]] = {
         name: name
         for name in (
             *(f"keypoint_{axis}_labels" for axis in "xyz"), "keypoint_weights", "weight_z", "with_z_label"
         )
     }  # fmt: skip
-    instance_mapping_table = {
+    instance_mapping_table: ClassVar[dict[str, str]] = {
         "bbox": "bboxes",
         "bbox_score": "bbox_scores",
         "bbox_scale": "bbox_scales",
@@ -275,8 +283,11 @@ class AssociativeEmbedding(_Codec):
 
     wrapped = codecs.AssociativeEmbedding
     instance_mapping_table: ClassVar[dict[str, str]] = {}
-    label_mapping_table = {"keypoint_indices": "keypoint_indices", "keypoint_weights": "keypoint_weights"}
-    field_mapping_table = {"heatmaps": "heatmaps"}
+    label_mapping_table: ClassVar[dict[str, str]] = {
+        "keypoint_indices": "keypoint_indices",
+        "keypoint_weights": "keypoint_weights",
+    }
+    field_mapping_table: ClassVar[dict[str, str]] = {"heatmaps": "heatmaps"}
 
     def encode(self, keypoints: Array, keypoints_visible: Array | None = None) -> dict[str, Any]:
         """``(N, K, 2)`` in input pixels to a dict of arrays."""
@@ -301,7 +312,7 @@ class SPR(_Codec):
 
     wrapped = codecs.SPR
     label_mapping_table: ClassVar[dict[str, str]] = {}
-    field_mapping_table = {
+    field_mapping_table: ClassVar[dict[str, str]] = {
         name: name for name in ("heatmaps", "heatmap_weights", "displacements", "displacement_weights")
     }
     support_batch_decoding = False
@@ -323,9 +334,12 @@ class DecoupledHeatmap(_Codec):
     """:class:`pypose_ops.codecs.DecoupledHeatmap` in numpy; chooses among many people as MMPose does, at random."""
 
     wrapped = codecs.DecoupledHeatmap
-    auxiliary_encode_keys = {"bbox"}
-    label_mapping_table = {"keypoint_weights": "keypoint_weights", "instance_coords": "instance_coords"}
-    field_mapping_table = {"heatmaps": "heatmaps", "instance_heatmaps": "instance_heatmaps"}
+    auxiliary_encode_keys: set[str] = {"bbox"}
+    label_mapping_table: ClassVar[dict[str, str]] = {
+        "keypoint_weights": "keypoint_weights",
+        "instance_coords": "instance_coords",
+    }
+    field_mapping_table: ClassVar[dict[str, str]] = {"heatmaps": "heatmaps", "instance_heatmaps": "instance_heatmaps"}
     support_batch_decoding = False
 
     def encode(  # type: ignore[override]
@@ -373,9 +387,9 @@ class EDPoseLabel(_Codec):
     """:class:`pypose_ops.codecs.EDPoseLabel` in numpy."""
 
     wrapped = codecs.EDPoseLabel
-    auxiliary_encode_keys = {"area", "bboxes", "img_shape"}
+    auxiliary_encode_keys: set[str] = {"area", "bboxes", "img_shape"}
     label_mapping_table: ClassVar[dict[str, str]] = {}
-    instance_mapping_table = {
+    instance_mapping_table: ClassVar[dict[str, str]] = {
         "bbox": "bboxes", "keypoints": "keypoints", "keypoints_visible": "keypoints_visible", "area": "areas"
     }  # fmt: skip
     support_batch_decoding = False
@@ -411,15 +425,18 @@ class EDPoseLabel(_Codec):
 class YOLOXPoseAnnotationProcessor(_Codec):
     """Boxes that hold all visible joints, and labels from categories, for YOLOX-Pose."""
 
-    auxiliary_encode_keys = {"category_id", "bbox"}
-    label_mapping_table = {
+    expand_bbox: bool
+    input_size: Any
+
+    auxiliary_encode_keys: set[str] = {"category_id", "bbox"}
+    label_mapping_table: ClassVar[dict[str, str]] = {
         "bbox": "bboxes",
         "bbox_labels": "labels",
         "keypoints": "keypoints",
         "keypoints_visible": "keypoints_visible",
         "area": "areas",
     }
-    instance_mapping_table = {
+    instance_mapping_table: ClassVar[dict[str, str]] = {
         "bbox": "bboxes", "bbox_score": "bbox_scores", "keypoints": "keypoints",
         "keypoints_visible": "keypoints_visible",
     }  # fmt: skip

@@ -25,29 +25,16 @@ try:
 except ImportError as error:
     raise ImportError(f"pypose_ops.onnx needs onnx and onnxscript, pip install pypose_ops[onnx] ({error})") from None
 
-from ._graph import MINIMUM_OPSET, ExportError
+from .. import ops  # noqa: E402
+from ._graph import MINIMUM_OPSET, ExportError  # noqa: E402
 
 __all__ = ["MINIMUM_OPSET", "ExportError", "export", "translations"]
 
-# Those that infer; the others draw training targets, measure losses, or run on the host.
-OPERATORS = (
-    "box_vote",
-    "crop_patches",
-    "decode_heatmaps",
-    "decode_simcc",
-    "find_peaks",
-    "gaussian_heatmaps",
-    "max_product",
-    "mrf_message_passing",
-    "oks",
-    "oks_nms",
-    "score_limbs",
-    "soft_argmax",
-    "sum_product",
-)
+# Those that infer have a module here; the others draw training targets, measure losses, or run on the host.
+OPERATORS = tuple(name for name in ops.__all__ if (Path(__file__).parent / f"{name}.py").is_file())
 
 
-def translations() -> dict[Callable, Callable]:
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """What ``torch.onnx.export(custom_translation_table=...)`` takes: an ONNX graph for each operator that infers.
 
     Float16 and bfloat16 inputs are computed in float32, float64 is refused: some runtimes narrow it in silence.
@@ -64,7 +51,7 @@ def translations() -> dict[Callable, Callable]:
 def export(
     module: torch.nn.Module,
     args: Sequence[Any],
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,

@@ -1,9 +1,11 @@
 """box_vote: windows vote for joints."""
 
+from typing import Any
+
 from . import _graph as g
 
 
-def box_vote(boxes, weights, height, width):
+def box_vote(boxes: Any, weights: Any, height: Any, width: Any) -> Any:
     single = len(weights.shape) == 2
     height, width = (g.Value(n, "i") if isinstance(n, g.ir.Value) else n for n in (height, width))
     corners = [g.unsqueeze(g.pick(g.floating("box_vote", "boxes", boxes), i), -1) for i in range(4)]  # (..., P, 1)

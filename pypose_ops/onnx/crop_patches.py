@@ -1,5 +1,7 @@
 """crop_patches: batched affine crops."""
 
+from typing import Any
+
 import numpy as np
 
 from . import _graph as g
@@ -10,8 +12,20 @@ _MOST_SAMPLES = 32
 
 
 def crop_patches(
-    images, transforms, height, width, image_index, mode, padding, fill, mean, std, antialias, mask, dtype
-):
+    images: Any,
+    transforms: Any,
+    height: Any,
+    width: Any,
+    image_index: Any,
+    mode: Any,
+    padding: Any,
+    fill: Any,
+    mean: Any,
+    std: Any,
+    antialias: Any,
+    mask: Any,
+    dtype: Any,
+) -> Any:
     if g.ir.DataType.DOUBLE in (dtype, images[0].dtype):
         raise g.ExportError(f"{_OP}: images and dtype must not be float64 for ONNX")
     height, width = (g.Value(n, "i") if isinstance(n, g.ir.Value) else n for n in (height, width))

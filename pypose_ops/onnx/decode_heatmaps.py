@@ -1,6 +1,7 @@
 """decode_heatmaps and UDP's combined maps: one peak per map."""
 
 import math
+from typing import Any
 
 from ..ops._peak_arguments import COMPATS, REFINES
 from . import _graph as g
@@ -11,20 +12,20 @@ LOWEST = -3.4028234663852886e38  # below every pixel: of rows of -inf OpenVINO g
 
 
 def decode_heatmaps(
-    heatmaps,
-    refine,
-    compat,
-    kernel_size,
-    flipped,
-    flip_index,
-    flip_shift,
-    transform,
-    max_offset,
-    threshold,
-    missing,
-    covariance,
-    pixels,
-):
+    heatmaps: Any,
+    refine: Any,
+    compat: Any,
+    kernel_size: Any,
+    flipped: Any,
+    flip_index: Any,
+    flip_shift: Any,
+    transform: Any,
+    max_offset: Any,
+    threshold: Any,
+    missing: Any,
+    covariance: Any,
+    pixels: Any,
+) -> Any:
     maps = merged(g.floating(_OP, "heatmaps", heatmaps), flipped, flip_index, flip_shift)
     sizes = g.sizes_of(g.Value(heatmaps, None))
     peak, scores, found = highest(maps, sizes, threshold)
@@ -39,14 +40,14 @@ def decode_heatmaps(
     return coords, g.op("Identity", scores).value, spread.value, pixels_of(peak, found, pixels)
 
 
-def placed(coords, found, transform, missing):
+def placed(coords: Any, found: Any, transform: Any, missing: Any) -> Any:
     """Coordinates, through the affine where there is one, ``missing`` where there is no peak."""
     if transform is not None:
         coords = g.affine(coords, transform)
     return g.where(g.unsqueeze(found, -1), coords, math.nan if missing is None else missing).value
 
 
-def pixels_of(peak, found, wanted):
+def pixels_of(peak: Any, found: Any, wanted: Any) -> Any:
     """The pixels of the peaks, -1 where there is none; nothing where they are not wanted."""
     return g.where(g.unsqueeze(found, -1), peak, -1).value if wanted else g.constant([], "i").value
 
@@ -60,7 +61,7 @@ def _covariance(spread, found, transform):
     return g.where(g.unsqueeze(found, -1, -2), spread, float("nan"))
 
 
-def merged(maps, flipped, flip_index, flip_shift, signs=None):
+def merged(maps: Any, flipped: Any, flip_index: Any, flip_shift: Any, signs: Any = None) -> Any:
     """The mean of the maps and their mirrored twins."""
     if flipped is None:
         return maps
@@ -72,7 +73,7 @@ def merged(maps, flipped, flip_index, flip_shift, signs=None):
     return maps * 0.5 + back * 0.5
 
 
-def highest(maps, sizes, threshold):
+def highest(maps: Any, sizes: Any, threshold: Any) -> Any:
     """The first highest finite pixel of every map, ``(B, K, 2)``, its value, and whether that is above the threshold.
 
     The value is 0 where it is not. The place is looked for in the maxima of the rows, then in one row. Whether all
@@ -89,20 +90,20 @@ def highest(maps, sizes, threshold):
 
 
 def decode_offsets(
-    heatmaps,
-    offsets,
-    kernel_size,
-    radius,
-    flipped,
-    flipped_offsets,
-    flip_index,
-    flip_shift,
-    transform,
-    max_offset,
-    threshold,
-    missing,
-    pixels,
-):
+    heatmaps: Any,
+    offsets: Any,
+    kernel_size: Any,
+    radius: Any,
+    flipped: Any,
+    flipped_offsets: Any,
+    flip_index: Any,
+    flip_shift: Any,
+    transform: Any,
+    max_offset: Any,
+    threshold: Any,
+    missing: Any,
+    pixels: Any,
+) -> Any:
     maps = g.floating(_OP, "heatmaps", heatmaps)
     batch, channels, height, width = g.sizes_of(g.Value(heatmaps, None))
     if offsets is None:

@@ -1,5 +1,7 @@
 """decode_simcc: coordinates from SimCC's vectors."""
 
+from typing import Any
+
 import numpy as np
 
 from . import _graph as g
@@ -10,7 +12,19 @@ _OP = "decode_simcc"
 _EPSILON = 2.0**-23
 
 
-def decode_simcc(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform, threshold, missing):
+def decode_simcc(
+    x: Any,
+    y: Any,
+    split_ratio: Any,
+    dark: Any,
+    compat: Any,
+    kernel_x: Any,
+    kernel_y: Any,
+    max_offset: Any,
+    transform: Any,
+    threshold: Any,
+    missing: Any,
+) -> Any:
     peaks, steps, scores, both = [], [], [], []
     for name, rows, size in (("x", x, kernel_x), ("y", y, kernel_y)):
         bins = g.sizes_of(g.Value(rows, None))[-1]

@@ -1,6 +1,7 @@
 """find_peaks: local maxima of maps."""
 
 import math
+from typing import Any
 
 from ..ops._peak_arguments import REFINES
 from . import _graph as g
@@ -12,18 +13,18 @@ _NONE = 2.0**24  # past every label: pixels are counted in float32, in which poo
 
 
 def find_peaks(
-    heatmaps,
-    threshold,
-    threshold_value,
-    radius,
-    max_peaks,
-    refine,
-    kernel_size,
-    max_offset,
-    transform,
-    missing,
-    pixels,
-):
+    heatmaps: Any,
+    threshold: Any,
+    threshold_value: Any,
+    radius: Any,
+    max_peaks: Any,
+    refine: Any,
+    kernel_size: Any,
+    max_offset: Any,
+    transform: Any,
+    missing: Any,
+    pixels: Any,
+) -> Any:
     maps = g.floating(_OP, "heatmaps", heatmaps)
     max_peaks, radius = g.static(_OP, "max_peaks", max_peaks), g.static(_OP, "radius", radius)
     sizes = g.sizes_of(g.Value(heatmaps, None))

@@ -1,5 +1,7 @@
 """gaussian_heatmaps: one blob per keypoint."""
 
+from typing import Any
+
 from . import _graph as g
 
 _OP = "gaussian_heatmaps"
@@ -7,8 +9,20 @@ _PROFILES = ("gaussian", "disc")
 
 
 def gaussian_heatmaps(
-    keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, scale, dtype
-):
+    keypoints: Any,
+    sigma: Any,
+    sigma_value: Any,
+    visible: Any,
+    height: Any,
+    width: Any,
+    profile: Any,
+    center: Any,
+    truncate: Any,
+    combine: Any,
+    normalize: Any,
+    scale: Any,
+    dtype: Any,
+) -> Any:
     if dtype == g.ir.DataType.DOUBLE:
         raise g.ExportError(f"{_OP}: dtype must be float16, bfloat16 or float32 for ONNX, got float64")
     people = len(keypoints.shape) == 4

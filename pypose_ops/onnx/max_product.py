@@ -1,10 +1,12 @@
 """max_product: the best pose of a tree of joints, and every joint's max-marginals."""
 
+from typing import Any
+
 from . import _graph as g
 from ._trees import Tree
 
 
-def max_product(unary, edges, deformation, root):
+def max_product(unary: Any, edges: Any, deformation: Any, root: Any) -> Any:
     steps = {}
 
     def best(values, key):

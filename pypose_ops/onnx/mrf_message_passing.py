@@ -1,5 +1,7 @@
 """mrf_message_passing: one round of messages between joints' maps."""
 
+from typing import Any
+
 from . import _graph as g
 
 _SMALLEST_MESSAGE = 1e-30
@@ -9,7 +11,9 @@ def _usable(values):
     return g.where(g.is_finite(values) & (values >= 0.0), values, 0.0)
 
 
-def mrf_message_passing(unary, prior, bias, edges, prior_index, num_targets, floor):
+def mrf_message_passing(
+    unary: Any, prior: Any, bias: Any, edges: Any, prior_index: Any, num_targets: Any, floor: Any
+) -> Any:
     op = "mrf_message_passing"
     maps = g.floating(op, "unary", unary)
     batch, _, height, width = g.sizes_of(g.Value(unary, None))

@@ -1,6 +1,7 @@
 """oks: how alike two poses are."""
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -9,12 +10,12 @@ from . import _graph as g
 _EPSILON = sys.float_info.epsilon  # MATLAB's and COCO's eps
 
 
-def finite_points(points):
+def finite_points(points: Any) -> Any:
     finite = g.is_finite(points)
     return g.pick(finite, 0) & g.pick(finite, 1)
 
 
-def similarity(dx, dy, area, sigmas):
+def similarity(dx: Any, dy: Any, area: Any, sigmas: Any) -> Any:
     """exp(-d^2 / (2 (2 sigma)^2 (area + eps))) of offsets (..., K); 0 where they are not finite."""
     finite = g.is_finite(dx) & g.is_finite(dy)
     dx, dy = g.where(finite, dx, 0.0), g.where(finite, dy, 0.0)
@@ -22,11 +23,11 @@ def similarity(dx, dy, area, sigmas):
     return g.where(finite, g.exp(-((dx * dx + dy * dy) / (scale * (area + _EPSILON)))), 0.0)
 
 
-def usable(area):
+def usable(area: Any) -> Any:
     return g.where(area > 0.0, area, 0.0)
 
 
-def oks(pred, target, area, visible, boxes, sigmas):
+def oks(pred: Any, target: Any, area: Any, visible: Any, boxes: Any, sigmas: Any) -> Any:
     pred, target = g.floating("oks", "pred", pred), g.floating("oks", "target", target)
     area = usable(g.floating("oks", "area", area))
     counted = finite_points(target)

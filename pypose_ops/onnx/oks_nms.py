@@ -1,10 +1,14 @@
 """oks_nms: the suppression of people who are predicted twice."""
 
+from typing import Any
+
 from . import _graph as g
 from .oks import finite_points, similarity, usable
 
 
-def oks_nms(keypoints, scores, area, visible, sigmas, threshold, soft, max_people):
+def oks_nms(
+    keypoints: Any, scores: Any, area: Any, visible: Any, sigmas: Any, threshold: Any, soft: Any, max_people: Any
+) -> Any:
     points, scores = g.floating("oks_nms", "keypoints", keypoints), g.floating("oks_nms", "scores", scores)
     area = usable(g.floating("oks_nms", "area", area))
     counted = finite_points(points)

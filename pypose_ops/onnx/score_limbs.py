@@ -1,6 +1,7 @@
 """score_limbs: line integrals of part affinity fields."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,17 @@ _OP = "score_limbs"
 _OPENPOSE, _TRT_POSE = 0, 1
 
 
-def score_limbs(pafs, coords, counts, limbs, channels, rule, samples, threshold, fraction):
+def score_limbs(
+    pafs: Any,
+    coords: Any,
+    counts: Any,
+    limbs: Any,
+    channels: Any,
+    rule: Any,
+    samples: Any,
+    threshold: Any,
+    fraction: Any,
+) -> Any:
     fields = g.floating(_OP, "pafs", pafs)
     coords = g.floating(_OP, "peaks.coords", coords)
     batch, _, height, width = g.sizes_of(g.Value(pafs, None))

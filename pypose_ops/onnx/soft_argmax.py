@@ -1,13 +1,14 @@
 """soft_argmax: the mean of a map's softmax."""
 
 import math
+from typing import Any
 
 from . import _graph as g
 
 _OP = "soft_argmax"
 
 
-def soft_argmax(heatmaps, temperature, window, missing):
+def soft_argmax(heatmaps: Any, temperature: Any, window: Any, missing: Any) -> Any:
     maps = g.floating(_OP, "heatmaps", heatmaps)
     window = g.static(_OP, "window", window)
     _, _, height, width = g.sizes_of(g.Value(heatmaps, None))

@@ -114,7 +114,17 @@ def gaussian_heatmaps(
     )
 
 
-def scaled_heatmaps(keypoints, sigma, size, scale, *, visible, center, truncate, dtype):
+def scaled_heatmaps(
+    keypoints: torch.Tensor,
+    sigma: float,
+    size: tuple[int, int],
+    scale: float,
+    *,
+    visible: torch.Tensor | None,
+    center: str,
+    truncate: float | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
     """``scale`` times :func:`gaussian_heatmaps`, drawn so: for codecs, which have checked their arguments.
 
     ``visible`` is None or bool, of the shape of ``keypoints`` without its last axis; ``sigma`` is a number.

@@ -1,7 +1,7 @@
 """People from peaks and limb scores."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -81,7 +81,7 @@ def group_people(
     return gather_people(peaks, found, check_number(op, "missing", missing))
 
 
-def on_host(peaks, table):
+def on_host(peaks: LocalPeaks, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Scores and counts of the peaks, and a table with their dtype: on the CPU, by one copy."""
     scores, counts = peaks.scores.detach().to(table.dtype), peaks.counts
     if table.device.type == "cpu":
@@ -94,7 +94,7 @@ def on_host(peaks, table):
     return scores, counts.to(torch.int64), table
 
 
-def gather_people(peaks, found, missing):
+def gather_people(peaks: LocalPeaks, found: Iterable[torch.Tensor], missing: float) -> People:
     """People on the device of the peaks, from what the grouping found: indices ``(B, P, K)``, -1 for none, and more."""
     device, dtype = peaks.coords.device, peaks.scores.dtype
     index, scores, joint_counts, counts, limb_scores, order = (v.to(device, non_blocking=True) for v in found)
@@ -118,7 +118,7 @@ def _(peak_scores, counts, limb_scores, limbs, assignment, min_limb_score, min_j
     return fake_people(peak_scores, max_people)
 
 
-def fake_people(peak_scores, max_people):
+def fake_people(peak_scores: torch.Tensor, max_people: int) -> tuple[torch.Tensor, ...]:
     batch, joints = peak_scores.shape[:2]
     long = {"dtype": torch.int64}
     return (

@@ -89,7 +89,7 @@ def mrf_message_passing(
     return call(_ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, floor)
 
 
-def flat_edges(op, edges):
+def flat_edges(op: str, edges: Sequence[tuple[int, int]]) -> list[int]:
     """``[source, target, source, target, ...]`` of a list, tuple, array or tensor of pairs."""
     if hasattr(edges, "tolist"):
         edges = edges.tolist()

@@ -11,7 +11,9 @@ from ._autograd import call, call_backward, forward_mode, register_derivative, r
 _ops = torch.ops.pypose_ops
 
 
-def box_areas(op, area, boxes, like):
+def box_areas(
+    op: str, area: torch.Tensor | None, boxes: torch.Tensor | None, like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Areas as given, or those of the boxes; both in the dtype of the keypoints."""
     if area is None and boxes is None:
         raise ValueError(f"{op}: area or boxes must be given")
@@ -32,7 +34,7 @@ def _sigmas(op, sigmas):
         raise ValueError(f"{op}: sigmas must be numbers, got {sigmas!r}") from None
 
 
-def batched(*tensors):
+def batched(*tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
     """The same with a batch of one."""
     return tuple(None if t is None else t.unsqueeze(0) for t in tensors)
 

@@ -1,6 +1,6 @@
 """SimCC's targets: one distribution over x and one over y per keypoint."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -121,7 +121,7 @@ def simcc_labels(
     )
 
 
-def check_two(op, name, value):
+def check_two(op: str, name: str, value: Any) -> tuple[float, float]:
     """One number for both axes, or two."""
     try:
         x, y = value if isinstance(value, (tuple, list)) else (value, value)
@@ -130,7 +130,7 @@ def check_two(op, name, value):
         raise ValueError(f"{op}: {name} must be one number or two (x, y), got {value!r}") from None
 
 
-def label_bins(op, pixels, split_ratio):
+def label_bins(op: str, pixels: int, split_ratio: float) -> int:
     """How many bins an axis has."""
     check_number(op, "split_ratio", split_ratio)
     if not 0 < split_ratio < float("inf"):

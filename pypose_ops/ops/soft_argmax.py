@@ -1,6 +1,7 @@
 """Differentiable coordinates: the mean of a map's softmax."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, overload
 
 import torch
@@ -103,7 +104,7 @@ def soft_argmax(
     return SoftPeaks(coords, variance) if return_variance else coords
 
 
-def normalization(coords, size, normalized):
+def normalization(coords: torch.Tensor, size: Sequence[int], normalized: str) -> tuple[torch.Tensor, ...]:
     """Scale and offset, (2,) each, from pixels to -1 ... 1."""
     height, width = size
     if normalized == "centers":

@@ -1,48 +1,17 @@
 """The definition of every operator in plain torch: same names, same signatures, float64-safe, any device.
 
-Readable first: these are what the kernels are tested against and what the benchmarks compare with.
+Readable first: these are what the kernels are tested against and what the benchmarks compare with. The definition of an
+operator is the function of its name in the module of its name.
 """
 
-from .box_vote import box_vote
-from .crop_patches import crop_patches
-from .decode_heatmaps import decode_heatmaps
-from .decode_simcc import decode_simcc
-from .find_peaks import find_peaks
-from .gaussian_heatmaps import gaussian_heatmaps
-from .group_by_tags import group_by_tags
-from .group_people import group_people
-from .heatmap_mse_loss import heatmap_mse_loss
-from .limb_masks import limb_masks
-from .max_product import max_product
-from .mrf_message_passing import mrf_message_passing
-from .offset_heatmaps import offset_heatmaps
-from .oks import oks
-from .oks_nms import oks_nms
-from .part_affinity_fields import part_affinity_fields
-from .score_limbs import score_limbs
-from .simcc_labels import simcc_labels
-from .soft_argmax import soft_argmax
-from .sum_product import sum_product
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "box_vote",
-    "crop_patches",
-    "decode_heatmaps",
-    "decode_simcc",
-    "find_peaks",
-    "gaussian_heatmaps",
-    "group_by_tags",
-    "group_people",
-    "heatmap_mse_loss",
-    "limb_masks",
-    "max_product",
-    "mrf_message_passing",
-    "offset_heatmaps",
-    "oks",
-    "oks_nms",
-    "part_affinity_fields",
-    "score_limbs",
-    "simcc_labels",
-    "soft_argmax",
-    "sum_product",
-]
+from .. import ops
+
+if TYPE_CHECKING:  # the signatures are those of the operators
+    from ..ops import *  # noqa: F403
+else:
+    __all__ = [name for name in ops.__all__ if name.islower()]
+    for _name in __all__:
+        globals()[_name] = getattr(importlib.import_module(f"{__name__}.{_name}"), _name)

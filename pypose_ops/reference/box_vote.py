@@ -2,12 +2,10 @@
 
 import torch
 
-from ..ops._arguments import check_size
-
 
 def box_vote(boxes: torch.Tensor, weights: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Definition of :func:`pypose_ops.box_vote`: every box against every pixel."""
-    height, width = check_size("box_vote", size)
+    height, width = size
     acc = torch.float64 if weights.dtype == torch.float64 else torch.float32
     x1, y1, x2, y2 = boxes[..., None].unbind(-2)
     x = torch.arange(width, dtype=boxes.dtype, device=boxes.device)

@@ -5,8 +5,6 @@ from typing import Literal
 
 import torch
 
-from ..ops._arguments import check_size
-
 
 def crop_patches(
     images: torch.Tensor | Sequence[torch.Tensor],
@@ -24,7 +22,7 @@ def crop_patches(
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Definition of :func:`pypose_ops.crop_patches`: patch after patch, sample after sample."""
-    height, width = check_size("crop_patches", size)
+    height, width = size
     if isinstance(images, torch.Tensor):
         images = images if images.dim() == 4 else images[None]
     first = images[0] if len(images) else images

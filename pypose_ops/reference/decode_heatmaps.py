@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ..ops._peak_arguments import flip_permutation, kernel_size_of, max_offset_of, refine_number
 from ..ops._results import Peaks, PeaksWithCovariance, PeaksWithPixels
+from ._arguments import blur_size, longest_step, mirrored
 
 _RIDGE = 2.0**-23  # numpy.finfo(numpy.float32).eps, which MMPose adds
 
@@ -35,17 +35,16 @@ def decode_heatmaps(
     return_pixels: bool = False,
 ) -> Peaks | PeaksWithCovariance | PeaksWithPixels:
     """Definition of :func:`pypose_ops.decode_heatmaps`: whole maps are merged, blurred and searched."""
-    op = "decode_heatmaps"
     if offsets is not None and kernel_size == "auto" and sigma is None:
         kernel_size = None
-    kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
+    size = blur_size(refine, kernel_size, sigma)
     longest = None if compat is not None or offsets is not None else radius if refine == "offset" else 1.0
-    max_offset = max_offset_of(op, max_offset, longest)
+    max_offset = longest_step(max_offset, longest)
     maps = heatmaps.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
     permutation = None
     if flipped is not None:
         combined = refine == "offset" and offsets is None
-        permutation = flip_permutation(op, flip_pairs, heatmaps, 3 if combined else 1)
+        permutation = mirrored(flip_pairs, maps.shape[1] // (3 if combined else 1))
     if refine != "offset":
         maps = _merged(maps, flipped, permutation, flip_shift)
     else:
@@ -60,7 +59,7 @@ def decode_heatmaps(
             flipped_offsets = flipped_offsets.to(maps.dtype) * sign
         offsets = _merged(offsets, flipped_offsets, permutation, flip_shift)
         if kernel_size is not None:
-            maps = _blur(maps, _gaussian_taps(2 * kernel_size + 1), "reflect101")
+            maps = _blur(maps, _gaussian_taps(2 * size + 1), "reflect101")
 
     peak, scores, found = _highest(maps, threshold)
     covariance = None
@@ -68,7 +67,7 @@ def decode_heatmaps(
         step = radius * torch.stack([_around(offsets[:, :, d], peak)(0, 0) for d in range(2)], -1)
         coords = peak + _limited(step, max_offset)
     else:
-        coords, covariance = refined(maps, peak, refine, kernel_size or 1, max_offset, compat)
+        coords, covariance = refined(maps, peak, refine, size, max_offset, compat)
         covariance = torch.where(found[..., None, None], covariance[:, :, 0], torch.nan)
     coords, pixels = coords[:, :, 0], torch.where(found[..., None], peak[:, :, 0], -1)
     if transform is not None:
@@ -112,7 +111,14 @@ def _highest(maps, threshold):
     return peak, torch.where(found, scores, 0.0), found
 
 
-def refined(maps, peak, refine, kernel_size, max_offset, compat=None):
+def refined(
+    maps: torch.Tensor,
+    peak: torch.Tensor,
+    refine: str | None,
+    kernel_size: int,
+    max_offset: float | None,
+    compat: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """``peak (B, K, M, 2)``, integers, after its step, and the covariances ``(B, K, M, 2, 2)``."""
     covariance = torch.full((*peak.shape, 2), torch.nan, dtype=maps.dtype, device=maps.device)
     if refine is None:
@@ -126,7 +132,7 @@ def refined(maps, peak, refine, kernel_size, max_offset, compat=None):
     elif refine == "centroid":
         step = _centroid_step(maps, peak, kernel_size)
     else:
-        refine_number("decode_heatmaps", refine)  # raises
+        raise ValueError(f"decode_heatmaps: there is no refine {refine!r}")
     return peak + _limited(step, max_offset), covariance
 
 
@@ -285,7 +291,7 @@ def _newton_step(h, refine, ridge=0.0):
     return step, covariance, is_maximum
 
 
-def least_curvature(log):
+def least_curvature(log: torch.Tensor) -> torch.Tensor:
     """The smallest curvature of logarithms near ``log`` that is not their rounding."""
     return 64 * torch.finfo(log.dtype).eps * (1 + log.abs())
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ..ops._peak_arguments import max_offset_of, simcc_kernels
 from ..ops._results import Peaks
+from ._arguments import longest_step, simcc_blur_size
 from .decode_heatmaps import _gaussian_taps, _limited, least_curvature
 
 
@@ -28,8 +28,9 @@ def decode_simcc(
     missing: float = math.nan,
 ) -> Peaks:
     """Definition of :func:`pypose_ops.decode_simcc`."""
-    sizes = [1 if size is None else size for size in simcc_kernels(kernel_size, sigma)]
-    max_offset = max_offset_of("decode_simcc", max_offset, 1.0 if compat is None else None)
+    both = [value if isinstance(value, tuple | list) else (value, value) for value in (kernel_size, sigma)]
+    sizes = [simcc_blur_size(*each) for each in zip(*both, strict=True)]
+    max_offset = longest_step(max_offset, 1.0 if compat is None else None)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     axes = [
         decode_axis(rows.to(dtype), size, refine, compat, threshold) for rows, size in zip((x, y), sizes, strict=True)
@@ -44,7 +45,9 @@ def decode_simcc(
     return Peaks(torch.where(found[..., None], coords, missing), torch.where(found, scores, 0.0))
 
 
-def decode_axis(rows, kernel_size, refine, compat, threshold=0.0):
+def decode_axis(
+    rows: torch.Tensor, kernel_size: int | None, refine: str | None, compat: str | None, threshold: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The highest bins, the steps, the scores, -inf for none, and the variances, 0 without a step: (B, K)."""
     bins = rows.shape[-1]
     candidates = torch.where(rows.isfinite() & (rows > threshold), rows, -torch.inf)

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ..ops._peak_arguments import kernel_size_of, max_offset_of
 from ..ops._results import LocalPeaks, LocalPeaksWithPixels
+from ._arguments import blur_size, longest_step
 from .decode_heatmaps import refined
 
 
@@ -46,8 +46,8 @@ def find_peaks(
     index, scores = F.pad(index, (0, max_peaks - filled)), F.pad(scores, (0, max_peaks - filled))
     peak = torch.stack([index % width, index // width], -1)
 
-    kernel_size = kernel_size_of("find_peaks", refine, kernel_size, sigma)
-    coords, _ = refined(maps, peak, refine, kernel_size or 1, max_offset_of("find_peaks", max_offset, 1.0))
+    size = blur_size(refine, kernel_size, sigma)
+    coords, _ = refined(maps, peak, refine, size, longest_step(max_offset, 1.0))
     if transform is not None:
         transform = transform.to(maps.dtype)
         if transform.dim() == 3:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from ..ops._arguments import check_size, expand_sigma, expand_visible
+from ._arguments import sigmas, visibility
 
 
 def gaussian_heatmaps(
@@ -21,15 +21,15 @@ def gaussian_heatmaps(
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Definition of :func:`pypose_ops.gaussian_heatmaps`: separable, every person's map in memory at once."""
-    height, width = check_size("gaussian_heatmaps", size)
+    height, width = size
     dtype = dtype or (torch.float64 if keypoints.dtype == torch.float64 else torch.float32)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
     if not isinstance(sigma, torch.Tensor):
         sigma = torch.full((), float(sigma), dtype=acc, device=keypoints.device)
-    sigma = expand_sigma("gaussian_heatmaps", sigma, keypoints).to(acc)
+    sigma = sigmas(sigma, keypoints).to(acc)
     drawn = keypoints.isfinite().all(-1) & (sigma.isfinite() & (sigma > 0)).all(-1)
     if visible is not None:
-        drawn = drawn & expand_visible("gaussian_heatmaps", visible, keypoints)
+        drawn = drawn & visibility(visible, keypoints)
     # Placeholders keep NaN out of the graph; what they draw is masked below.
     mean = torch.where(drawn[..., None], keypoints.to(acc), 0.0)
     sigma = torch.where(drawn[..., None], sigma, 1.0)

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from ..ops._arguments import choice
-from ..ops._grouping_arguments import ASSIGNMENTS, flat_limbs
 from ..ops._results import LocalPeaks, LocalPeaksWithPixels, People
+from ._arguments import pairs
 
 
 def group_people(
@@ -24,15 +23,12 @@ def group_people(
     missing: float = math.nan,
 ) -> People:
     """Definition of :func:`pypose_ops.group_people`: Python lists, scipy's assignment."""
-    choice("group_people", "assignment", assignment, ASSIGNMENTS)
-    flat = flat_limbs("group_people", "limbs", limbs)
-    limbs = list(zip(flat[::2], flat[1::2], strict=True))
     table = limb_scores.detach().double().cpu().numpy()
     scores, counts = peaks.scores.detach().double().cpu().nan_to_num(0.0, 0.0, 0.0).numpy(), peaks.counts.tolist()
     images = []
     for b in range(len(scores)):
         people = []
-        for number, (first, second) in enumerate(limbs):
+        for number, (first, second) in enumerate(pairs(limbs).tolist()):
             here = table[b, number, : max(0, counts[b][first]), : max(0, counts[b][second])]
             for i, j, score in _connections(here, assignment, min_limb_score):
                 _connect(people, first, second, i, j, score)
@@ -90,7 +86,9 @@ def _finish(people, peak_scores, min_joints, min_score):
     return done
 
 
-def people_of(peaks, images, max_people, missing):
+def people_of(
+    peaks: LocalPeaks, images: Sequence[Sequence[tuple[Any, Any, Any]]], max_people: int, missing: float
+) -> People:
     """People from lists of (joint -> peak, score, sum of limb scores), one list per image."""
     batch, joints = peaks.coords.shape[:2]
     device, dtype = peaks.coords.device, peaks.scores.dtype

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from ..ops._arguments import expand_sigma, expand_visible, expand_weight
+from ._arguments import sigmas, visibility
 from .gaussian_heatmaps import gaussian_heatmaps
 
 
@@ -29,7 +29,7 @@ def heatmap_mse_loss(
         combine=combine, normalize=normalize, dtype=acc,
     )  # fmt: skip
     ones = torch.ones(pred.shape[:-2], dtype=acc, device=pred.device)
-    weight = ones if weight is None else expand_weight("heatmap_mse_loss", weight, pred)
+    weight = ones if weight is None else weight.to(acc).broadcast_to(pred.shape[:-2])
     counts = (weight > 0) & weight.isfinite()
     if keypoints.dim() == 3:
         counts = counts & _drawn(keypoints, sigma, visible)
@@ -46,8 +46,8 @@ def heatmap_mse_loss(
 def _drawn(keypoints, sigma, visible):
     drawn = keypoints.isfinite().all(-1)
     if isinstance(sigma, torch.Tensor):
-        sigma = expand_sigma("heatmap_mse_loss", sigma, keypoints)
+        sigma = sigmas(sigma, keypoints)
         drawn = drawn & (sigma.isfinite() & (sigma > 0)).all(-1)
     if visible is not None:
-        drawn = drawn & expand_visible("heatmap_mse_loss", visible, keypoints)
+        drawn = drawn & visibility(visible, keypoints)
     return drawn

@@ -18,7 +18,7 @@ def limb_masks(
 ) -> torch.Tensor:
     """Definition of :func:`pypose_ops.limb_masks`: every person's mask in memory at once."""
     dtype = dtype or _map_dtype(keypoints)
-    limb = _limbs("limb_masks", keypoints, limbs, size, visible, dtype)
+    limb = _limbs(keypoints, limbs, size, visible, dtype)
     beyond = limb["along"] - limb["along"].clamp(min=0).minimum(limb["length"][..., None, None])
     inside = limb["present"] & (limb["across"] ** 2 + beyond**2 <= limb_radius**2)
     return inside.any(1).to(dtype)

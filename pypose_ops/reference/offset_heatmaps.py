@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 
-from ..ops._arguments import check_size
 from .part_affinity_fields import _map_dtype, _people
 
 
@@ -18,10 +17,10 @@ def offset_heatmaps(
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Definition of :func:`pypose_ops.offset_heatmaps`."""
-    height, width = check_size("offset_heatmaps", size)
+    height, width = size
     dtype = dtype or _map_dtype(keypoints)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
-    points, drawn = _people("offset_heatmaps", keypoints, visible, acc)  # (B, P, K, 2), (B, P, K)
+    points, drawn = _people(keypoints, visible, acc)  # (B, P, K, 2), (B, P, K)
     shape = (*drawn.shape, height, width)
     x = (points[..., 0, None] - torch.arange(width).to(points))[..., None, :].expand(shape)
     y = (points[..., 1, None] - torch.arange(height).to(points))[..., :, None].expand(shape)

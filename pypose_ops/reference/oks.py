@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ..ops._arguments import expand_visible
 from ..skeletons import COCO
+from ._arguments import visibility
 
 _EPSILON = sys.float_info.epsilon  # MATLAB's and COCO's eps
 
@@ -26,7 +26,7 @@ def oks(
     area = _areas(boxes) if area is None else area.detach().to(pred.dtype)
     counted = target.isfinite().all(-1)
     if visible is not None:
-        counted = counted & expand_visible("oks", visible, target)
+        counted = counted & visibility(visible, target)
     low = high = target.nan_to_num(0.0, 0.0, 0.0).where(counted[..., None], 0.0)
     if boxes is not None:
         nobody = ~counted.any(-1)[..., None]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import torch
 
-from ..ops._arguments import expand_visible
 from ..ops._results import NmsResult
 from ..skeletons import COCO
+from ._arguments import visibility
 from .oks import _areas, _similarity
 
 
@@ -29,7 +29,7 @@ def oks_nms(
     area = _areas(boxes.detach().to(keypoints.dtype)) if area is None else area.detach().to(keypoints.dtype)
     counted = keypoints.isfinite().all(-1)
     if visible is not None:
-        counted = counted & expand_visible("oks_nms", visible, keypoints)
+        counted = counted & visibility(visible, keypoints)
     if keypoints.dim() == 3:
         single = (tensor[None] for tensor in (keypoints, scores, area, counted))
         return NmsResult(*(v[0] for v in _nms(*single, threshold, soft, sigmas, max_people)))

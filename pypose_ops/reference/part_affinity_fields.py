@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from ..ops._arguments import check_pairs, check_size, expand_visible
+from ._arguments import pairs, visibility
 
 FARTHEST, SHORTEST = 1e6, 1e-6
 
@@ -23,7 +23,7 @@ def part_affinity_fields(
 ) -> torch.Tensor:
     """Definition of :func:`pypose_ops.part_affinity_fields`: every person's field in memory at once."""
     dtype = dtype or _map_dtype(keypoints)
-    limb = _limbs("part_affinity_fields", keypoints, limbs, size, visible, dtype)
+    limb = _limbs(keypoints, limbs, size, visible, dtype)
     drawn = limb["present"] & (limb["length"] >= SHORTEST)[..., None, None]
     across, along = limb["across"], limb["along"]
     if profile in ("band", "openpose"):
@@ -48,22 +48,22 @@ def _map_dtype(keypoints):
     return torch.float64 if keypoints.dtype == torch.float64 else torch.float32
 
 
-def _people(op, keypoints, visible, acc):
+def _people(keypoints, visible, acc):
     """Keypoints with a people axis, 0 where they draw nothing, and whether they do."""
     drawn = (keypoints.abs() <= FARTHEST).all(-1)
     if visible is not None:
-        drawn = drawn & expand_visible(op, visible, keypoints)
+        drawn = drawn & visibility(visible, keypoints)
     points = torch.where(drawn[..., None], keypoints.to(acc), 0.0)
     return (points, drawn) if keypoints.dim() == 4 else (points[:, None], drawn[:, None])
 
 
-def _limbs(op, keypoints, limbs, size, visible, dtype):
+def _limbs(keypoints, limbs, size, visible, dtype):
     """Every limb seen from every pixel: (B, P, L) and (B, P, L, H, W)."""
-    height, width = check_size(op, size)
+    height, width = size
     acc = torch.float64 if dtype == torch.float64 else torch.float32
-    points, drawn = _people(op, keypoints, visible, acc)
-    pairs = torch.tensor(check_pairs(op, "limbs", limbs), dtype=torch.long, device=points.device).reshape(-1, 2)
-    start, end = points[:, :, pairs[:, 0]], points[:, :, pairs[:, 1]]
+    points, drawn = _people(keypoints, visible, acc)
+    first, second = pairs(limbs).to(points.device).unbind(1)
+    start, end = points[:, :, first], points[:, :, second]
     length = (end - start).norm(dim=-1)
     has_length = length >= SHORTEST
     forward = torch.tensor([1.0, 0.0]).to(points)  # of a limb without length

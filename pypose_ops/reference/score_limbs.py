@@ -6,9 +6,8 @@ from typing import Literal
 
 import torch
 
-from ..ops._arguments import choice
-from ..ops._grouping_arguments import RULES, flat_limbs
 from ..ops._results import LocalPeaks, LocalPeaksWithPixels
+from ._arguments import pairs
 
 
 def score_limbs(
@@ -23,10 +22,9 @@ def score_limbs(
     fraction: float = 0.95,
 ) -> torch.Tensor:
     """Definition of :func:`pypose_ops.score_limbs`: all samples of all pairs in memory at once."""
-    limbs = torch.tensor(flat_limbs("score_limbs", "limbs", limbs), device=pafs.device).view(-1, 2).long()
-    channels = torch.arange(limbs.numel()) if channels is None else torch.tensor(channels)
-    channels = channels.to(pafs.device).view(-1, 2).long()
-    choice("score_limbs", "rule", rule, RULES)
+    limbs = pairs(limbs).to(pafs.device)
+    channels = torch.arange(limbs.numel()).view(-1, 2) if channels is None else pairs(channels)
+    channels = channels.to(pafs.device)
     acc = torch.float64 if pafs.dtype == torch.float64 else torch.float32
     coords = peaks.coords.to(acc)
     a, b = coords[:, limbs[:, 0], :, None], coords[:, limbs[:, 1], None]  # (B, L, M, 1, 2), (B, L, 1, M, 2)

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from ..ops._arguments import check_size, expand_sigma, expand_visible
+from ._arguments import sigmas, visibility
 
 
 def simcc_labels(
@@ -21,18 +21,18 @@ def simcc_labels(
     dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Definition of :func:`pypose_ops.simcc_labels`."""
-    height, width = check_size("simcc_labels", size)
+    height, width = size
     dtype = dtype or (torch.float64 if keypoints.dtype == torch.float64 else torch.float32)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
     drawn = keypoints.isfinite().all(-1)
     if visible is not None:
-        drawn = drawn & expand_visible("simcc_labels", visible, keypoints)
+        drawn = drawn & visibility(visible, keypoints)
     if isinstance(sigma, torch.Tensor):
-        sigma = expand_sigma("simcc_labels", sigma, keypoints).to(acc)
+        sigma = sigmas(sigma, keypoints).to(acc)
         drawn = drawn & (sigma.isfinite() & (sigma > 0)).all(-1)
-        sigmas = torch.where(drawn[..., None], sigma, 1.0)[..., None].unbind(-2)
+        widths = torch.where(drawn[..., None], sigma, 1.0)[..., None].unbind(-2)
     else:
-        sigmas = sigma if isinstance(sigma, tuple | list) else (sigma, sigma)
+        widths = sigma if isinstance(sigma, tuple | list) else (sigma, sigma)
     points = torch.where(drawn[..., None], keypoints.to(acc), 0.0) * split_ratio
     labels = []
     for axis, pixels in enumerate((width, height)):
@@ -44,8 +44,8 @@ def simcc_labels(
             label = torch.where(hit.any(-1, keepdim=True), label, 0.0)
         else:
             mean = at.round() if center == "rounded" else at
-            label = torch.exp(-0.5 * ((grid - mean) / sigmas[axis]) ** 2)
+            label = torch.exp(-0.5 * ((grid - mean) / widths[axis]) ** 2)
             if normalize == "density":
-                label = label / (sigmas[axis] * (2 * torch.pi) ** 0.5)
+                label = label / (widths[axis] * (2 * torch.pi) ** 0.5)
         labels.append(torch.where(drawn[..., None], label, 0.0).to(dtype))
     return tuple(labels)
