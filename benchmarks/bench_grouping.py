@@ -15,7 +15,7 @@ from pypose_ops.skeletons import COCO
 
 pytestmark = pytest.mark.benchmark(max_time=0.6, min_rounds=5, warmup=False)
 
-# 16 pictures, 18 joints, 21 limbs, 10 people, 56x56: trt_pose's own set-up.
+# 16 images, 18 joints, 21 limbs, 10 people, 56x56: trt_pose's own set-up.
 BATCH, JOINTS, LIMBS, PEOPLE, SIDE = 16, 18, 21, 10, 56
 SHAPE = (BATCH, JOINTS, LIMBS, PEOPLE, SIDE)
 
@@ -204,7 +204,7 @@ def metric_inputs(device):
 
 
 def coco_inputs(device):
-    """Two and a half annotated and as many predicted people a picture."""
+    """Two and a half annotated and as many predicted people an image."""
     pred, target, visible, norm = metric_inputs(device)
     image = torch.arange(N, device=device) * 2 // 5
     return pred, norm, image, target, norm**2, image, visible

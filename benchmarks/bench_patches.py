@@ -10,8 +10,8 @@ from pypose_ops import box_vote, crop_patches, geometry, reference
 
 pytestmark = pytest.mark.benchmark(max_time=0.6, min_rounds=3, warmup=False)
 MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
-CROPS = (64, 3, 256, 192)  # of one 720p picture
-CASCADE = (64 * 14, 3, 64, 64)  # of 64 pictures
+CROPS = (64, 3, 256, 192)  # of one 720p image
+CASCADE = (64 * 14, 3, 64, 64)  # of 64 images
 MAPS = (64, 256, 16, 12)  # of feature maps, forward and backward
 
 
@@ -52,7 +52,7 @@ def grid_of(transforms, size, picture):
 def grid_sample(picture, transforms):
     image = picture.permute(0, 3, 1, 2).float()
     grid = grid_of(transforms, CROPS[2:], picture.shape[1:3])
-    # One tall grid: expanding the picture to a batch would copy it.
+    # One tall grid: expanding the image to a batch would copy it.
     out = F.grid_sample(image, grid.reshape(1, -1, CROPS[3], 2), align_corners=True)
     out = out.reshape(3, len(transforms), *CROPS[2:]).transpose(0, 1)
     mean, std = (torch.tensor(v, device=out.device)[:, None, None] for v in (MEAN, STD))

@@ -87,7 +87,7 @@ def test_loss_floor(measure, device, shape):
     measure(run, "heatmap_mse_loss", shape, "forward+backward", "floor", device, nbytes)
 
 
-# Fields: 16 pictures, 10 people, 19 limbs, 56 x 56 --------------------------------------------------------------------
+# Fields: 16 images, 10 people, 19 limbs, 56 x 56 --------------------------------------------------------------------
 
 CROWD = (16, 17, 56, 56)
 FIELD = (16, 38, 56, 56)
@@ -247,7 +247,7 @@ CODECS = {
 
 
 def mmpose_encode(function, scale, sigma):
-    """A function of an installed MMPose on the same keypoints, picture by picture, as its data loaders call it."""
+    """A function of an installed MMPose on the same keypoints, image by image, as its data loaders call it."""
     generate = getattr(mmpose_port.peer_module("gaussian_heatmap"), function)
     visible = np.ones((1, 17), np.float32)
 

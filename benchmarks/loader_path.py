@@ -33,7 +33,7 @@ def box_of(box, padding, keypoints, labelled, upper, u, how):
 
 
 def transform_of(box, padding, size, u, how):
-    """``(2, 3)``, pixels of the crop -> pixels of the picture, and whether the crop is a mirror image."""
+    """``(2, 3)``, pixels of the crop -> pixels of the image, and whether the crop is a mirror image."""
     height, width = size
     x1, y1, x2, y2 = box
     w, h = x2 - x1, y2 - y1
@@ -114,7 +114,7 @@ class CroppedPeople(Dataset):
     """People as a loader's processes make them.
 
     Args:
-        people (People): with their pictures in memory.
+        people (People): with their images in memory.
         crops (Crops): size, normalisation and augmentation.
         draws (Tensor): ``(len(people), DRAWS)`` random numbers of the augmentation.
         codec (HourglassHeatmap): the targets' grid and sigma.

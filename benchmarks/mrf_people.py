@@ -23,7 +23,7 @@ HEATMAPS = "heatmaps/movenet_thunder_topdown.npz"
 
 @dataclass
 class People:
-    """Joints of N people in pixels of their pictures: of the J that are asked for, and where their boxes are."""
+    """Joints of N people in pixels of their images: of the J that are asked for, and where their boxes are."""
 
     names: tuple  # of the joints
     xy: torch.Tensor  # (N, J, 2)
@@ -31,7 +31,7 @@ class People:
     centre: torch.Tensor  # (N, 2) of the box around all annotated joints
     extent: torch.Tensor  # (N,) its longer side
     height: torch.Tensor  # (N,) of the whole, upright person
-    real: torch.Tensor  # (N,) bool: in one of the pictures of the real heatmaps
+    real: torch.Tensor  # (N,) bool: in one of the images of the real heatmaps
 
     def __len__(self):
         return len(self.xy)
@@ -46,7 +46,7 @@ class People:
         return replace(self, names=tuple(names), xy=self.xy[:, chosen], visible=self.visible[:, chosen])
 
     def in_map(self, longer):
-        """(N, J, 2) map pixels if ``longer``, (N,) picture pixels, is the longer side of the person's box."""
+        """(N, J, 2) map pixels if ``longer``, (N,) image pixels, is the longer side of the person's box."""
         scale = (LONGER / longer)[:, None, None]
         return (self.xy - self.centre[:, None]) * scale + (SIDE - 1) / 2
 
@@ -77,7 +77,7 @@ def read_mpii(folder, names=BODY, least=6):
 
 
 def read_flic(folder, crops, generator):
-    """Training and test people of FLIC, whose pictures end at the hips, placed and sized as whole people are.
+    """Training and test people of FLIC, whose images end at the hips, placed and sized as whole people are.
 
     Args:
         crops (tuple[People, People]): of MPII, for training and test: each person's torso gets the place and length

@@ -21,7 +21,7 @@ from pypose_ops import geometry, reference
 
 EXP = 20  # operations of an exponential or a logarithm
 BATCH, K, H, W = bench_tools.HEADLINE
-MAP = K * H * W  # elements of one picture's maps
+MAP = K * H * W  # elements of one image's maps
 HOST = ("group_people", "group_by_tags")  # on the host, whatever the device: assignments, no roofline
 
 
@@ -120,7 +120,7 @@ def crop_transforms(device, n):
 
 
 def patch_rows(b, dtype):
-    """Crops: the patches written, and the picture read once; the votes of boxes."""
+    """Crops: the patches written, and the image read once; the votes of boxes."""
     patch, t = b * 3 * 256 * 192, dtype.itemsize
     yield Row(
         "crop_patches", f"{b} x 3 x 256 x 192 of 720p bytes, normalised", t * patch + 3 * 720 * 1280,
@@ -138,7 +138,7 @@ def patch_rows(b, dtype):
 
 
 def pictures(b):
-    """Pictures that a batch of as many people comes from."""
+    """Images that a batch of as many people comes from."""
     return max(1, b // 4)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every operator from one person to a thousand, in three dtypes, forward and with its gradient: json and a picture.
+"""Every operator from one person to a thousand, in three dtypes, forward and with its gradient: json and an image.
 
     python benchmarks/sweep.py                                      # the GPU, or the CPU without one
     python benchmarks/sweep.py --ops find_peaks --batches 1 64      # a part

@@ -3,14 +3,14 @@
 A hourglass of two stacks (paper: 256 x 256 and 256 channels; compact: 128 x 128 and 64), trained in three ways on the
 same people with the same random numbers, in turns:
 
-  operators   pictures to the device; crops, targets and loss, decoding by the operators
+  operators   images to the device; crops, targets and loss, decoding by the operators
   reference   the same by pypose_ops.reference, plain torch
   loader      crops and targets by OpenCV and NumPy in processes of the loader, plain mean squared error, decoding by
               NumPy (loader_path.py)
 
 Every way also keeps a running PCK@0.2 of the training people, which is what the decoding is for. Times are means over
 the steps of a turn, of parts on a GPU between CUDA events, so that nothing waits for the clock; what is told is the
-median of the turns. In every way the pictures are in memory, decoded.
+median of the turns. In every way the images are in memory, decoded.
 """
 
 import argparse
@@ -49,7 +49,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Generated:
-    """A picture of noise, of LSP's usual size."""
+    """An image of noise, of LSP's usual size."""
 
     number: int
 
@@ -62,7 +62,7 @@ class Generated:
 
 
 def generated(count):
-    """People whose joints are anywhere in pictures of noise."""
+    """People whose joints are anywhere in images of noise."""
     samples = []
     for i in range(count):
         picture, random = Generated(i), np.random.default_rng(i)
@@ -100,7 +100,7 @@ class Clock:
 
 
 class Operators:
-    """As ``pypose_ops.models.training`` trains: pictures go to the device, and nothing comes back."""
+    """As ``pypose_ops.models.training`` trains: images go to the device, and nothing comes back."""
 
     def __init__(self, net, people, skeleton, options):
         self.net, self.people, self.options, self.device = net, people, options, options.device
@@ -281,7 +281,7 @@ def summary(turns, batch):
 
 def report(results):
     """Markdown."""
-    head = ["ms", "step", *PARTS, "pictures/s", "GPU memory"]
+    head = ["ms", "step", *PARTS, "images/s", "GPU memory"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
     for name, way in results["ways"].items():
         times = [f"{1e3 * s:.1f}" for s in (way["step"], *way["parts"].values())]
@@ -333,7 +333,7 @@ def arguments(argv):
 
 
 def people_of(options):
-    """Pictures in memory, the skeleton, and the name of the data."""
+    """Images in memory, the skeleton, and the name of the data."""
     lsp = Path(os.environ.get("PYPOSE_OPS_DATA", "")) / "lsp_dataset.zip"
     spec = options.data or (f"lsp:{lsp}" if "PYPOSE_OPS_DATA" in os.environ and lsp.exists() else "generated")
     dataset = generated(options.people) if spec == "generated" else open_dataset(spec)

@@ -134,7 +134,7 @@ def decode_person(args: argparse.Namespace, file: Any, image: Image.Image) -> An
     skeleton, names = find_skeleton(file.joint_names, file.heatmaps.shape[1], args.skeleton)
     hm2img, unit = file.hm2img, "picture px"
     if hm2img is None and image is not None:
-        hm2img = torch.from_numpy(viz.whole_picture(file.heatmaps.shape[:1:-1], image.size)).float()
+        hm2img = torch.from_numpy(viz.whole_image(file.heatmaps.shape[:1:-1], image.size)).float()
         hm2img = hm2img.expand(len(file.heatmaps), 2, 3)
     elif hm2img is None:
         unit = "heatmap px"

@@ -82,7 +82,7 @@ def decode_people(args: argparse.Namespace, file: Any, image: Image.Image) -> An
     names = (file.joint_names or [f"joint_{k}" for k in range(joints)])[:joints]
     hm2img, unit = file.hm2img, "picture px"
     if hm2img is None and image is not None:
-        hm2img = torch.from_numpy(viz.whole_picture(file.heatmaps.shape[:1:-1], image.size)).float()[None]
+        hm2img = torch.from_numpy(viz.whole_image(file.heatmaps.shape[:1:-1], image.size)).float()[None]
     elif hm2img is None:
         hm2img, unit = torch.eye(3)[None, :2], "heatmap px"
     coords = people.coords[0, :count] @ hm2img[0, :, :2].T + hm2img[0, :, 2]

@@ -20,22 +20,22 @@ PARTS = ("nose", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow")
 
 
 def main():
-    picture = torch.from_numpy(astronaut().copy()).permute(2, 0, 1)[None]
+    image = torch.from_numpy(astronaut().copy()).permute(2, 0, 1)[None]
     with resources.as_file(resources.files("pypose_ops") / "data" / "astronaut_movenet.npz") as path:
         file = load_heatmaps(path, "heat")
     pose = decode_heatmaps(file.heatmaps, transform=file.hm2img).coords[0]
-    # The hips are guesses, below the picture: the shoulders' distance is about the torso's.
+    # The hips are guesses, below the image: the shoulders' distance is about the torso's.
     torso = COCO.joints.index("left_shoulder"), COCO.joints.index("right_shoulder")
     center, scale = geometry.joint_boxes(pose, torso, sigma=0.7)
     transforms = geometry.box_to_transform(center, scale, 0.0, (SIDE, SIDE), align="center")
-    crops = crop_patches(picture, transforms, (SIDE, SIDE), antialias=True, dtype=torch.uint8)
+    crops = crop_patches(image, transforms, (SIDE, SIDE), antialias=True, dtype=torch.uint8)
 
     boxes = torch.cat([center - scale / 2, center + scale / 2], -1)
     chosen = [COCO.joints.index(name) for name in PARTS]
     whole = torch.tensor(
         [[[512 / 160, 0, 511 / 2 - 512 / 160 * 159 / 2], [0, 512 / 160, 511 / 2 - 512 / 160 * 159 / 2]]]
     )
-    body = crop_patches(picture, whole.expand(5, 2, 3), (160, 160), antialias=True, mask=boxes[chosen])
+    body = crop_patches(image, whole.expand(5, 2, 3), (160, 160), antialias=True, mask=boxes[chosen])
 
     figure = plt.figure(figsize=(9, 6.4))
     rows = figure.add_gridspec(
@@ -43,7 +43,7 @@ def main():
     )
     top = rows[0].subgridspec(3, 9, wspace=0.06, hspace=0.25)
     axis = figure.add_subplot(top[:, :3])
-    axis.imshow(picture[0].permute(1, 2, 0))
+    axis.imshow(image[0].permute(1, 2, 0))
     for (x1, y1, x2, y2), name in zip(boxes.tolist(), COCO.joints, strict=True):
         axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=0.8))
         axis.plot((x1 + x2) / 2, (y1 + y2) / 2, "o", markersize=3, color="#ff8c1a" if "left" in name else "#1fa2ff")

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/mrf_real_data.md: heatmaps, synthetic and real, before and after, and the priors.
+"""Draws the images of docs/mrf_real_data.md: heatmaps, synthetic and real, before and after, and the priors.
 
     python benchmarks/mrf_distractors.py --out out/mrf && python docs/draw_mrf.py out/mrf/results.json
 

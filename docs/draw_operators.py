@@ -1,4 +1,4 @@
-"""What each operator does to a real image, as the pictures that their pages begin with.
+"""What each operator does to a real image, as the images that their pages begin with.
 
 The image is scikit-image's astronaut (NASA, public domain), the heatmaps those of the package's sample.
 """
@@ -357,7 +357,7 @@ def oks_nms():
 
 OPERATORS = {
     name: globals()[name] for name in sorted(pypose_ops.reference.__all__)
-}  # an operator without a picture fails here
+}  # an operator without an image fails here
 
 
 def caption(name):

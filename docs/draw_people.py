@@ -1,6 +1,6 @@
 """Draws docs/people.png: people found in OpenPose's maps over the annotated ones.  python docs/draw_people.py DATA
 
-DATA is a folder with heatmaps/openpose_thin_coco_images.npz. The pictures themselves are not drawn: the background is
+DATA is a folder with heatmaps/openpose_thin_coco_images.npz. The images themselves are not drawn: the background is
 the highest of the heatmaps.
 """
 
@@ -41,20 +41,20 @@ def main():
     parser.add_argument("data", type=Path)
     file = np.load(parser.parse_args().data / "heatmaps" / "openpose_thin_coco_images.npz", allow_pickle=False)
     joints, limbs = file["joint_names"].tolist(), file["limbs"].tolist()
-    pictures = int(file["n_images"])
+    images = int(file["n_images"])
     figure, axes = plt.subplots(2, 2, figsize=(9, 6.4))
     scores = []
-    for i, axis in zip(range(pictures), axes.flat, strict=True):
+    for i, axis in zip(range(images), axes.flat, strict=True):
         heat, paf = (torch.from_numpy(file[f"{name}_{i}"]) for name in ("heat", "paf"))
         people = find_people(heat[None], paf[None], limbs, file["paf_channels"].tolist())
-        to_picture = torch.from_numpy(file[f"hm2img_{i}"])
-        coords = people.coords[0, : people.counts[0]] @ to_picture[:, :2].T + to_picture[:, 2]
+        to_image = torch.from_numpy(file[f"hm2img_{i}"])
+        coords = people.coords[0, : people.counts[0]] @ to_image[:, :2].T + to_image[:, 2]
         truth, boxes = (torch.from_numpy(file[f"{name}_{i}"]) for name in ("gt_kps", "bbox_xywh"))
         best, who = matched(coords, truth, boxes, joints)
         scores += best.tolist()
 
         height, width = heat.shape[1:]
-        corners = torch.tensor([[-0.5, -0.5], [width - 0.5, height - 0.5]]) @ to_picture[:, :2].T + to_picture[:, 2]
+        corners = torch.tensor([[-0.5, -0.5], [width - 0.5, height - 0.5]]) @ to_image[:, :2].T + to_image[:, 2]
         (left, top), (right, bottom) = corners.tolist()
         axis.imshow(heat[:18].amax(0).float(), cmap="Blues", vmin=0, vmax=2, extent=(left, right, bottom, top))
         for person, pose in enumerate(coords):

@@ -43,7 +43,7 @@ def add(run, test, log):
 
 
 def score_published(data):
-    """PCK and PCP of predictions on LSP's test pictures 1001 to 1500, and PCK on all 1,000."""
+    """PCK and PCP of predictions on LSP's test images 1001 to 1500, and PCK on all 1,000."""
     import numpy as np
     import scipy.io
     import torch

@@ -1,4 +1,4 @@
-"""Classic pose systems as thin modules over the operators."""
+"""Classic pose estimation systems as thin modules over the operators."""
 
 import dataclasses
 import importlib
@@ -26,7 +26,7 @@ __all__ = [
     "tree_edges",
 ]
 
-# name -> module and class; imported when asked for.
+# name -> module and class, imported on demand.
 SYSTEMS: dict[str, str] = {
     "cnn_mrf": "systems.cnn_mrf:CnnMrf",
     "deeppose": "systems.deeppose:DeepPose",
@@ -48,7 +48,7 @@ def system_class(name: str) -> type[System]:
 
 
 def build(name: str, num_joints: int = 14, preset: str = "paper", **options: Any) -> System:
-    """A system by name.
+    """Builds a system by name.
 
     Args:
         name (str): one of ``SYSTEMS``.
@@ -57,7 +57,7 @@ def build(name: str, num_joints: int = 14, preset: str = "paper", **options: Any
         options: fields of the system's config, over those of the preset.
 
     Raises:
-        ValueError: unknown system, preset or option.
+        ValueError: an unknown system, preset or option.
     """
     cls = system_class(name)
     if preset not in cls.presets:
@@ -71,20 +71,20 @@ def build(name: str, num_joints: int = 14, preset: str = "paper", **options: Any
 
 
 def pretrained(name: str = "coco17") -> tuple[System, dict[str, Any]]:
-    """A trained system that comes with the package: no download.
+    """Returns a trained system that ships with the package; nothing is downloaded.
 
-    The cards beside the weights in ``pypose_ops/data`` say what they are for, how good they are, and on which terms.
+    The model cards next to the weights in ``pypose_ops/data`` give their purpose, accuracy and licence.
 
     Args:
-        name (str): ``"coco17"``, MoveNet Lightning as Google published it (Apache-2.0), which finds people too; or
-            ``"lsp14"``, for the joints of Leeds Sports Pose, for research as the images that it was trained with.
+        name (str): ``"coco17"``, MoveNet Lightning as published by Google (Apache-2.0), which also finds people; or
+            ``"lsp14"``, for the joints of Leeds Sports Pose; for research only, as its training images.
 
     Returns:
-        tuple[System, dict]: in evaluation mode, on the CPU, float32; and what the file says about it: ``system``,
-        ``preset``, ``options``, and ``skeleton``, whose joints it finds (a key of ``pypose_ops.skeletons.SKELETONS``).
+        tuple[System, dict]: the system in evaluation mode, on the CPU, in float32; and its metadata: ``system``,
+        ``preset``, ``options`` and ``skeleton``, a key of ``pypose_ops.skeletons.SKELETONS``.
 
     Raises:
-        ValueError: no such weights.
+        ValueError: an unknown name.
 
     Example:
         >>> system, info = pretrained()

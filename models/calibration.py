@@ -1,4 +1,4 @@
-"""Scores that are probabilities: how sure a system may be that a joint is where it says."""
+"""Calibration: scores as the probability that a joint is near its prediction."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,16 +10,16 @@ from pypose_ops.skeletons import Skeleton
 
 from .systems.system import System
 
-THRESHOLD = 0.2  # of the torso: a joint nearer than that to its label is found, as in PCK@0.2
-PRIOR = 4.0  # people: how much the fit of all joints together weighs in that of one
+THRESHOLD = 0.2  # of the torso diameter: nearer joints count as found, as in PCK@0.2
+PRIOR = 4.0  # the weight of the fit of all joints in that of one, in people
 
 
 @dataclass(frozen=True)
 class Calibration:
     """The probability of a joint with score s is ``sigmoid(logit(s) / temperature + bias)``.
 
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, with a bias besides the temperature: the height
-    of a map's peak says how well the joint is localised, which is less than the probability of its being near.
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, plus a bias: the height of a peak measures how
+    precisely the joint is localised, which is less than the probability that it is near.
 
     Attributes:
         temperature, bias (tuple[float, ...]): of each joint.
@@ -35,37 +35,37 @@ class Calibration:
         return (scores.logit(1e-6) * inverse + bias).sigmoid()
 
     def as_info(self) -> dict[str, list[float]]:
-        """For the metadata of a weight file."""
+        """Encodes the calibration for the metadata of a weight file."""
         return {name: [round(v, 5) for v in values] for name, values in asdict(self).items()}
 
 
 def calibration_of(info: dict[str, Any]) -> Calibration | None:
-    """What a weight file's metadata say, or None."""
+    """Reads the calibration from the metadata of a weight file; None if there is none."""
     said = info.get("calibration")
     return None if said is None else Calibration(tuple(said["temperature"]), tuple(said["bias"]))
 
 
 def fit_calibration(scores: torch.Tensor, found: torch.Tensor, counted: torch.Tensor) -> Calibration:
-    """Logistic regression of each joint, drawn towards that of all joints by as much as ``PRIOR`` people.
+    """Fits a logistic regression per joint, shrunk towards that of all joints with the weight of ``PRIOR`` people.
 
     Args:
         scores (Tensor): ``(N, K)`` from 0 to 1.
         found (Tensor): ``(N, K)`` bool: the joint is near its label.
-        counted (Tensor): ``(N, K)`` bool: it has one.
+        counted (Tensor): ``(N, K)`` bool: the joint is labelled.
     """
     logits, target, weight = scores.double().logit(1e-6), found.double(), counted.double()
     shared = _logistic(
         logits.reshape(-1, 1), target.reshape(-1, 1), weight.reshape(-1, 1), torch.tensor([[1.0, 0.0]]), 1e-6
     )
     fitted = _logistic(logits, target, weight, shared.expand(scores.shape[1], 2), PRIOR)
-    slope = fitted[:, 0].clamp(min=0.05)  # never turned around, nor flat
+    slope = fitted[:, 0].clamp(min=0.05)  # the slope stays positive
     return Calibration(tuple((1 / slope).tolist()), tuple(fitted[:, 1].tolist()))
 
 
 def _logistic(
     logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, prior: torch.Tensor, strength: float
 ) -> torch.Tensor:
-    """Slope and bias of each column, ``(K, 2)``, by Newton's method with half steps where one is too long."""
+    """Slope and bias of each column, ``(K, 2)``, by Newton's method with step halving."""
     prior = prior.double()
     theta = prior.clone()
     inputs = torch.stack((logits, torch.ones_like(logits)), -1)
@@ -93,7 +93,7 @@ def _logistic(
 
 
 def expected_calibration_error(probabilities: torch.Tensor, found: torch.Tensor, bins: int = 15) -> float:
-    """The mean distance between probability and share of those found, over equal bins, weighted by their size.
+    """Expected calibration error: the mean gap between probability and accuracy over bins, weighted by their counts.
 
     Args:
         probabilities (Tensor): any shape.
@@ -109,7 +109,7 @@ def expected_calibration_error(probabilities: torch.Tensor, found: torch.Tensor,
 def found_joints(
     pred: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor, torso: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which joints are near their labels, and which count, ``(N, K)`` bool: those labelled of people with a torso."""
+    """Which joints are near their labels, and which count (labelled, of people with a torso): ``(N, K)`` bool each."""
     labelled = visible > 0
     counted = labelled & labelled[:, list(torso)].all(1, keepdim=True)
     size = metrics.torso_size(keypoints, torso)
@@ -117,7 +117,7 @@ def found_joints(
 
 
 def calibrate(system: System, skeleton: Skeleton, people: Any, **options: Any) -> Calibration:
-    """The calibration of a system's last stage by people whom it was not trained on.
+    """Calibrates the last stage of a system on people that it was not trained on.
 
     Args:
         system (System), skeleton (Skeleton), people (People), options: as :func:`.scores.predict_people`.

@@ -1,4 +1,4 @@
-"""Trained systems as programs for other runtimes, and the runtimes: an image and boxes to joints and scores."""
+"""Exports trained systems as programs from an image and boxes to joints and scores, and runs them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FORMATS = ("onnx", "pt2", "aoti")
 INPUTS, OUTPUTS = ("image", "boxes"), ("joints", "scores")
 _LARGEST_SIDE, _MOST_BOXES = 16384, 1024
-_METADATA = "pypose_ops"  # the entry that holds it all, as json
+_METADATA = "pypose_ops"  # the entry with all metadata, as JSON
 
 
 def export_poses(
@@ -38,24 +38,24 @@ def export_poses(
     boxes: int | None = None,
     padding: float = 1.25,
 ) -> Path:
-    """Writes network, flip test, decoding and affine as one program.
+    """Exports network, flip test, decoding and affine transform as one program.
 
     Its inputs are ``image (H, W, 3)`` uint8 of any size and ``boxes (N, 4)`` float32, two corners in image pixels; its
-    outputs ``joints (N, K, 2)`` in image pixels, NaN where there is no trace of one, and ``scores (N, K)``. Its
-    metadata name system, skeleton, joints, input size, mean and deviation.
+    outputs ``joints (N, K, 2)`` in image pixels, NaN where none was found, and ``scores (N, K)``. Its
+    metadata name system, skeleton, joints, input size, mean and standard deviation.
 
     Args:
-        system (System): as it is to run; in half precision where its parameters are.
-        info (dict): what its weight file says about it.
+        system (System): exported in the precision of its parameters.
+        info (dict): the metadata of its weight file.
         path (path): of the file.
         format (str): ``"onnx"``; ``"pt2"``, of ``torch.export``; or ``"aoti"``, compiled by AOTInductor for the device
             that the system is on.
-        flip (bool): with the flip test.
-        boxes (int, optional): N, where it is fixed. None: any number up to 1024.
-        padding (float): by how much the crop is larger than the box.
+        flip (bool): include the flip test.
+        boxes (int, optional): a fixed N. None: any number up to 1024.
+        padding (float): size of the crop relative to the box.
 
     Raises:
-        ValueError: an unknown format; what ONNX cannot hold, see :func:`pypose_ops.onnx.export`.
+        ValueError: an unknown format; what ONNX cannot express, see :func:`pypose_ops.onnx.export`.
     """
     if format not in FORMATS:
         raise ValueError(f"export_poses: format must be one of {', '.join(FORMATS)}, got {format!r}")
@@ -87,7 +87,7 @@ def _sizes(boxes: torch.Tensor, dim: Any) -> Any:
 def _write_onnx(
     module: nn.Module, example: tuple[Any, ...], path: Path, boxes: torch.Tensor, metadata: dict[str, Any]
 ) -> None:
-    import pypose_ops.onnx  # here: it needs an extra
+    import pypose_ops.onnx  # imported here: it needs an extra
 
     pypose_ops.onnx.export(
         module, example, path, input_names=INPUTS, output_names=OUTPUTS,
@@ -123,7 +123,7 @@ _WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2, "aoti": _write_aoti}
 def checked_inputs(
     name: str, metadata: dict[str, Any], image: torch.Tensor, boxes: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image and boxes as a program takes them, contiguous; a compiled one would read others wrongly, without a word.
+    """Checks an image and boxes and makes them contiguous: a compiled program would silently misread others.
 
     Raises:
         ValueError: a wrong dtype, size or number of boxes, or another device.
@@ -149,10 +149,10 @@ def checked_inputs(
 
 
 class Program:
-    """A file of :func:`export_poses`: ``program(image, boxes)`` gives joints and scores.
+    """A program written by :func:`export_poses`: ``program(image, boxes)`` returns joints and scores.
 
     Attributes:
-        metadata (dict): what the file says about itself.
+        metadata (dict): the metadata of the file.
     """
 
     metadata: dict[str, Any]
@@ -179,13 +179,13 @@ def program_people(
 
     Args:
         program (Program): of :func:`export_poses`.
-        image: PIL image, or anything else of ``(H, W, 3)`` uint8.
-        boxes, scores, rotations: as there; programs know upright boxes only.
-        scale (float): by which boxes are enlarged around their middle first.
+        image: PIL image, or an ``(H, W, 3)`` uint8 array or tensor.
+        boxes, scores, rotations: as there; programs support upright boxes only.
+        scale (float): factor by which boxes are enlarged around their centres first.
         nms (float): as there.
     """
     if torch.as_tensor(rotations).any():
-        raise InputError("boxes that are rotated need weights: a program crops upright boxes")
+        raise InputError("rotated boxes need weights: a program crops upright boxes only")
     skeleton = skeleton_of(program.metadata)
     image, boxes = torch.from_numpy(np.array(image)), boxes.float()
     middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
@@ -202,7 +202,7 @@ def program_people(
 
 
 class OnnxProgram(Program):
-    """By ONNX Runtime, on the CPU; or ``runtime="openvino"``, which is told to keep to float32."""
+    """An ONNX file run by ONNX Runtime on the CPU, or by OpenVINO (``runtime="openvino"``), in float32."""
 
     metadata: dict[str, Any]
 
@@ -234,7 +234,7 @@ class OnnxProgram(Program):
             raise InputError(f"{path}: needs openvino, pip install pypose_ops[openvino]") from None
         try:
             model = openvino.Core().read_model(path)
-            # Without it a CPU that has bfloat16 computes in it, pixels off.
+            # Otherwise CPUs with bfloat16 compute in it, and joints are off by pixels.
             compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         except Exception as error:
             raise InputError(f"{path}: OpenVINO cannot read it ({_one_line(error)})") from None
@@ -252,7 +252,7 @@ class OnnxProgram(Program):
 
 
 class CompiledProgram(Program):
-    """A package of AOTInductor. The package itself checks nothing: views, dtypes and sizes are checked here."""
+    """A package of AOTInductor, which checks nothing itself: layouts, dtypes and sizes are checked here."""
 
     name = "CompiledProgram"
 

@@ -1,4 +1,4 @@
-"""Boxes to poses: the joints of people in an image."""
+"""Inference: the joints of the people in an image, given their boxes."""
 
 from typing import Any
 
@@ -23,20 +23,20 @@ def find_joints(
     flip: bool = False,
     **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The joints of the person in each box of one picture.
+    """Finds the joints of the person in each box of an image.
 
     Args:
         system (System): on any device.
         skeleton (Skeleton): of its joints.
-        image: PIL image, or anything else of ``(H, W, 3)`` uint8.
-        boxes (Tensor): ``(N, 4)`` two corners, picture pixels.
+        image: PIL image, or an ``(H, W, 3)`` uint8 array or tensor.
+        boxes (Tensor): ``(N, 4)`` two corners, image pixels.
         rotations (Tensor or float): ``(N,)`` degrees.
-        padding (float): by how much the crop is larger than the box.
-        flip (bool): look at the mirrored crop too.
+        padding (float): size of the crop relative to the box.
+        flip (bool): average with the prediction of the mirrored crop.
         options: of ``system.poses``.
 
     Returns:
-        tuple[Tensor, Tensor]: joints ``(N, K, 2)`` in picture pixels, NaN where there is no trace of one, and their
+        tuple[Tensor, Tensor]: joints ``(N, K, 2)`` in image pixels, NaN where none was found, and their
         scores ``(N, K)``; on the system's device.
     """
     device = next(system.parameters()).device
@@ -48,10 +48,10 @@ def find_joints(
 
 
 class Poses(nn.Module):
-    """An image and boxes to joints, tensors only: crops, system, flip test, decoding and affine.
+    """Crops, network, flip test, decoding and affine transform as one module on tensors.
 
-    ``forward(image, boxes, rotations)`` takes ``(H, W, 3)`` uint8, ``(N, 4)`` two corners in image pixels and degrees;
-    what it returns is that of :func:`find_joints`.
+    ``forward(image, boxes, rotations)`` takes ``(H, W, 3)`` uint8, ``(N, 4)`` two corners in image pixels and degrees,
+    and returns what :func:`find_joints` does.
     """
 
     def __init__(self, system: System, skeleton: Skeleton, *, padding: float = 1.25, flip: bool = False) -> None:
@@ -86,17 +86,17 @@ def find_people(
     batch: int = 32,
     **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The people in boxes of one picture, nobody twice.
+    """Finds the people in boxes of an image and removes duplicates by OKS.
 
     Args:
         scores (Tensor): ``(N,)`` of the boxes.
-        nms (float): OKS from which two people are one.
-        batch (int): boxes that go through the system at a time.
+        nms (float): OKS above which two people are duplicates.
+        batch (int): boxes per forward pass.
         options: as in :func:`find_joints`.
 
     Returns:
-        tuple: joints ``(M, K, 2)`` in picture pixels, their scores ``(M, K)``, people's scores ``(M,)``, highest first,
-        and which boxes they are of. On the CPU.
+        tuple: joints ``(M, K, 2)`` in image pixels, their scores ``(M, K)``, people's scores ``(M,)``, highest first,
+        and the indices of their boxes. On the CPU.
     """
     parts = [
         find_joints(system, skeleton, image, boxes[i : i + batch], rotations[i : i + batch], **options)
@@ -115,9 +115,9 @@ def best_people(
     *,
     nms: float = 0.9,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What :func:`find_people` returns, of the joints and scores of all boxes."""
+    """Turns the joints and scores of all boxes into what :func:`find_people` returns."""
     people, boxes = scores.to(joint_scores) * joint_scores.mean(1), boxes.to(coords)
-    sigmas = skeleton.sigmas or (0.08,) * len(skeleton)  # LSP defines none: about the mean of COCO's body
+    sigmas = skeleton.sigmas or (0.08,) * len(skeleton)  # LSP defines none: about the mean of COCO's body joints
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = oks_nms(coords.nan_to_num(), people, area, sigmas=sigmas, threshold=nms).mask
     order = people.masked_fill(~kept, -1).argsort(descending=True, stable=True)[: int(kept.sum())]

@@ -1,4 +1,4 @@
-"""Everybody in an image: boxes for the systems that look at one person at a time."""
+"""Finds the boxes of people, for the systems that estimate one person at a time."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from pypose_ops.skeletons import COCO
 from .systems.heatmap_net import HeatmapNet
 from .systems.system import System
 
-MULTIPLE = 32  # of the sizes that the network reads
+MULTIPLE = 32  # the network needs multiples of it
 LONGER_SIDES = (256, 512)  # large people are found in the first, small ones in the second
-SAME = 0.5  # object keypoint similarity from which two are one
+SAME = 0.5  # OKS above which two people are duplicates
 
 
 def finder_of(system: System | None = None) -> HeatmapNet:
-    """The system that finds people: ``system`` itself where it can, else the one that comes with the package."""
+    """Returns a system that finds people: ``system`` itself if it can, else the one that ships with the package."""
     if isinstance(system, HeatmapNet) and system.config.people:
         return system
     from .weights.files import load_packaged
@@ -29,16 +29,16 @@ def finder_of(system: System | None = None) -> HeatmapNet:
 def find_boxes(
     finder: HeatmapNet, image: Any, *, threshold: float = 0.3, longer_sides: tuple[int, ...] = LONGER_SIDES
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The boxes of everybody in an image, who are found by their centres, in the whole of it at several sizes.
+    """Finds the boxes of all people in an image by their centres, in the whole image at several scales.
 
     Args:
         finder (HeatmapNet): with ``people=True``, of COCO's joints, on any device.
-        image: PIL image, or anything else of ``(H, W, 3)`` uint8.
-        threshold (float): least probability of a person.
+        image: PIL image, or an ``(H, W, 3)`` uint8 array or tensor.
+        threshold (float): minimum probability of a person.
         longer_sides (tuple[int, ...]): what the longer side of the image is scaled to, in pixels.
 
     Returns:
-        tuple[Tensor, Tensor]: ``(N, 4)`` two corners in image pixels, around the joints; they may lie outside of the
+        tuple[Tensor, Tensor]: ``(N, 4)`` two corners in image pixels, around the joints, which may reach beyond the
         image; and ``(N,)`` probabilities, highest first. On the finder's device.
 
     Example:
@@ -56,7 +56,7 @@ def find_boxes(
 
 
 def _people(finder: HeatmapNet, image: torch.Tensor, side: int, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Joints ``(N, K, 2)`` in image pixels and scores of the people in an image whose longer side becomes ``side``."""
+    """Joints ``(N, K, 2)`` in image pixels and scores of people, the longer side scaled to ``side``."""
     height, width = image.shape[-2:]
     scale = side / max(height, width)
     size = tuple(-(-round(n * scale) // MULTIPLE) * MULTIPLE for n in (height, width))

@@ -27,7 +27,7 @@ class Skeleton:
         name: short name, a key of :data:`SKELETONS`.
         joints: joint names.
         edges: pairs of joint indices that form a limb.
-        flip_pairs: pairs of joint indices that swap when a picture is mirrored.
+        flip_pairs: pairs of joint indices that swap when an image is mirrored.
         upper_body: joint indices of the upper body.
         sigmas: OKS constants per joint, or None where the data set defines none.
         weights: loss weights per joint as used in training, or None.

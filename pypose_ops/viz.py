@@ -1,6 +1,6 @@
-"""Pictures of poses and heatmaps. Takes and returns PIL images; matplotlib draws the anti-aliased parts.
+"""Images of poses and heatmaps. Takes and returns PIL images; matplotlib draws the anti-aliased parts.
 
-Coordinates are ``(x, y)`` in picture pixels with pixel centres at integers, as everywhere in pypose_ops.
+Coordinates are ``(x, y)`` in image pixels with pixel centres at integers, as everywhere in pypose_ops.
 """
 
 import math
@@ -20,7 +20,7 @@ from .skeletons import COCO, Skeleton
 ImageLike = Image.Image | np.ndarray | torch.Tensor  # (H, W, 3) uint8 where it is no PIL image
 
 COLORS: dict[str, str] = {"left": "#ff8c1a", "right": "#1fa2ff", "centre": "#7bdc5a"}
-_DPI = 64  # a power of two: size / dpi * dpi is exact, so the canvas has exactly the picture's size
+_DPI = 64  # a power of two: size / dpi * dpi is exact, so the canvas has exactly the image's size
 _POINTS = 72 / _DPI  # matplotlib's unit of line widths and letters, per pixel
 
 
@@ -44,7 +44,7 @@ def _side(*names: str) -> str:
 
 
 def _canvas(width: int, height: int, background: str = "none") -> tuple[FigureCanvasAgg, Any]:
-    """A figure whose axes are the pixels of a picture of this size."""
+    """A figure whose axes are the pixels of an image of this size."""
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=background)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -67,17 +67,17 @@ def draw_pose(
     threshold: float = 0.2,
     scale: float = 1.0,
 ) -> Image.Image:
-    """Draws the skeletons of one or several people over a picture.
+    """Draws the skeletons of one or several people over an image.
 
     The person's left side is orange, the right side blue, limbs between the sides are green.
 
     Args:
         image: PIL image, or (H, W, 3) uint8 array or tensor.
-        keypoints: (K, 2) or (P, K, 2), (x, y) in picture pixels; joints that are not finite are left out.
+        keypoints: (K, 2) or (P, K, 2), (x, y) in image pixels; joints that are not finite are left out.
         scores: (K,) or (P, K), or None to draw every joint.
         skeleton: the :class:`~pypose_ops.skeletons.Skeleton` of the keypoints.
         threshold: joints with a smaller score are left out, and so are their limbs.
-        scale: thickness relative to the default, which follows the size of the picture.
+        scale: thickness relative to the default, which follows the size of the image.
 
     Returns:
         PIL image of the size of ``image``.
@@ -110,21 +110,21 @@ def draw_pose(
     return Image.alpha_composite(image.convert("RGBA"), _rendered(canvas)).convert("RGB")
 
 
-def whole_picture(heatmap_size: Sequence[int], image_size: Sequence[int]) -> np.ndarray:
-    """The affine (2, 3) heatmap px -> picture px of maps that cover the whole picture. Sizes are (width, height)."""
+def whole_image(heatmap_size: Sequence[int], image_size: Sequence[int]) -> np.ndarray:
+    """The affine (2, 3) heatmap px -> image px of maps that cover the whole image. Sizes are (width, height)."""
     scale = np.divide(image_size, heatmap_size)
     return np.column_stack([np.diag(scale), (scale - 1) / 2])
 
 
-def warp_to_picture(
+def warp_to_image(
     heatmap: torch.Tensor | np.ndarray, size: tuple[int, int], transform: torch.Tensor | np.ndarray
 ) -> np.ndarray:
-    """A heatmap (H, W) resampled to picture pixels: (height, width) float32, 0 outside of the map.
+    """A heatmap (H, W) resampled to image pixels: (height, width) float32, 0 outside of the map.
 
     Args:
         heatmap: (H, W).
-        size: (width, height) of the picture, as PIL has it.
-        transform: (2, 3) heatmap px -> picture px.
+        size: (width, height) of the image, as PIL has it.
+        transform: (2, 3) heatmap px -> image px.
     """
     square = np.vstack([_array(transform), [0, 0, 1]])
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # PIL puts pixel centres at halves
@@ -141,12 +141,12 @@ def heatmap_overlay(
     vmax: float | None = None,
     cmap: str = "inferno",
 ) -> Image.Image:
-    """One heatmap laid over a darkened picture; the colour and the opacity follow the value.
+    """One heatmap laid over a darkened image; the colour and the opacity follow the value.
 
     Args:
         image: PIL image, or (H, W, 3) uint8 array or tensor.
         heatmap: (h, w); take the maximum over joints to see them all at once.
-        transform: (2, 3) affine heatmap px -> picture px; None: the map covers the whole picture.
+        transform: (2, 3) affine heatmap px -> image px; None: the map covers the whole image.
         vmax: the value drawn as the brightest; default: the largest of the map.
         cmap: name of a matplotlib colour map.
 
@@ -155,8 +155,8 @@ def heatmap_overlay(
     """
     image, heatmap = to_image(image), np.nan_to_num(_array(heatmap, np.float32))
     if transform is None:
-        transform = whole_picture(heatmap.shape[::-1], image.size)
-    value = np.clip(warp_to_picture(heatmap, image.size, transform) / max(vmax or heatmap.max(), 1e-12), 0, 1)
+        transform = whole_image(heatmap.shape[::-1], image.size)
+    value = np.clip(warp_to_image(heatmap, image.size, transform) / max(vmax or heatmap.max(), 1e-12), 0, 1)
     grey = np.asarray(image.convert("L"), np.float32)[..., None] * 0.55
     value = np.sqrt(value)  # so that the faint parts of a map show too
     opacity = value[..., None]
@@ -165,7 +165,7 @@ def heatmap_overlay(
 
 
 def _tile(image: ImageLike, heatmap_size: Sequence[int], transform: Any, side: int) -> Image.Image:
-    """The part of the picture that a map covers, scaled to ``side``, and the affine picture px -> tile px."""
+    """The part of the image that a map covers, scaled to ``side``, and the affine image px -> tile px."""
     width, height = heatmap_size
     x, y = (-0.5, width - 0.5), (-0.5, height - 0.5)
     corners = np.array([[x[i], y[j], 1] for i in (0, 1) for j in (0, 1)]) @ transform.T
@@ -188,16 +188,16 @@ def heatmap_montage(
     tile: int = 200,
     columns: int = 6,
 ) -> Image.Image:
-    """All the heatmaps of one person over the part of the picture that they cover, on one colour scale.
+    """All the heatmaps of one person over the part of the image that they cover, on one colour scale.
 
     The first tile shows the maximum over the joints.
 
     Args:
         image: PIL image, or (H, W, 3) uint8 array or tensor.
         heatmaps: (K, h, w).
-        transform: (2, 3) affine heatmap px -> picture px; None: the maps cover the whole picture.
+        transform: (2, 3) affine heatmap px -> image px; None: the maps cover the whole image.
         names: K titles.
-        keypoints: (K, 2) in picture pixels, marked by a ring; scores: (K,), written behind the names.
+        keypoints: (K, 2) in image pixels, marked by a ring; scores: (K,), written behind the names.
         tile: the longer side of one tile, in pixels.
         columns: tiles in a row.
 
@@ -206,7 +206,7 @@ def heatmap_montage(
     """
     image, heatmaps = to_image(image), np.nan_to_num(_array(heatmaps, np.float32))
     map_size = heatmaps.shape[:0:-1]
-    transform = whole_picture(map_size, image.size) if transform is None else _array(transform)
+    transform = whole_image(map_size, image.size) if transform is None else _array(transform)
     crop, to_tile = _tile(image, map_size, transform, tile)
     map_to_tile = to_tile @ np.vstack([transform, [0, 0, 1]])
     titles = [f"joint {k}" for k in range(len(heatmaps))] if names is None else [n.replace("_", " ") for n in names]

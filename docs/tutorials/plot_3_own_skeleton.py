@@ -92,11 +92,11 @@ assert code == 0
 weights = str(run / "weights.safetensors")
 assert main(["test", "--weights", weights, "--data", f"coco:{test}", "--split", "all"]) == 0
 
-picture = folder / "images" / "test000.png"
-assert main(["predict", str(picture), "--weights", weights, "--boxes", str(test), "--out", str(folder / "poses")]) == 0
+image = folder / "images" / "test000.png"
+assert main(["predict", str(image), "--weights", weights, "--boxes", str(test), "--out", str(folder / "poses")]) == 0
 
 figure, axes = plt.subplots(1, 2, figsize=(6, 3), layout="constrained")
-axes[0].imshow(Image.open(picture))
+axes[0].imshow(Image.open(image))
 axes[0].set_title("image")
 axes[1].imshow(Image.open(folder / "poses" / "test000.png"))
 axes[1].set_title("predicted")

@@ -1,4 +1,4 @@
-"""Convolutional backbones: AlexNet as DeepPose has it, VGG, and ResNet with torchvision's parameter names."""
+"""Convolutional backbones: DeepPose's AlexNet, VGG, and ResNet with torchvision's parameter names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,26 +12,26 @@ RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels`` of the published net at a relative ``width``: at least 1."""
+    """Scales the channels of a published network by ``width``, to at least 1."""
     return max(1, round(channels * width))
 
 
 def output_shape(module: nn.Module, input_size: tuple[int, int], channels: int = 3) -> tuple[int, int, int]:
-    """``(C, H, W)`` of what a module makes of one picture; computes nothing, keeps the module as it is."""
+    """The output shape ``(C, H, W)`` of a module for one image, without computing it or changing the module."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     training = module.training
     module.eval()
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         weight = next(module.parameters())
-        picture = torch.empty(1, channels, *input_size, device=weight.device, dtype=weight.dtype)
-        shape = tuple(module(picture).shape[1:])
+        image = torch.empty(1, channels, *input_size, device=weight.device, dtype=weight.dtype)
+        shape = tuple(module(image).shape[1:])
     module.train(training)
     return shape
 
 
 def initialise(module: nn.Module) -> nn.Module:
-    """He's initialisation for the convolutions and linear layers of a net of ReLUs, in place; returns the module."""
+    """Applies He initialisation to convolutions and linear layers, in place; returns the module."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
@@ -46,13 +46,13 @@ class AlexNet(nn.Module):
     Ungrouped; local response normalisation after the first two. The fully connected layers belong to the heads.
 
     Faithful: kernels, strides, channels, the order ReLU, normalisation, pooling; maps of 55, 27, 13 and 6 pixels.
-    Our choice: 4 pixels of padding in the first layer, without which a picture of 220 pixels does not give the paper's
-    55; the constants of the normalisation, which are Krizhevsky's (n 5, alpha 1e-4, beta 0.75, k 2).
+    Our choice: 4 pixels of padding in the first layer, which an image of 220 pixels needs for the paper's maps of 55;
+    Krizhevsky's normalisation constants (n 5, alpha 1e-4, beta 0.75, k 2).
 
     Args:
-        width (float): of all layers, 1 in the paper.
-        in_channels (int): of the picture.
-        padding (int): of the first layer; with 0 a picture of 227 pixels gives 55.
+        width (float): channel multiplier of all layers, 1 in the paper.
+        in_channels (int): channels of the image.
+        padding (int): of the first layer; with 0 an image of 227 pixels gives 55.
 
     ``(B, in_channels, H, W)`` -> ``(B, 256 width, h, w)``; 6 x 6 for 220 x 220 and 227 x 227.
     """
@@ -91,13 +91,13 @@ class VGG(nn.Module):
 
     Args:
         depth (int): 16 or 19.
-        last (str): the last layer, ``"conv4_2"`` (its ReLU included) or ``"pool5"``, say.
-        width (float): of all layers, 1 in the paper.
+        last (str): the last layer, for example ``"conv4_2"`` (including its ReLU) or ``"pool5"``.
+        width (float): channel multiplier of all layers, 1 in the paper.
         norm (bool): batch normalisation before each ReLU (torchvision's ``vgg16_bn``).
-        in_channels (int): of the picture.
+        in_channels (int): channels of the image.
         ceil (bool): pooling keeps the last row and column of an odd map (Caffe's rule).
 
-    ``forward``: ``(B, in_channels, H, W)`` -> the last layer's map; :meth:`stages` gives maps on the way.
+    ``forward``: ``(B, in_channels, H, W)`` -> the last layer's map; :meth:`stages` returns intermediate maps.
 
     Attributes:
         out_channels (int): of the last layer.
@@ -147,7 +147,7 @@ class VGG(nn.Module):
         return self.features(x)
 
     def stages(self, x: torch.Tensor, names: Sequence[str]) -> list[torch.Tensor]:
-        """The maps after the layers ``names``, in the order of the net, as a list."""
+        """Returns the maps after the layers ``names``, in network order."""
         out = []
         for n, layer in enumerate(self.features, 1):
             x = layer(x)
@@ -201,15 +201,15 @@ class _Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """ResNet (He et al., CVPR 2016) without its classifier; parameters named as in torchvision and MMPose.
 
-    The stride of a bottleneck is in its 3 x 3 convolution, as there.
+    The stride of a bottleneck is in its 3 x 3 convolution, as in both.
 
     Args:
         depth (int): 18, 34, 50, 101 or 152.
-        width (float): of all layers, 1 in the paper.
-        output_stride (int): 32; with 16 and 8 the last one and two layers keep the resolution.
-        dilate (bool): those layers dilate their kernels (torchvision's ``replace_stride_with_dilation``), so that each
-            sees as much as before; else only the stride is left out.
-        in_channels (int): of the picture.
+        width (float): channel multiplier of all layers, 1 in the paper.
+        output_stride (int): 32; with 16 or 8 the last one or two layers keep the resolution.
+        dilate (bool): those layers dilate their kernels (torchvision's ``replace_stride_with_dilation``), which keeps
+            their receptive field; otherwise only the stride is removed.
+        in_channels (int): channels of the image.
 
     ``forward``: ``(B, in_channels, H, W)`` -> the map of layer4, ``(B, out_channels, h, w)``; :meth:`stages` all four.
     """
@@ -238,7 +238,7 @@ class ResNet(nn.Module):
                 dilation, stride = (dilation * stride if dilate else 1), 1
             reached *= stride
             wide = planes * 2**n
-            # What follows a stride that was left out is dilated; its own convolution sees the map before it.
+            # Convolutions after a removed stride are dilated; the strided one itself still sees the undilated map.
             layer = [self._block(block, inplanes, wide, stride, (first, dilation))]
             inplanes = wide * block.expansion
             layer += [block(inplanes, wide, 1, (dilation, dilation), None) for _ in range(blocks - 1)]
@@ -268,11 +268,11 @@ class ResNet(nn.Module):
 
 
 def backbone(name: str, **options: Any) -> nn.Module:
-    """A backbone by name: ``"alexnet"``, ``"vgg16"``, ``"vgg19"``, ``"resnet18"`` ... ``"resnet152"``.
+    """Builds a backbone by name: ``"alexnet"``, ``"vgg16"``, ``"vgg19"``, ``"resnet18"`` ... ``"resnet152"``.
 
     Args:
-        name (str): which.
-        options: of the class; ``width`` of all.
+        name (str): see above.
+        options: arguments of the class; all have ``width``.
     """
     if name == "alexnet":
         return AlexNet(**options)

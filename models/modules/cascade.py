@@ -1,4 +1,4 @@
-"""What the staged systems have in common."""
+"""The structure that the multi-stage systems share."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from torch import nn
 class Cascade(nn.Module):
     """Stages that refine an estimate.
 
-    The first stage makes a state of the features, each later one a better state of the last one and the same features::
+    The first stage turns the features into a state, each later one refines it with the same features::
 
         states[0] = first(features(x));  states[s] = refine[s - 1](states[s - 1], features(x))
 
-    A state is heatmaps ``(B, K, H, W)``, a pose ``(B, K, 2)``, or a tuple of what a stage hands on. Every stage's state
-    is returned, so that every stage can be trained against the truth.
+    The first stage turns features into a state, each later one refines it with the same features::
+    returned, so that every stage can be supervised.
 
     Args:
-        features (nn.Module): of the input; ``nn.Identity()`` where stages look at the picture itself.
+        features (nn.Module): input -> features; ``nn.Identity()`` for stages that read the image itself.
         first (nn.Module): features -> state.
         refine (nn.Module): state, features -> state.
     """

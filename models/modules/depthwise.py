@@ -115,8 +115,8 @@ class SameConv2d(nn.Conv2d):
 
     Args:
         inputs, outputs (int): channels.
-        kernel_size (int): of both sides.
-        stride (int): of both directions.
+        kernel_size (int): of the square kernel.
+        stride (int): in both directions.
         depthwise (bool): one kernel per channel, :func:`depthwise_conv2d`.
         bias (bool): with one.
     """

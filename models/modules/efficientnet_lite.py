@@ -24,15 +24,15 @@ class EfficientNetLite(nn.Module):
     """EfficientNet-Lite 0 to 4 without its classifier, with TensorFlow's padding.
 
     Args:
-        size (int): which, 0 to 4.
-        norm (bool): with batch normalisation.
-        in_channels (int): of the image.
+        size (int): the model, 0 to 4.
+        norm (bool): use batch normalisation.
+        in_channels (int): channels of the image.
 
     ``forward``: ``(B, in_channels, H, W)`` -> the last map, ``(B, 320, H / 32, W / 32)`` of the smallest.
 
     Attributes:
-        channels (tuple[int, ...]): of :meth:`stages`.
-        strides (tuple[int, ...]): input pixels per pixel of them: 4, 8, 16, 32.
+        channels (tuple[int, ...]): of the maps of :meth:`stages`.
+        strides (tuple[int, ...]): input pixels per map pixel: 4, 8, 16, 32.
     """
 
     strides: tuple[int, ...] = (4, 8, 16, 32)
@@ -47,7 +47,7 @@ class EfficientNetLite(nn.Module):
         inputs, ends, channels = 32, [], []
         for stage, (kernel, wide, count, first, expand) in enumerate(BLOCKS):
             outputs = divisible(wide * width)
-            # The first and the last stage are as deep in all of them.
+            # The first and the last stage are equally deep in all models.
             count = count if stage in (0, len(BLOCKS) - 1) else math.ceil(count * depth)
             for n in range(count):
                 stride = first if n == 0 else 1
@@ -55,7 +55,7 @@ class EfficientNetLite(nn.Module):
                     InvertedResidual(inputs, outputs, kernel_size=kernel, stride=stride, expand=expand, norm=norm)
                 )
                 inputs = outputs
-            if stage in (1, 2, 4, 6):  # the last of each size
+            if stage in (1, 2, 4, 6):  # the last block of each resolution
                 ends.append(len(blocks))
                 channels.append(outputs)
         self.blocks: nn.ModuleList = nn.ModuleList(blocks)
@@ -63,7 +63,7 @@ class EfficientNetLite(nn.Module):
         self.channels: tuple[int, ...] = tuple(channels)
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""
+        """Returns maps at 1/4, 1/8, 1/16 and 1/32 of the input size."""
         x, out = self.stem(x), []
         for n, block in enumerate(self.blocks, 1):
             x = block(x)

@@ -1,4 +1,4 @@
-"""A light feature pyramid and the heads over it, as in MoveNet."""
+"""A light feature pyramid and its heads, as in MoveNet."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from .inverted_residual import ConvNormAct
 
 
 class SeparableConv(nn.Module):
-    """A 3 x 3 kernel per channel, and a 1 x 1 convolution with ReLU.
+    """A depthwise 3 x 3 convolution and a 1 x 1 convolution with ReLU.
 
     Args:
         inputs, outputs (int): channels.
-        norm (bool): with batch normalisation before the ReLU.
+        norm (bool): use batch normalisation before the ReLU.
     """
 
     def __init__(self, inputs: int, outputs: int, *, norm: bool = True) -> None:
@@ -28,7 +28,7 @@ class SeparableConv(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Coarse maps enlarged and added to finer ones, down to the finest.
+    """Merges coarse maps into finer ones, top down.
 
     Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, with separable convolutions.
 
@@ -36,7 +36,7 @@ class FeaturePyramid(nn.Module):
         inputs (Sequence[int]): channels of the maps, from the finest to the coarsest, each half as large.
         widths (Sequence[int]): channels of the sums, from the finest to the coarsest but one.
         outputs (int): channels of the result.
-        norm (bool): with batch normalisation.
+        norm (bool): use batch normalisation.
 
     ``forward``: a list of maps -> ``(B, outputs, h, w)`` of the size of the first.
     """
@@ -66,7 +66,7 @@ class MapHead(nn.Module):
 
     Args:
         inputs, hidden, maps (int): channels.
-        norm (bool): with batch normalisation.
+        norm (bool): use batch normalisation.
     """
 
     def __init__(self, inputs: int, hidden: int, maps: int, *, norm: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Backbones by name, each with four maps: at a quarter, an eighth, a sixteenth and a thirty-second of the image."""
+"""Backbones by name, each with four maps: at 1/4, 1/8, 1/16 and 1/32 of the image size."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ from .mobilenet_v2 import MobileNetV2
 
 Pixel = tuple[float, float, float]
 
-# Mean and deviation of RGB pixels from 0 to 255, as the published weights of each family were trained.
+# Mean and standard deviation of RGB pixels from 0 to 255 that the published weights of each family expect.
 MOBILENET_PIXELS: tuple[Pixel, Pixel] = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 LITE_PIXELS: tuple[Pixel, Pixel] = ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 IMAGENET_PIXELS: tuple[Pixel, Pixel] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -27,7 +27,7 @@ class PyramidBackbone(Protocol):
 
 
 class VGGPyramid(nn.Module):
-    """VGG's last maps before each pooling from the third, and its last of all."""
+    """VGG's last maps before the third, fourth and fifth pooling, and its last map."""
 
     def __init__(self, depth: int = 16, *, width: float = 1.0, norm: bool = False) -> None:
         super().__init__()
@@ -36,24 +36,24 @@ class VGGPyramid(nn.Module):
         self.channels: list[int] = [self.vgg.channels[name] for name in self.names]
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""
+        """Returns maps at 1/4, 1/8, 1/16 and 1/32 of the input size."""
         return self.vgg.stages(x, self.names)
 
 
 def image_pyramid(name: str, width: float = 1.0, norm: bool = True) -> tuple[nn.Module, Pixel, Pixel]:
-    """A backbone, and the mean and deviation of the pixels that its published weights want.
+    """Builds a backbone; also returns the pixel mean and standard deviation that its published weights expect.
 
     Args:
         name (str): ``"mobilenet_v2"``, ``"efficientnet_lite0"`` to ``4``, ``"resnet18"`` to ``152``, ``"vgg16"`` or
             ``"vgg19"``.
-        width (float): of all layers; EfficientNets have but their own.
-        norm (bool): with batch normalisation; ResNets have it always.
+        width (float): channel multiplier of all layers; 1 for EfficientNets.
+        norm (bool): use batch normalisation; ResNets always do.
 
     Returns:
-        tuple: the module, with ``channels`` and ``stages(x)``; mean and deviation of RGB from 0 to 255.
+        tuple: the module, with ``channels`` and ``stages(x)``; mean and standard deviation of RGB from 0 to 255.
 
     Raises:
-        ValueError: no such backbone, or an option that it does not have.
+        ValueError: an unknown backbone, or an option that it does not have.
     """
     family = name.rstrip("0123456789")
     number = int(name.removeprefix(family) or 0) if name != "mobilenet_v2" else 0

@@ -1,4 +1,4 @@
-"""What MobileNetV2 and EfficientNet-Lite are made of."""
+"""The building blocks of MobileNetV2 and EfficientNet-Lite."""
 
 import torch
 from torch import nn
@@ -11,11 +11,11 @@ class ConvNormAct(nn.Module):
 
     Args:
         inputs, outputs (int): channels.
-        kernel_size (int): of both sides.
-        stride (int): of both directions.
+        kernel_size (int): of the square kernel.
+        stride (int): in both directions.
         depthwise (bool): one kernel per channel.
-        norm (bool): batch normalisation; else the convolution has a bias, as where normalisation was folded into it.
-        act (str or None): ``"relu6"``, ``"relu"`` or none.
+        norm (bool): use batch normalisation; otherwise the convolution has a bias, for folded weights.
+        act (str or None): ``"relu6"``, ``"relu"`` or None.
     """
 
     conv: SameConv2d
@@ -41,16 +41,16 @@ class ConvNormAct(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Wider by a 1 x 1 convolution, one kernel per channel, narrow again, and the skip where the shapes allow it.
+    """Expansion, depthwise convolution and projection, with a skip connection where the shapes match.
 
     Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, figure 4.
 
     Args:
         inputs, outputs (int): channels.
         kernel_size (int): of the depthwise convolution.
-        stride (int): of it.
-        expand (int): how much wider; with 1 there is no first convolution.
-        norm (bool): with batch normalisation.
+        stride (int): of the depthwise convolution.
+        expand (int): expansion factor; with 1 there is no expansion.
+        norm (bool): use batch normalisation.
     """
 
     def __init__(
@@ -76,6 +76,6 @@ class InvertedResidual(nn.Module):
 
 
 def divisible(channels: float, by: int = 8) -> int:
-    """The multiple of ``by`` nearest to ``channels``, and not less than 90 % of it: the rule of both families."""
+    """The multiple of ``by`` nearest to ``channels``, at least 90 % of it: the rule of both families."""
     rounded = max(by, int(channels + by / 2) // by * by)
     return rounded + by if rounded < 0.9 * channels else rounded

@@ -12,17 +12,17 @@ from pypose_ops.skeletons import Skeleton
 def full_edges(
     joints: int | Sequence[int], sources: Sequence[int] = (), *, self_edges: bool = False
 ) -> list[tuple[int, int]]:
-    """Every joint hears from every other one.
+    """Connects every joint with every other one.
 
     Args:
         joints (int or iterable[int]): a number of joints, or their indices.
-        sources (iterable[int]): channels that speak to all joints and hear from none: a torso, a centre map.
-        self_edges (bool): also from each joint to itself, as in the paper's sum.
+        sources (iterable[int]): channels that only send messages, such as a torso or centre map.
+        self_edges (bool): also connect each joint with itself, as in the paper's sum.
     """
     joints = list(range(joints) if isinstance(joints, int) else joints)
     sources = list(sources)
     if both := sorted(set(joints) & set(sources)):
-        raise ValueError(f"full_edges: a channel is a joint or a source only, got {both} as both")
+        raise ValueError(f"full_edges: a channel must be a joint or a source, got {both} as both")
     return [(v, j) for v in joints + sources for j in joints if v != j or self_edges]
 
 
@@ -39,7 +39,7 @@ def limb_edges(skeleton: Skeleton, joints: Sequence[int] | None = None) -> list[
 
 
 def tree_edges(edges: Sequence[tuple[int, int]], information: torch.Tensor) -> list[tuple[int, int]]:
-    """The tree, in both directions, that holds the most information: a maximum spanning tree (Chow and Liu, 1968).
+    """The most informative tree, in both directions: a maximum spanning tree (Chow and Liu, 1968).
 
     Args:
         edges (list[tuple[int, int]]): directed candidates; a pair's information is the larger one of its directions.

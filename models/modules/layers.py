@@ -1,4 +1,4 @@
-"""What several systems are made of: convolutions, residuals, hourglasses, heads."""
+"""Building blocks of several systems: convolutions, residuals, hourglasses, heads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +14,8 @@ class ConvBlock(nn.Sequential):
         inputs, outputs (int): channels.
         kernel_size (int): odd.
         stride (int): of the convolution.
-        norm (bool): with batch normalisation.
-        relu (bool): with ReLU at the end.
+        norm (bool): use batch normalisation.
+        relu (bool): end with a ReLU.
         bias (bool or None): of the convolution; None: only without batch normalisation.
     """
 
@@ -66,17 +66,17 @@ class Residual(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Down to a quarter of the pixels ``depth`` times and up again, with a skip at every level.
+    """Downsamples by 2 ``depth`` times and upsamples again, with a skip connection at every level.
 
-    Newell et al. (ECCV 2016) have one residual between two steps and repeat pixels on the way up; Bulat and
-    Tzimiropoulos (ECCV 2016) have ``blocks=3``, ``outputs=512`` and ``learned=True``.
+    Newell et al. (ECCV 2016) use one residual between two steps and nearest upsampling; Bulat and
+    Tzimiropoulos (ECCV 2016) use ``blocks=3``, ``outputs=512`` and ``learned=True``.
 
     Args:
-        depth (int): how often; sizes must be multiples of ``2 ** depth``.
+        depth (int): number of levels; sizes must be multiples of ``2 ** depth``.
         width (int): channels of the input and on the way down.
         outputs (int or None): channels on the way up; None: ``width``.
         blocks (int): residuals of each skip and between two steps down.
-        learned (bool): a transposed convolution instead of repeated pixels.
+        learned (bool): upsample by transposed convolutions.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class HeatmapHead(nn.Sequential):
     Args:
         inputs (int): channels.
         joints (int): maps.
-        hidden (tuple[int, ...]): channels in between.
+        hidden (tuple[int, ...]): channels of the hidden layers.
         options: of :class:`ConvBlock`.
     """
 
@@ -115,7 +115,7 @@ class HeatmapHead(nn.Sequential):
 
 
 class RegressionHead(nn.Module):
-    """The mean over the pixels, then two numbers per joint by one linear layer: ``(B, C, H, W)`` -> ``(B, K, 2)``."""
+    """Global average pooling and a linear layer to two numbers per joint: ``(B, C, H, W)`` -> ``(B, K, 2)``."""
 
     def __init__(self, inputs: int, joints: int) -> None:
         super().__init__()

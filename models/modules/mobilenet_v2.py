@@ -15,15 +15,15 @@ class MobileNetV2(nn.Module):
     """MobileNetV2 without its classifier, with TensorFlow's padding.
 
     Args:
-        width (float): of all layers; 1 in the paper.
-        norm (bool): with batch normalisation; without it where that was folded into the convolutions.
-        in_channels (int): of the image.
+        width (float): channel multiplier of all layers, 1 in the paper.
+        norm (bool): use batch normalisation; False for weights with folded normalisation.
+        in_channels (int): channels of the image.
 
-    ``forward``: ``(B, in_channels, H, W)`` -> the last map, ``(B, 1280, H / 32, W / 32)``; :meth:`stages` gives four.
+    ``forward``: ``(B, in_channels, H, W)`` -> the last map, ``(B, 1280, H / 32, W / 32)``; :meth:`stages` returns four.
 
     Attributes:
-        channels (tuple[int, ...]): of :meth:`stages`.
-        strides (tuple[int, ...]): input pixels per pixel of them: 4, 8, 16, 32.
+        channels (tuple[int, ...]): of the maps of :meth:`stages`.
+        strides (tuple[int, ...]): input pixels per map pixel: 4, 8, 16, 32.
     """
 
     strides: tuple[int, ...] = (4, 8, 16, 32)
@@ -42,12 +42,12 @@ class MobileNetV2(nn.Module):
         self.blocks: nn.ModuleList = nn.ModuleList(blocks)
         last = 1280
         self.head: ConvNormAct = ConvNormAct(inputs, last, norm=norm)
-        # The last block of 24, 32 and 64 channels: what is after the last one at a sixteenth comes too late for detail.
+        # The last blocks of 24, 32 and 64 channels; later ones at 1/16 have lost detail.
         self.ends: tuple[int, ...] = tuple(list(accumulate(count for _, _, count, _ in BLOCKS))[i] for i in (1, 2, 3))
         self.channels: tuple[int, ...] = (*(divisible(BLOCKS[i][1] * width) for i in (1, 2, 3)), last)
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Maps at a quarter, an eighth, a sixteenth and a thirty-second of the size."""
+        """Returns maps at 1/4, 1/8, 1/16 and 1/32 of the input size."""
         x, out = self.stem(x), []
         for n, block in enumerate(self.blocks, 1):
             x = block(x)

@@ -1,4 +1,4 @@
-"""Decoding of MoveNet's maps: people's centres, their joints as seen from there, and joints near them.
+"""Decodes MoveNet's maps: people's centres, the joints regressed from them, and the peaks near those.
 
 The constants and the order of steps are those of the graph of MoveNet SinglePose, version 4 (Google, Apache-2.0).
 """
@@ -10,15 +10,15 @@ import torch
 from pypose_ops import Peaks, find_peaks
 
 STRIDE = 4
-NEARNESS = 1.8  # heatmap pixels: a probability is divided by the distance and so much more
+NEARNESS = 1.8  # heatmap pixels, added to the distance that divides a probability
 
 
 class PeopleFound(NamedTuple):
     """People in images.
 
     Attributes:
-        joints (Tensor): ``(B, P, K, 2)`` in image pixels, as their centres say; rough.
-        scores (Tensor): ``(B, P)`` of the centres, highest first; 0 where there is nobody.
+        joints (Tensor): ``(B, P, K, 2)`` in image pixels, regressed from the centres; coarse.
+        scores (Tensor): ``(B, P)`` of the centres, highest first; 0 in empty places.
         counts (Tensor): ``(B,)`` people of each image.
     """
 
@@ -42,12 +42,12 @@ def _at(maps: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _regressed(regress: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """The joints ``(B, P, K, 2)`` that these centres, ``(B, P, 2)`` pixels, say, in heatmap pixels."""
+    """The joints ``(B, P, K, 2)`` regressed from centres at ``(B, P, 2)`` pixels, in heatmap pixels."""
     return _at(regress, centres).unflatten(-1, (-1, 2)).flip(-1) + centres[:, :, None]
 
 
 def near_person(maps: torch.Tensor, center: torch.Tensor, regress: torch.Tensor) -> torch.Tensor:
-    """Maps of joints, lower the farther from the person in the middle.
+    """Weighs the maps of joints by their distance from the person in the middle.
 
     Args:
         maps (Tensor): ``(B, K, h, w)`` probabilities.
@@ -72,7 +72,7 @@ def joint_pixels(maps: torch.Tensor, offset: torch.Tensor, pixels: torch.Tensor)
 
     Args:
         maps (Tensor): ``(B, K, h, w)`` probabilities.
-        offset (Tensor): ``(B, K, 2, h, w)``: x and y of the joint in its pixel, from its corner, in heatmap pixels.
+        offset (Tensor): ``(B, K, 2, h, w)``: x and y of the joint from the corner of its pixel, in heatmap pixels.
         pixels (Tensor): ``(B, K, 2)`` int64, the joints' heatmap pixels.
     """
     pixels = pixels.clamp(min=0)  # -1: a map without a peak

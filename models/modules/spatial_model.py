@@ -12,15 +12,15 @@ from pypose_ops import mrf_message_passing
 
 
 class SpatialModel(nn.Module):
-    """Joints support each other where they expect each other::
+    """Joints support each other at the displacements that they expect::
 
         out_j = log max(heatmap_j, floor) + weight * sum over the edges (v, j) of log message_(v, j)
 
     with the messages of :func:`pypose_ops.mrf_message_passing`. Prior and bias are the SoftPlus of the parameters, so
     they stay positive. The paper's sum is ``weight=1``; its self-edge, a prior of displacement 0, is the first term.
-    On a full graph the same evidence arrives many times, so ``weight`` is trained, as the exponential of a parameter.
+    On a full graph the same evidence arrives many times, so ``weight`` is learned, as the exponential of a parameter.
 
-    The edges are part of the state dict: a model loads what another one has kept after :meth:`prune`.
+    The edges are part of the state dict, so that pruned models can be loaded (:meth:`prune`).
 
     Args:
         prior (Tensor): ``(E, kh, kw)``, positive: initial priors, displacement 0 in the centre.
@@ -87,7 +87,7 @@ class SpatialModel(nn.Module):
         smallest: float = 1e-6,
         **options: Any,
     ) -> "SpatialModel":
-        """Priors from how often a target was found at a displacement from its source.
+        """Builds a model whose priors are histograms of the displacements between target and source.
 
         Args:
             poses (Tensor): ``(N, V, 2)``, ``(x, y)`` in heatmap pixels, people at the scale of the heatmaps.
@@ -95,8 +95,8 @@ class SpatialModel(nn.Module):
             edges (list[tuple[int, int]]): ``(source, target)``.
             size (tuple[int, int]): ``(height, width)`` of the heatmaps; the priors hold every displacement in it.
             num_joints (int): see the class.
-            smooth (int): how often the histogram is smoothed by [1 2 1] / 4 in both directions: a standard deviation
-                of ``sqrt(smooth / 2)`` pixels.
+            smooth (int): times that the histogram is smoothed by [1 2 1] / 4 in both directions: a standard
+                deviation of ``sqrt(smooth / 2)`` pixels.
             smallest (float): added to every weight, relative to a sum of 1 per prior.
             options: of the class.
         """
@@ -105,7 +105,7 @@ class SpatialModel(nn.Module):
         prior = nn.functional.conv2d(prior[:, None], taps.view(1, 1, -1, 1), padding=(smooth, 0))
         prior = nn.functional.conv2d(prior, taps.view(1, 1, 1, -1), padding=(0, smooth))[:, 0]
         total = prior.sum((-2, -1), keepdim=True)
-        # Nobody showed both joints: any displacement may be.
+        # No person has both joints: every displacement is equally likely.
         prior = torch.where(total > 0, prior / total.clamp(min=1e-30), 1.0 / prior[0].numel())
         return cls(prior + smallest, edges, num_joints, **options)
 
@@ -124,7 +124,7 @@ class SpatialModel(nn.Module):
         return self.log_weight.exp()
 
     def forward(self, heatmaps: torch.Tensor) -> torch.Tensor:
-        """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``; pixels not finite count as the floor."""
+        """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``; non-finite pixels count as the floor."""
         messages = mrf_message_passing(
             heatmaps,
             self.prior,
@@ -139,16 +139,16 @@ class SpatialModel(nn.Module):
         return evidence + self.weight * messages
 
     def information(self) -> torch.Tensor:
-        """``(E,)`` nats by which each prior differs from "anywhere": its Kullback-Leibler divergence from uniform."""
+        """``(E,)``: the Kullback-Leibler divergence of each prior from the uniform one, in nats."""
         flat = self.prior.detach().flatten(1)
         p = flat / flat.sum(1, keepdim=True)
         return (p * (p * p.shape[1]).log()).sum(1)
 
     @torch.no_grad()
     def prune(self, least: float) -> list[tuple[int, int]]:
-        """Removes, in place, the edges whose prior holds less than ``least`` nats; returns the removed edges.
+        """Removes, in place, edges with less than ``least`` nats of information; returns the removed edges.
 
-        Optimisers must be made anew: the parameters are.
+        The parameters are replaced: create a new optimiser afterwards.
         """
         keep = self.information() >= least
         removed = [edge for edge, kept in zip(self.edges, keep.tolist(), strict=True) if not kept]
@@ -161,7 +161,7 @@ class SpatialModel(nn.Module):
         self.raw_prior, self.raw_bias = nn.Parameter(raw_prior), nn.Parameter(raw_bias)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """As many edges as were saved, and the saved ones."""
+        """Resizes the model to the saved edges before loading."""
         saved = [state_dict.get(prefix + name) for name in ("edge_index", "raw_prior", "raw_bias")]
         if all(map(torch.is_tensor, saved)) and not torch.equal(saved[0].to(self.edge_index), self.edge_index):
             now = (self.edge_index, self.raw_prior, self.raw_bias)
@@ -169,7 +169,7 @@ class SpatialModel(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def draw(self, names: Sequence[str] | None = None, columns: int = 6) -> Image.Image:
-        """The priors as a picture (PIL): one panel per edge, displacement 0 at the cross."""
+        """The priors as an image (PIL): one panel per edge, displacement 0 at the cross."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from PIL import Image
@@ -201,7 +201,7 @@ def displacement_histograms(
 ) -> torch.Tensor:
     """``(E, 2 H - 1, 2 W - 1)`` counts of ``round(target - source)``, displacement 0 in the centre.
 
-    Displacements that do not fit into the map are left out.
+    Displacements beyond the map are ignored.
     """
     height, width = size
     out = torch.zeros(len(edges), 2 * height - 1, 2 * width - 1)

@@ -1,4 +1,4 @@
-"""The size of a person: the distance of opposing torso joints, the diam of DeepPose and d(I) of DS-CNN."""
+"""The torso diameter, the distance of opposing torso joints: DeepPose's diam and DS-CNN's d(I)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,12 +10,12 @@ from pypose_ops.skeletons import Skeleton
 
 from ..systems.system import Batch
 
-# Of the data sets whose joints are recognised by their number. AI Challenger has 14 as LSP: see torso_option.
+# Data sets that are recognised by their number of joints; AI Challenger has 14, like LSP: see torso_option.
 _BY_COUNT = {len(s): s for s in (skeletons.LSP, skeletons.MPII, skeletons.COCO)}
 
 
 def torso_option(skeleton: Skeleton) -> dict[str, Any]:
-    """``{"torso": ...}`` of a skeleton that has the two joints, else nothing."""
+    """``{"torso": ...}`` for a skeleton with the two joints, else ``{}``."""
     return {} if skeleton.torso is None else {"torso": list(skeleton.torso)}
 
 
@@ -23,7 +23,7 @@ def torso_joints(system: str, num_joints: int, torso: tuple[int, int] | None = N
     """The indices of the left shoulder and the right hip.
 
     Args:
-        system (str): who asks, for the message.
+        system (str): for the error message.
         num_joints (int): K; LSP has 14, MPII 16, COCO 17.
         torso (tuple[int, int] or None): given ones are checked and returned.
     """
@@ -48,7 +48,7 @@ def torso_diameters(
         keypoints (Tensor): ``(B, K, 2)``.
         visible (Tensor): ``(B, K)`` bool.
         torso (tuple[int, int]): the two joints.
-        default (Tensor or float): of people without.
+        default (Tensor or float): for people without a torso.
     """
     first, second = torso
     length = torch.linalg.vector_norm(keypoints[:, first] - keypoints[:, second], dim=-1)
@@ -57,7 +57,7 @@ def torso_diameters(
 
 
 def median_diameter(batches: Iterable[Batch], torso: tuple[int, int]) -> torch.Tensor | None:
-    """The median over the people of ``batches`` whose torso is labelled; None where there is nobody."""
+    """The median over the people of ``batches`` with a labelled torso; None without such people."""
     lengths = [torso_diameters(b.keypoints, b.visible, torso, float("nan")) for b in batches]
     lengths = torch.cat(lengths) if lengths else torch.zeros(0)
     lengths = lengths[lengths.isfinite()]

@@ -1,1 +1,1 @@
-"""The systems, one module each, and what they share."""
+"""The systems, one module each, and their base classes."""

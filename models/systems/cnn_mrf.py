@@ -24,21 +24,20 @@ class CnnMrfConfig(SystemConfig):
     """Options of :class:`CnnMrf`.
 
     Attributes:
-        input_size: ``(height, width)``, multiples of ``4 * 2 ** (banks - 1)``; the priors' size
-            follows from it, so pictures must have it.
-        banks: resolutions: the picture, its half, ...; 2 in the paper, 3 in Tompson et al. (CVPR 2015).
+        input_size: ``(height, width)``, multiples of ``4 * 2 ** (banks - 1)``; the size of
+            the priors follows from it, so images must have this size.
+        banks: resolutions: the image, its half, ...; 2 in the paper, 3 in Tompson et al. (CVPR 2015).
         channels: of the three convolutions of a bank.
         wide: of the 9x9 and the first 1x1 convolution.
         norm: batch normalisation before each ReLU; the paper has none.
         contrast: window of the local contrast normalisation, odd.
-        dropout: whole maps dropped before the 1x1 convolutions (SpatialDropout of Tompson et al., CVPR 2015).
+        dropout: probability of dropping a map before the 1x1 convolutions (SpatialDropout, Tompson et al., CVPR 2015).
         sigma: of the targets, in heatmap pixels.
-        torso: with the torso channel.
-        torso_joints: see above.
-        torso_sigma: of the torso's map, in heatmap pixels.
-        everybody: the detector is trained to find all the people of a picture, so that it is the spatial model
-            that chooses.
-        weights: of the losses of detector and spatial model, which are of very different sizes
+        torso: add the torso channel.
+        torso_joints: see :class:`CnnMrf`.
+        torso_sigma: of the torso map, in heatmap pixels.
+        everybody: train the detector on all people of an image, and leave the choice to the spatial model.
+        weights: of the losses of detector and spatial model, whose magnitudes differ widely
             with ``"cross_entropy"``.
         spatial_loss: ``"mse"`` as in the paper, of maps with a peak of 1; or ``"cross_entropy"`` over the pixels.
         spatial: arguments of :class:`SpatialModel`: ``bias``, ``floor``, ``beta``, ``weight``, ``method``.
@@ -66,7 +65,7 @@ class CnnMrf(HeatmapSystem):
 
     Tompson, Jain, LeCun, Bregler, "Joint Training of a Convolutional Network and a Graphical Model for Human Pose
     Estimation", NIPS 2014 (arXiv 1406.2984): figures 2 and 3 (detector), equation 2 and section 3.2 (spatial model).
-    Faithful: banks of 5x5, 5x5, 5x5 and 9x9 convolutions with two pools, on the picture and on its half, with receptive
+    Faithful: banks of 5x5, 5x5, 5x5 and 9x9 convolutions with two pools, on the image and on its half, with receptive
     fields of 64 and 128 pixels, whose outputs are added; two 1x1 convolutions; maps of a quarter of the size, 90 x 60
     for 360 x 240; a fully connected graph, priors that hold every displacement in the map and start at the histograms
     of the training set, SoftPlus and floor; the torso as a source of messages that is not an output; training in three
@@ -75,17 +74,17 @@ class CnnMrf(HeatmapSystem):
     Our choices: a 9x9 convolution in each bank, summed before the ReLU, which is one over the features of all banks
     side by side; zero padding where the paper's shrinks the map; the channels of the first two convolutions; the width
     of the targets; local contrast normalisation over a square window; the spatial model's evidence and trained weight
-    (see :class:`SpatialModel`), which is normalised over the pixels to become heatmaps; in the second phase pictures
+    (see :class:`SpatialModel`), which is normalised over the pixels to become heatmaps; in the second phase images
     are augmented instead of stored heatmaps.
 
-    The torso is in the middle of the crop, as a crop around a person has it, unless ``torso_joints`` are given: then it
-    is the mean of these joints in training, and in tests what ``torso`` says, as in the paper.
+    The torso is assumed in the middle of the crop unless ``torso_joints`` are given: then it is their mean in training,
+    and ``torso`` at test time, as in the paper.
 
     Args:
         num_joints (int): K.
         config (CnnMrfConfig): everything else.
 
-    ``forward(images (B, 3, H, W), torso=None)``, torso ``(B, 2)`` picture pixels, gives the detector's heatmaps and the
+    ``forward(images (B, 3, H, W), torso=None)``, torso ``(B, 2)`` image pixels, returns the detector's heatmaps and the
     spatial model's log-energies, ``(B, K, H / 4, W / 4)`` each. Scores of poses are the heatmaps' peaks, then the
     posterior probabilities of the pixels.
     """
@@ -156,7 +155,7 @@ class CnnMrf(HeatmapSystem):
         return [found, energies.flatten(2).softmax(-1).view_as(energies)]
 
     def torso_maps(self, images: torch.Tensor, torso: torch.Tensor | None = None) -> torch.Tensor | None:
-        """``(B, 1, h, w)`` of positions ``(B, 2)`` in picture pixels, NaN or None in the middle; None without torso."""
+        """``(B, 1, h, w)`` of positions ``(B, 2)`` in image pixels, NaN or None for the middle; None without torso."""
         if not self.torso:
             return None
         height, width = images.shape[-2:]
@@ -166,7 +165,7 @@ class CnnMrf(HeatmapSystem):
         return gaussian_heatmaps(at, self.torso_sigma, self.map_size, dtype=images.dtype)
 
     def torso_of(self, keypoints: torch.Tensor, visible: torch.Tensor) -> torch.Tensor | None:
-        """``(B, 2)`` means of the labelled ``torso_joints``, NaN where there is none; None without such joints."""
+        """``(B, 2)`` means of the labelled ``torso_joints``, NaN if none is labelled; None without ``torso_joints``."""
         if not self.torso_joints:
             return None
         joints = list(self.torso_joints)
@@ -174,11 +173,11 @@ class CnnMrf(HeatmapSystem):
         return torch.where(known, keypoints[:, joints], 0.0).sum(1) / known.sum(1)
 
     def at(self, images: torch.Tensor) -> GaussianCodec:
-        """The codec between pictures and maps."""
+        """The codec between images and maps."""
         return self.codec(images, images.new_empty(0, 0, *self.map_size))
 
     def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
-        """What is trained; before ``"spatial"`` the priors are measured on the joints of ``batches``."""
+        """Selects the parameters to train; before ``"spatial"``, initialises the priors from ``batches``."""
         if phase not in self.phases:
             raise ValueError(f"CnnMrf: phase must be one of {', '.join(self.phases)}, got {phase!r}")
         self.requires_grad_(False)
@@ -195,7 +194,7 @@ class CnnMrf(HeatmapSystem):
     frozen = False
 
     def train(self, mode: bool = True) -> Self:
-        """As in ``nn.Module``; a detector that is not trained also keeps its running statistics."""
+        """As in ``nn.Module``; a frozen detector also keeps its running statistics."""
         super().train(mode)
         if self.frozen:
             self.cascade.features.eval()
@@ -204,7 +203,7 @@ class CnnMrf(HeatmapSystem):
 
     @torch.no_grad()
     def measure_priors(self, batches: Iterable[Batch]) -> None:
-        """Starts the priors at the displacements between the labelled joints of ``batches``, smoothed."""
+        """Initialises the priors with smoothed histograms of the displacements between labelled joints."""
         poses, known = [], []
         for batch in batches:
             keypoints, visible = batch.keypoints, batch.visible
@@ -265,7 +264,7 @@ class CnnMrf(HeatmapSystem):
         torso: torch.Tensor | None = None,
         **options: Any,
     ) -> list[Peaks]:
-        """As :meth:`HeatmapSystem.poses`; ``torso``: ``(B, 2)`` where the person's torso is, if that is known."""
+        """As :meth:`HeatmapSystem.poses`; ``torso``: ``(B, 2)``, the position of the torso if known."""
         if torso is None:
             return super().poses(images, flip_pairs=flip_pairs, **options)
         stages, mirrored = self.heatmaps(images, torso), [{}, {}]
@@ -277,9 +276,9 @@ class CnnMrf(HeatmapSystem):
 
 
 class MultiResolution(nn.Module):
-    """Banks of convolutions on the picture, its half, ...; what they give, enlarged to the first one's size, is added.
+    """Banks of convolutions on the image, its half, ...; their outputs are upsampled to the finest and added.
 
-    ``(B, 3, H, W)`` and what else a stage needs (the torso's maps) -> ``(B, C, H / 4, W / 4)`` and the same.
+    ``(B, 3, H, W)`` and further inputs of the stages (the torso map) -> ``(B, C, H / 4, W / 4)`` and these inputs.
     """
 
     def __init__(self, banks: int, channels: Sequence[int], *, norm: bool, contrast: int | None) -> None:
@@ -324,7 +323,7 @@ class DetectorHead(nn.Sequential):
 
 
 class SpatialStage(nn.Module):
-    """Heatmaps, and the torso's as one more source of messages, -> log-energies."""
+    """Heatmaps, with the torso map as a further source of messages -> log-energies."""
 
     def __init__(self, model: SpatialModel) -> None:
         super().__init__()
@@ -336,7 +335,7 @@ class SpatialStage(nn.Module):
 
 
 def local_contrast(images: torch.Tensor, window: int) -> torch.Tensor:
-    """Minus the mean of a square window over all channels, divided by its deviation or the picture's mean deviation."""
+    """Local contrast normalisation over a square window and all channels (deviations at least the image's mean)."""
     options = {"stride": 1, "padding": window // 2, "count_include_pad": False}
     centred = images - F.avg_pool2d(images.mean(1, keepdim=True), window, **options)
     deviation = F.avg_pool2d(centred.square().mean(1, keepdim=True), window, **options).sqrt()

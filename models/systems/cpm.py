@@ -30,7 +30,7 @@ class ConvolutionalPoseMachineConfig(SystemConfig):
         widths: of the three convolutions before the pools, of ``"original"``.
         hidden: channels of the two layers before the first maps.
         stage_width: channels of the later stages.
-        kernel_size: of the first convolutions and of the last with more than one pixel, of ``"original"``.
+        kernel_size: of the first convolutions and of the last one above 1x1, of ``"original"``.
         stage_kernel_size: of the later stages; None: 11, of ``"vgg"`` 7.
         dropout: before the last two layers of stage 1, of ``"original"``.
         norm: batch normalisation after each hidden convolution; the paper has none.
@@ -58,28 +58,28 @@ class ConvolutionalPoseMachine(HeatmapSystem):
     """Convolutional pose machines.
 
     Wei, Ramakrishna, Kanade, Sheikh, "Convolutional Pose Machines", CVPR 2016 (arXiv 1602.00134), figure 2 and the
-    released prototxt. As there: one net per stage on the maps of the last one, features of the picture that the later
-    stages share, a map of where the person in question is (a Gaussian of 21 pixels in the middle of the crop, 9x9
-    means), a background map, Gaussians of 7 input pixels on the grid ``x = 8 g + 3.5``, people summed and clipped,
-    stage 1 trained on all people and the later ones on the person in the middle, a loss per stage. ``variant="vgg"`` is
-    the one that begins with VGG-19 up to conv4_2. 14 joints: 31,219,866 parameters; VGG 29,852,058.
+    released prototxt. As there: each stage reads the maps of the previous one and image features shared by the
+    later stages; a centre map marks the person in question (a Gaussian of 21 pixels in the middle of the crop, 9x9
+    means); a background map, Gaussians of 7 input pixels on the grid ``x = 8 g + 3.5``, people summed and clipped,
+    stage 1 trained on all people, the later ones on the person in the middle; a loss per stage. ``variant="vgg"``
+    starts with VGG-19 up to conv4_2. 14 joints: 31,219,866 parameters; VGG 29,852,058.
 
     Receptive fields of the first stages: 160, 400 and 640 pixels with ``pool=2`` as in the figure, 167, 407 and 647
     with the released 3x3 pools. Our choices: errors are means, where the paper sums (a constant factor for one size);
-    maps of joints without a label count 0; the peak is refined by UDP's DARK; pixels are normalised as everywhere here.
+    maps of unlabelled joints count 0; peaks are refined by UDP's DARK; ImageNet normalisation.
 
     Args:
         num_joints (int): K; there are K + 1 maps, the last for the background.
         config (ConvolutionalPoseMachineConfig): everything else.
 
     ``forward(images (B, 3, H, W), centers=None)`` gives ``(B, K + 1, H / 8, W / 8)`` per stage; ``centers`` ``(B, 2)``
-    say where the person is, if not in the middle.
+    are the positions of people who are not in the middle.
     """
 
     center_sigma: float
     sigma: float
 
-    refine: str | None = "dark_udp"  # DARK leaves peaks within two cells, 16 pixels, of the border where they are
+    refine: str | None = "dark_udp"  # DARK does not refine peaks within two cells (16 pixels) of the border
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": ConvolutionalPoseMachineConfig(),
         "vgg": ConvolutionalPoseMachineConfig(variant="vgg"),
@@ -104,7 +104,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
         self.sigma, self.center_sigma = config.sigma, config.center_sigma
         maps = num_joints + 1
         if config.variant == "original":
-            features = PictureFeatures(config.widths, config.kernel_size, config.pool, config.norm)
+            features = ImageFeatures(config.widths, config.kernel_size, config.pool, config.norm)
             first = FirstStage(config.widths[-1], config.hidden, maps, config.kernel_size, config.dropout, config.norm)
             shape = {
                 "inputs": config.widths[-1],
@@ -123,7 +123,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
         self._initialise(config.norm, keep=features.vgg if config.variant == "vgg" else None)
 
     def _initialise(self, norm: bool, keep: nn.Module | None) -> None:
-        """The paper's N(0, 0.01); with batch normalisation He's. Not of a VGG, which comes with its own."""
+        """Initialises from N(0, 0.01) as in the paper; He with batch normalisation. VGGs keep their own."""
         kept = set() if keep is None else set(keep.modules())
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module not in kept:
@@ -140,7 +140,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
         return self.cascade(images, self.center_map(images, centers))
 
     def center_map(self, images: torch.Tensor, centers: torch.Tensor | None = None) -> torch.Tensor:
-        """Where the person is: ``(B, 1, H / 8, W / 8)``."""
+        """The centre map ``(B, 1, H / 8, W / 8)``."""
         batch, _, height, width = images.shape
         if centers is None:
             middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=images.device)
@@ -164,7 +164,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
 
 
 def all_people(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The person in question and the others: keypoints ``(B, 1 + P, K, 2)``, and whether labelled ``(B, 1 + P, K)``."""
+    """Keypoints ``(B, 1 + P, K, 2)`` of the person in question and the others, and whether they are labelled."""
     keypoints, labelled = batch.keypoints[:, None], batch.visible[:, None].bool()
     if batch.others is None:
         return keypoints, labelled
@@ -175,9 +175,9 @@ def all_people(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 def map_loss(
     codec: GaussianCodec, pred: torch.Tensor, keypoints: torch.Tensor, labelled: torch.Tensor, counts: torch.Tensor
 ) -> torch.Tensor:
-    """Mean squared error of maps ``(..., B, K + 1, h, w)``, the last the background's, per stage.
+    """Mean squared error per stage of maps ``(..., B, K + 1, h, w)``, the last of which is the background.
 
-    The maps of joints that do not ``counts`` ``(B, K)`` count 0; the background's always counts.
+    Maps of joints outside ``counts`` ``(B, K)`` count 0; the background always counts.
     """
     joints = pred.shape[-3] - 1
     weight = counts.to(torch.float32)
@@ -188,17 +188,17 @@ def map_loss(
 
 
 def pooled_convs(widths: Sequence[int], kernel_size: int, pool: int, norm: bool) -> nn.Sequential:
-    """Convolutions, each with a pool that halves the size after it."""
+    """Convolutions, each followed by a pooling that halves the size."""
     layers, inputs = [], 3
     for width in widths:
-        # Caffe's rule: the last window may stand over the border.
+        # Caffe's rule: the last window may cross the border.
         layers += [ConvBlock(inputs, width, kernel_size, norm=norm), nn.MaxPool2d(pool, 2, ceil_mode=True)]
         inputs = width
     return nn.Sequential(*layers)
 
 
-class PictureFeatures(nn.Module):
-    """What stage 1 and what the later stages see of the picture, and the centre map."""
+class ImageFeatures(nn.Module):
+    """The image features of stage 1, those of the later stages, and the centre map."""
 
     def __init__(self, widths: Sequence[int], kernel_size: int, pool: int, norm: bool) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ class VggFirstStage(nn.Module):
 
 
 class LaterStage(nn.Module):
-    """Picture features (``reduced`` by a 5x5 convolution), the last maps and the centre map -> better maps."""
+    """Image features (``reduced`` by a 5x5 convolution), the previous maps and the centre map -> refined maps."""
 
     def __init__(
         self,

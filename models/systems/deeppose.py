@@ -1,4 +1,4 @@
-"""DeepPose (Toshev and Szegedy, CVPR 2014): regression of joints, refined joint by joint in crops around them."""
+"""DeepPose (Toshev and Szegedy, CVPR 2014): joint regression, refined in crops around each joint."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,22 +23,22 @@ class DeepPoseConfig(SystemConfig):
     """Options of :class:`DeepPose`.
 
     Attributes:
-        input_size: ``(height, width)`` of the pictures. They may be larger than ``patch_size``: the
+        input_size: ``(height, width)`` of the images. They may be larger than ``patch_size``: the
             later stages then see more detail.
-        patch_size: of what the nets see; None is ``input_size``.
+        patch_size: input size of the networks; None: ``input_size``.
         backbone: of :func:`models.backbones.backbone`, with ``width``.
-        hidden: fully connected layers between a flattened map and the outputs; with none the map is
+        hidden: widths of the fully connected layers on the flattened map; empty: the map is
             averaged (ResNet).
-        dropout: behind each hidden layer.
-        stages: S.
+        dropout: after each hidden layer.
+        stages: number of stages S.
         sigma: of the boxes, in diams; the paper has 2.0 for LSP, 1.0 for FLIC.
-        torso: left shoulder and right hip; None for the orders of LSP, MPII and COCO, known
-            by their numbers of joints.
+        torso: indices of left shoulder and right hip; None: those of LSP, MPII or COCO, by the
+            number of joints.
         loss: ``"l2"``, or ``"smooth_l1"`` as in MMPose.
-        crops: random joints per person and step in the later stages; None is every joint once.
-        simulate_diameter: the boxes' size in training varies as the last stage's diam does; the paper takes the
-            true one.
-        least: smallest diam, in sides of the picture.
+        crops: random joints per person and step in the later stages; None: every joint once.
+        simulate_diameter: vary the size of the boxes in training like the diam of the previous stage; the paper
+            uses the true one.
+        least: minimum diam, relative to the side of the image.
     """
 
     input_size: tuple[int, int] = (220, 220)
@@ -57,7 +57,7 @@ class DeepPoseConfig(SystemConfig):
 
 
 class DeepPose(System):
-    """A cascade of regressors: a pose from the whole picture, then a displacement per joint from a crop around it.
+    """A cascade of regressors: a pose from the whole image, then a displacement per joint from a crop around it.
 
     Toshev, Szegedy, "DeepPose: Human Pose Estimation via Deep Neural Networks", CVPR 2014 (arXiv 1312.4659), figure 2
     and section 3. Faithful: the layers of figure 2 with weights of their own in each stage, 58,396,060 parameters a
@@ -66,21 +66,20 @@ class DeepPose(System):
     distance of opposing torso joints; stages trained one after the other; predictions of the last stage simulated by
     one Gaussian per joint, fitted to its displacements over the training set.
 
-    Our choices: one net per stage for all joints, of whose 2 K outputs a joint's crop reads its own pair (the paper
-    does not say which); b0 is the whole crop; the mean over the labelled joints instead of their sum; displacements are
-    fitted in units of the person's diam, so that people of all sizes share them, and without outliers; people whose
-    torso is not labelled count with the median diam; a smallest diam, ``least``; random crops drawn anew in every step
-    where the paper has 40 fixed draws.
+    Our choices: one network per stage for all joints, of whose 2 K outputs each crop uses the pair of its joint (the
+    paper does not specify); b0 is the whole crop; the mean over the labelled joints instead of their sum; displacements
+    are fitted in units of the person's diam and without outliers; people without a labelled torso use
+    the median diam; a minimum diam, ``least``; new random crops in every step where the paper has 40 fixed draws.
 
-    Preset ``"resnet"`` regresses by a ResNet-50, as MMPose's DeepPose does in a single stage (its checkpoints:
-    ``models.load_checkpoint``); ``"compact"`` by narrow ResNet-18s in crops of half the picture's resolution.
+    Preset ``"resnet"`` uses a ResNet-50, as MMPose's DeepPose does in a single stage (its checkpoints:
+    ``models.load_checkpoint``); ``"compact"`` uses narrow ResNet-18s on crops of half the image's resolution.
 
     Args:
         num_joints (int): K.
         config (DeepPoseConfig): everything else.
 
-    ``forward(images (B, 3, H, W))`` gives a pose ``(B, K, 2)`` in picture pixels per stage. No gradient goes from a
-    stage into the one before. Scores are 1: there is nothing to tell good joints by.
+    ``forward(images (B, 3, H, W))`` returns a pose ``(B, K, 2)`` in image pixels per stage. Gradients do not pass
+    between stages. Scores are always 1: a regression has no confidence.
     """
 
     crops: int | None
@@ -118,13 +117,13 @@ class DeepPose(System):
 
         self.cascade: Cascade = Cascade(
             nn.Identity(),
-            PoseFromPicture(net(), self.patch_size),
+            PoseFromImage(net(), self.patch_size),
             *(
                 PoseRefine(net(), self.patch_size, self.torso, config.sigma, config.least)
                 for _ in range(config.stages - 1)
             ),
         )
-        # Of the predictions before stages 2, 3, ...: see begin_phase.
+        # Statistics of the predictions before stages 2, 3, ...: see begin_phase.
         later = max(config.stages - 1, 0)
         self.register_buffer("diameter", torch.tensor(0.25 * self.input_size[0]))
         self.register_buffer("displacement_mean", torch.zeros(later, num_joints, 2))
@@ -139,7 +138,7 @@ class DeepPose(System):
         return self.cascade(images)
 
     def net(self, phase: str | None) -> nn.Module:
-        """The stage that a phase trains."""
+        """The stage trained in a phase."""
         stage = self._stage(phase)
         return self.cascade.first if stage == 0 else self.cascade.refine[stage - 1]
 
@@ -150,7 +149,7 @@ class DeepPose(System):
 
     @torch.no_grad()
     def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
-        """Only the phase's net is trained. From stage 2 on, fits the Gaussians of the predictions so far."""
+        """Trains only the network of the phase. From stage 2 on, fits the Gaussians of the previous predictions."""
         stage = self._stage(phase)
         self.requires_grad_(False)
         self.net(phase).requires_grad_(True)
@@ -160,7 +159,7 @@ class DeepPose(System):
         self.eval()
         cascade = Cascade(self.cascade.features, self.cascade.first, *self.cascade.refine[: stage - 1])
         offs, guesses, trues = [], [], []
-        for batch in batches:  # one pass: there may be many pictures
+        for batch in batches:  # a single pass: there may be many images
             pose = cascade(batch.images)[-1]
             offs.append(torch.where(batch.visible[..., None], pose - batch.keypoints, float("nan")))
             guesses.append(self.cascade.refine[stage - 1].diameters(pose, batch.images))
@@ -171,7 +170,7 @@ class DeepPose(System):
         true = torch.cat(trues)
         if true.isfinite().any():
             self.diameter.copy_(true[true.isfinite()].median())
-        # Whose torso is not labelled has the median diam.
+        # People without a labelled torso get the median diam.
         true = torch.where(true.isfinite(), true, self.diameter)
         self.fit(stage, torch.cat(offs) / true[:, None, None], (torch.cat(guesses) / true).log())
 
@@ -187,7 +186,7 @@ class DeepPose(System):
         everywhere = displacements[known]
         for k in range(self.num_joints):
             mine = displacements[known[:, k], k]
-            # Two points make no covariance of a joint: it shares everybody's.
+            # Too few points for a joint's own covariance: it uses that of all joints.
             mean, factor = gaussian(mine if len(mine) > 2 else everywhere)
             self.displacement_mean[stage - 1, k] = mean
             self.displacement_factor[stage - 1, k] = factor
@@ -197,13 +196,13 @@ class DeepPose(System):
     def simulate(
         self, stage: int, keypoints: torch.Tensor, diameters: torch.Tensor, joints: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Boxes as the stage before would place them: centres ``(B, M, 2)`` and diams ``(B, M)``.
+        """Simulates the boxes of the previous stage: centres ``(B, M, 2)`` and diams ``(B, M)``.
 
         Args:
             stage (int): 1 for stage 2.
-            keypoints (Tensor): ``(B, K, 2)`` the truth.
+            keypoints (Tensor): ``(B, K, 2)`` ground truth.
             diameters (Tensor): ``(B,)`` of the people.
-            joints (Tensor): ``(B, M)`` which joints' boxes.
+            joints (Tensor): ``(B, M)`` indices of joints.
         """
         mean, factor = self.displacement_mean[stage - 1][joints], self.displacement_factor[stage - 1][joints]
         noise = torch.randn(*joints.shape, 2, 1, device=keypoints.device, dtype=keypoints.dtype)
@@ -226,7 +225,7 @@ class DeepPose(System):
         batch_size, joints_count = visible.shape
         if self.crops is None:
             joints = torch.arange(joints_count, device=images.device).expand(batch_size, -1)
-        else:  # of the labelled joints, with repetition; nobody has none, or their weights are 0
+        else:  # labelled joints, with replacement; people without any have weight 0
             chance = visible.float() + 1e-9
             joints = torch.multinomial(chance, self.crops, replacement=True)
         refine = self.cascade.refine[stage - 1]
@@ -238,7 +237,7 @@ class DeepPose(System):
         return {f"stage{stage + 1}": self._loss(predicted, target, visible.gather(1, joints))}
 
     def _loss(self, predicted: torch.Tensor, target: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """The mean over what is labelled; 0 where nothing is."""
+        """The mean over labelled joints, 0 without any."""
         if self.loss == "l2":
             each = (predicted - target).square().sum(-1)
         else:
@@ -247,7 +246,7 @@ class DeepPose(System):
 
     @torch.no_grad()
     def poses(self, images: torch.Tensor, *, flip_pairs: Sequence[tuple[int, int]] | None = None) -> list[Peaks]:
-        """As :meth:`System.poses`; with ``flip_pairs`` the mean of both poses."""
+        """As :meth:`System.poses`; with ``flip_pairs`` the mean of the poses of the image and its mirror image."""
         poses = self(images)
         if flip_pairs is not None:
             width = images.shape[-1]
@@ -259,14 +258,14 @@ class DeepPose(System):
 
 
 class RegressionHead(nn.Module):
-    """A backbone and what makes numbers of its map: ``(N, 3, h, w)`` -> ``(N, outputs)``.
+    """A backbone and a regression head: ``(N, 3, h, w)`` -> ``(N, outputs)``.
 
     Args:
         features (nn.Module): the backbone, with ``out_channels``.
-        patch_size (tuple[int, int]): of the pictures.
-        outputs (int): numbers.
-        hidden (tuple[int, ...]): fully connected layers; with none the map is averaged.
-        dropout (float): behind each of them.
+        patch_size (tuple[int, int]): of the images.
+        outputs (int): number of outputs.
+        hidden (tuple[int, ...]): widths of the fully connected layers; empty: the map is averaged.
+        dropout (float): after each of them.
     """
 
     def __init__(
@@ -292,7 +291,7 @@ class RegressionHead(nn.Module):
             nn.init.zeros_(linear.bias)
             layers, size = layers + [linear, nn.ReLU(), nn.Dropout(dropout)], wide
         last = nn.Linear(size, outputs)
-        # Everything starts in the middle of its box.
+        # Initially every joint is in the middle of its box.
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)
         self.head: nn.Sequential = nn.Sequential(*layers, last)
@@ -301,8 +300,8 @@ class RegressionHead(nn.Module):
         return self.head(self.features(patches))
 
 
-class PoseFromPicture(nn.Module):
-    """The first stage: the whole picture, resampled where the net wants another size, -> a pose."""
+class PoseFromImage(nn.Module):
+    """The first stage: the whole image, resampled to the input size of the network -> a pose."""
 
     net: nn.Module
     patch_size: tuple[int, int]
@@ -312,13 +311,13 @@ class PoseFromPicture(nn.Module):
         self.net, self.patch_size = net, patch_size
 
     def box(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Centre and scale of the whole picture, ``(2,)`` each: b0."""
+        """Centre and scale of the whole image, ``(2,)`` each: b0."""
         height, width = images.shape[-2:]
         box = torch.tensor([[(width - 1) / 2, (height - 1) / 2], [width, height]], device=images.device)
         return box.unbind()
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """``(B, K, 2)`` in [-1/2, 1/2] inside of the picture."""
+        """``(B, K, 2)``, from -1/2 to 1/2 inside the image."""
         if tuple(images.shape[-2:]) != self.patch_size:
             center, scale = (t.expand(len(images), 2) for t in self.box(images))
             images = cut(images, center[:, None], scale[:, None], self.patch_size)
@@ -329,14 +328,14 @@ class PoseFromPicture(nn.Module):
 
 
 class PoseRefine(nn.Module):
-    """A later stage: each joint moves by what the net sees in a crop around it; pose, picture -> pose.
+    """A later stage: each joint moves by the displacement predicted from its crop; pose, image -> pose.
 
     Args:
-        net (nn.Module): crops ``(N, 3, h, w)`` -> ``(N, 2 K)``, of which joint i's crop reads pair i.
+        net (nn.Module): crops ``(N, 3, h, w)`` -> ``(N, 2 K)``; the crop of joint i uses pair i.
         patch_size (tuple[int, int]): of the crops.
         torso (tuple[int, int]): left shoulder and right hip.
         sigma (float): side of the boxes, in diams.
-        least (float): smallest diam, in sides of the picture.
+        least (float): minimum diam, relative to the side of the image.
     """
 
     least: float
@@ -352,7 +351,7 @@ class PoseRefine(nn.Module):
         self.net, self.patch_size, self.torso, self.sigma, self.least = net, patch_size, torso, sigma, least
 
     def diameters(self, pose: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """``(B,)`` of an estimate."""
+        """The diams ``(B,)`` of an estimate."""
         first, second = self.torso
         length = torch.linalg.vector_norm(pose[:, first] - pose[:, second], dim=-1)
         return length.clamp(min=self.least * max(images.shape[-2:]))
@@ -367,7 +366,7 @@ class PoseRefine(nn.Module):
     def displacements(
         self, images: torch.Tensor, center: torch.Tensor, scale: torch.Tensor, joints: torch.Tensor
     ) -> torch.Tensor:
-        """What the net says of joints ``(B, M)`` in their boxes, ``(B, M, 2)`` in units of the boxes."""
+        """The predictions for joints ``(B, M)`` in their boxes: ``(B, M, 2)``, in units of the boxes."""
         said = self.net(cut(images, center, scale, self.patch_size)).unflatten(1, (-1, 2))
         said = said.unflatten(0, joints.shape)  # (B, M, K, 2)
         return said.gather(2, joints[..., None, None].expand(*joints.shape, 1, 2)).squeeze(2)
@@ -380,7 +379,7 @@ class PoseRefine(nn.Module):
 
 
 def cut(images: torch.Tensor, center: torch.Tensor, scale: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Boxes ``(B, M, 2)`` of pictures ``(B, 3, H, W)`` as patches ``(B M, 3, h, w)``, zeros outside of the picture."""
+    """Boxes ``(B, M, 2)`` of images ``(B, 3, H, W)`` as patches ``(B M, 3, h, w)``, zeros outside of the image."""
     transforms = geometry.box_to_transform(center, scale, 0.0, size, align="center").flatten(0, 1)
     index = torch.arange(len(images), device=images.device).repeat_interleave(center.shape[1])
     return crop_patches(images, transforms, size, image_index=index, antialias=True)

@@ -1,4 +1,4 @@
-"""DS-CNN (Fan, Zheng, Lin and Wang, CVPR 2015): a part and the whole body with the part marked, window by window."""
+"""DS-CNN (Fan, Zheng, Lin and Wang, CVPR 2015): windows of parts, seen alone and marked in the whole body."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,24 +24,24 @@ class DualSourceConfig(SystemConfig):
     """Options of :class:`DualSource`.
 
     Attributes:
-        input_size: ``(height, width)`` of the pictures: the whole person.
+        input_size: ``(height, width)`` of the images of whole people.
         part_size, body_size: of the patches.
         backbone: of both nets, with ``width``.
-        hidden: fully connected layers: of each source, and behind both.
-        dropout: behind each of them.
+        hidden: widths of the fully connected layers of each source and after both.
+        dropout: after each of them.
         sources: ``("part", "body")``, or one of them alone.
-        torso: left shoulder and right hip; None for the orders of LSP, MPII and COCO, known
-            by their numbers of joints.
-        scales: sides of the sliding windows, in d(I).
+        torso: indices of left shoulder and right hip; None: those of LSP, MPII or COCO, by the
+            number of joints.
+        scales: sides of the sliding windows, in units of d(I).
         grid: rows and columns of sliding windows; their centres go from border to border.
-        train_scales: smallest and largest window in training, in d(I).
-        windows: drawn per picture and step.
-        near: see above.
-        context: the part patch shows this much more than its window.
+        train_scales: smallest and largest window in training, in units of d(I).
+        windows: drawn per image and step.
+        near: see :class:`DualSource`.
+        context: size of the part patch relative to its window.
         weights: of the losses of detection and localisation.
-        joint_coords: a place per joint from every window instead of one place.
-        keep: windows count for the place of a joint from this share of the highest likelihood on.
-        chunk: patches per pass through the nets in tests.
+        joint_coords: every window predicts a place per joint instead of a single one.
+        keep: minimum likelihood of windows that locate a joint, relative to the highest.
+        chunk: patches per forward pass at test time.
     """
 
     input_size: tuple[int, int] = (227, 227)
@@ -66,20 +66,20 @@ class DualSourceConfig(SystemConfig):
 
 
 class DualSource(System):
-    """Windows that say which joint they show and where, from the part patch and the body patch, and vote.
+    """Windows classify and locate a joint, from a part patch and a body patch, and vote.
 
     Fan, Zheng, Lin, Wang, "Combining Local Appearance and Holistic View: Dual-Source Deep Neural Networks for Human
     Pose Estimation", CVPR 2015 (arXiv 1504.07159), section 3. Faithful: two AlexNets, one for the part patch, one
     for the body patch, whose fourth channel marks the part; features joined before the last fully connected layers; a
     softmax over K + 1 labels ("joint detection") and the place of the labelled joint in coordinates of the window
     ("joint localisation"); a window's label is the joint next to its centre, if that is within ``near d(I)``, d(I) the
-    distance of opposing torso joints; in tests sliding windows of several sizes, whose likelihoods are averaged over
-    the windows that cover a pixel (:func:`pypose_ops.box_vote`), and joints at the weighted mean of what the windows
-    over the best pixel say.
+    distance of opposing torso joints; at test time sliding windows of several sizes, whose likelihoods are averaged
+    over the windows that cover a pixel (:func:`pypose_ops.box_vote`), and joints at the weighted mean of the
+    predictions of the windows over the best pixel.
 
     Our choices: all constants, as no code was published: ``near``, ``scales``, ``grid``, ``train_scales``, ``weights``,
-    ``context``, ``keep``; one fully connected layer per source and one behind both; windows drawn around joints and
-    anywhere in training where the paper has object proposals; in tests d(I) is the median of the training set,
+    ``context``, ``keep``; one fully connected layer per source and one after both; training windows drawn around joints
+    and anywhere, where the paper has object proposals; at test time d(I) is the median of the training set,
     measured by ``begin_phase``; places are relative to the window's centre instead of its corner, in its sides; both
     AlexNets are those of DeepPose (ungrouped).
 
@@ -88,7 +88,7 @@ class DualSource(System):
         config (DualSourceConfig): everything else.
 
     ``forward(images (B, 3, H, W), windows=None)``, windows ``(B, P, 4)`` ``x1, y1, x2, y2`` or None for the sliding
-    ones, gives one stage: ``[(logits (B, P, K + 1), places (B, P, 2))]``, label 0 no joint, places in sides from the
+    ones, returns one stage: ``[(logits (B, P, K + 1), places (B, P, 2))]``, label 0 no joint, places in sides from the
     windows' centres; ``(B, P, K, 2)`` with ``joint_coords``. Scores of poses are mean likelihoods.
     """
 
@@ -165,20 +165,20 @@ class DualSource(System):
         self, images: torch.Tensor, windows: torch.Tensor | None = None
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         windows = self.sliding_windows(images) if windows is None else windows
-        count, per_picture = windows.shape[:2]
+        count, per_image = windows.shape[:2]
         boxes = windows.flatten(0, 1)
-        index = torch.arange(count, device=images.device).repeat_interleave(per_picture)
-        # One pass in training: batch normalisation sees all the windows.
+        index = torch.arange(count, device=images.device).repeat_interleave(per_image)
+        # A single pass in training, so that batch normalisation sees all windows.
         step = max(len(boxes), 1) if self.training else self.chunk
         features = [
             self._features(images, boxes[n : n + step], index[n : n + step]) for n in range(0, max(len(boxes), 1), step)
         ]
-        joined = self.joined(torch.cat(features)).unflatten(0, (count, per_picture))
+        joined = self.joined(torch.cat(features)).unflatten(0, (count, per_image))
         places = self.localisation(joined)
         return [(self.detection(joined), places.unflatten(-1, (-1, 2)) if self.joint_coords else places)]
 
     def _features(self, images: torch.Tensor, boxes: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """``(N, C)`` of windows ``(N, 4)`` of the pictures ``index``: of all sources, side by side."""
+        """``(N, C)`` of windows ``(N, 4)`` of the images ``index``: of all sources, side by side."""
         height, width = images.shape[-2:]
         out = []
         for source, net in self.nets.items():
@@ -210,7 +210,7 @@ class DualSource(System):
     def training_windows(
         self, keypoints: torch.Tensor, visible: torch.Tensor, diameters: torch.Tensor, size: tuple[int, int]
     ) -> torch.Tensor:
-        """``(B, windows, 4)`` at random: half of them around labelled joints, the others anywhere in the picture."""
+        """``(B, windows, 4)`` at random: half of them around labelled joints, the others anywhere in the image."""
         count, options = len(keypoints), {"device": keypoints.device, "dtype": keypoints.dtype}
         around = self.windows // 2
         joints = torch.multinomial(visible.float() + 1e-9, around, replacement=True)
@@ -225,9 +225,9 @@ class DualSource(System):
     def label(
         self, windows: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor, diameters: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What windows ``(B, P, 4)`` should say: labels ``(B, P)``, 0 for no joint, and places ``(B, P, 2)``.
+        """The targets of windows ``(B, P, 4)``: labels ``(B, P)``, 0 for no joint, and places ``(B, P, 2)``.
 
-        The joint next to the window's centre, if it is within ``near d(I)``; joints that are not labelled do not count.
+        The label is the labelled joint nearest to the centre of the window, if within ``near d(I)``.
         """
         center, scale = centers_and_scales(windows)
         distance = torch.linalg.vector_norm(center[:, :, None] - keypoints[:, None], dim=-1)
@@ -263,7 +263,7 @@ class DualSource(System):
 
     @torch.no_grad()
     def poses(self, images: torch.Tensor, *, flip_pairs: Sequence[tuple[int, int]] | None = None) -> list[Peaks]:
-        """As :meth:`System.poses`: one stage. The mirrored crop's windows vote with the others."""
+        """As :meth:`System.poses`, with one stage. The windows of the mirrored crop vote too."""
         size = images.shape[-2:]
         windows = self.sliding_windows(images)
         likelihood, places = self._evidence(images, windows)
@@ -278,7 +278,7 @@ class DualSource(System):
         return [fuse_windows(windows, likelihood, places, size, keep=self.keep)]
 
     def _evidence(self, images: torch.Tensor, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Likelihoods ``(B, P, K)`` and places ``(B, P, K, 2)`` in picture pixels."""
+        """Likelihoods ``(B, P, K)`` and places ``(B, P, K, 2)`` in image pixels."""
         ((logits, places),) = self(images, windows)
         places = places if self.joint_coords else places[:, :, None].expand(-1, -1, self.num_joints, -1)
         center, scale = centers_and_scales(windows)
@@ -311,20 +311,20 @@ def _in_channels(features: nn.Module) -> int:
 def fuse_windows(
     windows: torch.Tensor, likelihood: torch.Tensor, places: torch.Tensor, size: tuple[int, int], *, keep: float = 0.5
 ) -> Peaks:
-    """Joints of what windows say: section 4 of the paper.
+    """Joints from the predictions of windows: section 4 of the paper.
 
     A joint's map is the mean likelihood over the windows that cover a pixel. The joint is at the mean of the places
-    that the windows over the map's peak name, weighted by their likelihoods.
+    predicted by the windows over the peak of the map, weighted by their likelihoods.
 
     Args:
         windows (Tensor): ``(B, P, 4)``.
         likelihood (Tensor): ``(B, P, K)``.
-        places (Tensor): ``(B, P, K, 2)``, in picture pixels.
-        size (tuple[int, int]): ``(height, width)`` of the picture.
-        keep (float): of the windows over the peak those count whose likelihood is at least this share of the highest.
+        places (Tensor): ``(B, P, K, 2)``, in image pixels.
+        size (tuple[int, int]): ``(height, width)`` of the image.
+        keep (float): minimum likelihood of the windows that count, relative to the highest over the peak.
 
     Returns:
-        Peaks: places and the maps' peaks; NaN and 0 for a joint that no window sees.
+        Peaks: places and the maps' peaks; NaN and 0 for joints that no window covers.
     """
     votes = box_vote(windows, likelihood, size)
     covering = box_vote(windows, torch.ones_like(likelihood[..., :1]), size)

@@ -1,4 +1,4 @@
-"""One network from an image to a map per joint: a backbone, a light pyramid and a head (FCN in surveys)."""
+"""A fully convolutional network with a heatmap per joint: a backbone, a light pyramid and a head."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..modules.person_centres import PeopleFound, joint_pixels, near_person, peo
 from .heatmap_system import HeatmapSystem
 from .system import Batch, SystemConfig
 
-UNLIKELY = -5.0  # logit of a joint that may be at any of some hundred pixels: where training from scratch begins
+UNLIKELY = -5.0  # the logit of 1 in some hundred pixels: the initial bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class HeatmapNetConfig(SystemConfig):
     Attributes:
         backbone: a name of :func:`.image_pyramid`: ``"mobilenet_v2"``, ``"efficientnet_lite0"``, ``"resnet50"``,
             ``"vgg16"``, ...
-        width: of all layers of the backbone, where it can be chosen.
+        width: channel multiplier of the backbone, where it has one.
         pyramid: channels of the sums at a quarter, an eighth and a sixteenth of the input.
-        features: channels that the heads read.
+        features: input channels of the heads.
         hidden: channels in a head.
-        norm: with batch normalisation; without it where that was folded into the convolutions, as in MoveNet.
-        people: with MoveNet's heads for people: their centres, how far the joints are from there, and where in
-            its pixel each joint is. They are not trained here.
+        norm: use batch normalisation; False for weights with folded normalisation, as MoveNet's.
+        people: add MoveNet's heads for people: their centres, the displacements of the joints from them, and the
+            offsets within a pixel. They are not trained here.
         sigma: of the targets, in heatmap pixels.
         input_size: ``(height, width)``.
     """
@@ -54,17 +54,17 @@ class HeatmapNet(HeatmapSystem):
 
     The architecture is MoveNet's (Google, 2021; TensorFlow Hub, movenet/singlepose): MobileNetV2 (Sandler et al., CVPR
     2018), a feature pyramid (Lin et al., CVPR 2017) and heads as in CenterNet (Zhou et al., "Objects as Points", 2019);
-    any other backbone may take MobileNetV2's place. Trained by the cross entropy of the probabilities against
-    Gaussians, whose gradient does not vanish where a joint is missed surely; decoded by DARK.
+    MobileNetV2 can be replaced by other backbones. The loss is the cross-entropy of the probabilities against
+    Gaussians, whose gradient does not vanish at confident misses; decoded by DARK.
 
-    With ``people`` the poses are decoded as MoveNet does: of the person nearest to the middle, each map weighted by
-    how near a pixel is to where the person's centre says that the joint is. Then :meth:`people` finds everybody.
+    With ``people`` poses are decoded as in MoveNet: for the person nearest to the middle, each map is weighted by the
+    distance from the joint regressed at the person's centre; :meth:`people` finds all people.
 
     Args:
         num_joints (int): K.
         config (HeatmapNetConfig): everything else.
 
-    ``forward(images (B, 3, H, W))`` gives ``[(B, K, H / 4, W / 4)]``, logits.
+    ``forward(images (B, 3, H, W))`` returns ``[(B, K, H / 4, W / 4)]``, logits.
     """
 
     config: HeatmapNetConfig
@@ -104,7 +104,7 @@ class HeatmapNet(HeatmapSystem):
         return MapHead(self.config.features, self.config.hidden, maps, norm=self.config.norm)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """``(B, C, H / 4, W / 4)``: what the heads read."""
+        """The input ``(B, C, H / 4, W / 4)`` of the heads."""
         return self.pyramid(self.backbone.stages(images))
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -127,7 +127,7 @@ class HeatmapNet(HeatmapSystem):
         flip_pairs: Sequence[tuple[int, int]] | None = None,
         scales: Sequence[float] = (1.0,),
     ) -> list[Peaks]:
-        """As :meth:`.HeatmapSystem.poses`; with the heads for people there is no test at several scales.
+        """As :meth:`.HeatmapSystem.poses`; with the heads for people, several scales are not supported.
 
         Raises:
             InputError: several scales with these heads.
@@ -149,7 +149,7 @@ class HeatmapNet(HeatmapSystem):
         return [joint_pixels(maps, offset, pixels)]
 
     def _near_middle(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Maps of the joints, the same near the person in the middle, and ``(B, K, 2, h, w)`` where in its pixel."""
+        """Maps of the joints, the same weighted for the person in the middle, and offsets ``(B, K, 2, h, w)``."""
         features = self.features(images)
         maps = self.head(features).sigmoid()
         near = near_person(maps, self.center(features).sigmoid(), self.regress(features))
@@ -157,17 +157,17 @@ class HeatmapNet(HeatmapSystem):
 
     @torch.no_grad()
     def people(self, images: torch.Tensor, *, threshold: float = 0.3, most: int = 32) -> PeopleFound:
-        """Everybody in images of any size, by the peaks of the map of people's centres.
+        """Finds all people in images of any size, at the peaks of the centre map.
 
         Args:
             images (Tensor): ``(B, 3, H, W)``, height and width multiples of 32.
-            threshold (float): least probability of a centre.
-            most (int): people of an image.
+            threshold (float): minimum probability of a centre.
+            most (int): maximum number of people per image.
 
         Raises:
-            InputError: the system has not the heads for it.
+            InputError: the system has no heads for people.
         """
         if not self.config.people:
-            raise InputError("HeatmapNet: people needs the heads that find people, expected people=True")
+            raise InputError("HeatmapNet: people() needs the heads for people, expected people=True")
         features = self.features(images)
         return people_at_centres(self.center(features).sigmoid(), self.regress(features), threshold, most)

@@ -13,7 +13,7 @@ from .system import Batch, System
 
 
 class GaussianHeatmap(GaussianCodec):
-    """Exact blobs on a grid whose borders are those of the input (``align="center"``), decoded by UDP's DARK.
+    """Exact Gaussians on a grid that shares its borders with the input (``align="center"``), decoded by UDP's DARK.
 
     The mirror image of such a map is the map of the mirror image, so a flip test needs no shift.
     """
@@ -33,7 +33,7 @@ class HeatmapSystem(System):
 
     Attributes:
         sigma (float): of the targets, in heatmap pixels.
-        flip_shift (bool): mirrored maps are off by a pixel: grids with ``align="index"``.
+        flip_shift (bool): shift mirrored maps by a pixel, for grids with ``align="index"``.
         refine (str or None): of :func:`pypose_ops.decode_heatmaps`; ``"auto"``: the codec's.
     """
 
@@ -42,11 +42,11 @@ class HeatmapSystem(System):
     refine: str | None = "auto"
 
     def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
-        """The codec between the pixels of these images and these maps."""
+        """The codec between these images and these maps."""
         return GaussianHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)
 
     def heatmaps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """``(B, K, h, w)`` per stage, higher where the joint is likelier."""
+        """Heatmaps ``(B, K, h, w)`` per stage."""
         return self(images)
 
     def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
@@ -66,9 +66,9 @@ class HeatmapSystem(System):
 
         Args:
             images (Tensor): ``(B, 3, H, W)``.
-            flip_pairs (list[tuple[int, int]] or None): with them the mirrored crop is looked at too.
-            scales (tuple[float, ...]): the crop is looked at enlarged by each of these around its middle, and the maps
-                are averaged; only 1 is free of resampling.
+            flip_pairs (list[tuple[int, int]] or None): average with the prediction of the mirrored crop.
+            scales (tuple[float, ...]): average over the crop zoomed around its centre by each of these; any but 1
+                resamples it.
         """
         stages = self._at_scales(images, scales)
         mirrored = None if flip_pairs is None else self._at_scales(images.flip(-1), scales)
@@ -81,10 +81,10 @@ class HeatmapSystem(System):
         return peaks
 
     def decode(self, images: torch.Tensor, maps: torch.Tensor, *, stage: int = -1, **options: Any) -> Peaks:
-        """Maps ``(B, K, h, w)`` of a stage of these images to :class:`pypose_ops.Peaks` in pixels of the images."""
+        """Decodes the maps ``(B, K, h, w)`` of a stage to :class:`pypose_ops.Peaks` in pixels of the images."""
         if self.refine != "auto":
             options = {"refine": self.refine} | options
-        # Codecs with a background would leave out the last map.
+        # The decode of codecs with a background drops the last map.
         return GaussianCodec.decode(self.codec(images, maps), maps, **options)
 
     def _at_scales(self, images: torch.Tensor, scales: Sequence[float]) -> list[torch.Tensor]:
@@ -97,7 +97,7 @@ class HeatmapSystem(System):
 
 
 def zoom(maps: torch.Tensor, scale: float) -> torch.Tensor:
-    """``(B, C, H, W)`` enlarged around its middle, in a frame of the same size; zeros where there was nothing."""
+    """Zooms ``(B, C, H, W)`` around its centre, keeping the size; zeros outside."""
     height, width = maps.shape[-2:]
     x, y = (width - 1) / 2, (height - 1) / 2
     rows = [[1 / scale, 0.0, x - x / scale], [0.0, 1 / scale, y - y / scale]]
@@ -110,9 +110,9 @@ def stage_losses(
 ) -> dict[str, torch.Tensor]:
     """``{"stage1": ...}``: the mean squared error of each stage against the codec's maps of the person.
 
-    The maps of joints that are not ``visible`` count 0. Stages share their targets: one call for all of them.
+    Maps of joints that are not ``visible`` count 0. Stages share their targets, so one call handles all of them.
     """
-    # A network in channels_last has maps so: the operator would copy them once more for the gradient.
+    # Maps in channels_last would be copied once more for the gradient.
     maps = torch.stack(tuple(stages)).contiguous()
     losses = codec.loss(maps, keypoints, visible, reduction="none")
     return {f"stage{s + 1}": loss for s, loss in enumerate(losses.mean((1, 2)).unbind())}

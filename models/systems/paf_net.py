@@ -19,7 +19,7 @@ from .cpm import all_people, map_loss
 from .heatmap_system import HeatmapSystem
 from .system import Batch, SystemConfig
 
-# The joints that skeletons have, by their number.
+# Skeletons by their number of joints.
 _LIMBS = {len(s): s.edges for s in (skeletons.LSP, skeletons.MPII, skeletons.COCO)}
 
 
@@ -33,11 +33,11 @@ class PafNetConfig(SystemConfig):
         stages: at least 1.
         width: channels of the stages.
         hidden: channels before the first maps.
-        backbone_width: of VGG, relative.
+        backbone_width: channel multiplier of VGG.
         kernel_size: of the later stages.
-        convs: of each branch of the later stages, but for the last two of one pixel.
+        convs: of each branch of the later stages, besides the last two 1x1 convolutions.
         norm: batch normalisation after each hidden convolution, VGG's included; the paper has none.
-        sigma, limb_width: of the targets, in heatmap pixels; a field reaches ``limb_width`` to either side.
+        sigma, limb_radius: of the targets, in heatmap pixels.
         input_size: ``(height, width)``, multiples of 8.
     """
 
@@ -50,12 +50,12 @@ class PafNetConfig(SystemConfig):
     convs: int = 5
     norm: bool = False
     sigma: float = 0.875
-    limb_width: float = 1.0
+    limb_radius: float = 1.0
     input_size: tuple[int, int] = (368, 368)
 
 
 class PafNet(HeatmapSystem):
-    """Fields along the limbs beside the heatmaps, for any number of people.
+    """Part affinity fields and heatmaps, for any number of people.
 
     Cao, Simon, Wei, Sheikh, "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", CVPR 2017 (arXiv
     1611.08050), figure 3. As there and in the released prototxt: VGG-19 up to conv4_2 and two more convolutions;
@@ -63,19 +63,19 @@ class PafNet(HeatmapSystem):
     read both and the features; a loss for each branch of each stage, all people drawn: heatmaps by the highest value,
     with a background, fields of unit vectors averaged over people. 18 joints, 19 limbs: 52,311,446 parameters.
 
-    Our choices: errors are means instead of sums; maps of joints that the person in question has no label of, and
-    fields of limbs with such an end, count 0; :meth:`poses` is for crops around one person and takes the highest place
-    of each map, :meth:`people` finds everybody.
+    Our choices: errors are means instead of sums; maps of joints without a label of the person in question, and fields
+    of limbs that end at one, count 0; :meth:`poses` is for crops around one person and takes the highest pixel of each
+    map, :meth:`people` finds all people.
 
     Args:
         num_joints (int): K; there are K + 1 maps, the last for the background.
         config (PafNetConfig): everything else.
 
-    ``forward(images (B, 3, H, W))`` gives per stage ``(fields (B, 2 L, H / 8, W / 8), maps (B, K + 1, H / 8, W / 8))``:
-    x and y of the first limb, of the second, ...
+    ``forward(images (B, 3, H, W))`` returns ``(fields (B, 2 L, H / 8, W / 8), maps (B, K + 1, H / 8, W / 8))`` per
+    stage: x and y of the first limb, of the second, ...
     """
 
-    limb_width: float
+    limb_radius: float
     sigma: float
 
     refine: str | None = "dark_udp"
@@ -94,7 +94,7 @@ class PafNet(HeatmapSystem):
                 raise ValueError(f"PafNet: limbs must be given for {num_joints} joints; there are 14, 16 and 17")
             limbs = _LIMBS[num_joints]
         self.limbs: list[tuple[int, int]] = [(int(a), int(b)) for a, b in limbs]
-        self.sigma, self.limb_width = config.sigma, config.limb_width
+        self.sigma, self.limb_radius = config.sigma, config.limb_radius
         outputs = (2 * len(self.limbs), num_joints + 1)
         features = PafFeatures(config.width, config.backbone_width, config.norm)
         first = TwoBranches(
@@ -129,7 +129,7 @@ class PafNet(HeatmapSystem):
         everybody, labelled = all_people(batch)
         joints = map_loss(codec, maps, everybody, labelled, batch.visible)
         target = part_affinity_fields(
-            codec.to_heatmap(everybody), self.limbs, self.limb_width, codec.size, visible=labelled
+            codec.to_heatmap(everybody), self.limbs, self.limb_radius, codec.size, visible=labelled
         )
         ends = torch.tensor(self.limbs, device=target.device)
         counts = batch.visible.bool()[:, ends].all(-1).repeat_interleave(2, 1)  # (B, 2 L)
@@ -143,17 +143,17 @@ class PafNet(HeatmapSystem):
     def people(
         self, images: torch.Tensor, *, threshold: float = 0.1, samples: int = 10, max_people: int = 32
     ) -> People:
-        """Everybody in the images, by the last stage: :class:`pypose_ops.People` in pixels of the images.
+        """Finds all people from the maps of the last stage: :class:`pypose_ops.People` in pixels of the images.
 
         Args:
             images (Tensor): ``(B, 3, H, W)``.
             threshold (float): of the peaks of the maps.
             samples (int): points along a limb.
-            max_people (int): per picture.
+            max_people (int): per image.
         """
         fields, maps = self(images)[-1]
         codec = self.codec(images, maps)
-        # Scores are read in the fields, so the peaks stay in pixels of the maps until people are put together.
+        # Scores are read from the fields, so peaks stay in map pixels until people are assembled.
         peaks = find_peaks(maps[:, :-1], threshold=threshold, refine="quarter")
         people = group_people(
             peaks, score_limbs(fields, peaks, self.limbs, samples=samples), self.limbs, max_people=max_people
@@ -162,7 +162,7 @@ class PafNet(HeatmapSystem):
 
 
 class JointsCodec(CPMHeatmap):
-    """CPM's maps with the highest of the people's values, as in section 2.2 of the paper."""
+    """CPM's maps, combined over people by the maximum, as in section 2.2 of the paper."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -185,7 +185,7 @@ class PafFeatures(nn.Module):
 
 
 class TwoBranches(nn.Module):
-    """One stage: fields and maps, each of its own convolutions."""
+    """One stage: a branch of convolutions for the fields and one for the maps."""
 
     fields: nn.Sequential
     maps: nn.Sequential

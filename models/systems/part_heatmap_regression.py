@@ -26,10 +26,10 @@ class PartHeatmapRegressionConfig(SystemConfig):
         detector: ``"resnet"`` or ``"vgg"``.
         regressor: ``"hourglass"`` or ``"large_kernel"``.
         depth: of the ResNet.
-        width: of the detector, relative.
-        regressor_width: of the regressor, relative.
+        width: channel multiplier of the detector.
+        regressor_width: channel multiplier of the regressor.
         levels: of the hourglass.
-        blocks: residuals in a row in it.
+        blocks: consecutive residuals in the hourglass.
         norm: batch normalisation in the FCN and the large-kernel net; the paper has none there.
         radius: of the discs, in pixels.
         sigma: of the Gaussians, in pixels.
@@ -50,12 +50,12 @@ class PartHeatmapRegressionConfig(SystemConfig):
 
 
 class PartHeatmapRegression(HeatmapSystem):
-    """Where each part is likely (discs), then how likely exactly (Gaussians), from those maps and the picture.
+    """Part detection heatmaps (discs), then regressed heatmaps (Gaussians), from those maps and the image.
 
     Bulat, Tzimiropoulos, "Human pose estimation via Convolutional Part Heatmap Regression", ECCV 2016 (arXiv
     1609.01743), figures 2 to 4. As there: a detector of discs of 10 pixels trained by sigmoid cross-entropy, VGG-FCN-8s
-    or a ResNet whose last stage has stride 1, with maps of the picture's size; a regressor that reads them and the
-    picture, with large kernels or as an hourglass (one of 4 levels, three residuals in a row, 512 channels on the way
+    or a ResNet whose last stage has stride 1, with maps of the image's size; a regressor that reads them and the
+    image, with large kernels or as an hourglass (one of 4 levels, three residuals in a row, 512 channels on the way
     up, learned upsampling), trained to Gaussians of 5 pixels by the mean squared error; the detector first, then the
     regressor, then both.
 
@@ -67,7 +67,7 @@ class PartHeatmapRegression(HeatmapSystem):
         num_joints (int): K.
         config (PartHeatmapRegressionConfig): everything else.
 
-    ``forward(images (B, 3, H, W))`` gives ``[logits of the discs, Gaussians]``, ``(B, K, H, W)`` both.
+    ``forward(images (B, 3, H, W))`` returns ``[logits of the discs, Gaussians]``, ``(B, K, H, W)`` each.
     """
 
     radius: float
@@ -110,7 +110,7 @@ class PartHeatmapRegression(HeatmapSystem):
         return [discs.sigmoid(), gaussians]
 
     def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
-        """``"detection"`` and ``"regression"`` train one of the two nets, ``"joint"`` both; nothing is measured."""
+        """``"detection"`` and ``"regression"`` train one of the two networks, ``"joint"`` trains both."""
         if phase not in self.phases:
             raise ValueError(f"PartHeatmapRegression: phase must be one of {', '.join(self.phases)}, got {phase!r}")
         self.phase: str = phase
@@ -122,7 +122,7 @@ class PartHeatmapRegression(HeatmapSystem):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.phase == "regression":
-            self.cascade.first.eval()  # its batch normalisation is not trained either
+            self.cascade.first.eval()  # its batch normalisation is frozen too
         return self
 
     def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
@@ -135,7 +135,7 @@ class PartHeatmapRegression(HeatmapSystem):
         return losses | {"regression": codec.loss(gaussians, batch.keypoints, batch.visible)}
 
     def detection_loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Mean sigmoid cross-entropy against the discs; maps of joints without a label count 0."""
+        """Mean sigmoid cross-entropy against the discs; maps of unlabelled joints count 0."""
         size = logits.shape[-2:]
         discs = gaussian_heatmaps(
             batch.keypoints, self.radius, size, visible=batch.visible, profile="disc", dtype=logits.dtype
@@ -145,14 +145,14 @@ class PartHeatmapRegression(HeatmapSystem):
 
     def decode(self, images: torch.Tensor, maps: torch.Tensor, *, stage: int = -1, **options: Any) -> Peaks:
         if stage == 0:
-            # The top of a disc is flat, and the highest value may be at its edge: the middle is that of all of it.
+            # The top of a disc is flat and its maximum may be at the edge: the centroid uses the whole disc.
             window = min(63, 4 * math.ceil(self.radius) + 1)
             options = {"refine": "centroid", "kernel_size": window, "max_offset": self.radius + 1} | options
         return super().decode(images, maps, stage=stage, **options)
 
 
 class ResNetDetector(nn.Module):
-    """ResNet with an output stride of 16, 1x1 to K maps, a learned step by 4, bilinear to the picture's size."""
+    """ResNet with an output stride of 16, 1x1 to K maps, learned upsampling by 4, bilinear to the image size."""
 
     def __init__(self, joints: int, depth: int, width: float) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class ResNetDetector(nn.Module):
 
 
 class VggDetector(nn.Module):
-    """FCN-8s on VGG-16: the scores of conv7, pool4 and pool3, summed on the way up; bilinear at first."""
+    """FCN-8s on VGG-16: the scores of conv7, pool4 and pool3 are upsampled and added; bilinear initially."""
 
     score_pool3: nn.Conv2d
     score_pool4: nn.Conv2d
@@ -198,7 +198,7 @@ class VggDetector(nn.Module):
 
 
 class LargeKernelRegressor(nn.Module):
-    """9x9, 13x13, 13x13, 15x15 and 1x1 convolutions at a quarter of the size, a learned step by 4."""
+    """9x9, 13x13, 13x13, 15x15 and 1x1 convolutions at 1/4 of the size, then learned upsampling by 4."""
 
     def __init__(self, joints: int, width: float, norm: bool) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class LargeKernelRegressor(nn.Module):
 
 
 class HourglassRegressor(nn.Module):
-    """An hourglass at a quarter of the size, a learned step by 4."""
+    """An hourglass at 1/4 of the size, then learned upsampling by 4."""
 
     def __init__(self, joints: int, width: float, levels: int, blocks: int) -> None:
         super().__init__()
@@ -242,16 +242,16 @@ class HourglassRegressor(nn.Module):
 
 
 def small(layer: nn.Conv2d) -> None:
-    """Starts maps near 0, in place."""
+    """Initialises layers so that their maps are near 0, in place."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()
 def bilinear_weights(layer: nn.ConvTranspose2d) -> None:
-    """Starts a transposed convolution as bilinear upsampling (Long et al., CVPR 2015), in place."""
+    """Initialises a transposed convolution as bilinear upsampling (Long et al., CVPR 2015), in place."""
     size, step = layer.kernel_size[0], layer.stride[0]
-    # A kernel as long as its step repeats pixels.
+    # A kernel as large as its stride repeats pixels.
     at = torch.arange(size, dtype=torch.float32, device=layer.weight.device) - (size - 1) / 2
     taps = torch.ones_like(at) if size == step else (1 - at.abs() / step).clamp(min=0)
     layer.weight.zero_()

@@ -21,9 +21,9 @@ class StackedHourglassConfig(SystemConfig):
     """Options of :class:`StackedHourglass`.
 
     Attributes:
-        stacks: hourglasses.
-        width: channels; the stem has a quarter and a half of it.
-        depth: steps down in an hourglass; a quarter of the input's size must be a multiple of ``2 ** depth``.
+        stacks: number of hourglasses.
+        width: channels; the stem has 1/4 and 1/2 of them.
+        depth: levels of an hourglass; 1/4 of the input size must be a multiple of ``2 ** depth``.
         sigma: of the targets, in heatmap pixels.
         input_size: ``(height, width)``.
     """
@@ -45,8 +45,8 @@ class StackedHourglass(HeatmapSystem):
 
     The targets are Gaussians on the nearest pixel; ``sigma`` is 1.75 heatmap pixels as in the code (the paper says 1).
     Decoding is the paper's quarter pixel towards the higher neighbour. Our choices: the pixel grids are aligned by
-    index, so that mirrored maps are shifted by a pixel in a flip test (the code adds half a pixel instead), and
-    normalisation by ImageNet's mean and deviation (the code has pixels from 0 to 1).
+    index, so a flip test shifts mirrored maps by a pixel (the code adds half a pixel instead), and pixels are
+    normalised by ImageNet's mean and standard deviation (the code has pixels from 0 to 1).
 
     Args:
         num_joints (int): K.
@@ -86,9 +86,9 @@ def stem(width: int) -> nn.Sequential:
 
 
 class HourglassStage(nn.Module):
-    """One hourglass and its head; with ``merge`` it reads what the last stage read, its features and its maps.
+    """One hourglass and its head; with ``merge`` it reads the input, features and maps of the previous stage.
 
-    A state is ``(maps, features of the head, what the stage read)``.
+    A state is ``(maps, features of the head, input of the stage)``.
     """
 
     def __init__(self, joints: int, width: int, depth: int, merge: bool) -> None:

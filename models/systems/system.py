@@ -1,4 +1,4 @@
-"""What training, evaluation and prediction need of a pose system, whichever it is."""
+"""The interface of pose systems for training, evaluation and prediction."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,10 +17,10 @@ class Batch:
 
     Attributes:
         images (Tensor): ``(B, 3, H, W)`` float RGB, ``(pixel - mean) / std`` with the system's ``mean`` and ``std``.
-        keypoints (Tensor): ``(B, K, 2)`` ``(x, y)``; anything where a joint is not labelled.
-        visible (Tensor): ``(B, K)`` bool: the joint is labelled (occluded or not) and counts.
-        occluded (Tensor or None): ``(B, K)`` bool: labelled, but not to be seen.
-        others (Tensor or None): ``(B, P, K, 2)`` the other people in each crop, NaN where there is nobody or no label.
+        keypoints (Tensor): ``(B, K, 2)`` ``(x, y)``; arbitrary for unlabelled joints.
+        visible (Tensor): ``(B, K)`` bool: labelled, occluded or not.
+        occluded (Tensor or None): ``(B, K)`` bool: labelled but not visible.
+        others (Tensor or None): ``(B, P, K, 2)`` the other people in each crop; NaN: no person or no label.
     """
 
     images: torch.Tensor
@@ -36,9 +36,9 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class SystemConfig:
-    """Options of a system: each has a subclass with its own. Presets are instances of it.
+    """The options of a system, which subclasses extend; presets are instances of them.
 
-    Lists, as json holds them, become tuples.
+    Lists, as read from JSON, become tuples.
 
     Attributes:
         input_size: ``(height, width)`` of the crops.
@@ -58,15 +58,15 @@ def _hashable(value: object) -> object:
 class System(nn.Module):
     """A pose system.
 
-    ``forward(images)`` gives what the network gives, stage by stage; ``losses`` and ``poses`` say what that is compared
-    with and where it puts the joints.
+    ``forward(images)`` returns the outputs of the network, stage by stage; ``losses`` compares them with the labels and
+    ``poses`` decodes them.
 
     Attributes:
         num_joints (int): K.
-        input_size (tuple[int, int]): ``(height, width)`` of the crops that it was designed for.
+        input_size (tuple[int, int]): ``(height, width)`` of the crops it is designed for.
         mean, std (tuple[float, float, float]): of RGB pixels from 0 to 255.
-        phases (tuple[str, ...]): the parts of training, in order; one part unless the paper has more.
-        joint_layers (tuple[str, ...]): names of layers with one output per joint, on whose order nothing else depends.
+        phases (tuple[str, ...]): the phases of training, in order; usually one.
+        joint_layers (tuple[str, ...]): names of layers with one output per joint, in joint order.
     """
 
     input_size: tuple[int, ...]
@@ -84,11 +84,11 @@ class System(nn.Module):
 
     @classmethod
     def options_of(cls, skeleton: Skeleton) -> dict[str, Any]:
-        """The arguments that follow from a :class:`pypose_ops.skeletons.Skeleton`'s joints, where there are any."""
+        """The options that depend on the joints of a :class:`pypose_ops.skeletons.Skeleton`."""
         return {}
 
     def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
-        """Prepares one of ``phases``: which parameters are trained, and what is measured on the training data first.
+        """Prepares one of ``phases``: selects the parameters to train and measures statistics of the training data.
 
         Args:
             phase (str): one of ``phases``.
@@ -96,19 +96,19 @@ class System(nn.Module):
         """
 
     def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
-        """The terms of the loss by name, scalars; their sum is what is minimised.
+        """The terms of the loss by name, scalars; training minimises their sum.
 
         Args:
             batch (Batch): the crops.
-            phase (str or None): one of ``phases``; None is the last.
+            phase (str or None): one of ``phases``; None: the last.
         """
         raise NotImplementedError
 
     def poses(self, images: torch.Tensor, *, flip_pairs: Sequence[tuple[int, int]] | None = None) -> list[Peaks]:
-        """The joints in pixels of the crop: one :class:`pypose_ops.Peaks` per stage, the last one is the answer.
+        """Predicts the joints in pixels of the crop: one :class:`pypose_ops.Peaks` per stage, the last one is final.
 
         Args:
             images (Tensor): as :class:`Batch`.
-            flip_pairs (list[tuple[int, int]] or None): with them the mirrored crop is looked at too.
+            flip_pairs (list[tuple[int, int]] or None): average with the prediction of the mirrored crop.
         """
         raise NotImplementedError

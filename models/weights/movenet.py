@@ -1,4 +1,4 @@
-"""MoveNet (Google, Apache-2.0) as TensorFlow.js has it: a graph in json, and its numbers in binary files beside it."""
+"""Reads MoveNet (Google, Apache-2.0) in TensorFlow.js format: a JSON graph with its weights in binary files."""
 
 import math
 import re
@@ -26,14 +26,14 @@ class TfjsGraph:
     """A graph model of TensorFlow.js.
 
     Args:
-        path (Path): the json file.
+        path (Path): the JSON file.
 
     Attributes:
         nodes (dict[str, dict]): by name.
-        constants (dict[str, ndarray]): numbers by the names of their nodes.
+        constants (dict[str, ndarray]): constants by node name.
 
     Raises:
-        InputError: it is none, or its files are missing, too short or too long.
+        InputError: the file is no such model, or its weight files are missing, too short or too long.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,10 +66,10 @@ class TfjsGraph:
                 values = values * np.float32(quantised["scale"]) + np.float32(quantised["min"])
             self.constants[weight["name"]] = values.astype(np.float32) if weight["dtype"] == "float32" else values
         if start != len(data):
-            raise ValueError(f"{', '.join(group['paths'])} has {len(data)} bytes, {start} are described")
+            raise ValueError(f"{', '.join(group['paths'])} has {len(data)} bytes, expected {start}")
 
     def convolutions(self) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-        """Node name, kernel and bias of every convolution."""
+        """Yields node name, kernel and bias of every convolution."""
         for name, node in self.nodes.items():
             if "Conv2d" in node["op"] or "Conv2D" in node["op"]:
                 held = [self.constants[i] for i in node["input"] if i in self.constants]
@@ -77,7 +77,7 @@ class TfjsGraph:
 
 
 def module_name(node: str) -> str | None:
-    """The convolution of :class:`.HeatmapNet` that a node of the graph is; None: of no part of it."""
+    """The convolution of :class:`.HeatmapNet` that a node of the graph corresponds to, or None."""
     node = node.removeprefix("StatefulPartitionedCall/")
     for ours, theirs in HEADS.items():
         if node.startswith(f"{theirs}/"):
@@ -104,10 +104,10 @@ def movenet_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a single-person MoveNet by the names of :class:`.HeatmapNet`.
 
     Args:
-        path (Path): the json file of movenet-lightning or movenet-thunder, version 4, its ``.bin`` beside it.
+        path (Path): the JSON file of movenet-lightning or movenet-thunder, version 4, next to its ``.bin``.
 
     Raises:
-        InputError: it is no such file.
+        InputError: the file is no such model.
     """
     graph, tensors = TfjsGraph(path), {}
     for node, kernel, bias in graph.convolutions():
@@ -123,16 +123,16 @@ def movenet_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_movenet(path: Path) -> tuple[System, dict[str, Any]]:
-    """A single-person MoveNet as a system.
+    """Builds a system from a single-person MoveNet.
 
     Args:
         path (Path): as :func:`movenet_tensors`.
 
     Returns:
-        tuple[System, dict]: in evaluation mode, and what :func:`.save_weights` wants to know of it.
+        tuple[System, dict]: the system in evaluation mode, and the ``info`` of :func:`.save_weights`.
 
     Raises:
-        InputError: it is no such file.
+        InputError: the file is no such model.
     """
     tensors = movenet_tensors(path)
     try:

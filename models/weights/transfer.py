@@ -1,4 +1,4 @@
-"""Training that begins with the weights of a system for other joints."""
+"""Initialises training with the weights of a system for other joints."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from pypose_ops.skeletons import Skeleton, joint_map
 from ..systems.system import System
 from .files import load_tensors, skeleton_of
 
-# A joint that the other skeleton lacks begins as the mean of these, where it has them.
+# Joints that the other skeleton lacks start from the mean of these, where it has them.
 NEAR = {
     "neck": ("left_shoulder", "right_shoulder"),
     "upper_neck": ("left_shoulder", "right_shoulder"),
@@ -22,24 +22,24 @@ NEAR = {
 
 
 def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: System, info: dict[str, Any]) -> list[str]:
-    """Puts the weights of another system of the same kind into ``system``.
+    """Initialises ``system`` with the weights of another system of the same kind.
 
-    Where its joints are others, the rows of the layers that have one per joint (``System.joint_layers``) are taken by
-    the joints' names, of those missing the mean of joints nearby, else they stay as they are; parts that ``system``
-    lacks, such as heads for people, are left out. Of a system that does not say which layers these are, every tensor of
-    another shape stays as it is.
+    If its joints differ, the rows of layers with one output per joint (``System.joint_layers``) are copied by joint
+    name; missing joints start from the mean of nearby joints, or keep their initial values. Parts that ``system``
+    lacks, such as heads for people, are skipped. If ``System.joint_layers`` is empty, tensors of another shape keep
+    their initial values.
 
     Args:
-        system (System): is filled.
+        system (System): the system to initialise.
         skeleton (Skeleton): of its joints.
-        path (Path or str): of the weights, for messages.
-        other (System), info (dict): what :func:`.load_weights` read there.
+        path (Path or str): of the weights, for error messages.
+        other (System), info (dict): the result of :func:`.load_weights`.
 
     Returns:
-        list[str]: tensors that begin at random, because those of the file have another shape.
+        list[str]: tensors with initial values, because those of the file have another shape.
 
     Raises:
-        InputError: they do not fit.
+        InputError: the weights do not fit.
     """
     tensors, own = other.state_dict(), system.state_dict()
     before = skeleton_of(info, path)

@@ -34,5 +34,5 @@ def max_product(unary: Any, edges: Any, deformation: Any, root: Any) -> Any:
     values = [g.gather_elements(g.reshape(u, flat), places[k]) for k, u in enumerate(tree.unary)]
     scores = g.where(found, g.concat(values), 0.0)
     coords = g.stack([g.cast(place % width, "f"), g.cast(place // width, "f")])
-    coords = g.where(g.unsqueeze(found, -1), coords, -1.0)
+    coords = g.where(g.unsqueeze(found, -1), coords, float("nan"))
     return maps.value, coords.value, scores.value, g.constant([], "i").value  # the steps are for the gradient

@@ -1,4 +1,4 @@
-"""Argument conveniences that several wrappers share."""
+"""Parses the arguments that several wrappers share."""
 
 import operator
 
@@ -6,7 +6,7 @@ import torch
 
 
 def choice(op, name, value, choices):
-    """The position of an option's name, which is its number in C++."""
+    """Returns the index of an option's name, which is its value in C++."""
     try:
         return choices.index(value)
     except ValueError:
@@ -14,7 +14,7 @@ def choice(op, name, value, choices):
 
 
 def check_tensor(op, name, value):
-    """The value, which must be a tensor: what follows asks it for its shape."""
+    """Returns the value, which must be a tensor: later checks read its shape."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
     return value
@@ -37,14 +37,14 @@ def check_missing(op, missing):
 
 
 def check_dtype(op, dtype):
-    """A dtype: torch would take an integer for one of its own numbers."""
+    """Refuses what is not a dtype: torch would read an integer as the number of one."""
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{op}: dtype must be a torch.dtype, got {dtype!r}")
     return dtype
 
 
 def map_dtype(op, dtype, keypoints):
-    """The dtype of maps; None is that of the keypoints."""
+    """The dtype of the maps; None stands for that of the keypoints."""
     if dtype is None:
         return torch.float64 if keypoints.dtype == torch.float64 else torch.float32
     return check_dtype(op, dtype)

@@ -176,7 +176,7 @@ def _public(name: str) -> str:
 
 
 class _Unsupported(RuntimeError):
-    """What no argument is at fault for. A class of its own, so that it is told from the checks' errors."""
+    """An error that no argument caused: a class of its own, to tell it from the errors of the checks."""
 
 
 def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -284,7 +284,7 @@ def _raise_named(op: torch._ops.OpOverload, args: Sequence[Any], error: RuntimeE
     if wrong:
         wanted = _KINDS.get(wrong[2], wrong[2]) + (" or None" if wrong[1] else "")
         raise TypeError(f"{name}: {wrong[3]} must be {wanted}, got {wrong[4]}") from None
-    if re.match(r"(?!pypose_ops:)\w+: ", message):  # pypose_ops: is what no argument is at fault for
+    if re.match(r"(?!pypose_ops:)\w+: ", message):  # prefixed with pypose_ops: is an error that no argument caused
         raise ValueError(message) from None
     raise error
 
@@ -297,7 +297,7 @@ def _outputs(op: torch._ops.OpOverload, args: Sequence[Any]) -> str:
 
     try:
         result = op(*([meta(a) for a in arg] if isinstance(arg, list) else meta(arg) for arg in args))
-    except Exception as error:  # the call has failed already, and this is about its message
+    except Exception as error:  # the call has failed already; this only improves the message
         return " for outputs of more than 2^63 bytes" if "overflow" in str(error) else ""
     outputs = result if isinstance(result, list | tuple) else (result,)
     shapes = ", ".join(f"{tuple(t.shape)} ({t.numel() * t.element_size()} bytes)" for t in outputs)

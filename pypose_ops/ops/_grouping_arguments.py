@@ -1,4 +1,4 @@
-"""How the arguments of the grouping operators are read; plain parsing, which operators and references share."""
+"""Parses the arguments that the grouping operators share."""
 
 import operator
 from typing import Any
@@ -44,7 +44,7 @@ def check_peaks(op: str, peaks: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check_whole_peaks(op: str, peaks: Any) -> None:
-    """The same for operators that gather the coordinates in Python."""
+    """As :func:`check_peaks`, for operators that gather the coordinates in Python."""
     coords, scores = check_peaks(op, peaks)
     if not coords.is_floating_point():
         raise ValueError(f"{op}: peaks.coords must be float32 or float64, got {coords.dtype}")

@@ -1,4 +1,4 @@
-"""How the arguments of the decoders are read; plain parsing, which operators and references share."""
+"""Parses the arguments that the decoders share."""
 
 import functools
 import itertools
@@ -12,7 +12,7 @@ from ._arguments import check_number, check_tensor
 
 REFINES = (None, "quarter", "parabola", "dark", "dark_udp", "centroid")
 COMPATS = (None, "hrnet", "mmpose", "mmpose0", "hf")
-# The peers that each refinement can agree with.
+# The packages whose numbers each refinement can reproduce.
 COMPATS_OF = {
     None: COMPATS,
     "quarter": (None, "hrnet", "mmpose", "mmpose0"),
@@ -101,7 +101,7 @@ def max_offset_of(op: str, max_offset: float | str | None, default: float | None
 
 
 def refine_number(op: str, refine: str | None, more: str = "") -> int:
-    """The position of a refinement, which is its number in C++."""
+    """Returns the index of a refinement, which is its value in C++."""
     if refine not in REFINES:
         names = ", ".join(("None", *REFINES[1:])) + more
         raise ValueError(f"{op}: refine must be one of {names}, got {refine!r}")
@@ -109,7 +109,7 @@ def refine_number(op: str, refine: str | None, more: str = "") -> int:
 
 
 def check_compat(op: str, refine: str | None, compat: str | None) -> None:
-    """Refuses a peer that has no such refinement."""
+    """Refuses a ``compat`` mode that does not have this refinement."""
     if compat is None or compat in COMPATS_OF.get(refine, (None,)):
         return
     if compat not in COMPATS:
@@ -151,5 +151,5 @@ def _permutation(op, pairs, joints):
 
 
 def detached(tensor):
-    # Without this check every call would pay for the views; what is no tensor is the operator's to refuse.
+    # Without this check every call would pay for the views; the operator itself refuses what is not a tensor.
     return tensor.detach() if getattr(tensor, "requires_grad", False) else tensor

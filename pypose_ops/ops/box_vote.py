@@ -9,23 +9,23 @@ _ops = torch.ops.pypose_ops
 
 
 def box_vote(boxes: torch.Tensor, weights: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Adds each box's weights to all the pixels that it covers: windows vote for joints (DS-CNN, Fan et al. 2015).
+    """Adds each box's weights to every pixel that the box covers: windows vote for joints (DS-CNN, Fan et al. 2015).
 
     ``out[k, y, x]`` is the sum of ``weights[p, k]`` over the boxes p that cover pixel ``(x, y)``. Time is
-    O(boxes + pixels), whatever the boxes' sizes: four signed corners, then prefix sums, exactly in 64-bit integers.
-    A mean over the covering boxes is the quotient of two votes, the other one with ``torch.ones_like(weights)``.
+    O(boxes + pixels) for boxes of any size: four signed corners, then prefix sums in exact 64-bit integers.
+    For the mean over the covering boxes, divide by a second vote with ``torch.ones_like(weights)``.
 
     Args:
         boxes (Tensor): ``(P, 4)`` or ``(B, P, 4)``, float32 or float64: ``x1, y1, x2, y2`` in pixels of the maps, pixel
-            centres at integers; a box covers the pixels whose centres lie in it, edges included. What lies outside of
-            the map is left out; a box with NaN or with ``x2 < x1`` or ``y2 < y1`` covers nothing.
+            centres at integers; a box covers the pixels whose centres lie in it, edges included. Parts outside the
+            map are ignored; a box with NaN or with ``x2 < x1`` or ``y2 < y1`` covers nothing.
         weights (Tensor): ``(P, K)`` or ``(B, P, K)``, floating; one that is not finite counts 0.
         size (tuple[int, int]): ``(height, width)`` of the maps.
 
     Returns:
         Tensor: ``(K, height, width)`` or ``(B, K, height, width)``, of the dtype of ``weights``. Weights below
-        ``2^-60`` of the largest one of the same map times the number of boxes count as 0. On CUDA 8 bytes per pixel are
-        needed besides.
+        ``2^-60`` of the largest one of the same map times the number of boxes count as 0. CUDA needs 8 more bytes per
+        pixel.
 
     Differentiable with respect to ``weights`` (finite ones), any number of times; deterministic.
 
@@ -89,6 +89,6 @@ vmap_by_batch("_box_vote_backward")
 
 @forward_mode("box_vote")
 def _(boxes, weights, height, width):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     return reference.box_vote(boxes, weights, (height, width))

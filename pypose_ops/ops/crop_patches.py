@@ -33,7 +33,7 @@ def crop_patches(
     mask: torch.Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Cuts patches out of images or feature maps by affine transforms: resampled, normalised, batched, in one call.
+    """Crops patches from images or feature maps by affine transforms: resampled, normalised and batched in one call.
 
     Patch pixel ``(x, y)`` shows the image at ``(u, v) = transform @ (x, y, 1)``. :mod:`pypose_ops.geometry` makes
     transforms of boxes. A horizontal flip is a transform too.
@@ -46,9 +46,9 @@ def crop_patches(
             centres at integers on both sides.
         size (tuple[int, int]): ``(height, width)`` of the patches.
         image_index (Tensor, optional): ``(N,)`` integers: the image of each patch. None: patch n is cut from image
-            n, or all patches from the only image. An index that is no image (-1, say) gives a patch of ``fill``.
+            n, or all patches from the only image. An index without an image (for example -1) gives a patch of ``fill``.
         mode (str): ``"bilinear"``, or ``"nearest"``, halves up.
-        padding (str): what lies outside of the image: ``"zeros"``; ``"constant"``, ``fill``; ``"border"``, the
+        padding (str): the values outside the image: ``"zeros"``; ``"constant"``, ``fill``; ``"border"``, the
             nearest pixel; ``"reflect"``, the mirror at the centre of the outermost pixels. A transform that is not
             finite gives ``fill`` (0 but for ``"constant"``) in all cases, and a mask of 0.
         fill (float or list): in the units of the image, so normalised too; one number, or one for each channel.
@@ -70,7 +70,7 @@ def crop_patches(
     mirrored copies, and at the last pixel of ``"border"`` and ``"reflect"``, the one to the left. Double
     backward is not supported.
 
-    On CUDA a list of images travels in the parameters of the kernels: 32 images in each launch, one in the backward's.
+    On CUDA a list of images is passed in kernel parameters: 32 images per launch, one per launch in the backward.
 
     Raises:
         TypeError: an argument of the wrong Python type.
@@ -225,7 +225,7 @@ vmap_by_batch("_crop_patches_transforms_backward")
 
 @forward_mode("crop_patches")
 def _(images, transforms, height, width, image_index, mode, padding, fill, mean, std, antialias, mask, dtype):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     return reference.crop_patches(
         images[0] if len(images) == 1 else images,

@@ -120,7 +120,7 @@ def decode_heatmaps(
     """Finds the highest pixel of every map, refines it below the pixel grid and maps it into the image.
 
     The peak is the highest finite pixel above ``threshold``, the first in row-major order among equals; NaN and
-    infinity never win. A map without such a pixel decodes to ``missing``, also with ``transform``, and score 0.
+    infinity never win. A map without such a pixel decodes to ``missing`` (also with ``transform``) with score 0.
 
     Args:
         heatmaps: ``(B, K, H, W)``, float16, bfloat16, float32 or float64, any strides. ``H`` and ``W`` at least 1, at
@@ -164,8 +164,8 @@ def decode_heatmaps(
             image pixels, applied to the coordinates.
         max_offset: the longest step, in heatmap pixels; longer ones are shortened to it. None: no limit. ``"auto"``: 1;
             ``radius`` for combined maps; None with ``offsets`` or ``compat``.
-        threshold: peaks are higher than this. Maps that need not be positive (logits, linear heads) want
-            ``-math.inf``: the highest finite pixel, whatever its sign.
+        threshold: peaks are higher than this. For maps that may have no positive pixel (logits, linear heads)
+            pass ``-math.inf``: the highest finite pixel, whatever its sign.
         missing: the coordinates of maps without a peak.
         return_covariance: also return the covariance of the Gaussian that ``"dark"`` or ``"dark_udp"`` sees in the
             blurred map, through ``transform``.

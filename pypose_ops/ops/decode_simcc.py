@@ -31,7 +31,7 @@ def decode_simcc(
     """Finds the highest bin of every joint's x and y (Li et al., "SimCC", ECCV 2022).
 
     The highest bin is the highest finite one above ``threshold``, the first among equals. The score is the lower of the
-    two bins'. A joint with an axis without such a bin decodes to ``missing``, also with ``transform``, and score 0.
+    two bins'. If an axis has no such bin, the joint decodes to ``missing`` (also with ``transform``) with score 0.
 
     ``refine="dark"`` blurs each vector and takes one Newton step on its logarithm, from differences two bins wide
     (SimCC-DARK). Near the ends the differences are those around the nearest bin that has two on each side, and the blur

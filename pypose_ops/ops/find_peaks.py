@@ -63,9 +63,9 @@ def find_peaks(
     missing: float = math.nan,
     return_pixels: bool = False,
 ) -> LocalPeaks | LocalPeaksWithPixels:
-    """Finds the best local maxima of every map, sorted, with output shapes that are known beforehand.
+    """Finds the best local maxima of every map, sorted by score, with output shapes that do not depend on the data.
 
-    A peak is a plateau above ``threshold`` with no higher pixel in reach. Equal pixels within ``radius`` of one another
+    A peak is a plateau above ``threshold`` with no higher pixel nearby. Equal pixels within ``radius`` of one another
     (in x and in y) belong to one plateau, usually a single pixel; a plateau is a peak if no pixel within ``radius`` of
     any of its pixels is higher. Each plateau gives one peak, at its first pixel in row-major order. NaN and infinity
     are lower than every other pixel.

@@ -34,7 +34,7 @@ def gaussian_heatmaps(
 
     The value of a Gaussian blob at pixel ``(i, j)`` is ``exp(-(i-x)^2 / (2 sx^2) - (j-y)^2 / (2 sy^2))``; people who
     share a map are combined. Keypoints that are invisible or not finite, and those whose sigma (given as a tensor) is
-    not a positive finite number, draw nothing and get no gradient. Keypoints outside the map draw what reaches into it.
+    not a positive finite number, draw nothing and get no gradient. Blobs outside the map are clipped to it.
 
     Args:
         keypoints (Tensor): ``(B, K, 2)``, or ``(B, P, K, 2)`` for P people per map; float32 or float64; ``(x, y)`` in
@@ -45,7 +45,7 @@ def gaussian_heatmaps(
             in the second way, one with fewer in the first where it fits.
         size (tuple[int, int]): ``(height, width)`` of the maps.
         visible (Tensor, optional): broadcastable to ``keypoints.shape[:-1]``; bool, or a number that counts as visible
-            from 0.5 on (so COCO's 0/1/2 works).
+            from 0.5 on (COCO's 0/1/2 work).
         profile (str): ``"gaussian"``, or ``"disc"``: 1 within ``sigma`` of the keypoint (an ellipse for two sigmas),
             0 elsewhere; not differentiable.
         center (str): ``"exact"``, or ``"rounded"`` to the nearest pixel, halves up (MSRA's quantised targets).
@@ -188,7 +188,7 @@ vmap_by_batch("_gaussian_heatmaps_backward", 0, 1, 2, 4)
 def _(
     keypoints, sigma, sigma_value, visible, height, width, profile, center, truncate, combine, normalize, scale, dtype
 ):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     maps = reference.gaussian_heatmaps(
         keypoints,

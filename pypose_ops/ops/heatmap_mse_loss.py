@@ -37,13 +37,13 @@ def heatmap_mse_loss(
         keypoints, sigma, visible, profile, center, truncate, combine, normalize: the targets, as in
             :func:`gaussian_heatmaps`: ``keypoints`` ``(B, K, 2)`` or ``(B, P, K, 2)``, ``(x, y)`` in heatmap pixels.
         weight (Tensor, optional): of each map, broadcastable to ``pred.shape[:-2]``, so ``(B, K)`` or ``(K,)`` also
-            with stages. A weight that is not a positive finite number counts as 0, and what ``pred`` holds where the
-            weight is 0, NaN included, does not matter. Not differentiable: multiply what ``reduction="none"`` returns.
+            with stages. Weights that are not positive finite numbers count as 0; ``pred`` is ignored where the
+            weight is 0, NaN included. Not differentiable: multiply what ``reduction="none"`` returns.
         reduction (str): ``"none"``: each map's mean over its pixels times its weight; ``"mean"``: the mean of those,
             which is ``F.mse_loss`` of the maps; ``"sum"``: the weighted sum over all pixels of all maps.
 
     Without a people axis, the map of a keypoint that is invisible or not finite, and so draws nothing, weighs nothing.
-    With one, a map with nobody in it is a target of zeros; ``weight`` takes it out.
+    With one, a map without people is a target of zeros; ``weight`` can exclude it.
 
     Returns:
         Tensor: float32, for float64 maps float64: a number, or ``pred.shape[:-2]`` for ``reduction="none"``, of which
@@ -158,7 +158,7 @@ vmap_by_batch("_heatmap_mse_loss_backward")
 
 @forward_mode("heatmap_mse_loss")
 def _(pred, keypoints, sigma, sigma_value, weight, visible, profile, center, truncate, combine, normalize):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     return reference.heatmap_mse_loss(
         pred,

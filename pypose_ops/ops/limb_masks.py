@@ -28,8 +28,8 @@ def limb_masks(
 ) -> torch.Tensor:
     """Draws one mask per limb: 1 within ``limb_radius`` of the segment between its ends, 0 elsewhere.
 
-    Arguments are those of :func:`part_affinity_fields`. A limb without length is a disc; the masks of several people
-    are united.
+    Arguments are those of :func:`part_affinity_fields`. A limb without length is a disc; the mask of
+    several people is the union of theirs.
 
     Returns:
         Tensor: ``(B, len(limbs), height, width)``, contiguous. Piecewise constant in the keypoints: not differentiable.

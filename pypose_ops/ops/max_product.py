@@ -1,5 +1,6 @@
 """The best pose of a tree of joints with quadratic springs, exactly."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ _ops = torch.ops.pypose_ops
 def max_product(
     unary: torch.Tensor, edges: Sequence[tuple[int, int]] | torch.Tensor, deformation: torch.Tensor, *, root: int = 0
 ) -> tuple[Peaks, torch.Tensor]:
-    """The best pose of a tree of joints with quadratic springs, exactly, and every joint's max-marginals.
+    """Finds the exact best pose of a tree of joints with quadratic springs, and every joint's max-marginals.
 
     The score of a pose that puts joint k at pixel ``p_k = (x_k, y_k)`` is::
 
@@ -40,16 +41,16 @@ def max_product(
 
         - ``Peaks(coords (B, K, 2), scores (B, K))``: pixels ``(x, y)`` of the best pose, and what the unary of each
           joint says there. Of several best places of the root the first in row-major order counts, and so on along the
-          edges. An image without a possible pose has coords -1 and scores 0.
+          edges. An image without a possible pose has NaN coordinates and scores 0.
         - max-marginals ``(B, K, H, W)``: the score of the best pose that has joint k there; -inf where none is
           possible. Every joint's maximum is the score of the best pose.
 
         All are float32 (float64 for a float64 unary).
 
     Differentiable, once, with respect to ``unary`` and ``deformation``, as ``torch.max`` is: the gradient of a
-    max-marginal goes to the pose that it is the score of, a score's to its pixel. coords have no gradient. A max-margin
-    loss takes ``max_marginals[:, root].amax((-2, -1))`` as the score of the best pose. Scores beyond the range of the
-    dtype stay at its largest number.
+    max-marginal goes to the pose whose score it is, that of a score to its pixel. ``coords`` has no gradient. A
+    max-margin loss takes ``max_marginals[:, root].amax((-2, -1))`` as the score of the best pose. Scores beyond the
+    range of the dtype stay at its largest number.
 
     Raises:
         TypeError: an argument of the wrong Python type.
@@ -65,7 +66,8 @@ def max_product(
     """
     flat = flat_edges("max_product", edges)
     maps, coords, scores, _ = call(_ops.max_product.default, (unary, deformation), unary, flat, deformation, root)
-    return Peaks(coords.detach(), scores), maps
+    coords = coords.detach()  # -1 without a pose, for the backward
+    return Peaks(coords.masked_fill(coords < 0, math.nan), scores), maps
 
 
 def _dtype(unary):
@@ -116,7 +118,7 @@ vmap_by_batch("_max_product_backward")
 
 @forward_mode("max_product")
 def _(unary, edges, deformation, root):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     pairs = list(zip(edges[::2], edges[1::2], strict=True))
     peaks, maps = reference.max_product(unary, pairs, deformation, root=root)

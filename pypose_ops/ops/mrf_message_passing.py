@@ -32,17 +32,17 @@ def mrf_message_passing(
         message_e(x) = sum over y of prior_e(x - y) * u_v(y)  +  bias_e(x)
         out_j(x) = sum over e of log message_e(x)
 
-    a convolution with zero padding. Nothing of the size of a message is kept: the share of the floor comes from sums
-    over the prior, the rest from the pixels above the floor, and only the product of the messages is stored. The cost
-    grows with the number of those pixels.
+    a convolution with zero padding. No message is kept: the share of the floor comes from sums over the prior, the
+    rest from the pixels above the floor, and only the product of the messages is stored. The cost grows with the number
+    of those pixels.
 
     Args:
-        unary (Tensor): ``(B, V, H, W)``, float16, bfloat16, float32 or float64; what each source joint sees. Pixels
-            that are not finite count as ``floor``.
+        unary (Tensor): ``(B, V, H, W)``, float16, bfloat16, float32 or float64; the heatmap of each source joint.
+            Non-finite pixels count as ``floor``.
         prior (Tensor): ``(E, kh, kw)``, float32 or float64, odd sizes: ``prior[e, kh // 2 + dy, kw // 2 + dx]`` weighs
             "the target is ``(dx, dy)`` pixels from the source". Any size: displacements beyond the map are never read.
             Weights that are negative or not finite count as 0.
-        bias (Tensor): ``(E,)`` or ``(E, H, W)``, float32 or float64, positive: what a target can have without any
+        bias (Tensor): ``(E,)`` or ``(E, H, W)``, float32 or float64, positive: the score of a target without any
             support. Values that are negative or not finite count as 0.
         edges (list[tuple[int, int]]): ``(source, target)`` per edge, each pair at most once. A tensor is read back to
             the host; under ``torch.compile`` and in CUDA graphs pass a list.
@@ -52,11 +52,11 @@ def mrf_message_passing(
             ``(P, kh, kw)``.
         method (str): ``"sparse"``; or ``"fft"`` for unaries most of whose pixels are above the floor: plain torch,
             differentiable, with the messages in memory, one target at a time. Its absolute error is some 1e-7 of the
-            largest message, so small messages lose digits in float32, and its last bits depend on torch's transforms.
+            largest message, so small messages lose digits in float32; the last bits depend on torch's FFT.
 
     Returns:
         Tensor: ``(B, J, H, W)`` log-energies, contiguous, float32 (float64 for a float64 unary). A message that is 0
-        counts as 1e-30, one of 2^127 or more as 2^128; what is below some 1e-16 of a prior's sum is lost.
+        counts as 1e-30, one of 2^127 or more as 2^128; contributions below some 1e-16 of a prior's sum are lost.
 
     Differentiable with respect to ``unary`` (pixels above the floor), ``prior`` and ``bias``, once, deterministically;
     the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
@@ -82,7 +82,7 @@ def mrf_message_passing(
     floor = check_number(op, "floor", floor)
     targets = num_targets
     if targets is None:
-        targets = unary.shape[1] if unary.dim() > 1 else 0  # what is no map is the operator's to refuse
+        targets = unary.shape[1] if unary.dim() > 1 else 0  # the operator refuses what is not a map
     # Transforms of nothing are an error in torch.
     if _METHODS[choice(op, "method", method, _METHODS)] == "fft" and unary.shape[:1].numel() > 0:
         return _fft_messages(unary, prior, bias, flat, index, targets, floor)
@@ -190,7 +190,7 @@ vmap_by_batch("_mrf_message_passing_backward")
 
 @forward_mode("mrf_message_passing")
 def _(unary, prior, bias, edges, prior_index, num_targets, floor):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     return reference.mrf_message_passing(
         unary,

@@ -57,8 +57,8 @@ def offset_heatmaps(
     Returns:
         Tensor: ``(B, 3 * K, height, width)``, contiguous: disc, x and y of the first joint, then of the second, ...
 
-    The offsets are differentiable with respect to ``keypoints``, where the gradient of a pixel goes to the
-    person whose offset it holds; deterministically. Discs are piecewise constant. Double backward is not supported.
+    The offsets are differentiable with respect to ``keypoints``, deterministically: the gradient of a pixel goes to the
+    person whose offset it holds. Discs are piecewise constant. Double backward is not supported.
 
     Raises:
         TypeError: an argument of the wrong Python type.
@@ -115,7 +115,7 @@ vmap_by_batch("_offset_heatmaps_backward", 0, 1, 3)
 
 @forward_mode("offset_heatmaps")
 def _(keypoints, radius, visible, height, width, combine, dtype):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     return reference.offset_heatmaps(
         keypoints, radius, (height, width), visible=visible, combine=_WINNERS[combine], dtype=dtype

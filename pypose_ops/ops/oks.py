@@ -1,4 +1,4 @@
-"""Object keypoint similarity: how alike two poses are."""
+"""Object keypoint similarity of poses."""
 
 from collections.abc import Sequence
 
@@ -120,6 +120,6 @@ vmap_by_batch("_oks_backward", 0, 1, 2, 3, 4, 5)
 
 @forward_mode("oks")
 def _(pred, target, area, visible, boxes, sigmas):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     return reference.oks(pred, target, area, sigmas=sigmas, visible=visible, boxes=boxes)

@@ -140,7 +140,7 @@ vmap_by_batch("_part_affinity_fields_backward", 0, 1, 4)
 
 @forward_mode("part_affinity_fields")
 def _(keypoints, limbs, limb_radius, visible, height, width, profile, combine, dtype):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     return reference.part_affinity_fields(
         keypoints,

@@ -50,7 +50,7 @@ def simcc_labels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws SimCC's labels (Li et al., ECCV 2022): one distribution over x and one over y per keypoint.
 
-    Bin ``i`` stands for the coordinate ``i / split_ratio``. Keypoints that are invisible or not finite draw nothing.
+    Bin ``i`` stands for the coordinate ``i / split_ratio``. Invisible and non-finite keypoints draw nothing.
 
     Args:
         keypoints (Tensor): ``(B, K, 2)``; float32 or float64; ``(x, y)`` in pixels of an image of the given size,
@@ -189,7 +189,7 @@ vmap_by_batch("_simcc_labels_backward", 0, 1, 2, 3, 6)
 
 @forward_mode("simcc_labels")
 def _(keypoints, sigma, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profile, center, normalize, smoothing, dtype):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     # In bins, of which there is one per pixel: the ratio need not divide their number.
     return reference.simcc_labels(

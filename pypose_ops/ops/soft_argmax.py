@@ -57,8 +57,8 @@ def soft_argmax(
             most 2^30 pixels per map.
         temperature: positive; multiplies the map (as in kornia up to 0.8, while 0.9 divides). Values above 2^127
             (float64 maps: 2^1023) count as that.
-        window: only the ``window`` x ``window`` pixels (odd) around the highest pixel count; the gradient does not see
-            that the window moves. None: all pixels.
+        window: only the ``window`` x ``window`` pixels (odd) around the highest pixel count; the gradient treats
+            the window as fixed. None: all pixels.
         normalized: coordinates from -1 to 1 over the map: ``"centers"``, pixel centres at ``(2 i + 1) / n - 1`` (DSNT,
             Nibali et al. 2018), or ``"corners"``, ``2 i / (n - 1) - 1`` (kornia). None: pixels.
         missing: the coordinates of maps without a finite pixel.
@@ -164,7 +164,7 @@ vmap_by_batch("_soft_argmax_backward", 0, 1, 2, 3, 4, 5, 6)
 
 @forward_mode("soft_argmax")
 def _(heatmaps, temperature, window, missing):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     options = {
         "temperature": temperature,

@@ -23,14 +23,14 @@ def sum_product(
 
     Args:
         unary, edges, deformation: as in :func:`max_product`.
-        root (int): where the messages turn round. It changes nothing but the rounding.
+        root (int): the joint where the messages turn round. It only affects rounding.
 
     Returns:
         Marginals: ``log_marginals (B, K, H, W)``, each map a distribution, and ``log_partition (B,)``, log Z; float32
         (float64 for a float64 unary). What is impossible is -inf; an image without a possible pose is -inf throughout.
 
     Differentiable, once, with respect to ``unary`` and ``deformation``. The gradient of ``log_partition`` by ``unary``
-    are the marginals, so ``log_partition`` minus the score of a labelled pose is the loss of a conditional random
+    are the marginals: ``log_partition`` minus the score of a labelled pose is the loss of a conditional random
     field.
 
     Raises:
@@ -91,7 +91,7 @@ vmap_by_batch("_sum_product_backward")
 
 @forward_mode("sum_product")
 def _(unary, edges, deformation, root):
-    from .. import reference  # which imports result types from here
+    from .. import reference  # here: it imports result types from this package
 
     pairs = list(zip(edges[::2], edges[1::2], strict=True))
     return *reference.sum_product(unary, pairs, deformation, root=root), None

@@ -75,6 +75,6 @@ def max_product(
                 pending.append(child)
     place = torch.stack([places[k] for k in range(joints)], 1)
     found = maps[:, :1].flatten(1).amax(1, keepdim=True) > -torch.inf
-    coords = torch.where(found[..., None], torch.stack([place % width, place // width], -1).to(maps.dtype), -1.0)
+    coords = torch.where(found[..., None], torch.stack([place % width, place // width], -1).to(maps.dtype), torch.nan)
     scores = tree.unary.flatten(2).gather(2, place[..., None]).squeeze(2)
     return Peaks(coords, torch.where(found, scores, 0.0)), maps

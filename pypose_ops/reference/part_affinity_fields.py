@@ -78,7 +78,7 @@ def _limbs(keypoints, limbs, size, visible, dtype):
         "end": end,
         "length": length,
         "direction": direction,
-        "present": (drawn[:, :, pairs[:, 0]] & drawn[:, :, pairs[:, 1]])[..., None, None],
+        "present": (drawn[:, :, first] & drawn[:, :, second])[..., None, None],
         "across": dx * uy - dy * ux,
         "along": dx * ux + dy * uy,
     }

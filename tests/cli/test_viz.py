@@ -55,14 +55,14 @@ def test_any_size_stays_exact(size):
 def test_warp_keeps_pixel_centres():
     heatmap = np.zeros((6, 8))
     heatmap[4, 2] = 1
-    assert np.array_equal(viz.warp_to_picture(heatmap, (8, 6), [[1, 0, 0], [0, 1, 0]]), heatmap)
+    assert np.array_equal(viz.warp_to_image(heatmap, (8, 6), [[1, 0, 0], [0, 1, 0]]), heatmap)
     # 10 px per map px, moved: map pixel (2, 4) is centred on picture pixel (27, 55).
-    warped = viz.warp_to_picture(heatmap, (100, 80), [[10, 0, 7], [0, 10, 15]])
+    warped = viz.warp_to_image(heatmap, (100, 80), [[10, 0, 7], [0, 10, 15]])
     assert np.unravel_index(warped.argmax(), warped.shape) == (55, 27)
     assert warped[0, 0] == 0
     # A map that covers the picture ends where the picture ends.
-    assert viz.whole_picture((8, 6), (80, 60)) @ [-0.5, -0.5, 1] == pytest.approx([-0.5, -0.5])
-    assert viz.whole_picture((8, 6), (80, 60)) @ [7.5, 5.5, 1] == pytest.approx([79.5, 59.5])
+    assert viz.whole_image((8, 6), (80, 60)) @ [-0.5, -0.5, 1] == pytest.approx([-0.5, -0.5])
+    assert viz.whole_image((8, 6), (80, 60)) @ [7.5, 5.5, 1] == pytest.approx([79.5, 59.5])
 
 
 def test_overlay_is_brightest_at_the_peak():

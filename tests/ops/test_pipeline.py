@@ -46,8 +46,8 @@ def inputs(batch, device="cpu"):
     """Pictures, and where each one's maps lie in the picture that it was cut from."""
     center = 100 + 50 * torch.rand(batch, 2, device=device)
     scale = 80 + 40 * torch.rand(batch, 1, device=device) * torch.ones(2, device=device)
-    to_picture = geometry.box_to_transform(center, scale, 10 * torch.rand(batch, device=device), SIZE)
-    return torch.randn(batch, 3, *INPUT, device=device), to_picture
+    to_image = geometry.box_to_transform(center, scale, 10 * torch.rand(batch, device=device), SIZE)
+    return torch.randn(batch, 3, *INPUT, device=device), to_image
 
 
 def same(actual, expected):
