@@ -1,4 +1,4 @@
-"""Loads the library of kernels, and says what it was built with and what it runs on."""
+"""Loads the library of kernels and describes the build."""
 
 import ctypes
 import importlib
@@ -13,13 +13,13 @@ import torch
 OLDEST_TORCH = (2, 10)
 LIBRARY = {"win32": "pypose_ops.dll", "darwin": "libpypose_ops.dylib"}.get(sys.platform, "libpypose_ops.so")
 AGAIN = "pip install --force-reinstall --no-deps --no-cache-dir pypose_ops"
-# Where the header of an ELF file of 64 bits has its numbers.
+# Offsets in the header of a 64-bit ELF file.
 ELF_HEADER = (("machine", 18, 20), ("section_table", 40, 48), ("section_size", 58, 60), ("sections", 60, 62))
 MACHINES = {62: "x86_64", 183: "aarch64"}
 
 
 def check_torch(version: str) -> None:
-    """Refuses a torch that lacks what the binary needs of its stable ABI."""
+    """Refuses a torch whose stable ABI is older than the binary needs."""
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < OLDEST_TORCH:
         wanted = ".".join(map(str, OLDEST_TORCH))
@@ -30,7 +30,7 @@ def check_torch(version: str) -> None:
 
 
 def find_library(folders: list[str]) -> Path:
-    """The library of kernels in one of the package's folders (an editable install has several)."""
+    """Finds the library of kernels in the package's folders (an editable install has several)."""
     for folder in folders:
         path = Path(folder, LIBRARY)
         if path.is_file():
@@ -42,7 +42,7 @@ def find_library(folders: list[str]) -> Path:
 
 
 def load(path: Path) -> None:
-    """Loads the kernels into this process, which registers the operators."""
+    """Loads the kernels, which registers the operators."""
     if sys.platform == "linux":
         check_file(path)
     try:
@@ -52,27 +52,27 @@ def load(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Refuses what the system's loader would not explain, or, where the end of a file is missing, not survive."""
+    """Refuses files that the system's loader would not explain, or crash on if truncated."""
     with open(path, "rb") as file:
         header = file.read(64)
     number = {name: int.from_bytes(header[i:j], "little") for name, i, j in ELF_HEADER}
     end = number["section_table"] + number["section_size"] * number["sections"]
     if len(header) < 64 or header[:4] != b"\x7fELF" or path.stat().st_size < end:
-        raise ImportError(f"pypose_ops: {path} is not a library of Linux, or is damaged: {AGAIN}")
+        raise ImportError(f"pypose_ops: {path} is not a Linux library, or is damaged: {AGAIN}")
     machine = MACHINES.get(number["machine"], "another processor")
     if machine != platform.machine():
         raise ImportError(f"pypose_ops: {path} is made for {machine}, this machine is {platform.machine()}: {AGAIN}")
 
 
 def why_not_loaded(path: Path, error: str) -> str:
-    """One line about a library that the system's loader refused."""
+    """Explains in one line why the system's loader refused a library."""
     if "GLIBC" in error:
         return f"pypose_ops: {path} was built on a newer system ({error}): build it here with `pip install .`"
     return f"pypose_ops: {path} cannot be loaded ({error}): {AGAIN}"
 
 
 def binary_info() -> dict[str, str]:
-    """What the library was built with: by ``_C``, or by ctypes where there is none for this Python."""
+    """Reads the build information, by ``_C`` or, without one for this Python, by ctypes."""
     try:
         return dict(importlib.import_module("._C", __package__).build_info())
     except ModuleNotFoundError:
@@ -82,12 +82,12 @@ def binary_info() -> dict[str, str]:
 
 
 def build_info() -> dict[str, Any]:
-    """Version, torch headers, CUDA toolkit and architectures of this build, and what is present at run time.
+    """Version, torch headers, CUDA toolkit and architectures of this build, and the run-time environment.
 
     Returns:
-        dict: ``version``; ``machine`` (the processor it is made for); ``torch_headers`` (of the build); ``torch``
+        dict: ``version``; ``machine`` (the target processor); ``torch_headers`` (of the build); ``torch``
         (running); ``cuda_toolkit`` and ``cuda_architectures`` (None in a build without CUDA); ``library`` (the file
-        that a C++ program links); ``gpus`` (names of the GPUs torch sees).
+        to link C++ programs against); ``gpus`` (names of the GPUs torch sees).
     """
     info: dict = binary_info()
     info["cuda_toolkit"] = info["cuda_toolkit"] or None
@@ -99,12 +99,12 @@ def build_info() -> dict[str, Any]:
 
 
 def summary() -> str:
-    """One line: which kernels this build has, and how to get the others."""
+    """One line that names the kernels of this build, and how to get the others."""
     info = build_info()
     text = f"pypose_ops {info['version']}, torch {info['torch']}: "
     if info["cuda_toolkit"]:
         return text + f"CPU and CUDA kernels for {' '.join(info['cuda_architectures'])}"
-    return text + "CPU kernels only; PYPOSE_OPS_CUDA=ON compiles the CUDA kernels too, which takes an nvcc"
+    return text + "CPU kernels only; PYPOSE_OPS_CUDA=ON also compiles the CUDA kernels, which needs nvcc"
 
 
 check_torch(torch.__version__)

@@ -36,7 +36,8 @@ def box_to_center_and_scale(
     """Centres and scales of boxes that are padded and enlarged to the aspect ratio of a patch.
 
     The rule of HRNet, MMPose and Hugging Face's function of the same name: the shorter side grows to the aspect
-    ratio, then both by ``padding``. Those that divide by a ``pixel_std`` or ``normalize_factor`` of 200 get ours / 200.
+    ratio, then both by ``padding``. Codes with a ``pixel_std`` or ``normalize_factor`` of 200 expect these scales /
+    200.
 
     Args:
         boxes (Tensor): ``(..., 4)``, floating, image pixels.
@@ -48,14 +49,14 @@ def box_to_center_and_scale(
         tuple[Tensor, Tensor]: centres and scales, ``(..., 2)`` each; a scale is the width and height in image pixels.
 
     Raises:
-        ValueError: size is not two positive integers; an unknown format; a box of negative width or height (not looked
-            for on other devices than the CPU, nor under a compiler).
+        ValueError: size is not two positive integers; an unknown format; a box of negative width or height (checked on
+            the CPU in eager mode only).
     """
     height, width = check_size("box_to_center_and_scale", size)
     corner, extent = boxes[..., :2], boxes[..., 2:]
     if choice("box_to_center_and_scale", "format", format, ("xyxy", "xywh")) == 0:
         extent = extent - corner
-    # Only where looking at them costs no wait for a device.
+    # Only where the check needs no device synchronisation.
     if boxes.device.type == "cpu" and not torch.compiler.is_compiling() and bool((extent.detach() < 0).any()):
         inverted = boxes[(extent < 0).any(-1)][0].tolist()
         raise ValueError(f"box_to_center_and_scale: boxes must not be inverted (x1 <= x2, y1 <= y2), got {inverted}")
@@ -78,12 +79,12 @@ def box_to_transform(
 
     ``u = center + R(rotation) diag(scale / extent) (p - middle)``; extent and middle follow ``align``, see the top of
     this module. HRNet and MMPose take the width's ratio for both axes: the same once the scale has the patch's aspect
-    ratio. The closed form of UDP (``get_udp_warp_matrix``) turns the other way: give it ``-rotation``.
+    ratio. UDP's closed form (``get_udp_warp_matrix``) rotates the other way: pass ``-rotation``.
 
     Args:
         center (Tensor): ``(..., 2)`` image pixels, float32 or float64.
         scale (Tensor): ``(..., 2)`` the box's width and height in image pixels.
-        rotation (float or Tensor): ``(...)`` degrees; the box is turned from x towards y (clockwise as seen).
+        rotation (float or Tensor): ``(...)`` degrees; the box is rotated from x towards y (clockwise on screen).
         size (tuple[int, int]): ``(height, width)`` of the patch.
         align (str): ``"index"``, ``"center"`` or ``"corners"``.
         flip (bool or Tensor): ``(...)`` bool: mirror the patch from left to right.
@@ -120,7 +121,7 @@ def box_to_transform(
 
 
 def invert_transform(transform: torch.Tensor) -> torch.Tensor:
-    """The inverse affine, ``(..., 2, 3)``; computed in float64. A singular one gives infinities or NaN."""
+    """The inverse affine, ``(..., 2, 3)``; computed in float64. Singular ones give infinities or NaN."""
     wide = transform.double()
     (a, b, x), (c, d, y) = (row.unbind(-1) for row in wide.unbind(-2))
     det = a * d - b * c
@@ -171,7 +172,7 @@ def denormalize_from_box(points: torch.Tensor, center: torch.Tensor, scale: torc
 def scale_coordinates(
     keypoints: torch.Tensor, from_size: tuple[int, int], to_size: tuple[int, int], *, align: Align
 ) -> torch.Tensor:
-    """Carries coordinates from one pixel grid to another that shows the same image.
+    """Converts coordinates between two pixel grids of the same image.
 
     With ``n`` pixels on an axis of the first grid and ``m`` on that of the second, pixel centres at integers:
 
@@ -182,7 +183,7 @@ def scale_coordinates(
     Args:
         keypoints (Tensor): ``(..., 2)``, floating, ``(x, y)`` in pixels of the first grid.
         from_size, to_size (tuple[int, int]): ``(height, width)`` of the two grids.
-        align (str): the rule; each is undone by swapping the sizes.
+        align (str): the rule; swapping the sizes gives the inverse.
 
     Returns:
         Tensor: ``(..., 2)`` of the same dtype, in pixels of the second grid. Differentiable.
@@ -206,7 +207,7 @@ def scale_coordinates(
             )
     less = 1 if align == "corners" else 0
     half = 0.5 if align == "center" else 0.0
-    # Numbers, not a tensor of them: that would have to be copied to the device.
+    # Numbers instead of a tensor, which would have to be copied to the device.
     ratios = [(to_size[d] - less) / (from_size[d] - less) for d in (1, 0)]
     if ratios[0] == ratios[1]:
         return (keypoints + half) * ratios[0] - half if half else keypoints * ratios[0]

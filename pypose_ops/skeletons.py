@@ -1,4 +1,4 @@
-"""Joint orders of the 2D pose data sets: names, limbs, mirrored pairs and per-joint constants.
+"""Skeletons of 2D pose data sets: joint names, limbs, mirrored pairs and per-joint constants.
 
 Left and right are the person's own, except in FLIC, which annotates what the observer sees (see :data:`FLIC`).
 """
@@ -12,7 +12,7 @@ import torch
 
 
 def plain_name(name: str) -> str:
-    """A joint's name as the package writes it: ``"LeftShoulder"``, ``"l shoulder"`` -> ``"left_shoulder"``."""
+    """Normalises the name of a joint: ``"LeftShoulder"``, ``"l shoulder"`` -> ``"left_shoulder"``."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     words = re.sub(r"[^a-z0-9]+", "_", words).strip("_")
     words = re.sub(r"^l_|^left_?(?=[a-z])", "left_", re.sub(r"^r_|^right_?(?=[a-z])", "right_", words))
@@ -21,7 +21,7 @@ def plain_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The joints of one data set, in its order.
+    """The joints of a data set, in its order.
 
     Attributes:
         name: short name, a key of :data:`SKELETONS`.
@@ -31,10 +31,10 @@ class Skeleton:
         upper_body: joint indices of the upper body.
         sigmas: OKS constants per joint, or None where the data set defines none.
         weights: loss weights per joint as used in training, or None.
-        groups: the columns of the data set's result tables: names and the joints that are averaged.
-        sticks: the parts of PCP, each two ends; an end is a joint or a tuple of joints, whose middle it is.
+        groups: the columns of the data set's result tables: names and the joints to average.
+        sticks: the parts of PCP, two ends each; an end is a joint or a tuple of joints, for their midpoint.
         stick_groups: as ``groups``, of ``sticks``.
-        norm: the two joints whose distance PCK is measured in, where they are not left shoulder and right hip.
+        norm: the two joints whose distance normalises PCK; None: ``torso``.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Skeleton:
 
     @property
     def flip_index(self) -> tuple[int, ...]:
-        """The permutation that mirrors: ``mirrored[k] = keypoints[flip_index[k]]``."""
+        """The permutation of joints in a mirrored image: ``mirrored[k] = keypoints[flip_index[k]]``."""
         index = list(range(len(self)))
         for a, b in self.flip_pairs:
             index[a], index[b] = b, a
@@ -156,8 +156,8 @@ AIC = Skeleton(
     weights=(1, 1.2, 1.5, 1, 1.2, 1.5, 1, 1.2, 1.5, 1, 1.2, 1.5, 1, 1),
 )
 
-# The columns of FLIC's examples.mat that are annotated. Left and right are the observer's: for a person seen from
-# behind they are swapped against every other data set.
+# The annotated columns of FLIC's examples.mat. Left and right are the observer's: for people seen from behind they are
+# swapped compared with every other data set.
 FLIC = Skeleton(
     name="flic",
     joints=(
@@ -180,7 +180,7 @@ _SAME_JOINT = {"upper_neck": "neck"}
 
 
 def joint_map(source: Iterable[str], target: Iterable[str]) -> list[int]:
-    """For every joint name of ``target`` its index in ``source``, or -1 where ``source`` has no such joint.
+    """The index in ``source`` of every joint name of ``target``, -1 for missing ones.
 
     Both are sequences of joint names; MPII's ``upper_neck`` and the others' ``neck`` are the same joint.
     """
@@ -205,7 +205,7 @@ def convert(
         keypoints: (..., K, 2) tensor in the order of ``source``, (x, y) in any unit.
         source: the :class:`Skeleton` of ``keypoints``, or its name.
         target: the :class:`Skeleton` wanted, or its name.
-        visible: (..., K) tensor, or None when every joint is visible.
+        visible: (..., K) tensor, or None if every joint is visible.
 
     Returns:
         ``(keypoints (..., T, 2), visible (..., T) bool)``. Joints that ``source`` lacks are NaN and not visible.

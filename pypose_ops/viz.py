@@ -1,4 +1,4 @@
-"""Images of poses and heatmaps. Takes and returns PIL images; matplotlib draws the anti-aliased parts.
+"""Draws poses and heatmaps on images: takes and returns PIL images, and uses matplotlib for anti-aliased drawing.
 
 Coordinates are ``(x, y)`` in image pixels with pixel centres at integers, as everywhere in pypose_ops.
 """
@@ -17,22 +17,22 @@ from PIL import Image
 
 from .skeletons import COCO, Skeleton
 
-ImageLike = Image.Image | np.ndarray | torch.Tensor  # (H, W, 3) uint8 where it is no PIL image
+ImageLike = Image.Image | np.ndarray | torch.Tensor  # arrays and tensors are (H, W, 3) uint8
 
 COLORS: dict[str, str] = {"left": "#ff8c1a", "right": "#1fa2ff", "centre": "#7bdc5a"}
 _DPI = 64  # a power of two: size / dpi * dpi is exact, so the canvas has exactly the image's size
-_POINTS = 72 / _DPI  # matplotlib's unit of line widths and letters, per pixel
+_POINTS = 72 / _DPI  # points, matplotlib's unit of line widths and text, per pixel
 
 
 def _array(values: Any, dtype: Any = np.float64) -> np.ndarray:
-    """A tensor of any device and dtype, or anything array-like, as a numpy array."""
+    """Converts a tensor on any device, or anything array-like, to a numpy array."""
     if hasattr(values, "detach"):
         values = values.detach().double().cpu().numpy()
     return np.asarray(values, dtype)
 
 
 def to_image(image: ImageLike) -> Image.Image:
-    """An RGB PIL image from a PIL image or an (H, W, 3) uint8 array or tensor."""
+    """Converts a PIL image or an (H, W, 3) uint8 array or tensor to an RGB PIL image."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(_array(image, np.uint8))
     return image.convert("RGB")
@@ -67,17 +67,17 @@ def draw_pose(
     threshold: float = 0.2,
     scale: float = 1.0,
 ) -> Image.Image:
-    """Draws the skeletons of one or several people over an image.
+    """Draws the skeletons of one or several people on an image.
 
-    The person's left side is orange, the right side blue, limbs between the sides are green.
+    The person's left side is orange, the right side blue, limbs between them green.
 
     Args:
         image: PIL image, or (H, W, 3) uint8 array or tensor.
-        keypoints: (K, 2) or (P, K, 2), (x, y) in image pixels; joints that are not finite are left out.
+        keypoints: (K, 2) or (P, K, 2), (x, y) in image pixels; non-finite joints are not drawn.
         scores: (K,) or (P, K), or None to draw every joint.
         skeleton: the :class:`~pypose_ops.skeletons.Skeleton` of the keypoints.
-        threshold: joints with a smaller score are left out, and so are their limbs.
-        scale: thickness relative to the default, which follows the size of the image.
+        threshold: joints with a lower score, and their limbs, are not drawn.
+        scale: line width relative to the default, which depends on the image size.
 
     Returns:
         PIL image of the size of ``image``.
@@ -93,7 +93,7 @@ def draw_pose(
         limbs = [(a, b) for a, b in skeleton.edges if drawn[a] and drawn[b]]
         segments = [person[[a, b]] for a, b in limbs]
         colors = [COLORS[_side(skeleton.joints[a], skeleton.joints[b])] for a, b in limbs]
-        # A dark line under the coloured one keeps limbs visible on bright ground.
+        # A dark outline keeps limbs visible on bright backgrounds.
         for color, width, alpha in (("black", line + max(1.0, line / 2), 0.55), (colors, line, 1.0)):
             style = {"colors": color, "linewidths": width * _POINTS, "alpha": alpha, "capstyle": "round"}
             axes.add_collection(LineCollection(segments, **style, snap=False))
@@ -111,7 +111,7 @@ def draw_pose(
 
 
 def whole_image(heatmap_size: Sequence[int], image_size: Sequence[int]) -> np.ndarray:
-    """The affine (2, 3) heatmap px -> image px of maps that cover the whole image. Sizes are (width, height)."""
+    """The affine transform (2, 3) heatmap px -> image px of maps that cover the whole image; sizes (width, height)."""
     scale = np.divide(image_size, heatmap_size)
     return np.column_stack([np.diag(scale), (scale - 1) / 2])
 
@@ -119,7 +119,7 @@ def whole_image(heatmap_size: Sequence[int], image_size: Sequence[int]) -> np.nd
 def warp_to_image(
     heatmap: torch.Tensor | np.ndarray, size: tuple[int, int], transform: torch.Tensor | np.ndarray
 ) -> np.ndarray:
-    """A heatmap (H, W) resampled to image pixels: (height, width) float32, 0 outside of the map.
+    """Resamples a heatmap (H, W) to image pixels: (height, width) float32, 0 outside the map.
 
     Args:
         heatmap: (H, W).
@@ -141,7 +141,7 @@ def heatmap_overlay(
     vmax: float | None = None,
     cmap: str = "inferno",
 ) -> Image.Image:
-    """One heatmap laid over a darkened image; the colour and the opacity follow the value.
+    """Overlays a heatmap on a darkened image; colour and opacity depend on the value.
 
     Args:
         image: PIL image, or (H, W, 3) uint8 array or tensor.
@@ -158,14 +158,14 @@ def heatmap_overlay(
         transform = whole_image(heatmap.shape[::-1], image.size)
     value = np.clip(warp_to_image(heatmap, image.size, transform) / max(vmax or heatmap.max(), 1e-12), 0, 1)
     grey = np.asarray(image.convert("L"), np.float32)[..., None] * 0.55
-    value = np.sqrt(value)  # so that the faint parts of a map show too
+    value = np.sqrt(value)  # so that faint parts of the map are visible
     opacity = value[..., None]
     blended = grey * (1 - opacity) + 255 * colormaps[cmap](0.2 + 0.8 * value)[..., :3] * opacity
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
 def _tile(image: ImageLike, heatmap_size: Sequence[int], transform: Any, side: int) -> Image.Image:
-    """The part of the image that a map covers, scaled to ``side``, and the affine image px -> tile px."""
+    """The part of the image that a map covers, scaled to ``side``, and the affine transform image px -> tile px."""
     width, height = heatmap_size
     x, y = (-0.5, width - 0.5), (-0.5, height - 0.5)
     corners = np.array([[x[i], y[j], 1] for i in (0, 1) for j in (0, 1)]) @ transform.T
@@ -188,7 +188,7 @@ def heatmap_montage(
     tile: int = 200,
     columns: int = 6,
 ) -> Image.Image:
-    """All the heatmaps of one person over the part of the image that they cover, on one colour scale.
+    """Overlays all heatmaps of a person on the part of the image that they cover, with a common colour scale.
 
     The first tile shows the maximum over the joints.
 
@@ -197,7 +197,7 @@ def heatmap_montage(
         heatmaps: (K, h, w).
         transform: (2, 3) affine heatmap px -> image px; None: the maps cover the whole image.
         names: K titles.
-        keypoints: (K, 2) in image pixels, marked by a ring; scores: (K,), written behind the names.
+        keypoints: (K, 2) in image pixels, marked by a circle; scores: (K,), appended to the names.
         tile: the longer side of one tile, in pixels.
         columns: tiles in a row.
 
@@ -229,5 +229,5 @@ def heatmap_montage(
         axes.text(left, top - 5, title, fontsize=11 * _POINTS)
         ring = ring[((ring >= 0) & (ring < crop.size)).all(-1)]
         axes.plot(*(ring + (left, top)).T, "o", markersize=11, markerfacecolor="none", markeredgecolor="white")
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))  # imshow moved them
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))  # imshow changes the limits
     return _rendered(canvas).convert("RGB")

@@ -1,10 +1,10 @@
-"""Pairs of encode and decode between keypoints in a net's input and what the net is trained on.
+"""Codecs encode keypoints in input pixels as training targets, and decode predictions.
 
 Names, arguments and conventions are those of MMPose 1.x where it has them. Everything is batched and stays on its
 device: keypoints ``(B, K, 2)`` in input pixels and ``visible (B, K)`` in, targets and weights out.
 
-By default a codec does what its definition says. ``compat="mmpose"`` (or another peer's name) also reproduces what that
-peer's code does differently, as listed in the class. A joint that is not found is NaN, with score 0.
+By default a codec follows its definition. ``compat="mmpose"`` (or another library) also reproduces the deviations of
+that library's code, which each class lists. Joints that are not found are NaN, with score 0.
 """
 
 from .associative import AssociativeEmbedding, AssociativeTargets, GroupedPeople

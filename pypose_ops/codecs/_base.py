@@ -1,4 +1,4 @@
-"""What the codecs share: two grids, weights, and decoding into input pixels."""
+"""Shared by the codecs: the two grids, weights, and decoding to input pixels."""
 
 import functools
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ def two(codec: str, name: str, value: Any, kind: type = int) -> tuple[Any, Any]:
     return pair
 
 
-# Small tensors: every operation counts as much as the drawing.
+# With small tensors every operation costs as much as the drawing.
 
 
 def check_joints(codec: str, keypoints: torch.Tensor, visible: torch.Tensor | None) -> None:
@@ -38,7 +38,7 @@ def check_joints(codec: str, keypoints: torch.Tensor, visible: torch.Tensor | No
 
 
 def within(keypoints: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
-    """Which points have ``low <= x <= high`` on both axes; False for points that are not finite, if the ends are."""
+    """Which points have ``low <= x <= high`` on both axes; False for non-finite points."""
     on_axis = [
         (value - 0.5 * (first + last)).abs() <= 0.5 * (last - first)
         for value, first, last in zip(keypoints.unbind(-1), low, high, strict=True)
@@ -49,7 +49,7 @@ def within(keypoints: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
 def weigh(
     keypoints: torch.Tensor, visible: torch.Tensor | None, known: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights, ``visible`` up to 1 and 0 for joints that are not visible or not ``known``, and which joints count."""
+    """Weights (``visible``, at most 1; 0 for joints that are not visible or not ``known``) and which joints count."""
     if visible is None:
         return known.to(keypoints.dtype), known
     known = known & (visible >= 0.5)
@@ -57,18 +57,18 @@ def weigh(
 
 
 def dark_for(sigma: float) -> str:
-    """The variant of DARK that decodes exact Gaussians within 0.01 pixels: small ones need the narrow differences."""
+    """The variant of DARK that decodes exact Gaussians within 0.01 pixels: narrow ones need narrow differences."""
     return "dark" if sigma >= 1.5 else "dark_udp"
 
 
 class HeatmapCodec:
     """A codec whose targets are maps on a grid of ``heatmap_size`` over an input of ``input_size``."""
 
-    align: str = "index"  # the rule of scale_coordinates between the two grids
+    align: str = "index"  # rule of scale_coordinates between the two grids
     peers: ClassVar[tuple[str, ...]] = ("mmpose",)
-    refine: str = "quarter"  # of decode_heatmaps, as is the next
+    refine: str = "quarter"  # of decode_heatmaps, as the next
     kernel_size: int = 11
-    shift: float = 0.0  # where in its pixel a decoded joint is
+    shift: float = 0.0  # added to decoded heatmap pixels
 
     def __init__(self, input_size: Pair, heatmap_size: Pair, compat: str | None = None) -> None:
         name = type(self).__name__
@@ -115,13 +115,13 @@ class HeatmapCodec:
     def weights(
         self, at: torch.Tensor, visible: torch.Tensor | None, reach: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights per joint and which joints draw: visible ones whose blob of half width ``reach`` meets the map."""
+        """Weights per joint and which joints draw: visible ones within ``reach`` of the map."""
         check_joints(type(self).__name__, at, visible)
         width, height = self.heatmap_size
         return weigh(at, visible, within(at, (-reach, -reach), (width - 1 + reach, height - 1 + reach)))
 
     def decode(self, heatmaps: torch.Tensor, **options: Any) -> Peaks:
-        """Maps to keypoints and scores.
+        """Decodes maps to keypoints and scores.
 
         Args:
             heatmaps: ``(B, K, h, w)``.
@@ -150,17 +150,17 @@ class GaussianCodec(HeatmapCodec):
         self.drawing: dict[str, Any] = {"center": "exact", "truncate": None}
 
     def rounded(self) -> dict[str, Any]:
-        """The options for a blob on the nearest pixel that ends after three sigmas."""
+        """The drawing options for blobs on the nearest pixel, truncated at three sigmas."""
         return {"center": "rounded", "truncate": 3.0}
 
     def encode(
         self, keypoints: torch.Tensor, visible: torch.Tensor | None = None, *, dtype: torch.dtype = torch.float32
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keypoints to maps.
+        """Encodes keypoints as maps.
 
         Args:
             keypoints: ``(B, K, 2)``, ``(x, y)`` in input pixels; or ``(B, P, K, 2)`` for P people per map.
-            visible: ``keypoints.shape[:-1]``; a joint counts from 0.5 on.
+            visible: ``keypoints.shape[:-1]``; joints count from 0.5 on.
             dtype: of the maps.
 
         Returns:

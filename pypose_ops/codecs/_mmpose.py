@@ -1,11 +1,11 @@
-"""The formulas of MMPose's codecs where they depart from the definitions, batched and on any device."""
+"""MMPose's formulas where they deviate from the definitions, batched and on any device."""
 
 import functools
 from typing import Any, NamedTuple
 
 import torch
 
-# cv2.getGaussianKernel's tables for a sigma of 0, in 256ths; from 11 on OpenCV computes the kernel from a sigma.
+# The tables of cv2.getGaussianKernel(size, 0), times 256; from size 11 on OpenCV uses a formula.
 _TABLES = {
     1: (256,),
     3: (64, 128, 64),
@@ -16,12 +16,12 @@ _TABLES = {
 
 
 class Window(NamedTuple):
-    """Where MMPose places the window of a blob.
+    """The window of a blob in MMPose.
 
     Attributes:
-        first: ``(..., 2)``, its first pixel.
-        end: ``(..., 2)``, the pixel after its last.
-        middle: ``(..., 2)``, the pixel of the middle of the array that is cut to it.
+        first: ``(..., 2)``, the first pixel.
+        end: ``(..., 2)``, the pixel after the last.
+        middle: ``(..., 2)``, the centre pixel of the blob before it is cropped to the map.
     """
 
     first: torch.Tensor
@@ -29,13 +29,13 @@ class Window(NamedTuple):
     middle: torch.Tensor
 
     def meets(self, heatmap_size: tuple[int, int]) -> torch.Tensor:
-        """Which windows count as meeting the map: also those that end right before it."""
+        """Whether windows overlap the map, including those that end right before it."""
         width, height = heatmap_size
         return (self.first[..., 0] < width) & (self.first[..., 1] < height) & (self.end >= 0).all(-1)
 
 
 def window_of(at: torch.Tensor, sigma: Any) -> Window:
-    """With ``r = 3 sigma``: from ``mu - r`` to ``mu + r + 1``, all integers by dropping fractions."""
+    """From ``mu - r`` to ``mu + r + 1`` with ``r = 3 sigma``, truncated to integers."""
     reach = 3 * sigma
     pixel = torch.trunc(at + 0.5)
     first, end = torch.trunc(pixel - reach), torch.trunc(pixel + reach + 1)
@@ -43,15 +43,15 @@ def window_of(at: torch.Tensor, sigma: Any) -> Window:
 
 
 def exact_window(at: torch.Tensor, sigma: Any) -> Window:
-    """The ends that count for a blob that is drawn all over the map."""
+    """The window that decides whether a blob on the whole map counts."""
     return Window(at - 3 * sigma, at + 3 * sigma + 1, at)
 
 
 def weigh(at: torch.Tensor, visible: torch.Tensor | None, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights and which joints draw.
 
-    The weight is the visibility, whatever it is: above 1, and below 0.5, where nothing is drawn. It is 0 for a visible
-    joint that is not ``inside``, and for one that is not finite.
+    The weight is the visibility itself, also above 1, and below 0.5, where nothing is drawn. It is 0 for visible joints
+    that are not ``inside`` and for non-finite ones.
     """
     finite = at.isfinite().all(-1)
     if visible is None:
@@ -71,7 +71,7 @@ def draw(
     dtype: torch.dtype,
     window: Window | None = None,
 ) -> torch.Tensor:
-    """Gaussians that end at their window, as outer products; of several people the highest.
+    """Gaussians within their windows, as outer products, combined over people by the maximum.
 
     ``center`` is ``(B, K, 2)`` or ``(B, P, K, 2)``, ``sigma`` a number or one per person, ``(B, P, 1, 1)``.
     """
@@ -97,9 +97,9 @@ def outer(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return (y[..., :, None] * x[..., None, :]).to(dtype)
 
 
-@functools.lru_cache(maxsize=32)  # one copy to each device
+@functools.lru_cache(maxsize=32)  # copied once per device
 def taps_of(kernel_size: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """The weights of OpenCV's Gaussian blur from the middle outwards, ``(kernel_size + 1) / 2`` of them."""
+    """The ``(kernel_size + 1) / 2`` weights of OpenCV's Gaussian blur, from the centre outwards."""
     half = kernel_size // 2
     if kernel_size in _TABLES:
         return torch.tensor(_TABLES[kernel_size][half:], dtype=torch.float64).div(256).to(device, dtype)
@@ -109,10 +109,9 @@ def taps_of(kernel_size: int, device: torch.device, dtype: torch.dtype) -> torch
 
 
 def blur(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Maps after OpenCV's blur with zeros around them, the maximum restored.
+    """Blurs maps like OpenCV with zero padding and restores their maxima.
 
-    Pairs of pixels at the same distance are added first, as OpenCV does: a symmetric map stays symmetric, and what
-    compares two neighbours of its peak finds them equal.
+    Pixels at the same distance are added first, as in OpenCV, so that symmetric maps stay exactly symmetric.
     """
     half = kernel_size // 2
     taps = taps_of(kernel_size, maps.device, maps.dtype).unbind()
@@ -131,7 +130,7 @@ def blur(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:
 def mirrored_blob(
     pixel: torch.Tensor, kernel_size: int, size: tuple[int, int], known: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor:
-    """OpenCV's blur of single pixels ``(B, K, 2)``, mirrored at the borders, divided by its value there, times 255."""
+    """OpenCV's blur of single pixels ``(B, K, 2)``, reflected at the borders and scaled to a maximum of 255."""
     half = kernel_size // 2
     taps = taps_of(kernel_size, pixel.device, pixel.dtype)
     profiles = []
@@ -139,7 +138,7 @@ def mirrored_blob(
         at = torch.where(known, pixel[..., axis], 0.0)[..., None]
         grid = torch.arange(length, device=pixel.device, dtype=pixel.dtype)
         profile = torch.zeros((*known.shape, length), device=pixel.device, dtype=pixel.dtype)
-        # The pixel and its mirror images, which coincide with it on the border itself.
+        # The pixel and its reflections, which coincide with it on the border itself.
         for image, there in ((at, None), (-at, at > 0), (2 * (length - 1) - at, at < length - 1)):
             distance = (grid - image).abs()
             tap = taps[distance.clamp(max=half).long()]

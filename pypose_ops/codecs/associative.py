@@ -1,4 +1,4 @@
-"""Associative embedding: maps of all people's joints, and tags that say which belong together."""
+"""Associative embedding: maps of all people's joints, and tags that assign them to people."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from ._base import Pair, check_joints, two
 
 
 class AssociativeTargets(NamedTuple):
-    """What a net with associative embeddings is trained on.
+    """Training targets of associative embedding.
 
     Attributes:
         heatmaps: ``(B, K, h, w)``.
@@ -25,7 +25,7 @@ class AssociativeTargets(NamedTuple):
 
 
 class GroupedPeople(NamedTuple):
-    """People of every image.
+    """The people of every image.
 
     Attributes:
         coords: list of ``(N, K, 2)``, in input pixels.
@@ -43,19 +43,19 @@ class AssociativeEmbedding:
 
     Maps and weights are those of :class:`MSRAHeatmap` or, with ``use_udp``, :class:`UDPHeatmap` with
     ``compat="mmpose"``, for several people. Decoding finds peaks, groups them by their tags, refines them, and fills in
-    the joints that a person lacks: the pixel whose tag is nearest to the person's mean tag, in whole numbers, and among
-    those the highest.
+    missing joints from the pixel whose tag is nearest to the person's mean tag (in whole numbers), the highest among
+    ties.
 
     Args:
         input_size: ``(w, h)`` of the net's input.
         heatmap_size: ``(w, h)`` of the maps.
-        sigma: in heatmap pixels; a 64th of the map's size by default.
+        sigma: in heatmap pixels; by default 1/64 of the map size.
         use_udp: UDP's grid, exact centres and refinement.
-        decode_keypoint_order: the joints in the order in which they are grouped; as they come by default.
-        decode_nms_kernel: odd; a peak is the highest of this many squared pixels.
+        decode_keypoint_order: the joints in the order in which they are grouped; by default their own order.
+        decode_nms_kernel: odd; the side of the window in which a peak is the highest pixel.
         decode_gaussian_kernel: the blur of UDP's refinement.
         decode_keypoint_thr: peaks must score more.
-        decode_tag_thr: the largest distance of a peak's tag from the person's.
+        decode_tag_thr: maximum distance of a peak's tag from the person's.
         decode_topk: peaks per map.
         decode_center_shift: added to the coordinates of detected joints, in heatmap pixels.
         decode_max_instances: people per image; 64 by default.
@@ -121,7 +121,7 @@ class AssociativeEmbedding:
         return AssociativeTargets(maps, torch.stack((y * width + x, inside.long()), -1), weights)
 
     def decode(self, heatmaps: torch.Tensor, tags: torch.Tensor) -> GroupedPeople:
-        """Maps to people.
+        """Decodes maps to people.
 
         Args:
             heatmaps: ``(B, K, H, W)``.
@@ -151,7 +151,7 @@ class AssociativeEmbedding:
 def fill_missing(
     coords: torch.Tensor, scores: torch.Tensor, heatmaps: torch.Tensor, tags: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Joints of score 0 at the pixel whose tag is nearest to the person's mean, in whole numbers, and the highest.
+    """Fills in joints of score 0 from the pixel whose tag is nearest to the person's mean tag.
 
     ``coords (N, K, 2)``, ``scores (N, K)``, ``heatmaps (K, H, W)``, ``tags (K, L, H, W)``.
     """

@@ -1,4 +1,4 @@
-"""Codecs of several people per map."""
+"""Codecs for several people per map."""
 
 import math
 from typing import Any
@@ -67,11 +67,11 @@ class CPMHeatmap(GaussianCodec):
         return torch.cat((maps, 1 - maps.amax(1, keepdim=True)), 1)
 
     def center_map(self, centers: torch.Tensor, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Where the person in question is: ``(B, 2)`` in input pixels to maps ``(B, 1, h, w)`` of the input's size."""
+        """Centre maps ``(B, 1, h, w)`` of the input size, of people at ``(B, 2)`` input pixels."""
         return gaussian_heatmaps(centers[:, None], self.center_sigma, self.input_size[::-1], dtype=dtype)
 
     def decode(self, heatmaps: torch.Tensor, **options: Any) -> Peaks:
-        """As :meth:`HeatmapCodec.decode`, of all maps but the last, the background."""
+        """As :meth:`HeatmapCodec.decode`, without the last map, the background."""
         flipped = options.pop("flipped", None)
         if flipped is not None:
             options["flipped"] = flipped[:, :-1]
@@ -85,13 +85,13 @@ class CPMHeatmap(GaussianCodec):
 
 
 class CenterNetHeatmap(GaussianCodec):
-    """The maps of CenterNet (Zhou et al., 2019): blobs whose size follows from the person's box; ``align="index"``.
+    """The maps of CenterNet (Zhou et al., 2019), with blobs scaled to the person's box; ``align="index"``.
 
-    The radius is how far the corners of a box may move while it still overlaps with itself by ``min_overlap``; the
-    blob, on the nearest pixel, has a sigma of a sixth of ``2 radius + 1`` and ends at the radius.
+    The radius is how far the corners of a box may move while its IoU with the original stays above ``min_overlap``;
+    the blob, on the nearest pixel, has a sigma of ``(2 radius + 1) / 6`` and is truncated at the radius.
 
     ``compat="centernet"``: the radius comes from the wrong roots of its three quadratic equations, as in the authors'
-    code and its forks, and the blob is on the pixel that the joint is in, ``floor(x)``.
+    code and its forks, and the blob is on the pixel ``floor(x)``.
 
     Args:
         input_size: ``(w, h)`` of the net's input.
@@ -119,7 +119,7 @@ class CenterNetHeatmap(GaussianCodec):
         boxes: torch.Tensor,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keypoints to maps.
+        """Encodes keypoints as maps.
 
         Args:
             keypoints: ``(B, P, K, 2)``, ``(x, y)`` in input pixels.
@@ -156,7 +156,7 @@ class CenterNetHeatmap(GaussianCodec):
 
 
 def overlap_radius(width: torch.Tensor, height: torch.Tensor, min_overlap: float, wrong_roots: bool) -> torch.Tensor:
-    """How far the corners of a box may move while it overlaps with itself by ``min_overlap``; at least 0."""
+    """How far the corners of a box may move with an IoU of at least ``min_overlap``; at least 0."""
     o, total, area = min_overlap, width + height, width * height
     # One corner in and one out, both in, both out: a r^2 - b r + c = 0.
     cases = (

@@ -1,4 +1,4 @@
-"""Codecs of one person: a map, or three, per joint."""
+"""Codecs for one person: one or three maps per joint."""
 
 import math
 from typing import Any
@@ -16,12 +16,12 @@ from ._base import GaussianCodec, HeatmapCodec, Pair, check_joints, dark_for
 class MSRAHeatmap(GaussianCodec):
     """Gaussian maps of Xiao et al. (ECCV 2018) and, ``unbiased``, of DARK (Zhang et al., CVPR 2020); ``align="index"``.
 
-    Biased maps have their blob on the nearest pixel, up to three sigmas from it, and are decoded by the quarter offset;
-    unbiased ones have it at the exact place, all over the map, and are decoded by DARK (below sigma 1.5 with UDP's
-    narrower differences), within 0.01 map pixels where ``blur_kernel_size`` fits ``sigma``, at the borders too.
+    Biased blobs are centred on the nearest pixel, truncated at three sigmas and decoded by the quarter offset; unbiased
+    ones are exact, cover the whole map and are decoded by DARK (below sigma 1.5 with UDP's narrower differences),
+    within 0.01 map pixels if ``blur_kernel_size`` fits ``sigma``, also at the borders.
 
-    ``compat="mmpose"``: where 3 sigma is not an integer, the window of joints near the left and the upper border, and
-    their blob with it, is a pixel off; joints at -0.5 and below are rounded towards 0; a joint whose window ends right
+    ``compat="mmpose"``: where 3 sigma is not an integer, the windows and blobs of joints near the left and upper
+    borders are a pixel off; joints at -0.5 and below are rounded towards 0; a joint whose window ends right
     at the border keeps its weight; weights are the visibilities, also above 1 and below 0.5; DARK's step is not
     limited, and there is none next to the border.
 
@@ -29,7 +29,7 @@ class MSRAHeatmap(GaussianCodec):
         input_size: ``(w, h)`` of the net's input.
         heatmap_size: ``(w, h)`` of the maps.
         sigma: in heatmap pixels.
-        unbiased: see above.
+        unbiased: exact blobs, see above.
         blur_kernel_size: of DARK: 3 for sigma 1, 7 for sigma 1.5, 11 for sigma 2, 17 for sigma 3.
         compat: None or ``"mmpose"``.
 
@@ -71,7 +71,7 @@ class MSRAHeatmap(GaussianCodec):
     def draw(self, at: torch.Tensor, known: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if self.compat is None or self.unbiased:
             return super().draw(at, known, dtype)
-        if (3 * self.sigma).is_integer():  # the window is where the definition has it, around MMPose's pixel
+        if (3 * self.sigma).is_integer():  # the window of the definition, around MMPose's pixel
             return super().draw(torch.trunc(at + 0.5), known, dtype)
         window = _mmpose.window_of(at, self.sigma)
         return _mmpose.draw(window.middle, self.sigma, self.size, known, dtype, window)
@@ -150,7 +150,7 @@ class UDPHeatmap(GaussianCodec):
     def decode(self, heatmaps: torch.Tensor, **options: Any) -> Peaks:
         """As :meth:`HeatmapCodec.decode`; combined maps are ``(B, 3 K, h, w)``."""
         if self.heatmap_type == "combined":
-            # The blur mirrors the map: in a corner its peak is further than a radius from the joint.
+            # The blur reflects the map: in a corner its peak is further than a radius from the joint.
             limit: dict[str, Any] = {} if self.compat is not None else {"max_offset": 2 * self.radius}
             options = {"refine": "offset", "radius": self.radius} | limit | options
         return super().decode(heatmaps, **options)
@@ -164,15 +164,15 @@ class UDPHeatmap(GaussianCodec):
 
 
 class MegviiHeatmap(HeatmapCodec):
-    """The maps of CPN and MSPN (Chen et al., CVPR 2018): a pixel blurred by a kernel, its top 255; ``align="index"``.
+    """The maps of CPN and MSPN (Chen et al., CVPR 2018): blurred single pixels with a peak of 255; ``align="index"``.
 
-    A joint counts for the pixel that it is in, ``floor(x)``, and the decoder adds half a pixel to the quarter offset,
-    also where the peak is next to the border.
+    The pixel of a joint is ``floor(x)``, and the decoder adds half a pixel to the quarter offset, also for peaks next
+    to the border.
 
     ``compat="mmpose"``: kernels of up to 9 pixels are OpenCV's tables; near a border the blur is mirrored and the blob
     deformed; coordinates between -1 and 0 are in pixel 0; weights are the visibilities, also above 1 and below 0.5; the
-    decoder blurs the maps once more, adds nothing next to the border, and scores are divided by 255, plus 0.5. A map
-    without a peak is missing all the same, where MMPose has pixel 0 and a score of NaN.
+    decoder blurs the maps once more, adds nothing next to the border, and scores are divided by 255, plus 0.5. Maps
+    without a peak still decode to NaN, where MMPose returns pixel 0 and a score of NaN.
 
     Args:
         input_size: ``(w, h)`` of the net's input.
@@ -187,7 +187,7 @@ class MegviiHeatmap(HeatmapCodec):
             raise ValueError(f"MegviiHeatmap: kernel_size must be odd and positive, got {kernel_size}")
         self.blur = kernel_size
         self.sigma: float = 0.3 * ((kernel_size - 1) / 2 - 1) + 0.8
-        # Half a pixel more than the kernel reaches: the product with sigma must not round below it.
+        # Half a pixel more than the reach of the kernel, against rounding of the product with sigma.
         self.drawing: dict[str, Any] = {"center": "rounded", "truncate": kernel_size / 2 / self.sigma}
 
     def encode(
@@ -233,9 +233,9 @@ class MegviiHeatmap(HeatmapCodec):
 
 
 class HourglassHeatmap(GaussianCodec):
-    """The maps of stacked hourglasses (Newell et al., ECCV 2016): a blob on the nearest pixel; ``align="index"``.
+    """The maps of stacked hourglasses (Newell et al., ECCV 2016): blobs on the nearest pixel; ``align="index"``.
 
-    ``compat="hourglass"``: as in the authors' Torch7 code, the blob is on the pixel that the joint is in, ``floor(x)``,
+    ``compat="hourglass"``: as in the authors' Torch7 code, the blob is on the pixel ``floor(x)``,
     with a window of ``2 ceil(3 sigma) + 1`` pixels and a standard deviation of a quarter of that (1.75 for sigma 1);
     decoding adds half a pixel.
 

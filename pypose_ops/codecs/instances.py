@@ -1,4 +1,4 @@
-"""Labels of whole people: boxes, areas and keypoints of one-stage nets."""
+"""Labels of whole people for one-stage networks: boxes, areas and keypoints."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 
 
 class InstanceLabels(NamedTuple):
-    """People in units of their image.
+    """People in units of the image size.
 
     Attributes:
         keypoints: ``(..., N, K, 2)``.
@@ -25,7 +25,7 @@ class Instances(NamedTuple):
     Attributes:
         boxes: ``(B, n, 4)``, two corners.
         coords: ``(B, n, K, 2)``.
-        scores: ``(B, n)``, falling.
+        scores: ``(B, n)``, in descending order.
     """
 
     boxes: torch.Tensor
@@ -37,8 +37,8 @@ class EDPoseLabel:
     """Keypoints, boxes and areas in units of the image (ED-Pose, Yang et al., ICLR 2023).
 
     Args:
-        num_select: how many people are decoded.
-        num_keypoints: how many joints a person has.
+        num_select: number of people to decode.
+        num_keypoints: number of joints per person.
     """
 
     num_select: int
@@ -79,7 +79,7 @@ class EDPoseLabel:
         Args:
             logits: ``(B, N, classes)``.
             boxes: ``(B, N, 4)``, centre and size.
-            keypoints: ``(B, N, 3 K)``: x and y of every joint, then K numbers that are not read.
+            keypoints: ``(B, N, 3 K)``: x and y of every joint, then K unused numbers.
             sizes: ``(B, 2)``, ``(height, width)`` of the images.
         """
         values, index = logits.flatten(1).topk(min(self.num_select, logits[0].numel()), -1)

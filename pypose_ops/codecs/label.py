@@ -1,4 +1,4 @@
-"""Codecs without a grid of pixels: coordinates themselves."""
+"""Codecs without a pixel grid: regression of coordinates."""
 
 import torch
 
@@ -8,7 +8,7 @@ from .heatmap import MSRAHeatmap
 
 
 class RegressionLabel:
-    """Coordinates divided by the input's size (DeepPose and its successors).
+    """Coordinates relative to the input size (DeepPose and its successors).
 
     ``compat="mmpose"``: a joint counts from a visibility above 0.5.
 
@@ -35,8 +35,8 @@ class RegressionLabel:
         """Labels to input pixels.
 
         Args:
-            labels: ``(..., K, 2)``, or ``(..., K, 4)`` with the deviations of x and y, as RLE's nets predict them.
-            scores: ``(..., K)``, those of the net. Default: the mean of 1 minus the deviations, or 1.
+            labels: ``(..., K, 2)``, or ``(..., K, 4)`` with the deviations of x and y, as predicted by RLE.
+            scores: ``(..., K)``, predicted scores. Default: the mean of 1 minus the deviations, or 1.
 
         Returns:
             ``coords (..., K, 2)`` and ``scores (..., K)``.
@@ -51,7 +51,7 @@ class RegressionLabel:
 
 
 class IntegralRegressionLabel:
-    """Coordinates, and the maps whose expectation they are, for supervision (Sun et al., ECCV 2018).
+    """Coordinates, with maps as additional supervision (integral regression, Sun et al., ECCV 2018).
 
     Args:
         input_size: ``(w, h)`` of the net's input.
@@ -59,7 +59,7 @@ class IntegralRegressionLabel:
         sigma: of the maps, in heatmap pixels.
         unbiased: of :class:`MSRAHeatmap`, which draws the maps.
         blur_kernel_size: of :class:`MSRAHeatmap`.
-        normalize: whether the pixels of each map add up to 1.
+        normalize: scale the pixels of each map to a sum of 1.
         compat: None or ``"mmpose"``.
     """
 
@@ -97,7 +97,7 @@ class IntegralRegressionLabel:
 
 
 def check_compat(codec: str, compat: str | None) -> str | None:
-    """``compat`` of a codec whose only peer is MMPose."""
+    """Checks ``compat`` of a codec that exists in MMPose only."""
     if compat not in (None, "mmpose"):
         raise ValueError(f"{codec}: compat must be None or one of mmpose, got {compat!r}")
     return compat

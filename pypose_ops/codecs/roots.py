@@ -1,4 +1,4 @@
-"""Codecs that find people by their root: DEKR's displacements and CID's decoupled maps."""
+"""Codecs that locate people by a root point: DEKR's displacements and CID's decoupled maps."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from .label import check_compat
 def instance_roots(
     keypoints: torch.Tensor, visible: torch.Tensor | None, root_type: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where people are and how large.
+    """The roots and sizes of people.
 
     ``keypoints (B, P, K, 2)`` and ``visible (B, P, K)`` to roots ``(B, P, 2)``, whether they exist ``(B, P)``, and the
     diagonals ``(B, P)`` of the bounding boxes of the visible joints; 0 for people without any.
@@ -41,7 +41,7 @@ def check_root_type(codec: str, root_type: str) -> str:
 
 
 class DisplacementTargets(NamedTuple):
-    """What :class:`SPR` is trained on.
+    """Training targets of :class:`SPR`.
 
     Attributes:
         heatmaps: ``(B, 1, h, w)`` of roots, or ``(B, K + 1, h, w)`` with the roots last.
@@ -57,13 +57,13 @@ class DisplacementTargets(NamedTuple):
 
 
 class RootedPeople(NamedTuple):
-    """People by falling score of their root.
+    """People in descending order of the root score.
 
     Attributes:
         coords: ``(B, M, K, 2)``, in input pixels.
         joint_scores: ``(B, M, K)``, or None without maps of joints.
         scores: ``(B, M)``, of the roots; 0 in empty places.
-        counts: ``(B,)``, how many places are filled.
+        counts: ``(B,)``, number of people.
     """
 
     coords: torch.Tensor
@@ -73,22 +73,22 @@ class RootedPeople(NamedTuple):
 
 
 class SPR:
-    """Structured pose representation (Nie et al., ICCV 2019) as DEKR uses it: roots, and displacements to the joints.
+    """Structured pose representation (Nie et al., ICCV 2019) as used by DEKR: roots, and displacements to the joints.
 
     Pixels around a root hold the displacements to the person's joints; where people overlap, those of the smaller one.
 
-    ``compat="mmpose"``: where people overlap, a joint that is drawn for the larger person only makes MMPose draw the
-    larger one's later joints over the smaller one's, too; scores of joints are read half a pixel off at the borders.
+    ``compat="mmpose"``: where people overlap and a joint is drawn for the larger person only, the later joints of the
+    larger person overwrite those of the smaller one; joint scores at the borders are read half a pixel off.
 
     Args:
         input_size: ``(w, h)`` of the net's input.
         heatmap_size: ``(w, h)`` of the maps.
-        sigma: of roots, or of roots and joints; a 32nd of the map's size, and half of that, by default.
+        sigma: of roots, or of roots and joints; by default 1/32 of the map size, and half of that.
         generate_keypoint_heatmaps: also draw the joints.
         root_type: ``"kpt_center"``, the mean of the visible joints, or ``"bbox_center"``.
-        minimal_diagonal_length: smaller people have no root, in heatmap pixels.
+        minimal_diagonal_length: people with a smaller diagonal, in heatmap pixels, have no root.
         background_weight: of pixels where nothing is drawn.
-        decode_nms_kernel: odd; a root is the highest of this many squared pixels.
+        decode_nms_kernel: odd; the side of the window in which a root is the highest pixel.
         decode_max_instances: people per image.
         decode_thr: roots must score more.
         compat: None or ``"mmpose"``.
@@ -190,7 +190,7 @@ class SPR:
     def _mmpose_order(
         box: torch.Tensor, drawn: torch.Tensor, diagonal: torch.Tensor, vectors: torch.Tensor, sizes: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which pixels of which joints MMPose overwrites: one map of sizes serves all joints and changes on the way."""
+        """Which pixels MMPose overwrites: it uses one map of sizes for all joints and updates it joint by joint."""
         put, size = [], sizes[:, 0]
         for k in range(drawn.shape[1]):
             occupied = (vectors[:, k] != 0).any(1)
@@ -200,7 +200,7 @@ class SPR:
         return torch.stack(put, 1), size[:, None]
 
     def decode(self, heatmaps: torch.Tensor, displacements: torch.Tensor) -> RootedPeople:
-        """Maps to people.
+        """Decodes maps to people.
 
         Args:
             heatmaps: ``(B, 1, h, w)`` or ``(B, K + 1, h, w)``, the roots last.
@@ -237,7 +237,7 @@ def _draw_windowed(
 
 
 class DecoupledTargets(NamedTuple):
-    """What :class:`DecoupledHeatmap` is trained on.
+    """Training targets of :class:`DecoupledHeatmap`.
 
     Attributes:
         heatmaps: ``(B, K + 1, h, w)``, of all people, the roots last.
@@ -257,9 +257,9 @@ class DecoupledTargets(NamedTuple):
 
 
 class DecoupledHeatmap:
-    """The maps of CID (Wang and Zhang, CVPR 2022): those of all people together, and each person's own.
+    """The maps of CID (Wang and Zhang, CVPR 2022): of all people together, and of each person.
 
-    Sigmas follow from the people's boxes, as in :class:`CenterNetHeatmap`: a third of the radius.
+    Sigmas depend on the people's boxes, as in :class:`CenterNetHeatmap`: a third of the radius.
 
     ``compat="mmpose"``: the radius comes from the wrong roots of its equations.
 
@@ -268,7 +268,7 @@ class DecoupledHeatmap:
         heatmap_size: ``(w, h)`` of the maps.
         root_type: ``"kpt_center"``, the mean of the visible joints, or ``"bbox_center"``.
         heatmap_min_overlap: between 0 and 1.
-        encode_max_instances: people per image, for who chooses among them.
+        encode_max_instances: maximum number of people per image.
         compat: None or ``"mmpose"``.
     """
 
@@ -298,13 +298,13 @@ class DecoupledHeatmap:
         boxes: torch.Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> DecoupledTargets:
-        """Keypoints to targets.
+        """Encodes keypoints as targets.
 
         Args:
             keypoints: ``(B, P, K, 2)``, in input pixels.
             visible: ``(B, P, K)``.
-            boxes: ``(B, P, 2)``, width and height of each person's bounding box in input pixels. Default: that of the
-                visible joints.
+            boxes: ``(B, P, 2)``, width and height of each person's bounding box in input pixels. Default: the bounds of
+                the visible joints.
             dtype: of the maps.
         """
         check_joints("DecoupledHeatmap", keypoints, visible)

@@ -1,4 +1,4 @@
-"""Codecs of one vector per joint and axis: SimCC, in two and in three dimensions."""
+"""SimCC codecs, one vector per joint and axis, in two and three dimensions."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from .label import check_compat
 
 
 class PeaksWithVisibility(NamedTuple):
-    """One joint per pair of vectors, and how likely it is visible.
+    """One joint per pair of vectors, with the probability that it is visible.
 
     Attributes:
         coords: ``(B, K, 2)``, in input pixels.
@@ -29,8 +29,8 @@ class PeaksWithVisibility(NamedTuple):
 class SimCCLabel:
     """The labels of SimCC (Li et al., ECCV 2022): see :func:`simcc_labels`.
 
-    ``compat="mmpose"``: weights are the visibilities, also above 1 and below 0.5, and a Gaussian may end one bin
-    further to the left and above; DARK is MMPose's.
+    ``compat="mmpose"``: weights are the visibilities, also above 1 and below 0.5, and Gaussians may extend one bin
+    further to the left and up; DARK follows MMPose.
 
     Args:
         input_size: ``(w, h)`` of the net's input.
@@ -38,9 +38,9 @@ class SimCCLabel:
         sigma: of Gaussians, in bins; one, or one for x and one for y.
         simcc_split_ratio: bins per pixel.
         label_smooth_weight: of ``"standard"``, in [0, 1].
-        normalize: Gaussians as densities instead of with a top of 1.
-        use_dark: decode below the bin.
-        decode_visibility: also decode how likely a joint is visible (RTMW).
+        normalize: draw Gaussians as densities instead of with a peak of 1.
+        use_dark: refine the highest bin by DARK.
+        decode_visibility: also decode the probability that a joint is visible (RTMW).
         decode_beta: of ``decode_visibility``: the vectors are multiplied by it and by sigma before their softmax.
         center: ``"rounded"`` Gaussians as in the paper, or ``"exact"`` ones.
         compat: None or ``"mmpose"``.
@@ -181,10 +181,10 @@ class SimCC3DLabel:
         input_size: ``(w, h, d)`` of the net's input.
         sigma: of the Gaussians, in bins; one, or one per axis.
         simcc_split_ratio: bins per pixel.
-        normalize: Gaussians as densities instead of with a top of 1.
-        use_dark: decode below the bin.
-        root_index: the joint, or the joints whose mean depth is the root's.
-        z_range: half the range of depths; 2.1744869 by default.
+        normalize: draw Gaussians as densities instead of with a peak of 1.
+        use_dark: refine the highest bin by DARK.
+        root_index: the root joint, or joints whose mean depth is that of the root.
+        z_range: half the range of depths; by default 2.1744869.
     """
 
     root_z: float = 5.14388  # the mean over MMPose's training sets, for people without a depth
@@ -208,7 +208,7 @@ class SimCC3DLabel:
             "simcc_split_ratio": simcc_split_ratio, "normalize": normalize, "use_dark": use_dark, "compat": "mmpose"
         }  # fmt: skip
         self.plane: SimCCLabel = SimCCLabel((width, height), sigma=(sigmas[0], sigmas[1]), **shared)
-        # The z axis as the x axis of an input one pixel high.
+        # The z axis is treated as the x axis of an input one pixel high.
         self.axis: SimCCLabel = SimCCLabel((self.depth, 1), sigma=(sigmas[2], sigmas[2]), **shared)
         self.root_index: list[int] = [root_index] if isinstance(root_index, int) else list(root_index)
         self.z_range: float = 2.1744869 if z_range is None else z_range
@@ -225,7 +225,7 @@ class SimCC3DLabel:
 
         Args:
             keypoints: ``(B, K, 2)``, in input pixels.
-            depths: ``(B, K)``, in the unit of ``z_range``; without them every joint is at pixel 1, as in MMPose.
+            depths: ``(B, K)``, in the unit of ``z_range``; None: every joint is at pixel 1, as in MMPose.
             visible: ``(B, K)``.
             dtype: of the labels.
         """

@@ -1,1 +1,1 @@
-"""pypose_ops inside other projects: one module per project, which imports that project when it is used."""
+"""Integrations into other libraries: one module each, which imports the library on use."""

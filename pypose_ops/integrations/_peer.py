@@ -1,4 +1,4 @@
-"""What the integrations share: the peer at a version that they know, and functions in the place of its own."""
+"""Shared by the integrations: importing a supported version of a library, and replacing its functions."""
 
 import importlib
 import importlib.metadata
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def require(module: str, package: str, versions: Iterable[str]) -> ModuleType:
-    """The module of an installed package whose version starts with one of ``versions``.
+    """Imports a module of an installed package whose version starts with one of ``versions``.
 
     Raises:
-        ImportError: in one line, where the package is missing or of another version.
+        ImportError: the package is missing or of another version; one line.
     """
     wanted = tuple(versions)
     found: str | None
@@ -29,7 +29,7 @@ def require(module: str, package: str, versions: Iterable[str]) -> ModuleType:
 
 
 class Replacement:
-    """Functions of pypose_ops in the place of a peer's; a context manager, and ``undo()`` puts the peer's back."""
+    """Replaces functions of a library by those of pypose_ops; a context manager, with ``undo()`` to restore them."""
 
     def __init__(self) -> None:
         self._before: list[tuple[Any, str, Any]] = []
@@ -46,7 +46,7 @@ class Replacement:
             setattr(owner, name, value)
 
     def everywhere(self, package: str, values: Mapping[Any, Any]) -> None:
-        """Replaces each key by its value under every name that a loaded module of ``package`` has for it."""
+        """Replaces each key by its value under every name in the loaded modules of ``package``."""
         by_id = {id(old): (old, new) for old, new in values.items()}
         for module in [m for name, m in sys.modules.items() if name == package or name.startswith(package + ".")]:
             for name, value in list(vars(module).items()):

@@ -2,9 +2,9 @@
 
     import pypose_ops.integrations.deeplabcut as fast
 
-    fast.replace()  # DeepLabCut's generators and HeatmapPredictor call these from here on; .undo() puts them back
+    fast.replace()  # DeepLabCut's generators and HeatmapPredictor call these from now on; .undo() restores them
 
-The functions need no DeepLabCut. Its pixels have their centres at halves: map pixel ``i`` is image coordinate
+The functions work without DeepLabCut. It has pixel centres at halves: map pixel ``i`` is image coordinate
 ``stride * (i + 1/2)``.
 """
 
@@ -19,7 +19,7 @@ VERSIONS = ("3",)
 
 
 class HeatmapTargets(NamedTuple):
-    """What a heatmap head is trained on.
+    """Training targets of a heatmap head.
 
     Attributes:
         heatmaps: ``(B, K, H, W)``.
@@ -55,10 +55,10 @@ def heatmap_targets(
         stride: image pixels per map pixel.
         kind: ``"gaussian"``, with a standard deviation of two thirds of ``dist_thresh``; or ``"plateau"``, discs.
         dist_thresh: radius of the discs, in image pixels.
-        locref_std: see :class:`HeatmapTargets`. Where people overlap, the last one's offsets remain; of Gaussians these
+        locref_std: see :class:`HeatmapTargets`. Where people overlap, the last one wins; the offsets of Gaussians
             cover the whole map.
-        gradient_masking: maps of missing keypoints weigh ``background_weight``.
-        background_weight: see there.
+        gradient_masking: weigh the maps of missing keypoints by ``background_weight``.
+        background_weight: see ``gradient_masking``.
     """
     if kind not in ("gaussian", "plateau"):
         raise ValueError(f"heatmap_targets: kind must be one of gaussian, plateau, got {kind!r}")
@@ -102,14 +102,14 @@ def decode(
 ) -> torch.Tensor:
     """The highest pixel of every map and its offset: ``(B, 1, K, 3)``, x and y in image pixels and the score.
 
-    The sigmoid is taken of the highest logits alone. Where a float32 sigmoid is 1 for several pixels, the highest logit
-    counts instead of the first of them.
+    The sigmoid is applied to the highest logits only. Where it saturates at 1 for several pixels in float32, the
+    highest logit wins instead of the first pixel.
 
     Args:
         heatmaps: ``(B, K, H, W)``, logits.
         locref: ``(B, 2 K, H, W)``, or None.
         stride: image pixels per map pixel.
-        locref_std: what ``locref`` was divided by.
+        locref_std: the scale of ``locref``.
         apply_sigmoid: False for maps that are probabilities.
         clip_scores: clips the scores to [0, 1].
     """

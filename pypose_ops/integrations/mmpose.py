@@ -3,11 +3,12 @@
     custom_imports = dict(imports=["pypose_ops.integrations.mmpose"])
     codec = dict(type="pypose_ops.MSRAHeatmap", input_size=(192, 256), heatmap_size=(48, 64), sigma=2)
 
-:func:`replace` puts them in the place of MMPose's own, for configs as they are. Like MMPose's they take and return
-numpy, and default to ``compat="mmpose"``: the values are MMPose's, and whatever it does to correct them afterwards
-still fits. ``batch_decode`` takes the tensors of a batch on any device, which MMPose's heads call by themselves.
+Unmodified configs use them after :func:`replace`. Like MMPose's they take and return numpy arrays, and default to
+``compat="mmpose"``: the values are MMPose's, so its later corrections still apply. ``batch_decode``, which MMPose's
+heads call, takes the tensors of a batch on any device.
 
-Left out: the codecs that lift 2-D poses to 3-D (ImagePoseLifting, VideoPoseLifting, MotionBERTLabel, Hand3DHeatmap).
+Not included: the codecs that lift 2-D poses to 3-D (ImagePoseLifting, VideoPoseLifting, MotionBERTLabel,
+Hand3DHeatmap).
 """
 
 import importlib.util
@@ -27,7 +28,7 @@ VERSIONS = ("1",)
 
 
 class _InstanceError(ValueError, AssertionError):
-    """MMPose asserts that there is one instance."""
+    """MMPose raises an AssertionError for several instances."""
 
 
 def _tensor(array: Any) -> torch.Tensor:
@@ -43,7 +44,7 @@ def _numpy(tensor: torch.Tensor) -> Array:
 
 
 class _Codec:
-    """What MMPose asks of a codec: the attributes of its arguments, numpy in and out, and its tables of names."""
+    """The codec interface of MMPose: arguments as attributes, numpy in and out, and the tables of names."""
 
     wrapped: ClassVar[Any]
     outputs: ClassVar[tuple[str, ...]] = ("heatmaps",)
@@ -72,7 +73,7 @@ class _Codec:
             self.scale_factor: Array = self._scale_factor()
 
     def _refusal(self, error: ValueError) -> ValueError:
-        """The error, with MMPose's words for it."""
+        """Adds MMPose's wording to the error."""
         words = {
             "smoothing_type": "got invalid `smoothing_type` value",
             "heatmap_type": "got invalid `heatmap_type` value",
@@ -87,7 +88,7 @@ class _Codec:
         return ((np.array(self.input_size) - less) / (np.array(self.heatmap_size) - less)).astype(np.float32)
 
     def _missing(self) -> Array:
-        """Where MMPose puts a joint of a map without a peak: pixel -1, in input pixels."""
+        """Where MMPose places joints of maps without a peak: pixel -1, in input pixels."""
         return -getattr(self, "scale_factor", np.ones(2, np.float32))
 
     def _one(self, keypoints: Array) -> None:
@@ -98,7 +99,7 @@ class _Codec:
             )
 
     def encode(self, keypoints: Array, keypoints_visible: Array | None = None) -> dict[str, Any]:
-        """``(1, K, 2)`` in input pixels to a dict of arrays, named as MMPose names them."""
+        """``(1, K, 2)`` in input pixels to a dict of arrays, with MMPose's names."""
         self._one(keypoints)
         targets, weights = self.codec.encode(_tensor(keypoints), _visible(keypoints_visible))
         targets = targets if isinstance(targets, tuple) else (targets,)
@@ -111,7 +112,7 @@ class _Codec:
         return np.where((scores > 0)[..., None], coords, self._missing()).astype(coords.dtype), scores, *more
 
     def decode(self, *encoded: Any) -> tuple[Array, Any]:
-        """Arrays of one image, as ``encode`` or a net gives them, to ``(1, K, 2)`` and scores ``(1, K)``."""
+        """Arrays of one image, as returned by ``encode`` or a network, to ``(1, K, 2)`` and scores ``(1, K)``."""
         batch = [torch.as_tensor(np.ascontiguousarray(array)) for array in encoded]
         batch = [tensor[None] if tensor.dim() == self.batch_dims - 1 else tensor for tensor in batch]
         coords, *scores = self._decoded(batch)
@@ -158,7 +159,7 @@ class RegressionLabel(_Codec):
     }
 
     def encode(self, keypoints: Array, keypoints_visible: Array | None = None) -> dict[str, Any]:
-        """``(N, K, 2)`` in input pixels to a dict of arrays; in numpy, which takes less time than one call of torch."""
+        """``(N, K, 2)`` in input pixels to a dict of arrays; in numpy, which is faster than a single torch call."""
         size = np.array(self.input_size, np.float32)
         known = ((keypoints >= 0) & (keypoints <= size - 1)).all(-1)
         if keypoints_visible is not None:
@@ -331,7 +332,7 @@ class SPR(_Codec):
 
 
 class DecoupledHeatmap(_Codec):
-    """:class:`pypose_ops.codecs.DecoupledHeatmap` in numpy; chooses among many people as MMPose does, at random."""
+    """:class:`pypose_ops.codecs.DecoupledHeatmap` in numpy; samples among many people at random, as MMPose does."""
 
     wrapped = codecs.DecoupledHeatmap
     auxiliary_encode_keys: set[str] = {"bbox"}
@@ -423,7 +424,7 @@ class EDPoseLabel(_Codec):
 
 
 class YOLOXPoseAnnotationProcessor(_Codec):
-    """Boxes that hold all visible joints, and labels from categories, for YOLOX-Pose."""
+    """Enlarges boxes to contain all visible joints, and numbers categories from 0, for YOLOX-Pose."""
 
     expand_bbox: bool
     input_size: Any
@@ -460,7 +461,7 @@ class YOLOXPoseAnnotationProcessor(_Codec):
         return results
 
     def decode(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Nothing, as in MMPose."""
+        """Not implemented in MMPose either; returns None."""
 
 
 CLASSES: dict[str, type] = {
@@ -486,7 +487,7 @@ def register() -> Any:
 
 
 def replace() -> Replacement:
-    """Puts the codecs in the place of MMPose's own of the same name, for configs as they are; see ``Replacement``."""
+    """Replaces MMPose's codecs of the same names, for unmodified configs; see ``Replacement``."""
     peer = require("mmpose.codecs", "mmpose", VERSIONS)
     own = require("mmpose.registry", "mmpose", VERSIONS).KEYPOINT_CODECS
     base: Callable[[type], type] = require("mmpose.codecs.base", "mmpose", VERSIONS).BaseKeypointCodec.register

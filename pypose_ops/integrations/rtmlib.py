@@ -2,9 +2,9 @@
 
     import pypose_ops.integrations.rtmlib as fast
 
-    fast.replace()  # RTMPose crops and decodes all people at once; .undo() puts its own back
+    fast.replace()  # RTMPose crops and decodes all people at once; .undo() restores its own functions
 
-The functions need no rtmlib.
+The functions work without rtmlib.
 """
 
 from collections.abc import Sequence
@@ -67,18 +67,18 @@ def postprocess(
 
 
 def _call(self: Any, image: Array, bboxes: Any = ()) -> tuple[Array, Array]:
-    """``RTMPose.__call__``: all crops at once; the net runs per person, as its ONNX file may have a batch of one."""
+    """``RTMPose.__call__``: all crops at once; the network runs per person: its batch may be fixed to one."""
     if len(bboxes) == 0:
         bboxes = [[0, 0, image.shape[1], image.shape[0]]]
     patches, center, scale = preprocess(image, bboxes, self.model_input_size, self.mean, self.std)
-    outputs = [self.inference(patch.transpose(1, 2, 0)) for patch in patches]  # which transposes it back
+    outputs = [self.inference(patch.transpose(1, 2, 0)) for patch in patches]  # which transposes back
     x, y = (np.concatenate(part) for part in zip(*outputs, strict=True))
     keypoints, scores = postprocess(x, y, center, scale, self.model_input_size)
     return self._peer_openpose(keypoints, scores) if self.to_openpose else (keypoints, scores)
 
 
 def replace() -> Replacement:
-    """Puts :func:`preprocess` and :func:`postprocess` behind ``rtmlib.RTMPose``."""
+    """Makes ``rtmlib.RTMPose`` use :func:`preprocess` and :func:`postprocess`."""
     module = require("rtmlib.tools.pose_estimation.rtmpose", "rtmlib", VERSIONS)
     done = Replacement()
     module.RTMPose._peer_openpose = staticmethod(module.convert_coco_to_openpose)

@@ -2,9 +2,9 @@
 
     import pypose_ops.integrations.sleap_nn as fast
 
-    fast.replace()  # sleap-nn's own functions from here on; .undo() puts them back
+    fast.replace()  # replaces sleap-nn's functions; .undo() restores them
 
-The functions need no sleap-nn. Everything stays on the device of its tensors, but the grouping, which is on the host.
+The functions work without sleap-nn. Everything but the grouping stays on the device of its tensors.
 """
 
 import math
@@ -24,7 +24,7 @@ from ..ops.score_limbs import score_limbs
 from ._peer import Replacement, require
 
 VERSIONS = ("0.3",)
-MAX_PEAKS = 1024  # per map, what find_peaks has places for
+MAX_PEAKS = 1024  # per map, the limit of find_peaks
 LocalPeakList = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -39,7 +39,7 @@ def find_global_peaks(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The highest pixel of every map ``(B, K, H, W)``: coordinates ``(B, K, 2)`` and values ``(B, K)``.
 
-    Maps below ``threshold`` or without a positive pixel give NaN and 0. Of several equal pixels the first counts, where
+    Maps below ``threshold`` or without a positive pixel give NaN and 0. Among equal pixels the first wins, whereas
     sleap-nn combines the column of one with the row of another.
     """
     coords, scores = decode_heatmaps(cms, **_refinement(refinement, integral_patch_size))
@@ -257,7 +257,7 @@ REPLACED = (
 
 
 def replace() -> Replacement:
-    """Puts the functions of ``REPLACED`` in the place of sleap-nn's, wherever its loaded modules refer to them."""
+    """Replaces sleap-nn's functions of ``REPLACED`` wherever its loaded modules refer to them."""
     sources = [
         require(f"sleap_nn.{name}", "sleap-nn", VERSIONS)
         for name in ("inference.ops.peaks", "inference.ops.crops", "inference.ops.paf", "data.confidence_maps",

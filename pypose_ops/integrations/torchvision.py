@@ -2,8 +2,8 @@
 
     from pypose_ops.integrations.torchvision import heatmaps_to_keypoints
 
-The functions but :func:`to_tv_tensor` need no torchvision. Its coordinates have pixel centres at halves; those of
-pypose_ops have them at integers.
+All functions but :func:`to_tv_tensor` work without torchvision. Its coordinates have pixel centres at halves, those
+of pypose_ops at integers.
 """
 
 from typing import Any
@@ -40,12 +40,12 @@ def _cubic_weights(size: torch.Tensor, longest: int, source: int) -> torch.Tenso
 def heatmaps_to_keypoints(
     maps: torch.Tensor, rois: torch.Tensor, *, chunk: int = 8
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The highest pixel of every map after bicubic enlargement to its box, as torchvision's function of this name.
+    """The highest pixel of every map after bicubic resizing to its box, as torchvision's function of the same name.
 
     Args:
         maps: ``(N, K, H, W)``, float32.
         rois: ``(N, 4)``, two corners.
-        chunk: people enlarged at a time, for memory.
+        chunk: people resized at a time, to limit memory.
 
     Returns:
         ``(N, K, 3)``, x, y and 1, pixel centres at halves, and scores ``(N, K)``.
@@ -73,8 +73,8 @@ def heatmaps_to_keypoints(
 def to_tv_tensor(keypoints: torch.Tensor, size: tuple[int, int]) -> Any:
     """Keypoints ``(..., 2)``, pixel centres at integers, as ``tv_tensors.KeyPoints`` of an image of that size.
 
-    Moved by half a pixel: torchvision resizes and rotates keypoints with pixel centres at halves. Its flips have them
-    at integers: a joint that went through one comes back a pixel off, to the left or above. Missing joints stay NaN.
+    Shifted by half a pixel: torchvision resizes and rotates keypoints with pixel centres at halves. Its flips assume
+    integers, so flipped joints come back a pixel off, to the left or above. Missing joints stay NaN.
     """
     points = require("torchvision.tv_tensors", "torchvision", VERSIONS).KeyPoints
     return points(keypoints + 0.5, canvas_size=size)
@@ -83,7 +83,7 @@ def to_tv_tensor(keypoints: torch.Tensor, size: tuple[int, int]) -> Any:
 def from_tv_tensor(keypoints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``tv_tensors.KeyPoints`` of an image as keypoints ``(..., 2)``, pixel centres at integers, and visibility.
 
-    Visible are the joints that are finite and on the canvas.
+    Joints that are finite and on the canvas are visible.
     """
     height, width = keypoints.canvas_size  # type: ignore[attr-defined]
     plain = keypoints.as_subclass(torch.Tensor)

@@ -6,7 +6,7 @@
     inputs = processor(image, boxes=[boxes], return_tensors="pt")
     poses = processor.post_process_pose_estimation(model(**inputs), boxes=[boxes])
 
-Everything stays on the device of its tensors. The functions need no transformers; :func:`fast_processor` does.
+Everything stays on the device of its tensors. Only :func:`fast_processor` needs transformers.
 """
 
 from collections.abc import Sequence
@@ -107,15 +107,15 @@ def post_process_pose_estimation(
         boxes: per image, per person: left, top, width and height, in image pixels.
         size: ``(height, width)`` of the net's input.
         kernel_size: of the blur before the refinement.
-        threshold: leaves out joints that do not score more.
-        heatmaps_flipped: the maps of mirrored crops, as the net gave them, averaged with the others.
+        threshold: joints that do not score more are dropped.
+        heatmaps_flipped: the maps of mirrored crops, as predicted, averaged with the others.
         flip_pairs: the joints to swap in them; required with ``heatmaps_flipped``.
         scales: ``(N, 2)``, factors for x and y of the results.
         compat: ``"hf"``, ViTPose's processor, or ``"mmpose"``, which Sapiens2's follows.
 
     Returns:
         Per image, per person: ``keypoints (K, 2)``, NaN where a map has no peak, ``scores (K,)``, ``labels (K,)`` and
-        ``bbox (4,)``, two corners. On the device of the maps; without ``threshold`` nothing waits for it.
+        ``bbox (4,)``, two corners. On the device of the maps; without ``threshold`` there is no synchronisation.
     """
     rows, _ = flat_boxes(boxes, heatmaps.device)
     center, scale = geometry.box_to_center_and_scale(rows, size, format="xywh")
@@ -145,13 +145,13 @@ def _pose(
 def fast_processor(processor: Any) -> Any:
     """An image processor of ViTPose or Sapiens2 whose crops and post-processing are those of pypose_ops.
 
-    What comes back is an instance of a subclass, with the settings of ``processor``; it saves and calls as before.
-    ``bbox`` holds the corners of the person's box, where ViTPose's processor mixes its centre and scale;
-    ``target_sizes`` are ``(height, width)`` as documented, where it reads (width, height). Sapiens2's crops that
-    enlarge, which are bicubic, are left to transformers.
+    Returns an instance of a subclass with the settings of ``processor``, which is used and saved in the same way.
+    ``bbox`` holds the corners of the person's box, whereas ViTPose's processor mixes its centre and scale;
+    ``target_sizes`` are ``(height, width)`` as documented, whereas it reads (width, height). Sapiens2's
+    upsampled crops, which are bicubic, are left to transformers.
 
     Raises:
-        TypeError: for another processor.
+        TypeError: another processor.
         ImportError: transformers is missing or of another version.
     """
     require("transformers", "transformers", VERSIONS)
@@ -172,7 +172,7 @@ def fast_processor(processor: Any) -> Any:
 
 
 class _Fast:
-    """What the two processors share."""
+    """Shared by the two processors."""
 
     size: Any
     compat: Literal["hf", "mmpose"]
@@ -198,7 +198,7 @@ class _ViTPose(_Fast):
             return super()._preprocess(images, **kwargs)  # type: ignore[misc]
         from transformers.image_processing_utils import BatchFeature
 
-        # crop_patches subtracts the mean in the image's own units: those of the processor follow rescaling.
+        # crop_patches subtracts the mean in image units, the processor after rescaling.
         unit = 1 / kwargs["rescale_factor"] if kwargs["do_rescale"] else 1.0
         normalization: dict[str, Any] = {"std": unit}
         if kwargs["do_normalize"]:

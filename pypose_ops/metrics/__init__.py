@@ -1,7 +1,7 @@
-"""The metrics of 2D pose estimation, vectorised over people, on the device of the tensors.
+"""Metrics of 2D pose estimation, vectorised over people, on the device of the tensors.
 
-Functions take everything at once and return a dict; the classes of :mod:`pypose_ops.metrics.accumulators` take it batch
-by batch and merge ``torch.distributed`` ranks. Coordinates are ``(x, y)`` in image pixels.
+Functions take all data at once and return a dict; the classes of :mod:`pypose_ops.metrics.accumulators` accumulate
+batches and merge the ranks of ``torch.distributed``. Coordinates are ``(x, y)`` in image pixels.
 """
 
 from .accumulators import AUC, COCOAP, EPE, NME, PCK, PCP, AICScore, PCKh

@@ -1,4 +1,4 @@
-"""Predicted and annotated people that share an image, as flat lists: no padding, whatever the images hold."""
+"""Pairs of predicted and annotated people of the same image, as flat lists without padding."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,19 +7,19 @@ import torch
 
 from ..ops.oks import oks
 
-# Pairs whose joints are gathered at a time.
+# Pairs per chunk of gathered joints.
 _CHUNK = 1 << 15
 
 
 class Pairs(NamedTuple):
-    """Every prediction with every annotated person of its image, by prediction, then by annotated person."""
+    """All pairs of a prediction and an annotated person of its image, ordered by both."""
 
     pred: torch.Tensor  # (P,) index of the prediction
     target: torch.Tensor  # (P,) index of the annotated person
 
 
 def ranges(start: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ranges ``start[i] ... start[i] + count[i] - 1``, one after the other, and the i of each entry."""
+    """Concatenates the ranges ``start[i] ... start[i] + count[i] - 1``; also returns the i of each entry."""
     owner = torch.repeat_interleave(count)
     first = count.cumsum(0) - count
     return start[owner] + torch.arange(len(owner), device=owner.device) - first[owner], owner

@@ -1,4 +1,4 @@
-"""What the per-joint metrics share: checked arguments, sums over people, and the table made of them."""
+"""Shared by the per-joint metrics: argument checks, sums over people, and the result table."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,9 +9,9 @@ AVERAGES = ("keypoints", "joints")
 
 
 class Sums(NamedTuple):
-    """Per joint (or stick): the sum of a value over the people it was counted for, and how many they are.
+    """Per joint (or stick): the sum of a value over the counted people, and their number.
 
-    ``values`` is (..., K) float64, ``counts`` (K,) int64. Two of them add up to that of both halves of the data.
+    ``values`` is (..., K) float64, ``counts`` (K,) int64. Sums of disjoint data can be added.
     """
 
     values: torch.Tensor
@@ -40,7 +40,7 @@ def check_poses(
 def check_norm(
     name: str, argument: str, norm: torch.Tensor | float, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One positive length per person as (N, 1); people whose length is not positive and finite are left out."""
+    """One positive length per person as (N, 1); people whose length is not positive and finite are excluded."""
     norm = torch.as_tensor(norm, dtype=torch.float64, device=target.device)
     if norm.dim() == 0:
         norm = norm.expand(len(target))
@@ -55,7 +55,7 @@ def distances(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def hits(distance: torch.Tensor, counted: torch.Tensor, thresholds: Sequence[float], strict: bool) -> Sums:
-    """Sums of hits for every threshold: values (T, K). A prediction that is not finite is a miss."""
+    """Hits per threshold and joint, values (T, K). Non-finite predictions are misses."""
     values = []
     for threshold in thresholds:  # one (N, K) mask at a time
         hit = distance < threshold if strict else distance <= threshold
@@ -67,7 +67,7 @@ def hits(distance: torch.Tensor, counted: torch.Tensor, thresholds: Sequence[flo
 def table(
     sums: Sums, *, exclude: Sequence[int] = (), average: str = "keypoints", scale: float = 100.0
 ) -> dict[str, torch.Tensor]:
-    """The result of a metric: per joint, and over the joints that are not excluded; NaN where nothing was counted."""
+    """The result of a metric: per joint, and over joints that are not excluded; NaN if nothing was counted."""
     if average not in AVERAGES:
         raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}")
     values, counts = sums

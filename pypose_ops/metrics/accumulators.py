@@ -1,7 +1,7 @@
-"""Metrics batch by batch: ``update``, ``compute``, ``reset``, as torchmetrics has them.
+"""Metrics over batches with ``update``, ``compute`` and ``reset``, as in torchmetrics.
 
-``compute`` merges all ranks of ``torch.distributed`` when it is initialised, so every rank must call it; a rank without
-data is fine. It does not change what was accumulated.
+If ``torch.distributed`` is initialised, ``compute`` merges all ranks, so every rank must call it, also without data.
+It does not change the accumulated state.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ from .coco import coco_ap
 
 
 class Accumulator:
-    """What all have in common: a list of parts, gathered over the ranks."""
+    """The base of all: a list of parts, gathered over the ranks."""
 
     def __init__(self, *, process_group: ProcessGroup | None = None) -> None:
         self.process_group = process_group
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Clears the accumulated state."""
         self._parts: list[tuple[torch.Tensor | None, ...]] = []
 
     def _gathered(self) -> list[tuple[torch.Tensor | None, ...]]:
-        """The parts of all ranks, in the order of the ranks. More than one rank: on the CPU."""
+        """The parts of all ranks, in rank order; on the CPU if there are several."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return self._parts
         own = [tuple(None if v is None else v.cpu() for v in part) for part in self._parts]
@@ -40,7 +40,7 @@ class Accumulator:
 
 
 class _SumsAccumulator(Accumulator):
-    """Keeps one Sums, whatever the number of people."""
+    """Accumulates sums, in constant memory."""
 
     def _add(self, sums: Sums) -> None:
         if self._parts:
@@ -59,12 +59,12 @@ class _SumsAccumulator(Accumulator):
         return Sums(*(torch.stack(values).sum(0) for values in zip(*parts, strict=True)))
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """The dict of the function of the same name, of everything so far."""
+        """Returns the dict of the function of the same name for all data so far."""
         return table(self._total(), **self._table)
 
 
 class _HitsAccumulator(_SumsAccumulator):
-    """Counts hits at some thresholds, and averages over these."""
+    """Counts hits at several thresholds and averages over them."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class PCK(_HitsAccumulator):
         visible: torch.Tensor | None = None,
         norm: torch.Tensor | float = 1.0,
     ) -> None:
-        """Adds some people; arguments as in :func:`pypose_ops.metrics.pck`."""
+        """Adds people; arguments as in :func:`pypose_ops.metrics.pck`."""
         self._add_hits(pred, target, visible, norm)
 
 
@@ -133,7 +133,7 @@ class PCKh(_HitsAccumulator):
         *,
         visible: torch.Tensor | None = None,
     ) -> None:
-        """Adds some people; arguments as in :func:`pypose_ops.metrics.pckh`."""
+        """Adds people; arguments as in :func:`pypose_ops.metrics.pckh`."""
         self._add_hits(pred, target, visible, head_size)
 
 
@@ -159,7 +159,7 @@ class AUC(_HitsAccumulator):
         visible: torch.Tensor | None = None,
         norm: torch.Tensor | float = 30.0,
     ) -> None:
-        """Adds some people; arguments as in :func:`pypose_ops.metrics.auc`."""
+        """Adds people; arguments as in :func:`pypose_ops.metrics.auc`."""
         self._add_hits(pred, target, visible, norm)
 
 
@@ -184,7 +184,7 @@ class NME(_ErrorsAccumulator):
         visible: torch.Tensor | None = None,
         norm: torch.Tensor | float = 1.0,
     ) -> None:
-        """Adds some people; arguments as in :func:`pypose_ops.metrics.nme`."""
+        """Adds people; arguments as in :func:`pypose_ops.metrics.nme`."""
         self._add(distances.error_sums(type(self).__name__, pred, target, visible, norm))
 
 
@@ -192,7 +192,7 @@ class EPE(_ErrorsAccumulator):
     """Accumulates :func:`pypose_ops.metrics.epe`."""
 
     def update(self, pred: torch.Tensor, target: torch.Tensor, *, visible: torch.Tensor | None = None) -> None:
-        """Adds some people; arguments as in :func:`pypose_ops.metrics.epe`."""
+        """Adds people; arguments as in :func:`pypose_ops.metrics.epe`."""
         self._add(distances.error_sums("EPE", pred, target, visible, 1.0))
 
 
@@ -213,20 +213,19 @@ class PCP(_SumsAccumulator):
         self._table = dict(average=average)
 
     def update(self, pred: torch.Tensor, target: torch.Tensor, *, visible: torch.Tensor | None = None) -> None:
-        """Adds some people; arguments as in :func:`pypose_ops.metrics.pcp`."""
+        """Adds people; arguments as in :func:`pypose_ops.metrics.pcp`."""
         self._add(sticks_of.pcp_sums(pred, target, visible, self._sticks, self._threshold, self._rule))
 
 
 class _ImagesAccumulator(Accumulator):
-    """Keeps all people; one update holds all people of its images.
+    """Keeps all people; an update must hold all people of its images.
 
-    An image that comes again, as it does where a distributed sampler repeats some to give every rank the same number,
-    counts once: the first time, in the order of the ranks.
+    Repeated images, which distributed samplers add for an equal number per rank, count once: the first, in rank order.
     """
 
     _fields: tuple[
         str, ...
-    ] = ()  # of update, in order; those in _of_pred are per prediction, the others per annotated person
+    ] = ()  # arguments of update, in order; those in _of_pred are per prediction, the others per annotated person
     _of_pred: tuple[str, ...] = ()
 
     def _append(self, **values: torch.Tensor | None) -> None:
@@ -255,7 +254,7 @@ class _ImagesAccumulator(Accumulator):
 
 
 def _owners(parts: Sequence[dict[str, torch.Tensor | None]], name: str) -> torch.Tensor:
-    """For every person of all parts the number of the part."""
+    """The index of the part of every person."""
     sizes = torch.tensor([len(part[name]) for part in parts])
     return torch.repeat_interleave(sizes).to(parts[0][name].device)
 
@@ -292,7 +291,7 @@ class COCOAP(_ImagesAccumulator):
         )  # fmt: skip
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """COCO's ten numbers of everything so far."""
+        """Returns COCO's ten numbers for all data so far."""
         return coco_ap(**self._merged(), **self._options)
 
 
@@ -322,5 +321,5 @@ class AICScore(_ImagesAccumulator):
         )
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """The score of everything so far."""
+        """Returns the score for all data so far."""
         return aic_score(**self._merged(), **self._options)

@@ -21,19 +21,19 @@ def aic_score(
     visible: torch.Tensor | None = None,
     sigmas: Sequence[float] = AIC.sigmas,
 ) -> dict[str, torch.Tensor]:
-    """AI Challenger's score: the mean over the thresholds 0.5, 0.55, ... 0.95 of the share of people who are found.
+    """AI Challenger's score: the mean over the thresholds 0.5, 0.55, ... 0.95 of the share of people found.
 
-    A person is found when the best OKS of any prediction in the image is above the threshold: predictions are neither
-    ranked nor used up. The share is of the larger of annotated and predicted people, image by image, so that a
-    surplus costs as much as somebody missed. An image without predictions counts its people as not found; predictions
-    in an image in which nobody is annotated do not count.
+    A person is found if the best OKS of any prediction in the image is above the threshold: predictions are neither
+    ranked nor matched exclusively. The denominator is the larger of the numbers of annotated and predicted people per
+    image, so a false positive costs as much as a miss. People in images without predictions are missed; predictions in
+    images without annotations do not count.
 
     Args:
-        pred, pred_image: (D, K, 2) tensor of predicted people and (D,) integers, which image each is in.
+        pred, pred_image: (D, K, 2) tensor of predicted people and (D,) integers, the image of each.
         target, target_image: (G, K, 2) and (G,), the annotated people.
         visible: (G, K): joints that count; in AI Challenger's files those marked 1, not those marked 2
             (occluded). None: every joint with finite coordinates.
-        area: (G,) areas of their boxes in square pixels; 1 is added to them, as there.
+        area: (G,) areas of their boxes in square pixels; 1 is added, as in the official evaluation.
         sigmas: K constants of the joints.
 
     Returns:

@@ -33,19 +33,19 @@ def coco_ap(
     Args:
         pred: (D, K, 2) tensor of predicted people.
         scores: (D,) finite; ties keep their order.
-        pred_image: (D,) integers, which image each is in.
+        pred_image: (D,) integers, the image of each.
         target, target_image: (G, K, 2) and (G,), the annotated people.
         visible: (G, K), bool or a number that counts from 0.5 on; None: every joint with finite coordinates.
         area: (G,) their segments' areas in square pixels.
-        boxes: (G, 4) ``x1, y1, x2, y2``, which stand in for people without a labelled joint; without boxes nothing
-            matches those. They are ignored either way, and so is a prediction that is matched to one.
-        crowd: (G,) bool: people who are ignored, and may be matched any number of times.
+        boxes: (G, 4) ``x1, y1, x2, y2``, which represent people without labelled joints; without boxes nothing
+            matches those people. They are ignored in any case, as are predictions matched to them.
+        crowd: (G,) bool: people who are ignored and can be matched repeatedly.
         sigmas: K constants of the joints.
-        max_people: the best predictions of an image that count.
+        max_people: number of best predictions per image that count.
 
     Returns:
         dict of float64 tensors from 0 to 1: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl; -1 for a range of areas
-        (m: 32^2 to 96^2, l: more) in which nobody is annotated.
+        (m: 32^2 to 96^2, l: larger) without annotations.
     """
     name, joints = "coco_ap", len(sigmas)
     check_people(name, "pred", pred, pred_image, joints)
@@ -84,7 +84,7 @@ def coco_ap(
 def best_of_each(
     scores: torch.Tensor, image: torch.Tensor, images: int, limit: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The order that sorts by image, then by score, and keeps the best of each; their ranks in their image."""
+    """Sorts by image and score and keeps the best of each image; returns the order and the ranks within images."""
     order = torch.argsort(scores, descending=True, stable=True)
     order = order[torch.argsort(image[order], stable=True)]
     count = torch.bincount(image, minlength=images)
@@ -98,11 +98,12 @@ def greedy_match(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Matches predictions, best first within an image, for every area range (A) and threshold (T) at once.
 
-    A prediction takes the free person of highest OKS at or above the threshold; one who counts before one who is left
-    out; the last one in case of a tie.
+    A prediction takes the free person of highest OKS at or above the threshold, counted people before ignored ones, the
+    last one in case of a tie.
 
     Returns:
-        ``matched`` and ``to_left_out``, (A, T, D) bool: whether a prediction is matched, and to somebody left out.
+        ``matched`` and ``to_left_out``, (A, T, D) bool: whether a prediction is matched, and whether to an ignored
+        person.
     """
     device, areas, people = similarity.device, len(left_out), left_out.shape[1]
     thresholds = torch.tensor(np.minimum(THRESHOLDS, 1 - 1e-10), device=device)
@@ -110,7 +111,7 @@ def greedy_match(
     to_left_out = torch.zeros_like(matched)
     free = torch.ones(areas, len(thresholds), people, dtype=torch.bool, device=device)
 
-    # Pairs in the order of preference, so that the largest number wins; pairs are unique, so are the numbers.
+    # Unique numbers in the order of preference; the largest wins.
     by_similarity = torch.argsort(similarity, stable=True)
     preference = torch.empty_like(by_similarity)
     preference[by_similarity] = torch.arange(len(by_similarity), device=device)
@@ -146,7 +147,7 @@ def precision_recall(
     precision = precision.flip(-1).cummax(-1).values.flip(-1)
     wanted = torch.tensor(RECALLS, device=scores.device).expand(*recall.shape[:2], -1).contiguous()
     index = torch.searchsorted(recall, wanted)
-    padded = torch.nn.functional.pad(precision, (0, 1))  # recalls that are not reached
+    padded = torch.nn.functional.pad(precision, (0, 1))  # unreached recalls
     nobody = (people == 0)[:, None]
     last = torch.nn.functional.pad(recall, (1, 0))[..., -1]  # no predictions: 0
     return padded.gather(2, index).masked_fill(nobody[..., None], -1), last.masked_fill(nobody, -1)
@@ -164,18 +165,18 @@ def coco_ap_by_category(
     category: torch.Tensor,
     sigmas: Sequence[float] = COCO.sigmas,
 ) -> dict[str, torch.Tensor]:
-    """COCO's ten numbers of people of several categories: matched within each, and the mean over those with people.
+    """COCO's ten numbers over several categories: matched within each, and averaged over those with people.
 
     As pycocotools with ``useCats``, its default: AP-10K's species, or riders and horses.
 
     Args:
-        people: the arguments of :func:`coco_ap`, of everybody.
+        people: the arguments of :func:`coco_ap`, of all categories.
         pred_category: (D,) integers, the category of each predicted person.
         category: (G,) integers, of each annotated one.
         sigmas: K constants of the joints.
 
     Returns:
-        as :func:`coco_ap`; -1 where no category has anybody annotated in that range of areas.
+        as :func:`coco_ap`; -1 if no category has annotations in that range of areas.
     """
     results = []
     for number in torch.unique(category).tolist():

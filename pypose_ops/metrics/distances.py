@@ -1,4 +1,4 @@
-"""Metrics made of the distance between a predicted and an annotated joint: PCK, PCKh, PDJ, AUC, EPE, NME."""
+"""Metrics of the distance between predicted and annotated joints: PCK, PCKh, PDJ, AUC, EPE, NME."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 
 from ._tables import Sums, check_norm, check_poses, distances, hits, table
 
-# MPII's pelvis and thorax, which its evaluation leaves out of the mean.
+# MPII's pelvis and thorax, which its evaluation excludes from the mean.
 MPII_EXCLUDED = (6, 7)
 # MPII's head size is 0.6 of the diagonal of the head box: 0.8 * 0.75.
 HEAD_BIAS = 0.6
@@ -16,7 +16,7 @@ def head_size(boxes: torch.Tensor) -> torch.Tensor:
     """MPII's head size: 0.6 of the diagonal of the head box.
 
     Args:
-        boxes: (N, 4) tensor of ``x1, y1, x2, y2``; any two opposite corners will do.
+        boxes: (N, 4) tensor of ``x1, y1, x2, y2``; any two opposite corners.
 
     Returns:
         (N,) tensor.
@@ -31,7 +31,7 @@ def torso_size(target: torch.Tensor, joints: tuple[int, int]) -> torch.Tensor:
 
     Args:
         target: (N, K, 2) tensor.
-        joints: two joint indices: (9, 2) in LSP, (0, 7) in FLIC, (13, 2) in MPII, (5, 12) in COCO.
+        joints: two joint indices, such as :attr:`.Skeleton.torso`.
     """
     first, second = joints
     return (target[:, first] - target[:, second]).norm(dim=-1)
@@ -67,19 +67,19 @@ def pck(
 
     Args:
         pred, target: (N, K, 2) tensors.
-        visible: (N, K), bool or a number that counts from 0.5 on; None: every joint. Joints that are not visible, and
-            targets that are not finite, are not counted. Predictions that are not finite are misses.
+        visible: (N, K), bool or a number that counts from 0.5 on; None: every joint. Invisible joints and non-finite
+            targets are not counted. Non-finite predictions are misses.
         norm: (N,) tensor or a number: the length that distances are divided by, see :func:`torso_size` and
-            :func:`head_size`. A person whose norm is not positive and finite counts no joint; ``counts`` shows it.
+            :func:`head_size`. People whose norm is not positive and finite are not counted, see ``counts``.
         threshold: in units of ``norm``.
-        exclude: joints that are left out of the mean.
+        exclude: joints excluded from the mean.
         strict: False: a distance of exactly the threshold is correct (``<=``: the data sets' own evaluations);
             True: it is not (``<``: MMPose).
-        average: the mean over ``"keypoints"``, all counted joints alike, or over ``"joints"``, the columns of
+        average: the mean over ``"keypoints"``, every counted joint alike, or over ``"joints"``, the columns of
             ``per_joint`` alike (MMPose).
 
     Returns:
-        dict of float64 tensors: ``mean``, ``per_joint`` (K,), in percent, NaN where nothing was counted; ``counts``
+        dict of float64 tensors: ``mean``, ``per_joint`` (K,), in percent, NaN if nothing was counted; ``counts``
         (K,) int64.
 
     Example:
@@ -105,8 +105,8 @@ def pckh(
     """MPII's PCKh: :func:`pck` in units of the head size, without pelvis and thorax in the mean.
 
     ``head_size`` is (N,), from the head boxes by :func:`head_size`. The mean weights joints by how often they are
-    annotated, as MPII's evaluation and HRNet's do; ``average="joints"`` is the plain mean of the columns. Predictions
-    that count pixels from 0 need 1 added before they meet MPII's own files, which count from 1.
+    annotated, as MPII's evaluation and HRNet's do; ``average="joints"`` is the plain mean of the columns. Add 1
+    to predictions with pixels from 0 before comparing them with MPII's files, whose pixels start at 1.
     """
     sums = pck_sums("pckh", pred, target, visible, head_size, [threshold], strict, "head_size")
     return table(Sums(sums.values[0], sums.counts), exclude=exclude, average=average)
@@ -123,7 +123,7 @@ def pdj(
     strict: bool = False,
     average: str = "keypoints",
 ) -> dict[str, torch.Tensor]:
-    """Percentage of detected joints, as a curve: :func:`pck` at every one of ``thresholds`` of the torso diameter.
+    """Percentage of detected joints, a curve: :func:`pck` at each of ``thresholds`` of the torso diameter.
 
     Args:
         pred, target, visible, exclude, strict, average: as in :func:`pck`.
@@ -181,7 +181,7 @@ def epe(
 ) -> dict[str, torch.Tensor]:
     """End-point error: the mean distance, in the unit of the coordinates; same dict as :func:`pck`, not percent.
 
-    A prediction that is not finite makes the error of its joint NaN or infinite: a missing joint has no distance.
+    A non-finite prediction makes the error of its joint NaN or infinite: a missing joint has no distance.
     """
     return table(error_sums("epe", pred, target, visible, 1.0), exclude=exclude, average=average, scale=1.0)
 

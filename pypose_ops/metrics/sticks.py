@@ -54,11 +54,12 @@ def pcp(
     rule: str = "strict",
     average: str = "keypoints",
 ) -> dict[str, torch.Tensor]:
-    """Percentage of correct parts: a stick is correct when its ends are near, in units of its annotated length.
+    """Percentage of correct parts: a stick is correct if its ends are close, relative to its annotated length.
 
     Args:
-        pred, target, visible: as in :func:`pypose_ops.metrics.pck`; a stick counts when all its joints do.
-        sticks: pairs of ends; an end is a joint index, or a tuple of them whose middle it is. Default: the ten of LSP.
+        pred, target, visible: as in :func:`pypose_ops.metrics.pck`; a stick counts if all its joints do.
+        sticks: pairs of ends; an end is a joint index, or a tuple of joints for their midpoint. Default: the ten of
+            LSP.
         threshold: of the length of the stick.
         rule: ``"strict"``: both ends are within the threshold; ``"relaxed"``: the mean of their distances is (the rule
             of the papers of DeepPose and DS-CNN).

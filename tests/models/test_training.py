@@ -273,7 +273,7 @@ def test_weight_files(tmp_path, capsys, data):
     for path, message in {
         broken: "expected a safetensors file; not one, or damaged",
         text: "expected a safetensors file; not one, or damaged",
-        foreign: "expected weights that train wrote",
+        foreign: "expected weights written by train",
         larger: "its metadata does not describe a system (a system of ",
         unfit: "the tensors do not fit the system (",
         unknown: "weights of vgg, expected one of",

@@ -136,11 +136,11 @@ def test_a_missing_library_is_named(tmp_path):
     [
         (lambda data: data[:18] + OTHER_MACHINE.to_bytes(2, "little") + data[20:],
          r"is made for (aarch64|x86_64), this machine is .*: pip install --force-reinstall"),
-        (lambda data: b"<html>" + data[6:], r"is not a library of Linux, or is damaged: pip install --force-reinstall"),
-        (lambda data: data[: len(data) // 2], r"is not a library of Linux, or is damaged"),
-        (lambda data: data[:-1], r"is not a library of Linux, or is damaged"),
-        (lambda data: data[:30], r"is not a library of Linux, or is damaged"),
-        (lambda data: b"", r"is not a library of Linux, or is damaged"),
+        (lambda data: b"<html>" + data[6:], r"is not a Linux library, or is damaged: pip install --force-reinstall"),
+        (lambda data: data[: len(data) // 2], r"is not a Linux library, or is damaged"),
+        (lambda data: data[:-1], r"is not a Linux library, or is damaged"),
+        (lambda data: data[:30], r"is not a Linux library, or is damaged"),
+        (lambda data: b"", r"is not a Linux library, or is damaged"),
         (lambda data: data.replace(b"libtorch_cpu.so", b"libtorch_xyz.so"), r"cannot be loaded \(.*libtorch_xyz"),
     ],
 )  # fmt: skip
