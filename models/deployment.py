@@ -275,7 +275,7 @@ def _metadata_of(path: Path, text: str | None) -> Any:
         skeleton_of(metadata, path)
         return metadata
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
-        raise InputError(f"{path}: expected a file that pypose-ops export wrote, its metadata do not say so") from None
+        raise InputError(f"{path}: expected a file written by pypose-ops export, it has no such metadata") from None
 
 
 def _one_line(error: Exception) -> str:

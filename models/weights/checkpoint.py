@@ -84,7 +84,7 @@ def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: 
         >>> poses = system.poses(images)[-1]  # doctest: +SKIP
     """
     if into is not None and options:
-        raise TypeError(f"load_checkpoint: options are of a system that is built, got {', '.join(options)} and into")
+        raise TypeError(f"load_checkpoint: options need a system to build, got {', '.join(options)} and into")
     tensors = read_tensors(path)
     if into is not None and tensors.keys() == into.state_dict().keys():
         put(path, into, tensors, type(into).__name__)
