@@ -2,8 +2,11 @@
 #include <cstdint>
 #include <iterator>
 #include <stdexcept>
+#include <string>
 
 #include <torch/csrc/stable/library.h>
+
+#include "common/simd.h"
 
 #if defined(_WIN32)
 #define PYPOSE_OPS_EXPORT __declspec(dllexport)
@@ -21,11 +24,14 @@
 
 // One "name=value" a line: what _C.build_info() returns, for programs without Python.
 extern "C" PYPOSE_OPS_EXPORT const char* pypose_ops_build_info() {
-  return "version=" PYPOSE_OPS_VERSION "\n"
-         "machine=" PYPOSE_OPS_MACHINE "\n"
-         "torch_headers=" PYPOSE_OPS_TORCH_HEADERS "\n"
-         "cuda_toolkit=" PYPOSE_OPS_CUDA_TOOLKIT "\n"
-         "cuda_architectures=" PYPOSE_OPS_CUDA_ARCHITECTURES "\n";
+  static const std::string info = std::string("version=" PYPOSE_OPS_VERSION "\n"
+                                              "machine=" PYPOSE_OPS_MACHINE "\n"
+                                              "torch_headers=" PYPOSE_OPS_TORCH_HEADERS "\n"
+                                              "cuda_toolkit=" PYPOSE_OPS_CUDA_TOOLKIT "\n"
+                                              "cuda_architectures=" PYPOSE_OPS_CUDA_ARCHITECTURES "\n"
+                                              "instruction_set=") +
+      pypose_ops::simd::name_of(pypose_ops::simd::level()) + "\n";
+  return info.c_str();
 }
 
 namespace {

@@ -85,9 +85,10 @@ def build_info() -> dict[str, Any]:
     """Version, torch headers, CUDA toolkit and architectures of this build, and the run-time environment.
 
     Returns:
-        dict: ``version``; ``machine`` (the target processor); ``torch_headers`` (of the build); ``torch``
-        (running); ``cuda_toolkit`` and ``cuda_architectures`` (None in a build without CUDA); ``library`` (the file
-        to link C++ programs against); ``gpus`` (names of the GPUs torch sees).
+        dict: ``version``; ``machine`` (the target processor); ``instruction_set`` (``"avx512"``, ``"avx2"`` or
+        ``"baseline"``: that of the CPU kernels in use here); ``torch_headers`` (of the build); ``torch`` (running);
+        ``cuda_toolkit`` and ``cuda_architectures`` (None in a build without CUDA); ``library`` (the file to link C++
+        programs against); ``gpus`` (names of the GPUs torch sees).
     """
     info: dict = binary_info()
     info["cuda_toolkit"] = info["cuda_toolkit"] or None

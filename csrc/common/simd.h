@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <type_traits>
 
 #include "common/dispatch.h"
@@ -14,31 +16,48 @@ namespace simd {
 template <int kBytes>
 struct Isa;
 
-// f takes an Isa, or nothing where its loops are left to the compiler.
-template <int kBytes, typename F>
-POSE_HD void call_with(const F& f) {
-  if constexpr (std::is_invocable_v<const F&>) {
-    f();
-  } else {
-    f(Isa<kBytes>{});
-  }
-}
-
-// flatten inlines the whole body, lambdas and templates included, so that it is compiled for the target named here.
-#if defined(__x86_64__) && defined(__GNUC__)
 enum class Level { baseline, avx2, avx512 };
 
+inline const char* name_of(Level level) {
+  return level == Level::avx512 ? "avx512" : level == Level::avx2 ? "avx2" : "baseline";
+}
+
+// The widest that this processor has. For tests, PYPOSE_OPS_SIMD=baseline or avx2 in the environment keeps to less.
 inline Level level() {
   static const Level found = [] {
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+#if defined(__x86_64__) && defined(__GNUC__)
+    const char* named = std::getenv("PYPOSE_OPS_SIMD");
+    const std::string_view most = named ? named : "avx512";
+    if (most == "baseline") {
+      return Level::baseline;
+    }
+    if (most != "avx2" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
       return Level::avx512;
     }
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? Level::avx2 : Level::baseline;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+      return Level::avx2;
+    }
+#endif
+    return Level::baseline;
   }();
   return found;
 }
 
+// Bytes of a register there.
+inline int register_bytes() {
+  return level() == Level::avx512 ? 64 : level() == Level::avx2 ? 32 : 16;
+}
+
+// flatten inlines the whole body, lambdas and templates included, so that it is compiled for the target named here. f takes
+// an Isa, or nothing where its loops are left to the compiler. A macro: GCC does not flatten through one more function.
+#define PYPOSE_OPS_CALL(f)                       \
+  if constexpr (std::is_invocable_v<const F&>) { \
+    f();                                         \
+  } else {                                       \
+    f(Registers{});                              \
+  }
+#if defined(__x86_64__) && defined(__GNUC__)
 // GCC has to be told to use the whole width.
 #if defined(__clang__)
 #define PYPOSE_OPS_AVX512 "arch=x86-64-v4"
@@ -46,43 +65,36 @@ inline Level level() {
 #define PYPOSE_OPS_AVX512 "arch=x86-64-v4,prefer-vector-width=512"
 #endif
 
-template <typename F>
+template <typename F, typename Registers = Isa<64>>
 [[gnu::target(PYPOSE_OPS_AVX512), gnu::flatten, gnu::noinline]] void call_avx512(const F& f) {
-  call_with<64>(f);
+  PYPOSE_OPS_CALL(f);
 }
 
-template <typename F>
+template <typename F, typename Registers = Isa<32>>
 [[gnu::target("arch=x86-64-v3"), gnu::flatten, gnu::noinline]] void call_avx2(const F& f) {
-  call_with<32>(f);
+  PYPOSE_OPS_CALL(f);
 }
 
 // Tuned for processors whose gather instructions are worth using: without it the compiler reads element by element.
-template <typename F>
+template <typename F, typename Registers = Isa<64>>
 [[gnu::target(PYPOSE_OPS_AVX512 ",tune=skylake-avx512"), gnu::flatten, gnu::noinline]] void
 gather_avx512(const F& f) {
-  call_with<64>(f);
+  PYPOSE_OPS_CALL(f);
 }
 
-template <typename F>
+template <typename F, typename Registers = Isa<32>>
 [[gnu::target("arch=x86-64-v3,tune=haswell"), gnu::flatten, gnu::noinline]] void gather_avx2(const F& f) {
-  call_with<32>(f);
+  PYPOSE_OPS_CALL(f);
 }
 #endif
 
 // 16 bytes: SSE2, NEON.
-template <typename F>
+template <typename F, typename Registers = Isa<16>>
 [[gnu::flatten, gnu::noinline]] void call_baseline(const F& f) {
-  call_with<16>(f);
+  PYPOSE_OPS_CALL(f);
 }
 
-// Bytes of a register at the level that simd_call() chooses.
-inline int register_bytes() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  return level() == Level::avx512 ? 64 : level() == Level::avx2 ? 32 : 16;
-#else
-  return 16;
-#endif
-}
+#undef PYPOSE_OPS_CALL
 
 }  // namespace simd
 
@@ -142,19 +154,7 @@ void simd_gather_call(const F& f) {
   simd::call_baseline(f);
 }
 
-// 64 bytes of T; the compiler splits it into what the target has.
-template <typename T>
-struct vec_of {
-  typedef T type __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
-  static constexpr int lanes = 64 / sizeof(T);
-};
-
 namespace simd {
-
-constexpr int kFloatLanes = vec_of<float>::lanes;
-using FloatVec = vec_of<float>::type;
-using BitsVec = vec_of<uint32_t>::type;
-typedef uint16_t ShortVec __attribute__((vector_size(2 * kFloatLanes), aligned(2), may_alias));
 
 template <typename T, int kBytes>
 struct vector_of {
@@ -228,47 +228,6 @@ POSE_HD float load(BFloat16 x) {
 }
 POSE_HD float load(Half x) {
   return from_half<float, uint32_t>(x.x);
-}
-
-// Lanes of arithmetic type that one step of a vector loop over T handles.
-template <typename T>
-constexpr int lanes_of() {
-  return vec_of<acc_t<T>>::lanes;
-}
-
-// vec_of<acc_t<T>>::lanes consecutive elements, widened to the arithmetic type.
-template <typename T>
-POSE_HD typename vec_of<acc_t<T>>::type load_vec(const T* from) {
-  if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
-    typename vec_of<T>::type v;
-    std::memcpy(&v, from, sizeof(v));
-    return v;
-  } else {
-    ShortVec bits;
-    std::memcpy(&bits, from, sizeof(bits));
-    const BitsVec wide = __builtin_convertvector(bits, BitsVec);
-    if constexpr (std::is_same_v<T, Half>) {
-      return from_half<FloatVec, BitsVec>(wide);
-    } else {
-      return from_bfloat16<FloatVec, BitsVec>(wide);
-    }
-  }
-}
-
-template <typename T>
-POSE_HD void store_vec(T* to, typename vec_of<acc_t<T>>::type v) {
-  if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
-    std::memcpy(to, &v, sizeof(v));
-  } else {
-    BitsVec bits;
-    if constexpr (std::is_same_v<T, Half>) {
-      bits = to_half<FloatVec, BitsVec>(v);
-    } else {
-      bits = to_bfloat16<FloatVec, BitsVec>(v);
-    }
-    const ShortVec narrow = __builtin_convertvector(bits, ShortVec);
-    std::memcpy(static_cast<void*>(to), &narrow, sizeof(narrow));
-  }
 }
 
 // An instruction set, as simd_call() hands it to its function. Vectors are as wide as its registers: the compiler keeps

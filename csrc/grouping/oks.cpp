@@ -20,7 +20,7 @@ struct Targets {
   std::vector<acc> low_x, high_x, low_y, high_y, scale, weight;
 
   explicit Targets(const OksShape& shape) {
-    const int64_t lanes = vec_of<acc>::lanes;
+    const int64_t lanes = simd::kMostLanes<acc>;
     const size_t size = (shape.targets * shape.joints + lanes - 1) / lanes * lanes;
     for (std::vector<acc>* values : {&low_x, &high_x, &low_y, &high_y, &scale, &weight}) {
       values->resize(size);

@@ -20,7 +20,7 @@ struct Crowd {
 
   Crowd(const NmsShape& shape)
       : people(static_cast<int>(shape.people)), joints(static_cast<int>(shape.joints)) {
-    const int lanes = vec_of<acc>::lanes;
+    const int lanes = simd::kMostLanes<acc>;
     stride = (people + lanes - 1) / lanes * lanes;
     for (std::vector<acc>* values : {&x, &y, &counted}) {
       values->resize(static_cast<size_t>(stride) * joints);

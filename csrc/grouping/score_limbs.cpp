@@ -15,24 +15,22 @@ constexpr int64_t kGrainLimbs = 4;
 enum Column { kAx, kAy, kBx, kBy, kScore, kColumns };
 
 // The limbs of one vector: where they start, and Limb's members.
-template <typename acc>
+template <typename acc, int kLanes>
 struct LimbVector {
-  static constexpr int kLanes = vec_of<acc>::lanes;
   acc ax[kLanes], ay[kLanes], dx[kLanes], dy[kLanes], ux[kLanes], uy[kLanes], samples[kLanes], length[kLanes];
   acc scored[kLanes];
 };
 
 // The fields along the limbs. Loops where pixels are looked up: what they write is local, so that they become vector
 // code.
-template <Rule kRule, typename T, typename acc>
+template <Rule kRule, typename Isa, typename T, typename acc, int kLanes>
 POSE_HD void integrate(
-    const LimbVector<acc>& limb, const T* field_x, const T* field_y, int32_t most, acc threshold,
+    Isa isa, const LimbVector<acc, kLanes>& limb, const T* field_x, const T* field_y, int32_t most, acc threshold,
     const LimbShape& shape, acc* sums, acc* counts) {
-  constexpr int kLanes = vec_of<acc>::lanes;
-  using Vec = typename vec_of<acc>::type;
-  const Vec ux = simd::load_vec(limb.ux);
-  const Vec uy = simd::load_vec(limb.uy);
-  const Vec samples = simd::load_vec(limb.samples);
+  using Vec = simd::vec<acc, Isa>;
+  const Vec ux = isa.load(limb.ux);
+  const Vec uy = isa.load(limb.uy);
+  const Vec samples = isa.load(limb.samples);
   const int32_t width = static_cast<int32_t>(shape.width);
   const acc last_x = static_cast<acc>(shape.width - 1);
   const acc last_y = static_cast<acc>(shape.height - 1);
@@ -59,30 +57,30 @@ POSE_HD void integrate(
       vx[j] = simd::load(field_x[pixel[j]]);
       vy[j] = simd::load(field_y[pixel[j]]);
     }
-    const Vec projection = simd::load_vec(vx) * ux + simd::load_vec(vy) * uy;
+    const Vec projection = isa.load(vx) * ux + isa.load(vy) * uy;
     if constexpr (kRule == Rule::openpose) {
       // Two selects in a row: a mask made of two comparisons would be taken apart, element by element.
       const Vec reached = zero + step < samples ? projection : zero - std::numeric_limits<acc>::infinity();
       sum += reached > zero + threshold ? reached : zero;
       counted += reached > zero + threshold ? zero + 1 : zero;
     } else if constexpr (kRule == Rule::trt_pose) {
-      sum += simd::load_vec(moved) == zero ? projection : zero;
+      sum += isa.load(moved) == zero ? projection : zero;
     } else {
       sum += l == 0 || l == most - 1 ? projection / 2 : projection;
     }
   }
-  simd::store_vec(sums, sum);
-  simd::store_vec(counts, counted);
+  isa.store(sums, sum);
+  isa.store(counts, counted);
 }
 
 // Scores one vector of limbs of the buffer.
-template <Rule kRule, typename T, typename acc>
+template <Rule kRule, typename Isa, typename T, typename acc>
 POSE_HD void score_vector(
-    acc* buffer, int64_t stride, const T* field_x, const T* field_y, const LimbOptions& options,
+    Isa isa, acc* buffer, int64_t stride, const T* field_x, const T* field_y, const LimbOptions& options,
     const LimbShape& shape, acc short_limb) {
-  constexpr int kLanes = vec_of<acc>::lanes;
+  constexpr int kLanes = simd::lanes<acc, Isa>;
   const acc fraction = static_cast<acc>(options.fraction);
-  LimbVector<acc> limb;
+  LimbVector<acc, kLanes> limb;
   acc sums[kLanes], counted[kLanes], scores[kLanes];
   acc most = 0;
   for (int j = 0; j < kLanes; ++j) {
@@ -102,7 +100,7 @@ POSE_HD void score_vector(
     most = limb.samples[j] > most ? limb.samples[j] : most;
   }
   integrate<kRule>(
-      limb, field_x, field_y, static_cast<int32_t>(most), static_cast<acc>(options.threshold), shape, sums, counted);
+      isa, limb, field_x, field_y, static_cast<int32_t>(most), static_cast<acc>(options.threshold), shape, sums, counted);
   for (int j = 0; j < kLanes; ++j) {
     scores[j] = limb_score(
         sums[j], counted[j], limb.samples[j], limb.length[j], limb.scored[j] > acc(0), kRule, fraction, short_limb);
@@ -117,16 +115,16 @@ template <Rule kRule, typename T, typename acc>
 void score_table(
     const acc* a, int64_t rows, const acc* b, int64_t columns, const T* field_x, const T* field_y,
     const LimbOptions& options, const LimbShape& shape, std::vector<acc>& buffer, acc* table) {
-  constexpr int kLanes = vec_of<acc>::lanes;
+  constexpr int kMost = simd::kMostLanes<acc>;
   const int64_t pairs = rows * columns;
-  const int64_t stride = (pairs + kLanes - 1) / kLanes * kLanes;
+  const int64_t stride = (pairs + kMost - 1) / kMost * kMost;
   if (static_cast<int64_t>(buffer.size()) < kColumns * stride) {
     buffer.resize(kColumns * stride);
   }
   acc* values = buffer.data();
   const int64_t peaks = shape.peaks;
   const acc short_limb = short_limb_length<acc>(shape);
-  simd_call([=, &options, &shape] {
+  simd_call([=, &options, &shape](auto isa) {
     for (int64_t row = 0; row < rows; ++row) {
       acc* first = values + row * columns;
       for (int64_t column = 0; column < columns; ++column) {
@@ -141,8 +139,8 @@ void score_table(
         values[column * stride + i] = values[column * stride];
       }
     }
-    for (int64_t i = 0; i < stride; i += kLanes) {
-      score_vector<kRule>(values + i, stride, field_x, field_y, options, shape, short_limb);
+    for (int64_t i = 0; i < pairs; i += simd::lanes<acc, decltype(isa)>) {
+      score_vector<kRule>(isa, values + i, stride, field_x, field_y, options, shape, short_limb);
     }
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t column = 0; column < columns; ++column) {

@@ -15,48 +15,47 @@ namespace {
 using namespace heatmaps;
 
 // Rows of kVectors vectors that stay in registers; the last one overlaps with its neighbour where the width asks for it.
-template <int kVectors, typename T, typename acc = acc_t<T>>
-POSE_HD void render_rows(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
-  constexpr int kLanes = simd::lanes_of<T>();
-  typename vec_of<acc>::type columns[kVectors];
+template <int kVectors, typename Isa, typename T, typename acc = acc_t<T>>
+POSE_HD void render_rows(Isa isa, T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
+  constexpr int kLanes = simd::lanes<acc, Isa>;
+  simd::vec<acc, Isa> columns[kVectors];
   int64_t at[kVectors];
   for (int i = 0; i < kVectors; ++i) {
     at[i] = i + 1 < kVectors ? i * kLanes : width - kLanes;
-    columns[i] = simd::load_vec(tx + at[i]);
+    columns[i] = isa.load(tx + at[i]);
   }
   for (int64_t y = 0; y < height; ++y) {
     const acc scale = ty[y];
     for (int i = 0; i < kVectors; ++i) {
-      simd::store_vec(out + y * width + at[i], columns[i] * scale);
+      isa.store(out + y * width + at[i], columns[i] * scale);
     }
   }
 }
 
 template <typename T, typename acc = acc_t<T>>
 void render_single(T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
-  constexpr int kLanes = simd::lanes_of<T>();
-  const int64_t vectors = width < kLanes ? 0 : (width + kLanes - 1) / kLanes;
-  simd_call([=] {
-    switch (vectors) {
+  simd_call([=](auto isa) {
+    constexpr int kLanes = simd::lanes<acc, decltype(isa)>;
+    switch (width < kLanes ? 0 : (width + kLanes - 1) / kLanes) {
       case 1:
-        return render_rows<1>(out, tx, ty, height, width);
+        return render_rows<1>(isa, out, tx, ty, height, width);
       case 2:
-        return render_rows<2>(out, tx, ty, height, width);
+        return render_rows<2>(isa, out, tx, ty, height, width);
       case 3:
-        return render_rows<3>(out, tx, ty, height, width);
+        return render_rows<3>(isa, out, tx, ty, height, width);
       case 4:
-        return render_rows<4>(out, tx, ty, height, width);
+        return render_rows<4>(isa, out, tx, ty, height, width);
       case 5:
-        return render_rows<5>(out, tx, ty, height, width);
+        return render_rows<5>(isa, out, tx, ty, height, width);
       case 6:
-        return render_rows<6>(out, tx, ty, height, width);
+        return render_rows<6>(isa, out, tx, ty, height, width);
       default:
         for (int64_t y = 0; y < height; ++y) {
           T* row = out + y * width;
           const acc scale = ty[y];
-          store_row(row, width, [=](int64_t x) { return simd::load_vec(tx + x) * scale; }, [=](int64_t x) {
-            return tx[x] * scale;
-          });
+          store_row(
+              isa, row, width, [=](int64_t x) { return isa.load(tx + x) * scale; },
+              [=](int64_t x) { return tx[x] * scale; });
         }
     }
   });
@@ -81,9 +80,8 @@ POSE_HD void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
   }
 }
 
-template <typename acc>
+template <int kLanes, typename acc>
 POSE_HD void fill_window(acc* values, const Axis<acc>& axis, int32_t first, int32_t end) {
-  constexpr int kLanes = vec_of<acc>::lanes;
   for (; first + kLanes <= end; first += kLanes) {
     for (int32_t i = 0; i < kLanes; ++i) {
       values[first + i] = axis.gaussian(first + i);
@@ -107,18 +105,21 @@ bool render_window(T* out, const Blob<acc>& blob, acc* tx, acc* ty, double scale
   if (left >= right || top >= bottom) {
     return true;
   }
-  widen(left, right, shape.width, simd::lanes_of<T>());
   const int64_t width = shape.width;
   const Axis<acc> ax = blob.x, ay = blob.y;
   const acc peak = static_cast<acc>(scale);
-  simd_call([=] {
-    fill_window(tx, ax, left, right);
-    fill_window(ty, ay, top, bottom);
+  simd_call([=](auto isa) {
+    constexpr int kLanes = simd::lanes<acc, decltype(isa)>;
+    int32_t first = left, end = right;
+    widen(first, end, width, kLanes);
+    fill_window<kLanes>(tx, ax, first, end);
+    fill_window<kLanes>(ty, ay, top, bottom);
     for (int32_t y = top; y < bottom; ++y) {
       const acc factor = ty[y] * peak;
+      const acc* from = tx + first;
       store_row(
-          out + y * width + left, right - left, [=](int64_t x) { return simd::load_vec(tx + left + x) * factor; },
-          [=](int64_t x) { return tx[left + x] * factor; });
+          isa, out + y * width + first, end - first, [=](int64_t x) { return isa.load(from + x) * factor; },
+          [=](int64_t x) { return from[x] * factor; });
     }
   });
   return true;
@@ -128,9 +129,9 @@ template <typename T, typename acc = acc_t<T>>
 void render_many(T* out, const Tables<acc>& tables, acc* row, const Options& options) {
   const int64_t width = tables.width;
   for (int64_t y = 0; y < tables.height; ++y) {
-    simd_call([&] {
+    simd_call([&](auto isa) {
       draw_row(row, tables, options, y);
-      store_row(out + y * width, width, row);
+      store_row(isa, out + y * width, width, row);
     });
   }
 }

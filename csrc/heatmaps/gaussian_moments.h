@@ -76,16 +76,19 @@ void row_owners(Tables<acc>& tables, const Options& options, int64_t y, acc* row
   for (size_t i = 0; i < tables.blobs.size(); ++i) {
     const acc* tx = tables.row_x(i);
     const acc ty = tables.row_y(i)[y];
-    for (int64_t x = 0; x < width; ++x) {
-      const acc value = tx[x] * ty;
-      if (options.combine == Combine::max) {
-        owner[x] = value > row[x] ? static_cast<int32_t>(i) : owner[x];
-        row[x] = value > row[x] ? value : row[x];
-      } else {
-        row[x] += value;
-        owner[x] = row[x] > acc(1) ? -1 : 0;
+    const bool highest = options.combine == Combine::max;
+    simd_call([=] {
+      for (int64_t x = 0; highest && x < width; ++x) {
+        const acc value = tx[x] * ty, before = row[x];
+        owner[x] = value > before ? static_cast<int32_t>(i) : owner[x];
+        row[x] = value > before ? value : before;
       }
-    }
+      for (int64_t x = 0; !highest && x < width; ++x) {
+        const acc sum = row[x] + tx[x] * ty;
+        row[x] = sum;
+        owner[x] = sum > acc(1) ? -1 : 0;
+      }
+    });
   }
 }
 
@@ -106,9 +109,13 @@ void add_row_moments(
     const acc uy = tables.blobs[i].y.offset(y);
     if (competing) {
       const int32_t wanted = options.combine == Combine::max ? static_cast<int32_t>(i) : 0;
-      for (int64_t x = 0; x < tables.width; ++x) {
-        row[x] = owner[x] == wanted ? simd::load(grad[x]) : acc(0);
-      }
+      const int64_t width = tables.width;
+      simd_call([=] {
+        for (int64_t x = 0; x < width; ++x) {
+          const acc value = simd::load(grad[x]);  // in any case: AVX2 has no masked reads of half precision
+          row[x] = owner[x] == wanted ? value : acc(0);
+        }
+      });
       moments.add_row(i, row, ty, uy);
     } else {
       moments.add_row(i, grad, ty, uy);

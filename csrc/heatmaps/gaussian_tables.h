@@ -27,12 +27,12 @@ POSE_HD void fill_axis(acc* values, const Axis<acc>& axis, Profile profile, int3
 }
 
 // out[x] = the value at x, rounded to T: whole vectors, then the rest one by one.
-template <typename T, typename Vector, typename Scalar>
-POSE_HD void store_row(T* out, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
-  constexpr int kLanes = simd::lanes_of<T>();
+template <typename Isa, typename T, typename Vector, typename Scalar>
+POSE_HD void store_row(Isa isa, T* out, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
+  constexpr int kLanes = simd::lanes<acc_t<T>, Isa>;
   int64_t x = 0;
   for (; x + kLanes <= width; x += kLanes) {
-    simd::store_vec(out + x, vector_at(x));
+    isa.store(out + x, vector_at(x));
   }
   for (; x < width; ++x) {
     out[x] = simd::store<T>(scalar_at(x));
@@ -40,10 +40,10 @@ POSE_HD void store_row(T* out, int64_t width, const Vector& vector_at, const Sca
 }
 
 // out[x] = row[x], rounded to T.
-template <typename T, typename acc = acc_t<T>>
-POSE_HD void store_row(T* out, int64_t width, const acc* row) {
+template <typename Isa, typename T, typename acc = acc_t<T>>
+POSE_HD void store_row(Isa isa, T* out, int64_t width, const acc* row) {
   store_row(
-      out, width, [=](int64_t x) { return simd::load_vec(row + x); }, [=](int64_t x) { return row[x]; });
+      isa, out, width, [=](int64_t x) { return isa.load(row + x); }, [=](int64_t x) { return row[x]; });
 }
 
 // The drawn blobs of one map with their tabulated axes, reused from map to map.

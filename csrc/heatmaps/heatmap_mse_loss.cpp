@@ -12,29 +12,31 @@ namespace {
 
 using namespace heatmaps;
 
-// A sum whose order depends on the row's width alone: whole vectors lane by lane, the rest one by one.
+// A sum whose order depends on the row's width and the instruction set alone: whole vectors lane by lane, the rest one by
+// one.
 template <typename acc>
 struct LaneSum {
-  typename vec_of<acc>::type lanes = {};
+  acc lanes[simd::kMostLanes<acc>] = {};
   acc rest = 0;
 
   acc total() const {
     acc sum = rest;
-    for (int i = 0; i < vec_of<acc>::lanes; ++i) {
-      sum += lanes[i];
+    for (const acc lane : lanes) {
+      sum += lane;
     }
     return sum;
   }
 };
 
 // Adds the squared differences of one row: vector_at(x) and scalar_at(x) are the target.
-template <typename T, typename Vector, typename Scalar, typename acc = acc_t<T>>
-POSE_HD void add_row(LaneSum<acc>& sum, const T* pred, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
-  constexpr int kLanes = simd::lanes_of<T>();
-  typename vec_of<acc>::type lanes = {};  // the row's own: rows do not wait for each other, and small sums meet first
+template <typename Isa, typename T, typename Vector, typename Scalar, typename acc = acc_t<T>>
+POSE_HD void add_row(
+    Isa isa, LaneSum<acc>& sum, const T* pred, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
+  constexpr int kLanes = simd::lanes<acc, Isa>;
+  simd::vec<acc, Isa> lanes = {};  // the row's own: rows do not wait for each other, and small sums meet first
   int64_t x = 0;
   for (; x + kLanes <= width; x += kLanes) {
-    const auto difference = simd::load_vec(pred + x) - vector_at(x);
+    const auto difference = isa.load(pred + x) - vector_at(x);
     lanes += difference * difference;
   }
   acc rest = 0;
@@ -42,19 +44,19 @@ POSE_HD void add_row(LaneSum<acc>& sum, const T* pred, int64_t width, const Vect
     const acc difference = simd::load(pred[x]) - scalar_at(x);
     rest += difference * difference;
   }
-  sum.lanes += lanes;
+  isa.store(sum.lanes, isa.load(sum.lanes) + lanes);
   sum.rest += rest;
 }
 
 template <typename T, typename acc = acc_t<T>>
 acc single_sum(const T* pred, const acc* tx, const acc* ty, int64_t height, int64_t width) {
   LaneSum<acc> sum;
-  simd_call([&] {
+  simd_call([&](auto isa) {
     LaneSum<acc> local;
     for (int64_t y = 0; y < height; ++y) {
       const acc scale = ty[y];
       add_row(
-          local, pred + y * width, width, [=](int64_t x) { return simd::load_vec(tx + x) * scale; },
+          isa, local, pred + y * width, width, [=](int64_t x) { return isa.load(tx + x) * scale; },
           [=](int64_t x) { return tx[x] * scale; });
     }
     sum = local;
@@ -69,11 +71,11 @@ void add_stages(
     const Options& options) {
   const int64_t width = tables.width;
   for (int64_t y = 0; y < tables.height; ++y) {
-    simd_call([&] {
+    simd_call([&](auto isa) {
       draw_row(row, tables, options, y);
       for (size_t s = 0; s < sums.size(); ++s) {
         add_row(
-            sums[s], pred + s * stage_stride + y * width, width, [=](int64_t x) { return simd::load_vec(row + x); },
+            isa, sums[s], pred + s * stage_stride + y * width, width, [=](int64_t x) { return isa.load(row + x); },
             [=](int64_t x) { return row[x]; });
       }
     });

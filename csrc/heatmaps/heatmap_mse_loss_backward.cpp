@@ -15,13 +15,13 @@ namespace {
 using namespace heatmaps;
 
 // grad[x] = scale * (pred[x] - target(x)), rounded to T.
-template <typename T, typename Vector, typename Scalar, typename acc = acc_t<T>>
+template <typename Isa, typename T, typename Vector, typename Scalar, typename acc = acc_t<T>>
 POSE_HD void write_row(
-    T* grad, const T* pred, acc scale, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
-  constexpr int kLanes = simd::lanes_of<T>();
+    Isa isa, T* grad, const T* pred, acc scale, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
+  constexpr int kLanes = simd::lanes<acc, Isa>;
   int64_t x = 0;
   for (; x + kLanes <= width; x += kLanes) {
-    simd::store_vec(grad + x, (simd::load_vec(pred + x) - vector_at(x)) * scale);
+    isa.store(grad + x, (isa.load(pred + x) - vector_at(x)) * scale);
   }
   for (; x < width; ++x) {
     grad[x] = simd::store<T>((simd::load(pred[x]) - scalar_at(x)) * scale);
@@ -30,11 +30,11 @@ POSE_HD void write_row(
 
 template <typename T, typename acc = acc_t<T>>
 void write_single(T* grad, const T* pred, acc scale, const acc* tx, const acc* ty, int64_t height, int64_t width) {
-  simd_call([=] {
+  simd_call([=](auto isa) {
     for (int64_t y = 0; y < height; ++y) {
       const acc factor = ty[y];
       write_row(
-          grad + y * width, pred + y * width, scale, width, [=](int64_t x) { return simd::load_vec(tx + x) * factor; },
+          isa, grad + y * width, pred + y * width, scale, width, [=](int64_t x) { return isa.load(tx + x) * factor; },
           [=](int64_t x) { return tx[x] * factor; });
     }
   });
@@ -80,7 +80,7 @@ void map_backward(
   acc* target_grad = scratch.target_grad.data();
   Moments<acc> moments(tables.blobs.size(), tables.width);
   for (int64_t y = 0; y < target.height; ++y) {
-    simd_call([&] {
+    simd_call([&](auto isa) {
       draw_row(row, tables, options, y);
       for (int64_t x = 0; x < width; ++x) {
         target_grad[x] = 0;
@@ -91,7 +91,7 @@ void map_backward(
           const int64_t at = (shape.index(s, b, k) * target.height + y) * width;
           if (out.pred) {
             write_row(
-                out.pred + at, pred + at, scale, width, [=](int64_t x) { return simd::load_vec(row + x); },
+                isa, out.pred + at, pred + at, scale, width, [=](int64_t x) { return isa.load(row + x); },
                 [=](int64_t x) { return row[x]; });
           }
           if (out.keypoints) {

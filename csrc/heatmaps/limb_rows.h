@@ -54,13 +54,13 @@ POSE_HD void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb
 }
 
 // out[x] = row[x] / people[x] where people overlap.
-template <typename T, typename acc = acc_t<T>>
-POSE_HD void store_mean(T* out, const acc* row, const acc* people, int64_t width) {
+template <typename Isa, typename T, typename acc = acc_t<T>>
+POSE_HD void store_mean(Isa isa, T* out, const acc* row, const acc* people, int64_t width) {
   store_row(
-      out, width,
+      isa, out, width,
       [=](int64_t x) {
-        const auto count = simd::load_vec(people + x);
-        return simd::load_vec(row + x) / (count > acc(1) ? count : count - count + acc(1));
+        const auto count = isa.load(people + x);
+        return isa.load(row + x) / (count > acc(1) ? count : count - count + acc(1));
       },
       [=](int64_t x) { return row[x] / (people[x] > acc(1) ? people[x] : acc(1)); });
 }
@@ -88,7 +88,7 @@ void draw_limbs(
       }
       continue;
     }
-    simd_call([&] {
+    simd_call([&](auto isa) {
       for (int64_t x = 0; x < width; ++x) {
         row_x[x] = 0;
         row_y[x] = 0;
@@ -104,9 +104,9 @@ void draw_limbs(
           count[x] = 0;
         }
       }
-      store_mean(target, row_x, count, width);
+      store_mean(isa, target, row_x, count, width);
       if (channels == 2) {
-        store_mean(target + shape.pixels(), row_y, count, width);
+        store_mean(isa, target + shape.pixels(), row_y, count, width);
       }
     });
   }

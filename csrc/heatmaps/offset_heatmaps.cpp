@@ -30,7 +30,7 @@ void draw(T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, ac
   acc* offset_y = row.y.data();
   acc* distance = row.distance.data();
   for (int32_t y = 0; y < shape.height; ++y) {
-    simd_call([&] {
+    simd_call([&](auto isa) {
       const OffsetPixel<acc> empty = empty_pixel<acc>();
       for (int32_t x = 0; x < width; ++x) {
         inside[x] = empty.inside;
@@ -55,9 +55,9 @@ void draw(T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, ac
         offset_y[x] /= radius;
       }
       T* target = out + y * shape.width;
-      store_row(target, width, inside);
-      store_row(target + shape.pixels(), width, offset_x);
-      store_row(target + 2 * shape.pixels(), width, offset_y);
+      store_row(isa, target, width, inside);
+      store_row(isa, target + shape.pixels(), width, offset_x);
+      store_row(isa, target + 2 * shape.pixels(), width, offset_y);
     });
   }
 }
@@ -73,7 +73,7 @@ void draw_one(T* out, const Point<acc>& point, OffsetRow<acc>& row, acc radius, 
   T* map_x = out + shape.pixels();
   T* map_y = map_x + shape.pixels();
   std::memset(static_cast<void*>(disc), 0, shape.pixels() * sizeof(T));
-  simd_call([=] {
+  simd_call([=](auto isa) {
     for (int32_t x = 0; x < width; ++x) {
       offset_x[x] = (point.x - static_cast<acc>(x)) / radius;
     }
@@ -84,16 +84,16 @@ void draw_one(T* out, const Point<acc>& point, OffsetRow<acc>& row, acc radius, 
           const acc across = offset_x[x];
           inside[x] = across * across + down * down <= acc(1) ? acc(1) : acc(0);
         }
-        store_row(disc + y * shape.width, width, inside);
+        store_row(isa, disc + y * shape.width, width, inside);
       }
     }
     for (int32_t y = 0; y < height; ++y) {
-      store_row(map_x + y * shape.width, width, offset_x);
+      store_row(isa, map_x + y * shape.width, width, offset_x);
     }
     for (int32_t y = 0; y < height; ++y) {
       const acc down = (point.y - static_cast<acc>(y)) / radius;
-      const typename vec_of<acc>::type downs = down - typename vec_of<acc>::type{};
-      store_row(map_y + y * shape.width, width, [=](int64_t) { return downs; }, [=](int64_t) { return down; });
+      const auto downs = down - simd::vec<acc, decltype(isa)>{};
+      store_row(isa, map_y + y * shape.width, width, [=](int64_t) { return downs; }, [=](int64_t) { return down; });
     }
   });
 }

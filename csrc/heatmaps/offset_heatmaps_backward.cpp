@@ -44,7 +44,8 @@ POSE_HD void find_owners(
 template <typename T, typename acc>
 POSE_HD void add_owned(acc* sums, const T* grad, const int32_t* owner, int32_t wanted, int64_t width) {
   for (int64_t x = 0; x < width; ++x) {
-    sums[x] += owner[x] == wanted ? simd::load(grad[x]) : acc(0);
+    const acc value = simd::load(grad[x]);  // in any case: AVX2 has no masked reads of half precision
+    sums[x] += owner[x] == wanted ? value : acc(0);
   }
 }
 

@@ -18,7 +18,7 @@ using namespace heatmaps;
 template <typename acc>
 void support_of(const Label<acc>& label, int32_t bins, int32_t& first, int32_t& end) {
   constexpr acc kSigmas = sizeof(acc) == 4 ? acc(13.25) : acc(38.75);  // squared and halved: more than 87.4, than 745.2
-  constexpr int32_t kLanes = vec_of<acc>::lanes;
+  constexpr int32_t kLanes = simd::kMostLanes<acc>;
   const acc reach = kSigmas * label.sigma + acc(1);
   const acc low = ::floor(label.center - reach), high = ::ceil(label.center + reach), last = static_cast<acc>(bins);
   first = low > 0 ? (low < last ? static_cast<int32_t>(low) : bins) : 0;
@@ -41,7 +41,7 @@ void draw(T* out, const Label<acc>& label, LabelProfile profile, acc* row, int64
     std::memset(static_cast<void*>(out), 0, first * sizeof(T));
     std::memset(static_cast<void*>(out + end), 0, (n - end) * sizeof(T));
   }
-  simd_call([=] {
+  simd_call([=](auto isa) {
     if (profile == LabelProfile::gaussian) {
       for (int32_t i = first; i < end; ++i) {
         row[i] = label.gaussian(i);
@@ -51,7 +51,7 @@ void draw(T* out, const Label<acc>& label, LabelProfile profile, acc* row, int64
         row[i] = label.one_hot(i);
       }
     }
-    store_row(out + first, end - first, row + first);
+    store_row(isa, out + first, end - first, row + first);
   });
 }
 

@@ -34,11 +34,11 @@ struct Sources {
 };
 
 // kVecs vectors of columns: the highest of the sources, the first of equals, and which one it is.
-template <int kVecs, typename acc>
+template <int kVecs, typename Isa, typename acc>
 POSE_HD void best_of_columns(
-    acc* out, acc* best, const acc* in, int64_t stride, const acc* log_weight, int64_t first, int64_t last) {
-  using Vec = typename vec_of<acc>::type;
-  constexpr int lanes = vec_of<acc>::lanes;
+    Isa isa, acc* out, acc* best, const acc* in, int64_t stride, const acc* log_weight, int64_t first, int64_t last) {
+  using Vec = simd::vec<acc, Isa>;
+  constexpr int lanes = simd::lanes<acc, Isa>;
   Vec value[kVecs], source[kVecs];
   for (int n = 0; n < kVecs; ++n) {
     value[n] = Vec{} - std::numeric_limits<acc>::infinity();
@@ -48,16 +48,14 @@ POSE_HD void best_of_columns(
     const Vec here = Vec{} + static_cast<acc>(s);
     const acc weight = log_weight[s];
     for (int n = 0; n < kVecs; ++n) {
-      Vec term;
-      std::memcpy(&term, in + s * stride + n * lanes, sizeof(term));
-      term += weight;
+      const Vec term = isa.load(in + s * stride + n * lanes) + weight;
       source[n] = term > value[n] ? here : source[n];
       value[n] = term > value[n] ? term : value[n];
     }
   }
   for (int n = 0; n < kVecs; ++n) {
-    std::memcpy(out + n * lanes, &value[n], sizeof(Vec));
-    std::memcpy(best + n * lanes, &source[n], sizeof(Vec));
+    isa.store(out + n * lanes, value[n]);
+    isa.store(best + n * lanes, source[n]);
   }
 }
 
@@ -65,7 +63,6 @@ POSE_HD void best_of_columns(
 template <typename acc>
 void best_down(
     Padded<acc>& out, Padded<acc>& best, const Padded<acc>& in, const CostTable<acc>& table, acc shift) {
-  constexpr int64_t lanes = vec_of<acc>::lanes;
   std::vector<acc> highest, lowest;
   row_limits<true>(highest, in);
   row_limits<false>(lowest, in);
@@ -76,16 +73,17 @@ void best_down(
     const acc* from = in.row(0);
     acc* to = out.row(t);
     acc* which = best.row(t);
-    simd_call([=] {
+    simd_call([=](auto isa) {
+      constexpr int lanes = simd::lanes<acc, decltype(isa)>;
       int64_t x = 0;
       for (; x + 4 * lanes <= stride; x += 4 * lanes) {
-        best_of_columns<4>(to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
+        best_of_columns<4>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
       }
       for (; x + 2 * lanes <= stride; x += 2 * lanes) {
-        best_of_columns<2>(to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
+        best_of_columns<2>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
       }
       for (; x < stride; x += lanes) {
-        best_of_columns<1>(to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
+        best_of_columns<1>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
       }
     });
   }

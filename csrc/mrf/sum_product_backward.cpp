@@ -76,13 +76,15 @@ void divide_gradients(
     acc lowest = 1;
     const int64_t columns = out.columns;
     simd_call([&, grad, to, peak, columns] {
-      acc least = 1;
+      Lowest<acc> least;
       for (int64_t x = 0; x < columns; ++x) {
-        const acc sum = is_possible(peak[x]) ? to[x] : acc(1);
-        least = sum < least ? sum : least;
-        to[x] = is_possible(peak[x]) ? grad[x] / sum : acc(0);
+        const acc total = to[x];
+        const acc sum = is_possible(peak[x]) ? total : acc(1);
+        const acc share = grad[x] / sum;
+        least.add(sum);
+        to[x] = is_possible(peak[x]) ? share : acc(0);
       }
-      lowest = least;
+      lowest = least.value();
     });
     if (!(lowest >= kSafeSum<acc>)) {
       unsafe.push_back(t);
@@ -103,12 +105,14 @@ void share_terms(
   const acc* grad = grad_out.row(t);
   const int64_t columns = in.columns;
   simd_call([&, from, to, grad, columns] {
+    acc *total = sums[0], *first = sums[1], *second = sums[2];
+#pragma GCC ivdep
     for (int64_t x = 0; x < columns; ++x) {
       const acc part = grad[x] * simd::exp(from[x] + weight - offset_of(to[x]));
       const acc pulled = part * stretch;
-      sums[0][x] += part;
-      sums[1][x] += pulled;
-      sums[2][x] += pulled * stretch;
+      total[x] += part;
+      first[x] += pulled;
+      second[x] += pulled * stretch;
     }
   });
 }

@@ -71,17 +71,16 @@ void take_exponentials(Padded<acc>& out, std::vector<acc>& peaks, const Padded<a
 }
 
 // kTables sums over rows first ... last - 1 of weights[m][row] in(row), for kVecs vectors of columns.
-template <int kVecs, int kTables, typename acc>
+template <int kVecs, int kTables, typename Isa, typename acc>
 POSE_HD void weigh_block(
-    acc* const (&out)[kTables], const acc* in, int64_t stride, const acc* const (&weights)[kTables], int64_t first,
+    Isa isa, acc* const (&out)[kTables], const acc* in, int64_t stride, const acc* const (&weights)[kTables], int64_t first,
     int64_t last) {
-  using Vec = typename vec_of<acc>::type;
-  constexpr int lanes = vec_of<acc>::lanes;
+  using Vec = simd::vec<acc, Isa>;
+  constexpr int lanes = simd::lanes<acc, Isa>;
   Vec sums[kTables][kVecs] = {};
   for (int64_t row = first; row < last; ++row) {
     for (int n = 0; n < kVecs; ++n) {
-      Vec v;
-      std::memcpy(&v, in + row * stride + n * lanes, sizeof(v));
+      const Vec v = isa.load(in + row * stride + n * lanes);
       for (int m = 0; m < kTables; ++m) {
         sums[m][n] += weights[m][row] * v;
       }
@@ -89,7 +88,7 @@ POSE_HD void weigh_block(
   }
   for (int m = 0; m < kTables; ++m) {
     for (int n = 0; n < kVecs; ++n) {
-      std::memcpy(out[m] + n * lanes, &sums[m][n], sizeof(Vec));
+      isa.store(out[m] + n * lanes, sums[m][n]);
     }
   }
 }
@@ -98,23 +97,24 @@ template <int kTables, typename acc>
 void weigh_rows(
     acc* const (&out)[kTables], const Padded<acc>& in, const acc* const (&weights)[kTables], int64_t first,
     int64_t last) {
-  constexpr int64_t lanes = vec_of<acc>::lanes;
   const acc* from = in.row(0);
   const int64_t stride = in.stride;
-  simd_call([&, from, stride, first, last] {
+  simd_call([&, from, stride, first, last](auto isa) {
+    constexpr int lanes = simd::lanes<acc, decltype(isa)>;
+    constexpr int kVecs = isa.bytes == 64 ? 2 : 4;
     acc* to[kTables];
     int64_t x = 0;
-    for (; x + 2 * lanes <= stride; x += 2 * lanes) {
+    for (; x + kVecs * lanes <= stride; x += kVecs * lanes) {
       for (int m = 0; m < kTables; ++m) {
         to[m] = out[m] + x;
       }
-      weigh_block<2, kTables>(to, from + x, stride, weights, first, last);
+      weigh_block<kVecs, kTables>(isa, to, from + x, stride, weights, first, last);
     }
     for (; x < stride; x += lanes) {
       for (int m = 0; m < kTables; ++m) {
         to[m] = out[m] + x;
       }
-      weigh_block<1, kTables>(to, from + x, stride, weights, first, last);
+      weigh_block<1, kTables>(isa, to, from + x, stride, weights, first, last);
     }
   });
 }
@@ -155,17 +155,33 @@ void sum_terms(acc* sum, acc* peak, const Padded<acc>& in, const CostTable<acc>&
   });
 }
 
+// The lowest of 1 and the numbers, none of which is negative: as their bits, whose minimum is a vector loop, unlike that of
+// numbers that may be NaN.
+template <typename acc>
+struct Lowest {
+  using Bits = std::conditional_t<sizeof(acc) == 8, uint64_t, uint32_t>;
+  Bits bits = simd::bits_to<Bits>(acc(1));
+
+  POSE_HD void add(acc number) {
+    const Bits other = simd::bits_to<Bits>(number);
+    bits = other < bits ? other : bits;
+  }
+  POSE_HD acc value() const {
+    return simd::bits_to<acc>(bits);
+  }
+};
+
 // sums -> peak + log of them, unless one of them is not safe.
 template <typename acc>
 bool take_logarithms(acc* sums, const acc* peaks, acc largest, int64_t columns, int64_t stride) {
   acc lowest = 1;
-  simd_call([&, sums, peaks] {
-    acc least = 1;
+  simd_call([&, sums, peaks, columns] {
+    Lowest<acc> least;
     for (int64_t x = 0; x < columns; ++x) {
-      const acc sum = is_possible(peaks[x]) ? sums[x] : acc(1);
-      least = sum < least ? sum : least;
+      const acc sum = sums[x];
+      least.add(is_possible(peaks[x]) ? sum : acc(1));
     }
-    lowest = least;
+    lowest = least.value();
   });
   if (lowest < kSafeSum<acc>) {
     return false;

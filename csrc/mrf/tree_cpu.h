@@ -110,21 +110,18 @@ struct CostTable {
 // The largest, or smallest, number of every row.
 template <bool kLargest, typename acc>
 void row_limits(std::vector<acc>& out, const Padded<acc>& map) {
-  using Vec = typename vec_of<acc>::type;
-  constexpr int64_t lanes = vec_of<acc>::lanes;
   out.resize(map.rows);
   acc* limits = out.data();
-  simd_call([&, limits] {
+  simd_call([&, limits](auto isa) {
+    constexpr int64_t lanes = simd::lanes<acc, decltype(isa)>;
     for (int64_t r = 0; r < map.rows; ++r) {
       const acc* row = map.row(r);
       acc limit = row[0];
       int64_t c = 0;
       if (map.columns >= lanes) {
-        Vec found;
-        std::memcpy(&found, row, sizeof(found));
+        auto found = isa.load(row);
         for (c = lanes; c + lanes <= map.columns; c += lanes) {
-          Vec next;
-          std::memcpy(&next, row + c, sizeof(next));
+          const auto next = isa.load(row + c);
           found = (kLargest ? next > found : next < found) ? next : found;
         }
         for (int i = 0; i < lanes; ++i) {

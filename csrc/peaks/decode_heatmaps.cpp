@@ -17,10 +17,11 @@ namespace {
 
 using namespace peaks;
 
-template <typename scalar, typename acc>
-void decode_map(const Arguments<scalar>& args, const int64_t* flip_index, int64_t number, int rows, acc* buffer) {
+template <typename Isa, typename scalar, typename acc>
+void decode_map(
+    Isa isa, const Arguments<scalar>& args, const int64_t* flip_index, int64_t number, int rows, acc* buffer) {
   const MapView<scalar> map = args.view(flip_index, number);
-  const Peak<acc> peak = find_peak(map, args.threshold, rows, buffer);
+  const Peak<acc> peak = find_peak(isa, map, args.threshold, rows, buffer);
   write_peak(
       args, number, peak,
       peak.found() ? refined(map, args.refinement, peak.index) : no_covariance(Step<acc>{0, 0}));
@@ -33,9 +34,9 @@ void decode_heatmaps_kernel(const Arguments<scalar>& args, const int64_t* flip_i
   torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
     const int rows = merged_rows(args.view(flip_index, begin));
     std::vector<acc_t<scalar>> buffer(static_cast<size_t>(rows) * args.width);
-    simd_call([&] {
+    simd_call([&](auto isa) {
       for (int64_t number = begin; number < end; ++number) {
-        decode_map(args, flip_index, number, rows, buffer.data());
+        decode_map(isa, args, flip_index, number, rows, buffer.data());
       }
     });
   });

@@ -20,25 +20,25 @@ using namespace peaks;
 // A row of the output is whole vectors; the blurs keep a vector's sum in a register.
 template <typename acc>
 int padded_width(int width) {
-  constexpr int lanes = vec_of<acc>::lanes;
+  constexpr int lanes = simd::kMostLanes<acc>;
   return (width + lanes - 1) / lanes * lanes;
 }
 
 // sum of taps[i] * rows(i)[x] for all x.
-template <typename acc, typename Rows>
-void weigh(const Taps<acc>& taps, int width, acc* out, const Rows& rows) {
-  for (int x = 0; x < width; x += vec_of<acc>::lanes) {
-    typename vec_of<acc>::type sum = {};
+template <typename Isa, typename acc, typename Rows>
+void weigh(Isa isa, const Taps<acc>& taps, int width, acc* out, const Rows& rows) {
+  for (int x = 0; x < width; x += simd::lanes<acc, Isa>) {
+    simd::vec<acc, Isa> sum = {};
     for (int i = 0; i < taps.size; ++i) {
-      sum += taps[i] * simd::load_vec(rows(i) + x);
+      sum += taps[i] * isa.load(rows(i) + x);
     }
-    simd::store_vec(out + x, sum);
+    isa.store(out + x, sum);
   }
 }
 
 // The class map blurred along its rows.
-template <typename scalar, typename acc>
-void blur_rows(const MapView<scalar>& map, const Taps<acc>& taps, acc* padded, acc* across) {
+template <typename Isa, typename scalar, typename acc>
+void blur_rows(Isa isa, const MapView<scalar>& map, const Taps<acc>& taps, acc* padded, acc* across) {
   const int width = map.width;
   const int reach = taps.size / 2;
   const int stride = padded_width<acc>(width);
@@ -51,14 +51,14 @@ void blur_rows(const MapView<scalar>& map, const Taps<acc>& taps, acc* padded, a
       padded[reach - i] = padded[reach + outside(-i, width, Border::reflect101)];
       padded[reach + width - 1 + i] = padded[reach + outside(width - 1 + i, width, Border::reflect101)];
     }
-    weigh(taps, stride, across + y * stride, [=](int i) { return padded + i; });
+    weigh(isa, taps, stride, across + y * stride, [=](int i) { return padded + i; });
   }
 }
 
 // The highest pixel once it is blurred down the columns too.
-template <typename acc>
+template <typename Isa, typename acc>
 Peak<acc> highest_of_columns(
-    const acc* across, const Taps<acc>& taps, int height, int width, acc threshold, acc* row) {
+    Isa isa, const acc* across, const Taps<acc>& taps, int height, int width, acc threshold, acc* row) {
   const int stride = padded_width<acc>(width);
   const acc* rows[2 * kMaxOffsetKernelSize + 1];
   Peak<acc> peak = no_peak(threshold);
@@ -66,10 +66,10 @@ Peak<acc> highest_of_columns(
     for (int i = 0; i < taps.size; ++i) {
       rows[i] = across + outside(y + i - taps.size / 2, height, Border::reflect101) * stride;
     }
-    weigh(taps, stride, row, [&](int i) { return rows[i]; });
+    weigh(isa, taps, stride, row, [&](int i) { return rows[i]; });
     const auto line = [&](int) { return static_cast<const acc*>(row); };
-    const Peak<acc> here = peak.value < 0 ? find_peak<true, acc>(width, width, peak.value, line)
-                                          : find_peak<false, acc>(width, width, peak.value, line);
+    const Peak<acc> here = peak.value < 0 ? find_peak<true, acc>(isa, width, width, peak.value, line)
+                                          : find_peak<false, acc>(isa, width, width, peak.value, line);
     if (here.found()) {
       peak = {here.value, y * width + here.index};
     }
@@ -91,15 +91,15 @@ void decode_offsets_kernel(
     const int merged = merged_rows(args.view(flip_index, begin));
     std::vector<acc> padded(stride + taps.size), across(blurs ? static_cast<size_t>(stride) * args.height : 0);
     std::vector<acc> row(std::max(stride, merged * args.width));
-    simd_call([&] {
+    simd_call([&](auto isa) {
       for (int64_t number = begin; number < end; ++number) {
         const MapView<scalar> map = args.view(flip_index, number);
         Peak<acc> peak;
         if (blurs) {
-          blur_rows(map, taps, padded.data(), across.data());
-          peak = highest_of_columns(across.data(), taps, args.height, args.width, args.threshold, row.data());
+          blur_rows(isa, map, taps, padded.data(), across.data());
+          peak = highest_of_columns(isa, across.data(), taps, args.height, args.width, args.threshold, row.data());
         } else {
-          peak = find_peak(map, args.threshold, merged, row.data());
+          peak = find_peak(isa, map, args.threshold, merged, row.data());
         }
         const Step<acc> step =
             peak.found() ? offset_step(args, offsets, flip_index, number, peak.index) : Step<acc>{0, 0};

@@ -15,11 +15,11 @@ namespace {
 
 using namespace peaks;
 
-template <typename scalar, typename acc = acc_t<scalar>>
-Peak<acc> find_bin(const scalar* row, int bins, acc threshold) {
+template <typename Isa, typename scalar, typename acc = acc_t<scalar>>
+Peak<acc> find_bin(Isa isa, const scalar* row, int bins, acc threshold) {
   const auto whole = [row](int) { return row; };
-  return threshold < 0 ? find_peak<true, scalar>(bins, bins, threshold, whole)
-                       : find_peak<false, scalar>(bins, bins, threshold, whole);
+  return threshold < 0 ? find_peak<true, scalar>(isa, bins, bins, threshold, whole)
+                       : find_peak<false, scalar>(isa, bins, bins, threshold, whole);
 }
 
 template <typename scalar, typename acc>
@@ -41,12 +41,12 @@ void decode_simcc_kernel(const SimccArguments<scalar>& args, int64_t count) {
   using acc = acc_t<scalar>;
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 15) / (int64_t{args.bins[0]} + args.bins[1]));
   torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    simd_call([&] {
+    simd_call([&](auto isa) {
       for (int64_t number = begin; number < end; ++number) {
         const scalar* row_x = args.row(0, number);
         const scalar* row_y = args.row(1, number);
-        const Peak<acc> x = find_bin(row_x, args.bins[0], args.threshold);
-        const Peak<acc> y = find_bin(row_y, args.bins[1], args.threshold);
+        const Peak<acc> x = find_bin(isa, row_x, args.bins[0], args.threshold);
+        const Peak<acc> y = find_bin(isa, row_y, args.bins[1], args.threshold);
         args.write(number, x, y, {refine_bin(args, 0, row_x, x), refine_bin(args, 1, row_y, y)});
       }
     });

@@ -62,11 +62,11 @@ keys load_keys(const scalar* pixels) {
   return out;
 }
 
-template <typename scalar>
-key_t<scalar> highest_of_any_sign(const scalar* pixels, int count) {
+template <typename Isa, typename scalar>
+key_t<scalar> highest_of_any_sign(Isa, const scalar* pixels, int count) {
   using key = key_t<scalar>;
-  using keys = typename vec_of<key>::type;
-  constexpr int lanes = vec_of<key>::lanes;
+  using keys = simd::vec<key, Isa>;
+  constexpr int lanes = simd::lanes<key, Isa>;
   key best = std::numeric_limits<key>::lowest();
   int i = 0;
   if (count >= lanes) {
@@ -100,10 +100,10 @@ key_t<scalar> highest_positive(const scalar* pixels, int count) {
 }
 
 // The key of the highest finite pixel, or one that is not above no_key.
-template <bool kNegative, typename scalar>
-key_t<scalar> highest(const scalar* pixels, int count) {
+template <bool kNegative, typename Isa, typename scalar>
+key_t<scalar> highest(Isa isa, const scalar* pixels, int count) {
   if constexpr (kNegative) {
-    return highest_of_any_sign(pixels, count);
+    return highest_of_any_sign(isa, pixels, count);
   } else {
     return highest_positive(pixels, count);
   }
@@ -141,13 +141,14 @@ void load_row(const MapView<scalar>& map, int y, int from, int count, acc* row) 
 
 // A map is read in chunks; only the one that holds the maximum is searched for its place. chunk(i) returns the pixels
 // from i on.
-template <bool kNegative, typename stored, typename Chunk>
-auto find_peak(int pixels, int chunk_size, acc_t<stored> threshold, const Chunk& chunk) -> Peak<acc_t<stored>> {
+template <bool kNegative, typename stored, typename Isa, typename Chunk>
+auto find_peak(Isa isa, int pixels, int chunk_size, acc_t<stored> threshold, const Chunk& chunk)
+    -> Peak<acc_t<stored>> {
   key_t<stored> best = no_key<kNegative, stored>();
   int from = 0;
   for (int64_t i = 0; i < pixels; i += chunk_size) {
     const int start = static_cast<int>(i);
-    const key_t<stored> key = highest<kNegative>(chunk(start), std::min(chunk_size, pixels - start));
+    const key_t<stored> key = highest<kNegative>(isa, chunk(start), std::min(chunk_size, pixels - start));
     from = key > best ? start : from;
     best = key > best ? key : best;
   }
@@ -166,13 +167,13 @@ int merged_rows(const MapView<scalar>& map) {
   return map.twin == nullptr ? 0 : std::max(1, std::min(map.height, kChunk / map.width));
 }
 
-template <bool kNegative, typename scalar, typename acc>
-Peak<acc> find_signed_peak(const MapView<scalar>& map, acc threshold, int rows, acc* buffer) {
+template <bool kNegative, typename Isa, typename scalar, typename acc>
+Peak<acc> find_signed_peak(Isa isa, const MapView<scalar>& map, acc threshold, int rows, acc* buffer) {
   const int pixels = map.height * map.width;
   if (map.twin == nullptr) {
-    return find_peak<kNegative, scalar>(pixels, kChunk, threshold, [&](int i) { return map.map + i; });
+    return find_peak<kNegative, scalar>(isa, pixels, kChunk, threshold, [&](int i) { return map.map + i; });
   }
-  return find_peak<kNegative, acc>(pixels, rows * map.width, threshold, [&](int i) {
+  return find_peak<kNegative, acc>(isa, pixels, rows * map.width, threshold, [&](int i) {
     const int y = i / map.width;
     for (int row = 0; row < std::min(rows, map.height - y); ++row) {
       load_row(map, y + row, 0, map.width, buffer + row * map.width);
@@ -182,10 +183,10 @@ Peak<acc> find_signed_peak(const MapView<scalar>& map, acc threshold, int rows, 
 }
 
 // The highest finite pixel above the threshold. The buffer holds merged_rows rows.
-template <typename scalar, typename acc>
-Peak<acc> find_peak(const MapView<scalar>& map, acc threshold, int rows, acc* buffer) {
-  return threshold < 0 ? find_signed_peak<true>(map, threshold, rows, buffer)
-                       : find_signed_peak<false>(map, threshold, rows, buffer);
+template <typename Isa, typename scalar, typename acc>
+Peak<acc> find_peak(Isa isa, const MapView<scalar>& map, acc threshold, int rows, acc* buffer) {
+  return threshold < 0 ? find_signed_peak<true>(isa, map, threshold, rows, buffer)
+                       : find_signed_peak<false>(isa, map, threshold, rows, buffer);
 }
 
 // The patch that DARK reads is kernel size + 4 pixels wide and high. Its rows are padded to whole vectors.

@@ -19,13 +19,13 @@ namespace {
 using namespace peaks;
 
 // The highest finite pixel, the first of equals. Where one is positive that is the cheaper question.
-template <typename scalar, typename acc = acc_t<scalar>>
-Peak<acc> highest_finite(const scalar* pixels, int count) {
+template <typename Isa, typename scalar, typename acc = acc_t<scalar>>
+Peak<acc> highest_finite(Isa isa, const scalar* pixels, int count) {
   const auto chunk = [pixels](int i) { return pixels + i; };
-  const Peak<acc> positive = find_peak<false, scalar>(count, kChunk, acc(0), chunk);
+  const Peak<acc> positive = find_peak<false, scalar>(isa, count, kChunk, acc(0), chunk);
   return positive.found()
       ? positive
-      : find_peak<true, scalar>(count, kChunk, -std::numeric_limits<acc>::infinity(), chunk);
+      : find_peak<true, scalar>(isa, count, kChunk, -std::numeric_limits<acc>::infinity(), chunk);
 }
 
 // Sums down the columns, so that no loop over pixels is a reduction; the columns are summed at the end.
@@ -96,10 +96,10 @@ void soft_argmax_kernel(const SoftArguments<scalar>& args, int64_t maps) {
   torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
     Columns<acc> columns(args.width);
-    simd_call([&] {
+    simd_call([&](auto isa) {
       for (int64_t number = begin; number < end; ++number) {
         const scalar* map = args.maps + number * pixels;
-        const Peak<acc> peak = highest_finite(map, pixels);
+        const Peak<acc> peak = highest_finite(isa, map, pixels);
         if (!peak.found()) {
           write_soft(args, number, Peak<acc>{0, 0}, Moments<acc>{0, 0, 0, 0, 0});
         } else {
