@@ -40,9 +40,12 @@ def load_heatmaps(path: Path, key: str = "heatmaps") -> HeatmapFile:
     if hm2img is not None:
         if hm2img.shape not in {(2, 3), (people, 2, 3)} or hm2img.dtype.kind not in "fiu":
             raise InputError(f"{path}: hm2img must be (2, 3) or ({people}, 2, 3) numbers, got shape {hm2img.shape}")
-        if not np.isfinite(hm2img).all() or (np.abs(np.linalg.det(hm2img[..., :2])) < 1e-12).any():
+        with np.errstate(over="ignore"):
+            hm2img = hm2img.astype(np.float32)
+        areas = np.abs(np.linalg.det(hm2img[..., :2].astype(np.float64)))
+        if not np.isfinite(hm2img).all() or not (areas >= 1e-12).all():
             raise InputError(f"{path}: hm2img must be finite and invertible")
-        hm2img = torch.from_numpy(np.broadcast_to(hm2img, (people, 2, 3)).astype(np.float32))
+        hm2img = torch.from_numpy(np.broadcast_to(hm2img, (people, 2, 3)).copy())
 
     names = arrays.get("joint_names")
     if names is not None and (names.shape != (joints,) or names.dtype.kind != "U"):

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import InputError
 from ..skeletons import AIC
-from .coco import as_dataset, read_people, with_others
+from .coco import UNREAD, as_dataset, read_people, with_others
 from .dataset import PoseDataset
 from .files import fields_of, finite_box, finite_numbers, load_json, only_once, stacked
 from .sample import Sample
@@ -64,7 +64,7 @@ def box_of(path: str | Path, person: Person) -> tuple[float, float, float, float
 
 def read_aic(path: str, split: str = "train", images: str | None = None, category: str | None = None) -> PoseDataset:
     """People to train and test on, of AI Challenger's own form or COCO's; a file is one split."""
-    content = load_json(path, packed=("keypoints",), dropped=("segmentation",))
+    content = load_json(path, packed=("keypoints",), dropped=UNREAD)
     if not isinstance(content, list):
         people = read_people(path, content, default=AIC, category=category)
         return as_dataset(people, f"aic:{path}", images)

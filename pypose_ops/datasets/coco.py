@@ -21,6 +21,8 @@ from .sample import Sample
 from .skeleton_files import skeleton_from_category
 from .source import ImageFinder
 
+# Fields of annotations and images that nobody reads, most of a file's bytes.
+UNREAD = ("segmentation", "caption", "coco_url", "flickr_url", "date_captured", "license", "num_keypoints")
 BOX_SHARE = 0.53  # of a box, what a person covers on average: xtcocotools
 
 
@@ -57,7 +59,7 @@ class CocoPeople:
     category: np.ndarray
     categories: list[Id | None]
     record: np.ndarray
-    ids: list[Any]
+    ids: Sequence[Any]
     notes: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
@@ -173,6 +175,14 @@ def _with_joints(path: str | Path, annotations: list[Any], notes: Counter[str]) 
     return found
 
 
+def _compact(ids: list[Any]) -> Sequence[Any]:
+    """Ids without their objects, each of which would keep memory of the parsed file from being given back."""
+    try:
+        return array("q", ids) if all(type(i) is int for i in ids) else ids
+    except OverflowError:
+        return ids
+
+
 def _sized(values: Any) -> Any:
     return values if hasattr(values, "__len__") else (values,)
 
@@ -225,7 +235,9 @@ def _skeleton(
     )
 
 
-def _triples(path: str | Path, found: _Found, ids: list[Any], skeleton: Skeleton, notes: Counter[str]) -> np.ndarray:
+def _triples(
+    path: str | Path, found: _Found, ids: Sequence[Any], skeleton: Skeleton, notes: Counter[str]
+) -> np.ndarray:
     """``(N, K, 3)``; unlabelled joints are 0, 0, 0."""
     count = 3 * len(skeleton)
     rows = []
@@ -312,7 +324,7 @@ def read_people(
         once: the ids of annotations may not come twice.
     """
     if content is None:
-        content = load_json(path, packed=("keypoints",), dropped=("segmentation",))
+        content = load_json(path, packed=("keypoints",), dropped=UNREAD)
     expected = f"{path}: expected COCO annotations, an object with images and annotations"
     if not isinstance(content, Mapping):
         raise InputError(f"{expected}, got a {type(content).__name__}")
@@ -330,7 +342,7 @@ def read_people(
             if (value := annotations[i].get("id")) is not None:
                 only_once(path, "annotation", i, "id", value, seen)
     found, categories, skeleton = _choose(path, content, found, default, category, notes)
-    ids = [a.get("id") if isinstance(a, Mapping) else None for a in annotations]
+    ids = _compact([a.get("id") if isinstance(a, Mapping) else None for a in annotations])
     index = {key: n for n, key in enumerate(categories)}
     return CocoPeople(
         path=path,
@@ -377,13 +389,13 @@ def _choose(
 
 
 def _images_of(path: str | Path, annotations: list[Any], record: list[int], images: Mapping[Id, Any]) -> list[Id]:
-    ids, keys = ImageIds(images), []
+    ids, keys, own = ImageIds(images), [], {key: key for key in images}
     for i in record:
         annotation = annotations[i]
         if "image_id" not in annotation:
             raise InputError(f"{path}: annotation {i} has no 'image_id' (id {shown(annotation.get('id'))})")
         value = annotation["image_id"]
-        key = value if type(value) is int and value in images else None
+        key = own.get(value) if type(value) is int else None  # the object of the images: see _compact
         if key is None:
             identifier(path, "annotation", i, "image_id", value)
             key = ids.find(value)
@@ -419,7 +431,7 @@ def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset
     """People to train and test on: no crowds, nobody without labelled joints."""
     seen = people.keypoints[..., 2] > 0
     labelled = seen.any(1)
-    dataset = PoseDataset(name, people.skeleton, notes=people.notes)
+    dataset = PoseDataset(name, people.skeleton, notes=people.notes, people=people)
     dataset.skipped = int((~labelled & ~people.crowd).sum())
     kept = np.flatnonzero(labelled & ~people.crowd)
     finder = ImageFinder(people.path, images)
@@ -436,7 +448,7 @@ def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset
                 raise InputError(f"{people.path}: image {shown(key)} has no file_name")
             found[key] = finder.find(record["file_name"]), _known_size(record)
         image, size = found[key]
-        sample = Sample(image, people.keypoints[n, :, :2], visible[n], size=size)
+        sample = Sample(image, people.keypoints[n, :, :2], visible[n], size=size, annotation=n)
         sample.box = sample.joints_box() if np.isnan(people.boxes[n, 0]) else tuple(boxes[n])
         groups.setdefault(key, []).append(sample)
     dataset.samples = [sample for group in groups.values() for sample in with_others(group)]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from ..errors import InputError
 from ..skeletons import Skeleton, joint_map
 from .images import ImageError, ImageFile
 from .sample import Sample
+
+if TYPE_CHECKING:
+    from .coco import CocoPeople
 
 
 def reordered(array: np.ndarray, index: Sequence[int]) -> np.ndarray:
@@ -30,6 +34,7 @@ class PoseDataset:
         skipped (int): annotated people who have no labelled joint; they are left out.
         dropped_joints (int): labelled joints that lie far out of their images; they count as not labelled.
         notes (Counter): what else was left out or read otherwise, with how often.
+        people (CocoPeople or None): everybody in a COCO file, crowds too, for its AP.
     """
 
     name: str
@@ -38,6 +43,7 @@ class PoseDataset:
     skipped: int = 0
     dropped_joints: int = 0
     notes: Counter[str] = field(default_factory=Counter)
+    people: "CocoPeople | None" = None
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -127,7 +127,9 @@ def load_json(path: str | Path, *, packed: Collection[str] = (), dropped: Collec
     if data[:2] == b"\x1f\x8b":
         data = _gunzipped(path, data)
     try:
-        return json.loads(data, object_hook=_packed(packed, dropped) if packed or dropped else None)
+        text = data.decode(json.detect_encoding(data), "surrogatepass")
+        del data  # as large as the text
+        return json.loads(text, object_hook=_packed(packed, dropped) if packed or dropped else None)
     except ValueError as error:
         raise InputError(f"{path}: not json ({error})") from None
     except RecursionError:

@@ -1,6 +1,6 @@
 """Predicted people beside the annotated ones: COCO's results, and poses in .mat files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import torch
 
 from ..errors import InputError
 from ..skeletons import Skeleton
-from .coco import CocoPeople, ImageIds, read_people
-from .files import as_id, fields_of, finite_numbers, identifier, load_json, shown, stacked
+from .coco import UNREAD, CocoPeople, ImageIds, read_people
+from .files import Id, as_id, fields_of, finite_numbers, identifier, load_json, shown, stacked
 
 
 def select(
@@ -70,7 +70,7 @@ def _estimated(truth: CocoPeople) -> tuple[torch.Tensor, list[str]]:
 
 def _results(path: str | Path, truth: CocoPeople, one: bool) -> tuple[list[Any], list[float], list[Any], list[int]]:
     """Keypoints, scores, image ids and categories of a file of results; of ``one`` category the others are left out."""
-    content = load_json(path, packed=("keypoints",), dropped=("segmentation",))
+    content = load_json(path, packed=("keypoints",), dropped=UNREAD)
     if not isinstance(content, list):
         raise InputError(f"{path}: must be COCO results, a list, got a {type(content).__name__}")
     ids, index, joints = ImageIds(truth.images), {key: n for n, key in enumerate(truth.categories)}, len(truth.skeleton)
@@ -105,16 +105,31 @@ def _category(path: str | Path, i: int, value: Any, index: Mapping[Any, int], ta
 def read_coco_pair(path: str | Path, target_path: str | Path, category: str | None = None) -> CocoPair:
     """Results and annotations of COCO's form."""
     truth = read_people(target_path, category=category, once=True)
+    pred, scores, images, categories = _results(path, truth, category is not None)
+    points = stacked(pred, len(truth.skeleton), 3)[..., :2]
+    return pair_of(truth, points, stacked(scores), images, torch.tensor(categories, dtype=torch.int64))
+
+
+def pair_of(
+    truth: CocoPeople, pred: torch.Tensor, scores: torch.Tensor, images: Sequence[Id], categories: torch.Tensor
+) -> CocoPair:
+    """Predicted people beside annotated ones.
+
+    Args:
+        truth: the annotated ones.
+        pred: ``(D, K, 2)`` image pixels.
+        scores: ``(D,)``.
+        images: D ids of images in ``truth``.
+        categories: ``(D,)`` as in ``truth.category``.
+    """
     area, notes = _estimated(truth)
-    pred, scores, pred_images, pred_categories = _results(path, truth, category is not None)
     notes += [f"{n} {what}" for what, n in truth.notes.items() if n]
     number = {key: i for i, key in enumerate(sorted(truth.images, key=lambda k: (str(type(k)), k)))}
-    points, joints = torch.from_numpy(truth.keypoints.copy()), len(truth.skeleton)
-    boxes = torch.from_numpy(truth.boxes)
+    points, boxes = torch.from_numpy(truth.keypoints.copy()), torch.from_numpy(truth.boxes)
     people = dict(
-        pred=stacked(pred, joints, 3)[..., :2],
-        scores=stacked(scores),
-        pred_image=torch.tensor([number[k] for k in pred_images], dtype=torch.int64),
+        pred=pred.double(),
+        scores=scores.double(),
+        pred_image=torch.tensor([number[k] for k in images], dtype=torch.int64),
         target=points[..., :2],
         visible=points[..., 2] > 0,
         area=area,
@@ -122,5 +137,4 @@ def read_coco_pair(path: str | Path, target_path: str | Path, category: str | No
         boxes=boxes.nan_to_num(),
         crowd=torch.from_numpy(truth.crowd),
     )
-    pred_category = torch.tensor(pred_categories, dtype=torch.int64)
-    return CocoPair(people, pred_category, torch.from_numpy(truth.category), truth.skeleton, notes)
+    return CocoPair(people, categories, torch.from_numpy(truth.category), truth.skeleton, notes)

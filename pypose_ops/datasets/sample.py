@@ -20,6 +20,7 @@ class Sample:
         center, scale: MPII's rough position and height / 200 px, where given.
         size (tuple or None): ``(height, width)`` of the image, where known.
         head (tuple or None): MPII's head box ``x1, y1, x2, y2``.
+        annotation (int or None): which of a COCO file's people this is.
     """
 
     picture: ImageFile
@@ -31,6 +32,7 @@ class Sample:
     scale: float | None = None
     size: tuple[int, int] | None = None
     head: tuple[float, float, float, float] | None = None
+    annotation: int | None = None
 
     def __post_init__(self) -> None:
         self.visible = np.asarray(self.visible, np.uint8)
