@@ -92,12 +92,17 @@ def draw(
     paths = [out]
     for i, maps in enumerate(heatmaps):
         number = f"-{i}" if len(heatmaps) > 1 else ""
-        paths.append(out.with_name(f"{out.stem}-heatmaps{number}{out.suffix}"))
+        paths.append(heatmaps_path(out, number))
         montage = viz.heatmap_montage(
             image, maps, hm2img[i], names=names, keypoints=peaks.coords[i], scores=peaks.scores[i]
         )
         write_image(montage, paths[-1])
     return paths
+
+
+def heatmaps_path(out: Path, number: str = "") -> Path:
+    """Where the drawing of a person's maps goes."""
+    return out.with_name(f"{out.stem}-heatmaps{number}{out.suffix}")
 
 
 def print_joints(peaks: Any, names: Sequence[str], unit: str) -> None:
@@ -115,9 +120,12 @@ def run(args: argparse.Namespace) -> None:
     if (args.image is None) != (args.out is None):
         raise InputError("--image and --out go together")
     outputs = [p for p in (args.out, args.json) if p is not None]
-    outputs += [args.out.with_name(f"{args.out.stem}-heatmaps{args.out.suffix}")] if args.out else []
+    outputs += [heatmaps_path(args.out)] if args.out else []
     check_outputs(outputs, [args.heatmaps, args.image])
     file = load_heatmaps(args.heatmaps, args.key)
+    if args.out and len(file.heatmaps) > 1:
+        numbered = [heatmaps_path(args.out, f"-{i}") for i in range(len(file.heatmaps))]
+        check_outputs(numbered, [args.heatmaps, args.image])
     image = None if args.image is None else read_image(args.image)
     if args.paf is not None:
         people, names, unit = decode_people(args, file, image)

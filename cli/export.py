@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pypose_ops.datasets import SPLITS, joined, open_dataset
+from pypose_ops.datasets import SPLITS, data_path, joined, open_dataset
+from pypose_ops.datasets.files import check_outputs, same_file
 from pypose_ops.errors import InputError
 from pypose_ops.models.deployment import FORMATS, export_poses
 from pypose_ops.models.weights.files import load_weights, save_weights, skeleton_of
@@ -104,26 +105,22 @@ def write_program(args: argparse.Namespace, system: System, info: dict[str, Any]
 
 def run(args: argparse.Namespace) -> None:
     import torch
-    from safetensors import SafetensorError
 
     if args.people < 1:
         raise InputError(f"--people must be positive, got {args.people}")
     batch = batch_of(args)
+    if args.out.exists() and same_file(args.out, args.weights):
+        raise InputError(f"--out {args.out}: the weights themselves, expected another file")
+    check_outputs([args.out], [*args.weights.parent.glob("*.bin"), *map(data_path, args.data)])
     system, info = load_movenet(args.weights) if args.origin == "movenet" else load_weights(args.weights)
     skeleton, dtype = skeleton_of(info), getattr(torch, args.dtype or "float16")
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
     if args.format == "weights" or args.half:
         check_range(args.weights, system, dtype)
-    if args.out.exists() and args.out.samefile(args.weights):
-        raise InputError(f"--out {args.out}: the weights themselves, expected another file")
     if args.format != "weights":
         write_program(args, system.half() if args.half else system, info, batch)
         return
-    try:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(args.out, system, info, dtype)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{args.out}: cannot be written ({error})") from None
+    save_weights(args.out, system, info, dtype)
     count, size = sum(p.numel() for p in system.parameters()), args.out.stat().st_size
     what = f"{info['system']} {info['preset']}, {count:,} parameters"
     print(f"wrote {args.out}: {what}, {args.dtype or 'float16'}, {size / 2**20:.2f} MiB")

@@ -40,9 +40,9 @@ def load_heatmaps(path: Path, key: str = "heatmaps") -> HeatmapFile:
     if hm2img is not None:
         if hm2img.shape not in {(2, 3), (people, 2, 3)} or hm2img.dtype.kind not in "fiu":
             raise InputError(f"{path}: hm2img must be (2, 3) or ({people}, 2, 3) numbers, got shape {hm2img.shape}")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             hm2img = hm2img.astype(np.float32)
-        areas = np.abs(np.linalg.det(hm2img[..., :2].astype(np.float64)))
+            areas = np.abs(np.linalg.det(hm2img[..., :2].astype(np.float64)))
         if not np.isfinite(hm2img).all() or not (areas >= 1e-12).all():
             raise InputError(f"{path}: hm2img must be finite and invertible")
         hm2img = torch.from_numpy(np.broadcast_to(hm2img, (people, 2, 3)).copy())
@@ -60,7 +60,11 @@ def load_heatmaps(path: Path, key: str = "heatmaps") -> HeatmapFile:
 def read_image(path: Path) -> Image.Image:
     """An image as an upright RGB PIL image, as data sets read theirs."""
     try:
-        return ImageFile(str(path)).upright()
+        file = ImageFile(str(path))
+        image = file.upright()
+        if (frames := file.frames()) > 1:
+            print(f"{path}: {frames} frames; the first is used")
+        return image
     except ImageError as error:
         raise InputError(str(error)) from None
 

@@ -6,11 +6,13 @@ held_out.json, and those that evaluate --json put there.
 
 import argparse
 import csv
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+from pypose_ops.datasets.files import write_bytes
 from pypose_ops.errors import InputError
 
 
@@ -84,10 +86,9 @@ def finish(axes: Any, epochs: Any, figure: Any, path: Path, log: bool = False) -
 def write(axes: Any, figure: Any, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    data = io.BytesIO()
+    figure.savefig(data, dpi=120, format="png")
+    write_bytes(path, data.getvalue())
     print(f"wrote {path}")
 
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from pypose_ops.datasets.files import check_outputs, write_json
 from pypose_ops.errors import InputError
 from pypose_ops.models.calibration import calibration_of
 from pypose_ops.models.deployment import OnnxProgram, program_people
-from pypose_ops.models.inference import find_people
+from pypose_ops.models.inference import find_people_in
 from pypose_ops.models.person_finder import find_boxes, finder_of
 from pypose_ops.models.weights.files import open_weights, skeleton_of
 from pypose_ops.skeletons import Skeleton
@@ -35,7 +37,6 @@ from .inputs import boxes_by_image, expand, image_id_of, output_names
 from .test import WEIGHTS, device_of
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
 
     from pypose_ops.models.systems.system import System
@@ -97,8 +98,10 @@ def scored_boxes(path: Path, entries: Any) -> Any:
         entries = entries["boxes"]
     try:
         scores = torch.tensor([float(e.get("score", 1.0)) if isinstance(e, dict) else 1.0 for e in entries])
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: a score must be a number") from None
+        if not scores.isfinite().all():
+            raise ValueError
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise InputError(f"{path}: a score must be a number, and finite") from None
     return boxes, scores, rotations
 
 
@@ -161,7 +164,7 @@ def system_of(args: argparse.Namespace) -> Any:
     system.to(device_of(args.device))
     skeleton, options = skeleton_of(info), scales_of(args.scales, system)
     options |= {"batch": args.batch, "padding": 1.0 if args.whole else 1.25, "nms": args.nms, "flip": args.flip}
-    return info, lambda picture, *boxes: find_people(system, skeleton, picture, *boxes, **options), system
+    return info, lambda images: find_people_in(images, system, skeleton, **options), system
 
 
 def program_of(args: argparse.Namespace) -> Any:
@@ -172,10 +175,9 @@ def program_of(args: argparse.Namespace) -> Any:
     program = OnnxProgram(args.model)
     padding = program.metadata["padding"]
 
-    def people_in(picture: Any, boxes: torch.Tensor, scores: torch.Tensor, rotations: Any) -> Any:
-        return program_people(
-            program, picture, boxes, scores, rotations, 1.0 / padding if args.whole else 1.0, args.nms
-        )
+    def people_in(images: Iterable[Any]) -> Iterator[Any]:
+        for image in images:
+            yield program_people(program, *image, 1.0 / padding if args.whole else 1.0, args.nms)
 
     return program.metadata, people_in, None
 
@@ -203,16 +205,23 @@ def run(args: argparse.Namespace) -> Any:
     outputs = [args.out / f"{name}{ending}" for name in names.values() for ending in endings]
     outputs += [args.coco_results] if args.coco_results else []
     check_outputs(outputs, [*images, args.boxes, args.model, Path(args.weights)])
-    results, bad = [], []
-    for path in images:
-        try:
-            image = ImageFile(str(path)).upright()
-        except ImageError as error:
-            if len(images) == 1:
-                raise InputError(str(error)) from None
-            bad.append(str(error))
-            continue
-        found = people_in(image, *boxes_in(image, path))
+    results, bad, read = [], [], deque()
+
+    def opened() -> Iterator[Any]:
+        for path in images:
+            try:
+                file = ImageFile(str(path))
+                image, frames = file.upright(), file.frames()
+            except ImageError as error:
+                if len(images) == 1:
+                    raise InputError(str(error)) from None
+                bad.append(str(error))
+                continue
+            read.append((path, image, f"{frames} frames, the first is used; " if frames > 1 else ""))
+            yield image, *boxes_in(image, path)
+
+    for found in people_in(opened()):
+        path, image, note = read.popleft()
         people, out = as_records(found, calibration_of(info)), args.out / names[path]
         if not args.no_images:
             draw(image, found, skeleton, out.with_name(f"{out.name}.png"), args.threshold)
@@ -220,7 +229,7 @@ def run(args: argparse.Namespace) -> Any:
         write_json(out.with_name(f"{out.name}.json"), record)
         results += as_coco(people, image_id_of(path))
         count, drawn = len(people), ".json" if args.no_images else ".png and .json"
-        print(f"{path}: {count} {'person' if count == 1 else 'people'}, wrote {out}{drawn}")
+        print(f"{path}: {note}{count} {'person' if count == 1 else 'people'}, wrote {out}{drawn}")
     if args.coco_results:
         write_json(args.coco_results, results)
         print(f"wrote {len(results)} people to {args.coco_results}")

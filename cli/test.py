@@ -1,4 +1,4 @@
-"""Score weights on a data set: PCK@0.2 per joint group, PCP, joints to be seen and occluded.
+"""Score weights on a data set: PCK@0.2 per joint group, PCP, visible and occluded joints; COCO's AP of COCO files.
 
 Whole pictures (LSP) are looked at as they are, other people in their boxes enlarged by 1.25; upright.
 """
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from pypose_ops.datasets import SPLITS, joined, open_dataset
-from pypose_ops.datasets.files import write_json
+from pypose_ops.datasets import SPLITS, data_path, joined, open_dataset
+from pypose_ops.datasets.files import check_outputs, write_json
 from pypose_ops.errors import InputError
 from pypose_ops.models.weights.files import PACKAGED, open_weights, skeleton_of
 
@@ -46,15 +46,18 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def print_scores(console: Console, title: str, stages: Any) -> None:
-    """A table with a row for each of ``[(name, numbers by column)]``."""
-    table = Table(title=title)
-    table.add_column("stage")
+def print_scores(console: Console, title: str, stages: Any, digits: int = 1) -> None:
+    """A table with a row for each of ``[(name, numbers by column)]``; turned where it would be too wide."""
     columns = list(stages[0][1])
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, values in stages:
-        table.add_row(name, *("-" if values[c] is None else f"{values[c]:.1f}" for c in columns))
+    rows = [["stage", *columns]]
+    rows += [[n, *("-" if v[c] is None else f"{v[c]:.{digits}f}" for c in columns)] for n, v in stages]
+    if 1 + sum(3 + max(map(len, column)) for column in zip(*rows, strict=True)) > console.width:
+        rows = list(zip(*rows, strict=True))
+    table = Table(title=title)
+    for i, column in enumerate(rows[0]):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows[1:]:
+        table.add_row(*row)
     console.print(table)
 
 
@@ -67,8 +70,12 @@ def run(args: argparse.Namespace) -> None:
     device = device_of(args.device)
     system, info = open_weights(args.weights)
     skeleton = skeleton_of(info)
-    people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data])
-    result = evaluate(system, skeleton, People(people, memory=0), batch=args.batch, device=device, flip=args.flip)
+    if args.json:
+        check_outputs([args.json], [Path(args.weights), *map(data_path, args.data)], "--json")
+    parts = [open_dataset(spec, args.split, skeleton) for spec in args.data]
+    people = joined(parts)
+    options = {"batch": args.batch, "device": device, "flip": args.flip}
+    result = evaluate(system, skeleton, People(people, memory=0), parts, **options)
     if not result["stages"]:
         raise InputError(f"{people.name}: none of its pictures could be read, the first is {result['left_out'][0]}")
     stages = list(enumerate(result["stages"], 1))
@@ -80,6 +87,8 @@ def run(args: argparse.Namespace) -> None:
             print_scores(console, title, [(n, stage[key]) for n, stage in stages])
     kinds = [(n, {"seen": stage["pck_seen"], "occluded": stage["pck_occluded"]}) for n, stage in stages]
     print_scores(console, "PCK@0.2 by visibility, %", kinds)
+    for part in stages[0][1].get("ap", {}):
+        print_scores(console, f"COCO keypoints, {part}", [(n, stage["ap"][part]) for n, stage in stages], digits=3)
     left_out = f"; {len(result['left_out'])} pictures could not be read" if result["left_out"] else ""
     console.print(f"{info['system']} {info['preset']}, {result['people']} people{left_out}", highlight=False)
     if args.json:

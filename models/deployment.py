@@ -72,8 +72,13 @@ def export_poses(
     }  # fmt: skip
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        _WRITERS[format](module, example, path, boxes, metadata)
+    part = path.with_name(f".{os.getpid()}-{path.name}")  # whole or not at all
+    try:
+        with torch.no_grad():
+            _WRITERS[format](module, example, part, boxes, metadata)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 

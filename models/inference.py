@@ -1,5 +1,7 @@
 """Inference: the joints of the people in an image, given their boxes."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -63,13 +65,24 @@ class Poses(nn.Module):
     def forward(
         self, image: torch.Tensor, boxes: torch.Tensor, rotations: float = 0.0, **options: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        crops, transforms = self.cut(image, boxes, rotations)
+        return self.find(crops, transforms, **options)
+
+    def cut(
+        self, image: torch.Tensor, boxes: torch.Tensor, rotations: torch.Tensor | float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The crops ``(N, 3, *input_size)`` of the boxes of an image, and ``(N, 2, 3)`` from them to the image."""
         system = self.system
         size, dtype = system.input_size, next(system.parameters()).dtype
         center, scale = geometry.box_to_center_and_scale(boxes, size, padding=self.padding)
         transforms = geometry.box_to_transform(center, scale, rotations, size, align="center")
         mean, std = tuple(system.mean), tuple(system.std)
         crops = crop_patches(image.permute(2, 0, 1)[None], transforms, size, mean=mean, std=std, antialias=True)
-        peaks = system.poses(crops.to(dtype), flip_pairs=self.flip_pairs, **options)[-1]
+        return crops.to(dtype), transforms
+
+    def find(self, crops: torch.Tensor, transforms: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The joints in crops, of any images, in pixels of those images, and their scores."""
+        peaks = self.system.poses(crops, flip_pairs=self.flip_pairs, **options)[-1]
         coords, scores = geometry.transform_points(peaks.coords.float(), transforms), peaks.scores.float()
         return coords.where(scores[..., None] > 0, float("nan")), scores
 
@@ -98,12 +111,73 @@ def find_people(
         tuple: joints ``(M, K, 2)`` in image pixels, their scores ``(M, K)``, people's scores ``(M,)``, highest first,
         and the indices of their boxes. On the CPU.
     """
-    parts = [
-        find_joints(system, skeleton, image, boxes[i : i + batch], rotations[i : i + batch], **options)
-        for i in range(0, max(len(boxes), 1), batch)
-    ]
-    coords, joint_scores = (torch.cat(part) for part in zip(*parts, strict=True))
-    return best_people(skeleton, coords, joint_scores, boxes, scores, nms=nms)
+    if not isinstance(rotations, torch.Tensor):
+        rotations = torch.full((len(boxes),), float(rotations))
+    return next(find_people_in([(image, boxes, scores, rotations)], system, skeleton, nms=nms, batch=batch, **options))
+
+
+People = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+_WAITING = 16  # images; each is kept until its people are found
+
+
+@torch.no_grad()
+def find_people_in(
+    images: Iterable[tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]],
+    system: System,
+    skeleton: Skeleton,
+    *,
+    nms: float = 0.9,
+    batch: int = 32,
+    padding: float = 1.25,
+    flip: bool = False,
+    **options: Any,
+) -> Iterator[People]:
+    """Finds people as :func:`find_people` in one image after the other, in batches across images.
+
+    Args:
+        images (iterable): image, boxes, scores and rotations of each. As it is read up to 16 images ahead of what is
+            returned, memory does not grow with their number.
+
+    Yields:
+        tuple: what :func:`find_people` returns, of each image in their order.
+    """
+    poses = Poses(system, skeleton, padding=padding, flip=flip)
+    device = next(system.parameters()).device
+    waiting: deque[tuple[list[Any], torch.Tensor, torch.Tensor]] = deque()  # joints found so far, boxes, scores
+    queue: list[tuple[list[Any], torch.Tensor, torch.Tensor]] = []  # where the joints go, crops, transforms
+
+    def run_batch() -> None:
+        if queue:
+            places, crops, transforms = zip(*queue, strict=True)
+            found = poses.find(torch.cat(crops), torch.cat(transforms), **options)
+            for place, *part in zip(places, *(t.split([len(c) for c in crops]) for t in found), strict=True):
+                place.append(part)
+        queue.clear()
+
+    def finished() -> Iterator[People]:
+        while waiting and (sum(len(part[0]) for part in waiting[0][0]) == len(waiting[0][1])):
+            parts, boxes, scores = waiting.popleft()
+            empty = (torch.zeros(0, len(skeleton), 2, device=device), torch.zeros(0, len(skeleton), device=device))
+            coords, joint_scores = (torch.cat(part) for part in zip(empty, *parts, strict=True))
+            yield best_people(skeleton, coords, joint_scores, boxes, scores, nms=nms)
+
+    for image, boxes, scores, rotations in images:
+        pixels = torch.from_numpy(np.array(image)).to(device)
+        waiting.append(([], boxes, scores))
+        at = 0
+        while at < len(boxes):
+            part = slice(at, at + batch - sum(len(crops) for _, crops, _ in queue))
+            queue.append(
+                (waiting[-1][0], *poses.cut(pixels, *(t[part].float().to(device) for t in (boxes, rotations))))
+            )
+            at = part.stop
+            if at <= len(boxes):
+                run_batch()
+        if len(waiting) >= _WAITING:
+            run_batch()
+        yield from finished()
+    run_batch()
+    yield from finished()
 
 
 def best_people(

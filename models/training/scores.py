@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from pypose_ops import geometry, metrics
-from pypose_ops.skeletons import Skeleton
+from pypose_ops.datasets import PoseDataset
+from pypose_ops.datasets.results import pair_of
+from pypose_ops.skeletons import Skeleton, joint_map
 
 from .crops import Crops
 from .loading import eval_loader
@@ -109,6 +113,34 @@ def score(pred: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor, sk
     return result
 
 
+def coco_scores(
+    dataset: PoseDataset, skeleton: Skeleton, coords: torch.Tensor, scores: torch.Tensor, index: list[int]
+) -> dict[str, float] | None:
+    """COCO's AP and AR of people found in the boxes of a COCO file, as pycocotools counts them.
+
+    Args:
+        dataset (PoseDataset): of the file.
+        skeleton (Skeleton): of the joints found; all joints of the file must be among them.
+        coords, scores (Tensor): ``(N, K, 2)`` image pixels and ``(N, K)``.
+        index (list[int]): which people of ``dataset`` they are.
+
+    Returns:
+        dict: the ten numbers; None where the data set is not of a COCO file, or its joints have no OKS constants.
+    """
+    truth = dataset.people
+    if truth is None or truth.skeleton.sigmas is None:
+        return None
+    joints = joint_map(skeleton.joints, truth.skeleton.joints)
+    if min(joints) < 0:
+        return None
+    people = np.array([dataset.samples[i].annotation for i in index], np.int64)
+    images = [truth.image[n] for n in people.tolist()]
+    categories = torch.from_numpy(truth.category[people])
+    pair = pair_of(truth, coords[:, joints].nan_to_num(), scores.nan_to_num().mean(1), images, categories)
+    found = metrics.coco_ap_by_category(pair.people, categories, pair.category, truth.skeleton.sigmas)
+    return {name: round(float(value), 5) for name, value in found.items()}
+
+
 def _number(value: Any) -> float | None:
     value = float(value)
     return None if value != value else round(value, 4)
@@ -119,10 +151,25 @@ def _grouped(result: Any, groups: Any) -> dict[str, float | None]:
     return columns | {"mean": _number(result["mean"])}
 
 
-def evaluate(system: System, skeleton: Skeleton, people: Any, **options: Any) -> dict[str, Any]:
-    """Scores of every stage of a system: ``{"people", "left_out", "stages": [...]}``; see :func:`score`."""
-    pred, _, index, bad = predict_people(system, skeleton, people, **options)
+def evaluate(
+    system: System, skeleton: Skeleton, people: Any, parts: Sequence[PoseDataset] = (), **options: Any
+) -> dict[str, Any]:
+    """Scores of every stage of a system: ``{"people", "left_out", "stages": [...]}``; see :func:`score`.
+
+    ``parts`` are the data sets that ``people`` are of, one after the other: a stage has ``ap``, the numbers of
+    :func:`coco_scores` by name, of those that have them.
+    """
+    pred, scores, index, bad = predict_people(system, skeleton, people, **options)
     stages = []
-    for stage in () if pred is None else pred:
+    for n, stage in enumerate(() if pred is None else pred):
         stages.append(score(stage, people.keypoints[index], people.visible[index], skeleton))
+        first, found = 0, {}
+        for part in parts:
+            rows = (index >= first) & (index < first + len(part))
+            ap = coco_scores(part, skeleton, stage[rows], scores[n][rows], (index[rows] - first).tolist())
+            first += len(part)
+            if ap is not None:
+                found[part.name] = ap
+        if found:
+            stages[-1]["ap"] = found
     return {"people": len(index), "left_out": sorted(bad), "stages": stages}

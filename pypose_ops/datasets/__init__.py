@@ -1,8 +1,10 @@
 """Data sets of annotated people: every format becomes :class:`Sample`."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ __all__ = [
     "ImageFile",
     "PoseDataset",
     "Sample",
+    "data_path",
     "hold_out",
     "joined",
     "open_dataset",
@@ -37,6 +40,11 @@ FORMATS: dict[str, Callable[..., PoseDataset]] = {
     "aic": read_aic,
 }
 SPLITS = ("train", "test", "all")
+
+
+def data_path(spec: str) -> Path:
+    """The file or folder that a specification of :func:`open_dataset` names."""
+    return Path(re.split(",(?:images|category)=", str(spec).partition(":")[2])[0])
 
 
 def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = None) -> PoseDataset:

@@ -93,7 +93,8 @@ def check_images(dataset: PoseDataset) -> None:
     for image, samples in by_image.items():
         said = samples[0].size
         try:
-            size = image.size()
+            size, frames = image.header()
+            dataset.notes["images of several frames; the first is used"] += frames > 1
         except ImageError:
             continue  # counted and reported when it is wanted
         if said is not None and said != size:

@@ -93,7 +93,11 @@ class ImageFile:
 
     def frames(self) -> int:
         """How many images the file holds: 1, or more in a GIF, a TIFF or an animation."""
-        return self._open(lambda image: getattr(image, "n_frames", 1))
+        return self._open(_frames)
+
+    def header(self) -> tuple[tuple[int, int], int]:
+        """:meth:`size` and :meth:`frames`."""
+        return self._open(lambda image: (_upright_size(image), _frames(image)))
 
     def upright(self) -> Image.Image:
         """The RGB image, upright; of several the first."""
@@ -106,6 +110,11 @@ class ImageFile:
             ImageError: it is missing, damaged, too large or no image.
         """
         return torch.from_numpy(np.array(self.upright()))
+
+
+def _frames(image: Image.Image) -> int:
+    # What follows the photograph in a camera's MPO is the same one smaller, or the other eye's.
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

@@ -262,3 +262,13 @@ def test_demo_without_its_data(tmp_path, capsys):
     for folder, message in (("none", "none: no such folder"), (".", "movenet_thunder_topdown.npz: no such file")):
         assert main(["demo", "--out", str(tmp_path), "--data", str(tmp_path / folder)]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("values", [[[1e30, 0, 0], [0, 1e30, 0]], [[1e300, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 0, 1]]])
+def test_affines_that_are_none(tmp_path, capsys, values):
+    maps = np.zeros((3, 8, 6), np.float32)
+    np.savez(tmp_path / "m.npz", heatmaps=maps, hm2img=np.array(values))
+    singular = values[0][0] < 1e30
+    assert main(["decode", str(tmp_path / "m.npz")]) == (2 if singular or values[0][0] > 1e38 else 0)
+    np.savez(tmp_path / "m.npz", heatmaps=maps, hm2img=np.array([[4, 0, 1], [0, 4, 1]], np.float16))
+    assert main(["decode", str(tmp_path / "m.npz")]) == 0

@@ -7,10 +7,15 @@ import pytest
 import torch
 from data_files import lsp_folder, picture, write_json
 from PIL import Image
+from rich.console import Console
 
-from pypose_ops import Peaks
+from pypose_ops import Peaks, skeletons
 from pypose_ops.cli.main import main
+from pypose_ops.cli.test import print_scores
+from pypose_ops.datasets.results import read_coco_pair
+from pypose_ops.metrics import coco_ap_by_category
 from pypose_ops.models import SYSTEMS, System, SystemConfig
+from pypose_ops.models.inference import find_people_in
 from pypose_ops.models.weights.files import load_weights, save_weights
 
 
@@ -254,3 +259,121 @@ def test_plot_wrong(tmp_path, capsys):
     (run_folder(tmp_path) / "logs" / "0-coarse" / "version_0" / "metrics.csv").write_text("a,b\n1,2\n")
     assert main(["plot", str(tmp_path)]) == 2
     assert "metrics.csv: expected the log that train wrote" in capsys.readouterr().err
+
+
+def test_predict_batches_across_images(tmp_path, weights, monkeypatch):
+    """The same people as image by image, in fewer calls of the network; one image has more boxes than a batch."""
+    system, info = load_weights(weights)
+    boxes = {f"{i}.png": [[0, 0, 119, 79]] * n for i, n in enumerate((1, 0, 5, 2, 1))}
+    boxes = {name: some for name, some in boxes.items() if some}
+    for i, name in enumerate(boxes):
+        Image.fromarray(dots(at=(i, 2 * i))[0][:80, :120]).save(tmp_path / name)
+    write_json(tmp_path / "b.json", boxes)
+    sizes, poses = [], Bright.poses
+    monkeypatch.setattr(
+        Bright, "poses", lambda self, images, **o: sizes.append(len(images)) or poses(self, images, **o)
+    )
+    paths = [str(tmp_path / name) for name in boxes]
+    base = ["--weights", str(weights), "--boxes", str(tmp_path / "b.json"), "--no-images", "--nms", "1", "--batch"]
+    assert main(["predict", *paths, *base, "4", "--out", str(tmp_path / "four")]) == 0
+    assert sizes == [4, 4, 1]
+    assert main(["predict", *paths, *base, "1", "--out", str(tmp_path / "one")]) == 0
+    assert sizes[3:] == [1] * 9
+    for name in boxes:
+        both = [json.loads((tmp_path / out / name).with_suffix(".json").read_text()) for out in ("four", "one")]
+        assert both[0] == both[1] and len(both[0]["people"]) >= 1
+
+
+def test_many_images_do_not_wait_for_a_full_batch(weights):
+    system, info = load_weights(weights)
+    opened = []
+
+    def images():
+        for n in range(40):
+            opened.append(n)
+            yield dots()[0], torch.zeros(0, 4), torch.zeros(0), torch.zeros(0)
+
+    ahead = [opened[-1] - n for n, _ in enumerate(find_people_in(images(), system, skeletons.LSP, batch=64))]
+    assert len(ahead) == 40 and max(ahead) < 16
+
+
+def test_test_gives_cocos_ap(tmp_path, capsys, monkeypatch):
+    """Of a file with a crowd and somebody without joints: the numbers that evaluate gives of predict's results."""
+    monkeypatch.setenv("COLUMNS", "80")
+    annotations = []
+    for i in range(3):
+        pixels, points = dots()
+        Image.fromarray(pixels).save(tmp_path / f"{i + 1}.png")
+        wrong = points + [[0.0, 0.0], [30.0, 0.0], [60.0, 20.0]][i]
+        keypoints = np.column_stack([wrong, np.full(14, 2)]).ravel().tolist()
+        record = {"id": i, "image_id": i + 1, "category_id": 1, "iscrowd": 0, "area": 5000.0, "bbox": [0, 0, 119, 79]}
+        annotations.append(record | {"keypoints": keypoints})
+        annotations.append(record | {"id": 10 + i, "keypoints": [0] * 42})
+        annotations.append(record | {"id": 20 + i, "iscrowd": 1, "keypoints": [0] * 42})
+    images = [{"id": i + 1, "file_name": f"{i + 1}.png", "width": 120, "height": 80} for i in range(3)]
+    names = list(skeletons.LSP.joints)
+    sigmas = [0.079] * 14
+    monkeypatch.setattr("pypose_ops.datasets.skeleton_files.known_sigmas", lambda names: tuple(sigmas))
+    monkeypatch.setattr("pypose_ops.datasets.skeleton_files.known_skeleton", lambda names: None)
+    truth = write_json(
+        tmp_path / "truth.json",
+        {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person", "keypoints": names}]},
+    )
+    info = {"system": "bright", "preset": "compact", "skeleton": "lsp", "options": {}}
+    save_weights(tmp_path / "w.safetensors", Bright(14, Bright.presets["compact"]), info)
+    more = ["--split", "all", "--json", str(tmp_path / "e.json"), "--weights", str(tmp_path / "w.safetensors")]
+    assert main(["test", "--data", f"coco:{truth}", *more]) == 0
+    table = capsys.readouterr().out
+    assert max(map(len, table.splitlines())) <= 80 and "COCO keypoints" in table
+    found = json.loads((tmp_path / "e.json").read_text())["stages"][-1]["ap"][f"coco:{truth}"]
+    boxes = write_json(tmp_path / "b.json", {f"{i + 1}.png": [[0, 0, 119, 79]] for i in range(3)})
+    paths = [str(tmp_path / f"{i + 1}.png") for i in range(3)]
+    arguments = ["--boxes", str(boxes), "--no-images", "--out", str(tmp_path / "out"), *more[-2:]]
+    assert main(["predict", *paths, *arguments, "--coco-results", str(tmp_path / "r.json")]) == 0
+    pair = read_coco_pair(tmp_path / "r.json", truth)
+    wanted = coco_ap_by_category(pair.people, pair.pred_category, pair.category, sigmas)
+    assert 0.3 < wanted["AP"] < 0.7
+    assert found == {name: pytest.approx(value.item(), abs=1e-5) for name, value in wanted.items()}
+
+
+@pytest.mark.parametrize("count", [3, 21, 133])
+def test_tables_of_many_joints_are_readable(capsys, monkeypatch, count):
+    monkeypatch.setenv("COLUMNS", "80")
+    stages = [(str(s + 1), {f"left_joint_number_{k}": 100.0 / (k + 1) for k in range(count)}) for s in range(4)]
+    print_scores(Console(), "PCK", stages)
+    out = capsys.readouterr().out
+    assert all(name in out and f"{value:.1f}" in out for name, value in stages[0][1].items())
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_commands_do_not_write_over_what_they_read(tmp_path, weights, data, capsys):
+    (tmp_path / "link.safetensors").symlink_to(weights)
+    boxes, folder = tmp_path / "b.json", data.partition(":")[2]
+    Image.fromarray(dots()[0]).save(tmp_path / "a-heatmaps-1.png")
+    np.savez(tmp_path / "h.npz", heatmaps=np.random.rand(2, 14, 8, 6).astype(np.float32))
+    write_json(boxes, [[0, 0, 9, 9]])
+    image = tmp_path / "a-heatmaps-1.png"
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for words in (
+        ["export", weights, "--out", tmp_path / "link.safetensors"],
+        ["export", weights, "--out", f"{folder}/joints.mat", "--data", f"{data}/joints.mat"],
+        ["test", "--weights", weights, "--data", data, "--json", weights],
+        ["decode", tmp_path / "h.npz", "--skeleton", "lsp", "--image", image, "--out", tmp_path / "a.png"],
+        ["decode", tmp_path / "h.npz", "--skeleton", "lsp", "--json", tmp_path / "h.npz"],
+        ["predict", image, "--weights", weights, "--boxes", boxes, "--coco-results", boxes],
+    ):
+        assert main([*map(str, words)]) == 2, words
+        assert "expected another file" in capsys.readouterr().err, words
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_images_of_several_frames(tmp_path, weights, capsys):
+    first = Image.fromarray(dots()[0])
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[first.rotate(180), first])
+    arguments = ["--whole", "--weights", str(weights), "--out", str(tmp_path / "out")]
+    assert main(["predict", str(tmp_path / "a.gif"), *arguments]) == 0
+    assert "a.gif: 3 frames, the first is used; 1 person" in capsys.readouterr().out
+    write_json(tmp_path / "b.json", [[0, 0, 40, 40]])
+    out = ["--boxes", str(tmp_path / "b.json"), "--out", str(tmp_path / "crops")]
+    assert main(["crop", str(tmp_path / "a.gif"), *out]) == 0
+    assert "a.gif: 3 frames; the first is used" in capsys.readouterr().out

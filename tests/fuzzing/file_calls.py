@@ -129,6 +129,8 @@ def evaluate(metric, *more, truth="FILE", pred="HERE/pred.json"):
 
 PREDICT = ("predict", "HERE/a.png", "--no-images", "--out", "HERE/out", "--weights")
 
+predict_image = command("predict", "FILE", *PREDICT[2:], "HERE/tiny.safetensors", "--whole")
+
 # name: (file's name, seed, encoding, readers and commands)
 JSON, NPZ, MAT = "json", seeds.as_npz, seeds.as_mat
 KINDS = {
@@ -179,7 +181,7 @@ KINDS = {
     "weights": (
         "f.safetensors", None, "safetensors", (weights, weights, weights, command(*PREDICT, "FILE", "--whole")),
     ),
-    "images": ("f.png", None, "image", (image, image, command(*PREDICT, "HERE/tiny.safetensors", "--whole"))),
+    "images": ("f.png", None, "image", (image, image, predict_image)),
 }  # fmt: skip
 
 

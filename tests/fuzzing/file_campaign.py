@@ -1,5 +1,6 @@
 """Many broken files, in processes of their own: one that crashes, hangs or takes too much memory is reported."""
 
+import importlib
 import os
 import resource
 import signal
@@ -9,6 +10,7 @@ import time
 import traceback
 from pathlib import Path
 
+from pypose_ops.cli.main import COMMANDS
 from pypose_ops.models.weights.files import load_weights
 
 from .file_calls import one_file, prepare
@@ -25,7 +27,9 @@ class Hang(BaseException):
 def run(options):
     """Makes the files [first, first + files); prints failures and a summary; 1 when there were any."""
     start, failures, refused, made, most = time.monotonic(), 0, 0, 0, 0
-    with tempfile.TemporaryDirectory() as folder:  # imports what the children would each import
+    for command in COMMANDS:  # so that the children need not, each
+        importlib.import_module(f"pypose_ops.cli.{command}")
+    with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
         load_weights(Path(folder) / "tiny.safetensors")
     for first in range(options.first, options.first + options.files, CHUNK):

@@ -13,6 +13,7 @@ from data_files import lsp_folder, write_json
 from tiny_system import register
 
 from pypose_ops import skeletons
+from pypose_ops.datasets import hold_out, open_dataset
 from pypose_ops.models import SYSTEMS, build, system_class
 from pypose_ops.models.weights.files import load_weights, save_weights
 
@@ -145,6 +146,24 @@ def test_two_processes_are_one_with_the_doubled_batch(data, tmp_path):
     assert_same(weights(tmp_path / "two"), weights(tmp_path / "one"), atol=2e-5, rtol=1e-4)
     for key, values in losses(tmp_path / "one").items():
         assert losses(tmp_path / "two")[key] == pytest.approx(values, rel=1e-4)
+
+
+@pytest.mark.parametrize("part", ["training", "held out"])
+def test_a_rank_without_data_does_not_hang_the_other(tmp_path, part):
+    """Of two people one image cannot be read: in every epoch one of two processes has nobody."""
+    folder, people = tmp_path / "lsp", 2 if part == "training" else 12
+    dataset = open_dataset(f"lsp:{lsp_folder(folder, people)}", "all")
+    bad = dataset.samples[0] if part == "training" else hold_out(dataset, 2)[1].samples[1]
+    Path(str(bad.picture)).write_bytes(b"no image")
+    more = ("--held-out", "0" if part == "training" else "2", "--devices", "2")
+    process = program(*options(f"lsp:{folder}", tmp_path / "run", *more, epochs=2, batch=1))
+    try:
+        output, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode == 0 and "1 pictures could not be read" in output, output
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
 
 
 def test_a_bad_picture_is_counted_and_reported(tmp_path, capsys):
