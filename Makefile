@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 OUT ?= out
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 DATA ?= $(or $(PYPOSE_OPS_DATA),$(wildcard ../shared/data))
 
 ifneq ($(DATA),)
@@ -22,9 +23,11 @@ SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypo
 demo: $(DONE)/demo
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
 
-# The `pytest` script, not `python -m pytest`: that would import the source folder, which has no _C.
+# The `pytest` script, not `python -m pytest`: that would import the source folder, which has no _C. A process per core, a file
+# to each; what measures time comes afterwards, alone.
 test: $(DONE)/test
-	$(BIN)/pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -m "not alone" -n $(JOBS) --dist loadfile --durations 40
+	$(BIN)/pytest tests -m alone
 	$(BIN)/pytest benchmarks --benchmark-disable
 
 # Against the real packages, pinned; those that are not installed are skipped by name.

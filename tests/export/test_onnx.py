@@ -74,6 +74,7 @@ def refused(function, *tensors, dynamic=(), **options):
         path = Path(folder) / "refused.onnx"
         with pytest.raises(pypose_ops.onnx.ExportError) as error:
             pypose_ops.onnx.export(Function(function), tensors, path, dynamic_shapes=sizes, **options)
+        assert not path.exists()
     return str(error.value)
 
 

@@ -128,6 +128,7 @@ def test_lines_too_long_for_shared_memory(device):
         torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("share", (0.05, 1.0))
 @pytest.mark.parametrize("kernel", (31, 15))  # 7x7 is at the limit: docs/mrf.md
 def test_never_slower_than_grouped_convolution(share, kernel):

@@ -25,6 +25,7 @@ def python(code, cwd, **environment):
     return done.stdout
 
 
+@pytest.mark.alone
 def test_import_adds_little_to_torch(tmp_path):
     """Of the processor's time, once the byte code is there: what else the machine does is not the import's."""
     code = "import time, torch; start = time.process_time(); import pypose_ops; print(time.process_time() - start)"
