@@ -173,7 +173,7 @@ def test_bad_arguments():
 def test_overfit(shared_data):
     system = models.build("dual_source", 14, "compact")
     batch = lsp_people(shared_data, system)
-    overfit(system, batch, 450, size=4)
+    overfit(system, batch, 600, size=4)
     stages = results(system, batch)
     print("dual_source", [(round(pck, 1), round(distance, 2)) for pck, distance in stages])
     assert stages[-1][0] >= 95
