@@ -40,7 +40,7 @@ bench: $(DONE)/test
 	$(BIN)/python benchmarks/report.py $(OUT)/benchmarks.json
 
 lint: $(DONE)/demo
-	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy==2.4.*" "pyright[nodejs]==1.1.*"
+	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy==2.4.*" "basedpyright==1.40.*"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/check_types.py

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Checks the types of the installed package: its public symbols by pyright, a user's script by mypy.
+"""Checks the types of the installed package: its public symbols by pyright's checker, a user's script by mypy.
 
-python scripts/check_types.py    # in an environment with the package (not editable), mypy and pyright
+python scripts/check_types.py    # in an environment with the package (not editable), mypy and basedpyright
+
+basedpyright is pyright in one wheel: pyright's own package downloads it when it first runs.
 """
 
 import json
@@ -25,7 +27,7 @@ def run(*command):
 def completeness():
     """The share of public symbols whose types are known, and the first of those that are not."""
     done = run(
-        sys.executable, "-m", "pyright", "--pythonpath", sys.executable,
+        sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable,
         "--verifytypes", "pypose_ops", "--ignoreexternal", "--outputjson",
     )  # fmt: skip
     report = json.loads(done.stdout[done.stdout.index("{") :])["typeCompleteness"]

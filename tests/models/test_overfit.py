@@ -25,5 +25,5 @@ def test_overfit(shared_data, name):
     print(name, first, last)
     assert last[0] >= 95
     assert last[0] >= first[0] - 0.5  # one of the 224 joints
-    # Once every joint is right, the order of sums decides: 1.04 and 1.07 times were seen on a processor without AVX-512.
+    # Once every joint is right, the order of sums decides: 1.04 to 1.07 were seen on a processor without AVX-512.
     assert last[1] < (1.1 if last[0] > 99 else 1.0) * first[1]
