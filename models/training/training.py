@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,8 @@ class Phase(pl.LightningModule):
         self.pck: dict[int, Any] = {}
         self.bad: set[str] = set()
         self.val_loss: list[float] = [0.0, 0]
+        self.upright: Iterable[Batch] = ()
+        self.others: Batch | None = None
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.system, self.recipe.lr, self.recipe.lr_factors)
@@ -105,18 +107,25 @@ class Phase(pl.LightningModule):
 
     def training_step(self, loaded: Any, _: Any) -> Any:
         self.bad.update(loaded.bad)
-        if len(loaded) == 0:
-            return 0.0 * sum(p.sum() for p in self.system.parameters() if p.requires_grad)
         with self.trainer.profiler.profile("crops"):
-            batch, _ = self.crops(loaded, self.draws[loaded.index])
+            # Where no image could be read other people stand in and weigh nothing: the other ranks wait for this one.
+            batch = self.crops(loaded, self.draws[loaded.index])[0] if len(loaded) else self.stand_in()
         with self.trainer.profiler.profile("forward and loss"):
             terms = self.system.losses(batch, self.name)
-            loss = sum(terms.values())
+            loss = sum(terms.values()) if len(loaded) else 0.0 * sum(terms.values())
         logged = {f"loss_{name}": term.detach() for name, term in terms.items()} if len(terms) > 1 else {}
         self.log_dict(
             logged | {"loss": loss.detach()}, on_step=False, on_epoch=True, batch_size=len(loaded), sync_dist=True
         )
         return loss
+
+    def stand_in(self) -> Batch:
+        """The first people whose images can be read."""
+        if self.others is None:
+            self.others = next(iter(self.upright), None)
+        if self.others is None:
+            raise InputError("none of the images could be read")
+        return self.others
 
     def validation_step(self, loaded: Any, _: Any) -> None:
         self.bad.update(loaded.bad)
@@ -328,7 +337,8 @@ def train_phase(
     on_gpu = trainer.strategy.root_device.type != "cpu"
     loading = {"rank": trainer.global_rank, "world": trainer.world_size, "workers": workers, "pin": on_gpu}
     system.train().to(trainer.strategy.root_device, memory_format=torch.channels_last)
-    system.begin_phase(phase.name, Upright(phase.crops, train, recipe.batch, trainer.strategy.root_device))
+    phase.upright = Upright(phase.crops, train, recipe.batch, trainer.strategy.root_device)
+    system.begin_phase(phase.name, phase.upright)
     freeze(system, recipe.freeze)
     with warnings.catch_warnings():
         for text in QUIET:

@@ -61,6 +61,18 @@ def dark_for(sigma: float) -> str:
     return "dark" if sigma >= 1.5 else "dark_udp"
 
 
+def check_maps(name: str, argument: str, maps: torch.Tensor, size: Pair) -> None:
+    """Maps of another size than the codec's would be decoded to wrong coordinates."""
+    if not isinstance(maps, torch.Tensor):
+        raise TypeError(f"{name}: {argument} must be a tensor, got {type(maps).__name__}")
+    if tuple(maps.shape[-2:]) != tuple(size):
+        height, width = size
+        raise ValueError(
+            f"{name}: {argument} must be maps of {height} x {width} (height x width), those of the codec's "
+            f"heatmap_size, got shape {tuple(maps.shape)}"
+        )
+
+
 class HeatmapCodec:
     """A codec whose targets are maps on a grid of ``heatmap_size`` over an input of ``input_size``."""
 
@@ -129,7 +141,11 @@ class HeatmapCodec:
 
         Returns:
             ``coords (B, K, 2)`` in input pixels, NaN where a map has no peak, and ``scores (B, K)``.
+
+        Raises:
+            ValueError: maps of another size than the codec's.
         """
+        check_maps(type(self).__name__, "heatmaps", heatmaps, self.size)
         settings: dict[str, Any] = {"refine": self.refine, "kernel_size": self.kernel_size}
         if self.compat == "mmpose":
             settings["compat"] = "mmpose"
@@ -192,6 +208,7 @@ class GaussianCodec(HeatmapCodec):
             raise ValueError(
                 f"{type(self).__name__}: loss is not defined with compat={self.compat!r}; encode and compare"
             )
+        check_maps(type(self).__name__, "pred", pred, self.size)
         at = self.to_heatmap(keypoints)
         own, known = self.weights(at, visible, 3 * self.sigma)
         own = own.amax(1) if own.dim() == 3 else own

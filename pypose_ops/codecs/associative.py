@@ -7,7 +7,7 @@ import torch
 from ..ops.find_peaks import find_peaks
 from ..ops.group_by_tags import group_by_tags
 from . import _mmpose
-from ._base import Pair, check_joints, two
+from ._base import Pair, check_joints, check_maps, two
 
 
 class AssociativeTargets(NamedTuple):
@@ -127,6 +127,8 @@ class AssociativeEmbedding:
             heatmaps: ``(B, K, H, W)``.
             tags: ``(B, L K, H, W)``, or ``(B, L, K, H, W)`` for tags of L numbers.
         """
+        for argument, maps in (("heatmaps", heatmaps), ("tags", tags)):
+            check_maps("AssociativeEmbedding", argument, maps, self.heatmap_size[::-1])
         heatmaps, tags = heatmaps.detach(), tags.detach()
         batch, joints, height, width = heatmaps.shape
         tags = tags.reshape(batch, -1, joints, height, width).transpose(1, 2)  # (B, K, L, H, W)

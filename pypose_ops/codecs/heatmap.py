@@ -10,7 +10,7 @@ from ..ops.decode_heatmaps import decode_heatmaps
 from ..ops.gaussian_heatmaps import scaled_heatmaps
 from ..ops.offset_heatmaps import offset_heatmaps
 from . import _mmpose
-from ._base import GaussianCodec, HeatmapCodec, Pair, check_joints, dark_for
+from ._base import GaussianCodec, HeatmapCodec, Pair, check_joints, check_maps, dark_for
 
 
 class MSRAHeatmap(GaussianCodec):
@@ -215,6 +215,7 @@ class MegviiHeatmap(HeatmapCodec):
         """As :meth:`HeatmapCodec.decode`; the compatible one takes no ``transform``."""
         if self.compat is None:
             return super().decode(heatmaps, **options)
+        check_maps("MegviiHeatmap", "heatmaps", heatmaps, self.size)
         found = heatmaps.detach().amax((-2, -1)) > 0
         heatmaps = _mmpose.blur(heatmaps.detach(), self.blur)
         (x, y), scores = self._peaks(heatmaps, None, options)

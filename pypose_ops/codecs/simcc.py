@@ -126,6 +126,13 @@ class SimCCLabel:
 
         With ``decode_visibility`` also the lower of the highest softmax of x and that of y.
         """
+        for argument, scores, size in zip("xy", (x, y), self.input_size, strict=True):
+            bins = round(size * self.simcc_split_ratio)
+            if isinstance(scores, torch.Tensor) and scores.shape[-1:] != (bins,):
+                raise ValueError(
+                    f"SimCCLabel: {argument} must be (B, K, {bins}), {size} pixels times simcc_split_ratio, got shape "
+                    f"{tuple(scores.shape)}"
+                )
         settings: dict[str, Any] = {"refine": "dark", "sigma": self.sigma} if self.use_dark else {}
         if self.use_dark and self.compat is not None:
             settings["compat"] = self.compat

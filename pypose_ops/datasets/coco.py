@@ -289,10 +289,10 @@ def _boxes(path: str | Path, annotations: list[Any], record: list[int], notes: C
     wide = np.flatnonzero(~(np.abs(np.nan_to_num(boxes)) <= FAR).all(1))
     if len(wide):
         raise InputError(f"{path}: annotation {record[wide[0]]}: bbox reaches to {np.abs(boxes[wide[0]]).max():g} px")
-    empty = ~(boxes[:, 2:] > 0).all(1)
+    corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1)
+    empty = ~(corners[:, 2:] > corners[:, :2]).all(1)
     notes["boxes are missing or empty: the bounds of the joints stand in"] += int(empty.sum())
-    boxes = np.where(empty[:, None], np.nan, boxes)
-    return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1)
+    return np.where(empty[:, None], np.nan, corners)
 
 
 def _areas(path: str | Path, annotations: list[Any], record: list[int]) -> np.ndarray:

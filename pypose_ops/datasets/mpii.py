@@ -66,7 +66,7 @@ def _sample(
 ) -> Sample:
     """Of 1-based values."""
     center, scale = np.asarray(center, np.float64).reshape(2) - 1, float(scale)
-    if not (np.isfinite(center).all() and np.abs(center).max() < FAR and 0 < scale < 1e6):
+    if not (np.isfinite(center).all() and np.abs(center).max() < FAR and 1e-6 < scale < 1e6):
         raise InputError(
             f"{picture}: center {center + 1} and scale {scale:g} of a person; expected numbers, and more than 0"
         )

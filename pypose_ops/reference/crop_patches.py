@@ -83,6 +83,11 @@ def _crop(image, affine, size, mode, padding, antialias, fill):
     # Samples along each side of a patch pixel; a rotation by exactly 2 is 2 long, up to rounding.
     counts = [1, 1]
     if antialias:
+        if torch.compiler.is_exporting():
+            raise RuntimeError(
+                "crop_patches: the number of samples of antialias=True follows from the transforms' values, so the "
+                "definition cannot be exported with it; export the operator"
+            )
         lengths = affine[:, :2].detach().norm(dim=0).nan_to_num(nan=0.0)
         counts = (lengths - 1e-3).ceil().clamp(1, 32).int().tolist()
     offsets = [[(2 * i + 1 - n) / (2 * n) for i in range(n)] for n in counts]

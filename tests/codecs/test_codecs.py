@@ -259,3 +259,35 @@ def test_bad_calls(call, match):
 def test_a_split_ratio_without_bins_is_refused(kernels, device):
     with pytest.raises(ValueError, match="split_ratio must leave bins in both axes, got 1 and 0"):
         codecs.SimCCLabel((100, 10), simcc_split_ratio=0.01).encode(torch.ones(1, 1, 2, device=device))
+
+
+SIZES = (192, 256), (48, 64)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        codecs.MSRAHeatmap(*SIZES, 2), codecs.UDPHeatmap(*SIZES, sigma=2), codecs.HourglassHeatmap(*SIZES),
+        codecs.UDPHeatmap(*SIZES, heatmap_type="combined"), codecs.MegviiHeatmap(*SIZES, 7),
+        codecs.CPMHeatmap(*SIZES, 2),
+        codecs.MegviiHeatmap(*SIZES, 7, compat="mmpose"), codecs.MSRAHeatmap(*SIZES, 2, compat="mmpose"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [(48, 64), (64, 47), (1, 48)])
+def test_maps_of_another_size_are_refused(codec, size):
+    name = type(codec).__name__
+    with pytest.raises(
+        ValueError, match=rf"{name}: heatmaps must be maps of 64 x 48 .*got shape .*{size[0]}, {size[1]}"
+    ):
+        codec.decode(torch.rand(2, 18, *size))
+    if codec.compat is None and hasattr(codec, "loss") and getattr(codec, "heatmap_type", "") != "combined":
+        with pytest.raises(ValueError, match=f"{name}: pred must be maps of 64 x 48"):
+            codec.loss(torch.rand(2, 17, *size), torch.rand(2, 17, 2))
+
+
+def test_labels_of_another_length_are_refused():
+    codec = codecs.SimCCLabel((192, 256))
+    with pytest.raises(
+        ValueError, match=r"SimCCLabel: y must be \(B, K, 512\), 256 pixels times .*got shape \(1, 17, 500\)"
+    ):
+        codec.decode(torch.rand(1, 17, 384), torch.rand(1, 17, 500))

@@ -163,6 +163,15 @@ def test_the_definition_of_crops_exports():
     torch.testing.assert_close(exported(*call), crop_patches(images, call[1], (4, 3), image_index=call[2]))
 
 
+def test_the_definition_of_antialiased_crops_says_that_it_cannot_be_exported():
+    class Crop(torch.nn.Module):
+        def forward(self, images, transforms):
+            return reference.crop_patches(images, transforms, (4, 3), antialias=True)
+
+    with pytest.raises(RuntimeError, match="crop_patches: the number of samples of antialias=True follows from"):
+        torch.export.export(Crop(), (torch.rand(1, 2, 7, 6), CROP.float().expand(1, 2, 3)))
+
+
 HUGE = (2**25, 2**25)
 LARGE_CALLS = {
     "gaussian_heatmaps": (lambda: gaussian_heatmaps(POINTS, 1.0, HUGE, dtype=torch.float32), 2**53),
