@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -322,6 +323,12 @@ def run(args: argparse.Namespace) -> None:
                     f"pypose-ops: stopped; --resume goes on with {args.out} after its last whole epoch", file=sys.stderr
                 )
                 raise
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise InputError(
+                    f"{args.out}: cannot be written ({error.strerror}); --resume goes on after its last whole epoch"
+                ) from None
 
 
 def go(

@@ -127,6 +127,8 @@ def _cpm(path: str, i: int, picture: ImageFile, record: Mapping[str, Any]) -> Sa
     joints = joints_of(path, i, record, "joint_self")
     values = record.get("joint_others")
     others = np.zeros((0, JOINTS, 3)) if isinstance(values, Mapping) or not values else np.asarray(values, np.float64)
+    if not (np.abs(others) <= FAR).all():
+        raise InputError(f"{path}: person {i}: joint_others must be finite numbers, up to {FAR:g}")
     others = others.reshape(-1, JOINTS, 3)  # one other person is not in a list of its own
     visible = _labels(others)
     others = np.concatenate((np.where(visible[..., None] > 0, others[..., :2] - 1, 0), visible[..., None]), -1)

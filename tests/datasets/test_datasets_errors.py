@@ -109,7 +109,17 @@ def empty(folder):
     return "coco", write_json(folder / "a.json", {"images": [], "annotations": []}), "no people with labelled joints"
 
 
+def others_out_of_sight(folder):
+    record = cpm_person(joint_others=[[1e300, 5.0, 1.0]] * 16)
+    return "mpii", write_json(folder / "a.json", [record]), "a.json: person 0: joint_others must be finite numbers"
+
+
+def a_person_of_no_size(folder):
+    return "mpii", write_json(folder / "a.json", [cpm_person(scale_provided=1e-9)]), "scale 1e-09 of a person"
+
+
 WRONG = (
+    others_out_of_sight, a_person_of_no_size,
     no_picture, no_pictures_in_zip, truncated_zip, not_a_zip, no_joints_mat, lspet_as_lsp, lsp_as_lspet, other_mat,
     broken_mat, lsp_mat_as_mpii, coco_as_mpii, mpii_as_coco, detections_as_aic, aic_as_coco, not_json, no_file,
     no_folder, joints_out_of_the_picture, joint_not_finite, people_without_joints, empty,

@@ -315,3 +315,23 @@ def test_half_precision_weights(tmp_path):
         assert value.dtype == system.state_dict()[name].dtype
         torch.testing.assert_close(value, system.state_dict()[name], atol=1e-4, rtol=1e-3)
     assert_same(load_weights(tmp_path / "full")[0].state_dict(), system.state_dict())
+
+
+def test_a_full_disk(data, tmp_path, capsys, monkeypatch):
+    """The second epoch's checkpoint does not fit: one line, the first one is whole, and the run goes on from it."""
+    from lightning.fabric.plugins.io import torch_io
+
+    save, out = torch_io._atomic_save, tmp_path / "run"
+
+    def full(checkpoint, path):
+        if checkpoint["epoch"] == 1:
+            raise OSError(28, "No space left on device")
+        save(checkpoint, path)
+
+    monkeypatch.setattr(torch_io, "_atomic_save", full)
+    line = refused(capsys, options(data, out))
+    assert "run: cannot be written (No space left on device); --resume goes on after its last whole epoch" in line
+    assert not list(out.rglob("*.safetensors"))
+    assert all("state_dict" in torch.load(path, weights_only=True) for path in out.rglob("*.ckpt"))
+    monkeypatch.setattr(torch_io, "_atomic_save", save)
+    assert main(options(data, out, "--resume")) == 0 and (out / "weights.safetensors").exists()
