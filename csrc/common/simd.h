@@ -57,6 +57,7 @@ inline int register_bytes() {
   } else {                                       \
     f(Registers{});                              \
   }
+
 #if defined(__x86_64__) && defined(__GNUC__)
 // GCC has to be told to use the whole width.
 #if defined(__clang__)
@@ -75,15 +76,11 @@ template <typename F, typename Registers = Isa<32>>
   PYPOSE_OPS_CALL(f);
 }
 
-// Tuned for processors whose gather instructions are worth using: without it the compiler reads element by element.
+// Tuned for processors whose gather instructions are worth using: without it the compiler reads element by element. Those of
+// AVX2 are not: reading by elements takes 0.65 to 0.9 of their time on a Zen 3.
 template <typename F, typename Registers = Isa<64>>
 [[gnu::target(PYPOSE_OPS_AVX512 ",tune=skylake-avx512"), gnu::flatten, gnu::noinline]] void
 gather_avx512(const F& f) {
-  PYPOSE_OPS_CALL(f);
-}
-
-template <typename F, typename Registers = Isa<32>>
-[[gnu::target("arch=x86-64-v3,tune=haswell"), gnu::flatten, gnu::noinline]] void gather_avx2(const F& f) {
   PYPOSE_OPS_CALL(f);
 }
 #endif
@@ -146,7 +143,7 @@ void simd_gather_call(const F& f) {
     case simd::Level::avx512:
       return simd::gather_avx512(f);
     case simd::Level::avx2:
-      return simd::gather_avx2(f);
+      return simd::call_avx2(f);
     case simd::Level::baseline:
       break;
   }
