@@ -107,6 +107,10 @@ def load_weights(path: Path | str, system: str | None = None) -> tuple[System, d
     return module.eval(), info
 
 
+# Modules one after the other take time to build, also without memory.
+_MOST = {"stacks": 64, "stages": 64, "blocks": 64, "levels": 16, "convs": 64, "banks": 64, "depth": 200}
+
+
 def _numbers(value: Any) -> list[float]:
     """All numbers in a JSON value."""
     if isinstance(value, dict):
@@ -123,6 +127,9 @@ def _built(path: Path | str, name: str, joints: int, info: dict[str, Any], tenso
         raise ValueError("options must be an object, preset a name")
     if any(not abs(n) <= 8192 for n in _numbers(options)):
         raise ValueError(f"options of up to {max(map(abs, _numbers(options))):g}")
+    for option, most in _MOST.items():
+        if any(n > most for n in _numbers(options.get(option))):
+            raise ValueError(f"{option} of {options[option]}, expected at most {most}")
     held = sum(t.numel() for t in tensors.values())
     with torch.device("meta"), warnings.catch_warnings():  # takes no memory
         warnings.simplefilter("ignore")  # a layer without channels

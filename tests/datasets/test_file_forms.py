@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -149,13 +150,22 @@ def test_forms_of_json(write):
             load_json(write(data))
 
 
-def test_what_would_unpack_to_gigabytes_is_refused(write, tmp_path):
-    bomb = gzip.compress(bytes(300 << 20), 1)
+def test_what_would_unpack_to_gigabytes_is_refused(write, tmp_path, monkeypatch):
+    """With a limit of 64 KiB in the place of 256 MiB."""
+    monkeypatch.setattr("pypose_ops.datasets.files.UNPACKED", 1 << 16)
+    large = bytes(4 << 20)
     with pytest.raises(InputError, match="unpack to more than"):
-        load_json(write(bomb, "bomb.json.gz"))
-    np.savez_compressed(tmp_path / "bomb.npz", maps=np.zeros(300 << 20, np.uint8))
-    with pytest.raises(InputError, match="bomb.npz: unpacks to 314,57"):
-        load_npz(tmp_path / "bomb.npz")
+        load_json(write(gzip.compress(large, 1), "large.json.gz"))
+    np.savez_compressed(tmp_path / "large.npz", maps=np.frombuffer(large, np.uint8))
+    with pytest.raises(InputError, match="large.npz: unpacks to 4,194"):
+        load_npz(tmp_path / "large.npz")
+    with zipfile.ZipFile(tmp_path / "lsp.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("joints.mat", large)
+        archive.writestr("images/im0001.jpg", large)
+    with pytest.raises(InputError, match="lsp.zip/joints.mat: .* bytes that unpack to 4,194,304; refused"):
+        open_dataset(f"lsp:{tmp_path / 'lsp.zip'}")
+    with pytest.raises(ImageError, match="im0001.jpg: .* bytes that unpack to 4,194,304; refused"):
+        ImageFile(str(tmp_path / "lsp.zip"), "images/im0001.jpg").decode()
 
 
 def test_arrays_of_npz(tmp_path):
