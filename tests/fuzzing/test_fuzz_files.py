@@ -62,17 +62,18 @@ def test_a_file_depends_on_its_seed_and_number_alone(folder):
     assert first == [file_calls.content_of(Draw(5, n), folder, "aic") for n in range(20)] and len(set(first)) > 10
 
 
-@pytest.mark.parametrize("fault", ["traceback", "many lines", "memory", "hang"])
+@pytest.mark.parametrize("fault", ["traceback", "long line", "memory", "hang"])
 def test_what_is_wrong_is_noticed(folder, monkeypatch, capsys, fault):
     def reader(path, draw):
         if fault == "traceback":
             raise KeyError("images")
-        if fault == "many lines":
-            raise InputError("x" * 2000)
+        if fault == "long line":
+            raise InputError("many words " * 50)
         if fault == "hang":
             file_campaign.hang(0, None)
 
     monkeypatch.setattr(file_calls, "KINDS", {"coco": ("f.json", seeds.coco, "json", (reader,))})
+    monkeypatch.setattr(file_calls, "MOST_CHARACTERS", 200)
     if fault == "memory":
         monkeypatch.setattr(file_campaign, "peak", iter([0, 2 << 30, 2 << 30]).__next__)
     options = SimpleNamespace(seed=0, only=None)
