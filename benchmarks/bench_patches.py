@@ -15,33 +15,33 @@ CASCADE = (64 * 14, 3, 64, 64)  # of 64 images
 MAPS = (64, 256, 16, 12)  # of feature maps, forward and backward
 
 
-def transforms_of(count, size, picture, device):
+def transforms_of(count, size, source, device):
     """People of many sizes, upright and turned, some partly outside."""
-    height, width = picture
+    height, width = source
     scale = (0.4 + 0.8 * torch.rand(count, 1)) * height * torch.tensor([size[1] / size[0], 1.0])
     center = torch.rand(count, 2) * torch.tensor([float(width), height])
     return geometry.box_to_transform(center, scale, (torch.rand(count) - 0.5) * 90, size).to(device)
 
 
-def picture_of(device):
+def image_of(device):
     return torch.randint(256, (1, 720, 1280, 3), dtype=torch.uint8).to(device)
 
 
-def op(picture, transforms, dtype=torch.float32, **options):
-    return crop_patches(picture.permute(0, 3, 1, 2), transforms, CROPS[2:], mean=MEAN, std=STD, dtype=dtype, **options)
+def op(source, transforms, dtype=torch.float32, **options):
+    return crop_patches(source.permute(0, 3, 1, 2), transforms, CROPS[2:], mean=MEAN, std=STD, dtype=dtype, **options)
 
 
-def op_planar(picture, transforms):
-    return crop_patches(picture, transforms, CROPS[2:], mean=MEAN, std=STD)
+def op_planar(source, transforms):
+    return crop_patches(source, transforms, CROPS[2:], mean=MEAN, std=STD)
 
 
-def the_reference(picture, transforms):
-    return reference.crop_patches(picture.permute(0, 3, 1, 2), transforms, CROPS[2:], mean=MEAN, std=STD)
+def the_reference(source, transforms):
+    return reference.crop_patches(source.permute(0, 3, 1, 2), transforms, CROPS[2:], mean=MEAN, std=STD)
 
 
-def grid_of(transforms, size, picture):
+def grid_of(transforms, size, source):
     """What affine_grid wants: normalised coordinates on both sides."""
-    scale = 2 / (transforms.new_tensor(picture[::-1]) - 1)
+    scale = 2 / (transforms.new_tensor(source[::-1]) - 1)
     h, w = size
     patch = transforms.new_tensor([[(w - 1) / 2, 0, (w - 1) / 2], [0, (h - 1) / 2, (h - 1) / 2]])
     theta = geometry.compose_transforms(transforms, patch.expand_as(transforms)) * scale[:, None]
@@ -49,9 +49,9 @@ def grid_of(transforms, size, picture):
     return F.affine_grid(theta, (len(theta), 1, *size), align_corners=True)
 
 
-def grid_sample(picture, transforms):
-    image = picture.permute(0, 3, 1, 2).float()
-    grid = grid_of(transforms, CROPS[2:], picture.shape[1:3])
+def grid_sample(source, transforms):
+    image = source.permute(0, 3, 1, 2).float()
+    grid = grid_of(transforms, CROPS[2:], source.shape[1:3])
     # One tall grid: expanding the image to a batch would copy it.
     out = F.grid_sample(image, grid.reshape(1, -1, CROPS[3], 2), align_corners=True)
     out = out.reshape(3, len(transforms), *CROPS[2:]).transpose(0, 1)
@@ -59,10 +59,10 @@ def grid_sample(picture, transforms):
     return (out - mean) / std
 
 
-def opencv(picture, transforms):
+def opencv(source, transforms):
     """What a data loader does: warp each box, then normalise and transpose."""
     cv2, np = pytest.importorskip("cv2"), pytest.importorskip("numpy")
-    pixels, matrices = picture[0].numpy(), transforms.numpy()
+    pixels, matrices = source[0].numpy(), transforms.numpy()
     mean, std = np.float32(MEAN), np.float32(STD)
     out = np.empty((len(matrices), *CROPS[1:]), np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -89,10 +89,10 @@ def test_crops(measure, device, row):
     if device.type == "cuda" and "opencv" in row:
         pytest.skip("runs on the CPU only")
     torch.manual_seed(0)
-    picture, transforms = picture_of(device), transforms_of(CROPS[0], CROPS[2:], (720, 1280), device)
-    expected = op(picture, transforms)
+    source, transforms = image_of(device), transforms_of(CROPS[0], CROPS[2:], (720, 1280), device)
+    expected = op(source, transforms)
     if row == "op, planar":
-        picture = picture.permute(0, 3, 1, 2).contiguous()
+        source = source.permute(0, 3, 1, 2).contiguous()
     tolerance = 1.5 / min(STD) if "opencv" in row else 5e-3
 
     def same(actual):
@@ -100,7 +100,7 @@ def test_crops(measure, device, row):
 
     nbytes = 4 * bench_tools.pixels(CROPS)
     call = ROWS[row]
-    run = Rotating(lambda *inputs: call(*inputs), lambda: (picture.clone(), transforms.clone()), device, nbytes)
+    run = Rotating(lambda *inputs: call(*inputs), lambda: (source.clone(), transforms.clone()), device, nbytes)
     measure(run, "crop_patches", CROPS, "forward", row, device, nbytes, None if "antialias" in row else same)
 
 
@@ -124,8 +124,8 @@ def test_cascade(measure, device, row):
         index = torch.arange(64, device=device).repeat_interleave(14)
 
         def inputs():
-            pictures = torch.randint(256, (64, 3, 240, 320), dtype=torch.uint8).to(device)
-            return pictures, transforms_of(64 * 14, CASCADE[2:], (240, 320), device)
+            images = torch.randint(256, (64, 3, 240, 320), dtype=torch.uint8).to(device)
+            return images, transforms_of(64 * 14, CASCADE[2:], (240, 320), device)
 
         run = Rotating(
             lambda p, t: crop_patches(p, t, CASCADE[2:], image_index=index, mean=MEAN, std=STD), inputs, device, nbytes

@@ -57,8 +57,8 @@ def warped(pixels, transform, size):
     # Pillow counts from the corners of pixels.
     moved = transform.copy()
     moved[:, 2] += 0.5 - transform[:, :2].sum(1) / 2
-    picture = Image.fromarray(pixels)
-    return np.asarray(picture.transform((width, height), Image.AFFINE, moved.flatten(), Image.BILINEAR))
+    source = Image.fromarray(pixels)
+    return np.asarray(source.transform((width, height), Image.AFFINE, moved.flatten(), Image.BILINEAR))
 
 
 def gaussian_targets(keypoints, visible, sigma, size):

@@ -56,7 +56,7 @@ def read_mpii(folder, names=BODY, least=6):
     with gzip.open(folder / "mpii_joints.json.gz") as file:
         rows = json.load(file)
     with np.load(folder / HEATMAPS, allow_pickle=False) as file:
-        pictures = {Path(name).name for name in file["image"].tolist()}
+        images = {Path(name).name for name in file["image"].tolist()}
     joints = torch.tensor([row["joint_self"] for row in rows])
     annotated = (joints[..., :2] != 0).any(-1)
     low = torch.where(annotated[..., None], joints[..., :2], math.inf).amin(1)
@@ -69,7 +69,7 @@ def read_mpii(folder, names=BODY, least=6):
         (low + high) / 2,
         (high - low).amax(1),
         200 * torch.tensor([row["scale_provided"] for row in rows]),
-        torch.tensor([row["img_paths"] in pictures for row in rows]),
+        torch.tensor([row["img_paths"] in images for row in rows]),
     )
     usable = (people.visible.sum(1) >= least) & (people.extent > 0)
     held_out = torch.tensor([row["isValidation"] for row in rows]) > 0

@@ -128,7 +128,7 @@ def patch_rows(b, dtype):
         lambda d: (torch.randint(256, (1, 3, 720, 1280), dtype=torch.uint8, device=d), crop_transforms(d, b)),
         lambda ops, i, m: ops.crop_patches(i, m, (256, 192), mean=120.0, std=58.0, dtype=dtype),
     )  # fmt: skip
-    n = pictures(b)
+    n = images(b)
     yield Row(
         "box_vote", f"{n} x 1000 boxes x 14, 64 x 64", t * n * 14 * 64 * 64 + 4 * n * 1000 * 4 + t * n * 1000 * 14,
         n * 14 * (2 * 64 * 64 + 4 * 1000),
@@ -137,7 +137,7 @@ def patch_rows(b, dtype):
     )  # fmt: skip
 
 
-def pictures(b):
+def images(b):
     """Images that a batch of as many people comes from."""
     return max(1, b // 4)
 
@@ -170,7 +170,7 @@ def graph_rows(b, dtype):
 
 def people_rows(b, dtype):
     """What compares and joins people. The keypoints are float32, whatever the dtype of the maps."""
-    n, t = pictures(b), dtype.itemsize
+    n, t = images(b), dtype.itemsize
     yield Row(
         "oks", f"{n} x 100 x 30 people", 4 * n * (130 * 34 + 3000), (EXP + 8) * n * 3000 * 17,
         lambda d: (keypoints(d, n, 100, 17), keypoints(d, n, 30, 17), torch.full((n, 30), 500.0, device=d)),

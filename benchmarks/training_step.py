@@ -65,10 +65,10 @@ def generated(count):
     """People whose joints are anywhere in images of noise."""
     samples = []
     for i in range(count):
-        picture, random = Generated(i), np.random.default_rng(i)
-        height, width = picture.size()
+        image, random = Generated(i), np.random.default_rng(i)
+        height, width = image.size()
         joints = random.random((len(skeletons.LSP), 2)) * (width - 20, height - 20) + 10
-        samples.append(Sample(picture, joints, random.integers(1, 3, len(joints)), size=picture.size()))
+        samples.append(Sample(image, joints, random.integers(1, 3, len(joints)), size=image.size()))
     return PoseDataset("generated", skeletons.LSP, samples)
 
 
@@ -272,7 +272,7 @@ def summary(turns, batch):
     return {
         "parts": parts,
         "step": whole,
-        "pictures_per_second": batch / whole,
+        "images_per_second": batch / whole,
         "share": {part: parts[part] / whole for part in OPERATORS},
         "turns": turns,
         "memory": max(turn["memory"] for turn in turns) if turns[0]["memory"] is not None else None,
@@ -286,7 +286,7 @@ def report(results):
     for name, way in results["ways"].items():
         times = [f"{1e3 * s:.1f}" for s in (way["step"], *way["parts"].values())]
         memory = "not measured" if way["memory"] is None else f"{way['memory'] / 2**30:.2f} GiB"
-        lines.append("| " + " | ".join([name, *times, f"{way['pictures_per_second']:.0f}", memory]) + " |")
+        lines.append("| " + " | ".join([name, *times, f"{way['images_per_second']:.0f}", memory]) + " |")
     ours, plain, usual = (results["ways"][name] for name in WAYS)
     shares = ", ".join(f"{part} {share:.2%}" for part, share in ours["share"].items())
     a, b, c = (way["turns"][0]["losses"][0] for way in (ours, plain, usual))

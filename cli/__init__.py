@@ -1,1 +1,1 @@
-"""The program ``pypose-ops COMMAND``: a module for each command, with ``add_arguments(parser)`` and ``run(args)``."""
+"""The program ``pypose-ops COMMAND``: one module per command, with ``add_arguments(parser)`` and ``run(args)``."""

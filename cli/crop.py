@@ -1,12 +1,14 @@
-"""Cut boxes out of a picture: one file for each, and a contact sheet.
+"""Crop boxes from an image: one file per box, and a contact sheet.
 
 BOXES.json is a list, or an object with the list under "boxes"; each entry is
-  [x1, y1, x2, y2]             two corners, picture px
+  [x1, y1, x2, y2]             two corners, image px
   {"box": [x1, y1, x2, y2]}    the same
   {"bbox": [x, y, w, h]}       as in COCO's annotation files
-and an object may have "rotation", in degrees from x towards y. Boxes are padded and grown to the shape of the crops.
+and an object may have "rotation", in degrees from x towards y. Boxes are padded and extended to the aspect ratio of the
+crops.
 
-DIR gets crop-0000.png and so on, contact.png, and crops.json: for each its box and the affine crop px -> picture px.
+Writes DIR/crop-0000.png and so on, contact.png, and crops.json with the box and the affine transform crop px -> image
+px of each crop.
 """
 
 import argparse
@@ -27,11 +29,11 @@ from pypose_ops.errors import InputError
 from .files import read_image, write_image
 
 PADDINGS = ("zeros", "border", "reflect")
-BATCH = 64  # crops in memory at a time
+BATCH = 64  # crops per batch
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH, as in 256x192."""
+    """Parses HEIGHTxWIDTH, such as 256x192."""
     try:
         height, width = (int(n) for n in text.lower().split("x"))
     except ValueError:
@@ -42,14 +44,16 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("picture", metavar="PICTURE", type=Path)
+    parser.add_argument("image", metavar="IMAGE", type=Path)
     parser.add_argument("--boxes", metavar="BOXES.json", type=Path, required=True)
     parser.add_argument("--size", metavar="HxW", default="256x192", help="height x width (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True)
-    parser.add_argument("--scale", type=float, default=1.25, help="enlarge the boxes by this (default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=1.25, help="factor by which boxes are enlarged (default: %(default)s)"
+    )
     parser.add_argument("--align", choices=geometry.ALIGNS, default="center", help="default: %(default)s")
-    parser.add_argument("--padding", choices=PADDINGS, default="zeros", help="outside of the picture: %(default)s")
-    parser.add_argument("--flip", action="store_true", help="mirror the crops from left to right")
+    parser.add_argument("--padding", choices=PADDINGS, default="zeros", help="outside of the image: %(default)s")
+    parser.add_argument("--flip", action="store_true", help="mirror the crops horizontally")
 
 
 def load_boxes(path: Path) -> Any:
@@ -58,7 +62,7 @@ def load_boxes(path: Path) -> Any:
 
 
 def parse_boxes(path: Path, entries: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """As :func:`load_boxes`, of what was in a json file."""
+    """As :func:`load_boxes`, from the parsed JSON."""
     if isinstance(entries, dict):
         entries = entries.get("boxes")
     if not isinstance(entries, list) or not entries:
@@ -85,7 +89,7 @@ def _entry(path: Path, i: Any, entry: Any) -> Any:
 
 
 def contact_sheet(crops: Any, columns: Any = None, gap: int = 4) -> Image.Image:
-    """Pictures of one size in rows, the longer side at most 192 px each."""
+    """Images of one size in rows, the longer side at most 192 px each."""
     width, height = crops[0].size
     shrink = min(1.0, 192 / max(width, height))
     tile = max(1, round(width * shrink)), max(1, round(height * shrink))
@@ -106,20 +110,20 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--align corners needs a --size of at least 2x2, got {args.size}")
     boxes, rotations = load_boxes(args.boxes)
     names = [f"crop-{i:04d}.png" for i in range(len(boxes))] + ["contact.png", "crops.json"]
-    check_outputs([args.out / name for name in names], [args.picture, args.boxes])
-    picture = torch.from_numpy(np.array(read_image(args.picture))).permute(2, 0, 1)[None]
+    check_outputs([args.out / name for name in names], [args.image, args.boxes])
+    image = torch.from_numpy(np.array(read_image(args.image))).permute(2, 0, 1)[None]
     center, scale = geometry.box_to_center_and_scale(boxes, size, padding=args.scale)
     transforms = geometry.box_to_transform(center, scale, rotations, size, align=args.align, flip=args.flip)
     crops, index = [], []
     for i in track(range(len(boxes)), description=f"cutting {len(boxes)} boxes", transient=True):
         if i % BATCH == 0:
             patches = crop_patches(
-                picture, transforms[i : i + BATCH], size, padding=args.padding, antialias=True, dtype=torch.uint8
+                image, transforms[i : i + BATCH], size, padding=args.padding, antialias=True, dtype=torch.uint8
             )
         path = args.out / f"crop-{i:04d}.png"
         crops.append(Image.fromarray(patches[i % BATCH].permute(1, 2, 0).contiguous().numpy()))
         write_image(crops[-1], path)
-        index.append({"file": path.name, "box": boxes[i].tolist(), "crop_to_picture": transforms[i].tolist()})
+        index.append({"file": path.name, "box": boxes[i].tolist(), "crop_to_image": transforms[i].tolist()})
     write_image(contact_sheet(crops), args.out / "contact.png")
     write_json(args.out / "crops.json", index)
     print(f"wrote {len(crops)} crops, contact.png and crops.json to {args.out}")

@@ -1,15 +1,15 @@
-"""Decode a file of heatmaps to joints; draw them over the picture.
+"""Decode a file of heatmaps to joints, and draw them on the image.
 
-HEATMAPS.npz holds
+HEATMAPS.npz contains
   heatmaps     (K, H, W) or (B, K, H, W), float16, float32 or float64 (another name: --key)
-  hm2img       optional (2, 3) or (B, 2, 3): affine heatmap px -> picture px, pixel centres at integers;
-               without it coordinates are heatmap px, and with --image the maps are taken to cover the picture
+  hm2img       optional (2, 3) or (B, 2, 3): affine heatmap px -> image px, pixel centres at integers;
+               without it coordinates are heatmap px; with --image the maps are assumed to cover the image
   joint_names  optional K strings; default: the names of --skeleton
-  meta         optional json text, copied to --json
+  meta         optional JSON text, copied to --json
 
-With --paf NAME the heatmaps are of a whole picture with several people, and the file also holds
+With --paf NAME the heatmaps cover a whole image with several people, and the file also contains
   NAME          (C, H, W) part affinity fields
-  limbs         (L, 2) joint numbers; maps behind the last joint (the background) are left out
+  limbs         (L, 2) joint numbers; maps after the last joint (the background) are ignored
   paf_channels  optional (L, 2): channels of the x and the y component of each limb; default: 0 1, 2 3, ...
 """
 
@@ -36,36 +36,38 @@ from .people import decode_people, json_points
 if TYPE_CHECKING:
     from PIL import Image
 
-REFINE = {str(refine or "none"): refine for refine in REFINES}  # what a command line calls each
+REFINE = {str(refine or "none"): refine for refine in REFINES}  # their names on the command line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("heatmaps", metavar="HEATMAPS.npz", type=Path)
     parser.add_argument("--key", default="heatmaps", help="the array to decode (default: %(default)s)")
-    parser.add_argument("--image", metavar="PICTURE", type=Path, help="the picture the maps were computed from")
+    parser.add_argument("--image", metavar="IMAGE", type=Path, help="the image the maps were computed from")
     parser.add_argument(
-        "--out", metavar="OUT.png", type=Path, help="write the pose over the picture, and the maps to OUT-heatmaps.png"
+        "--out", metavar="OUT.png", type=Path, help="write the image with the pose; the maps go to OUT-heatmaps.png"
     )
     parser.add_argument("--refine", choices=REFINE, default="dark", help="sub-pixel step (default: %(default)s)")
-    parser.add_argument("--skeleton", choices=SKELETONS, help="default: the one with this number of joints")
-    parser.add_argument("--threshold", type=float, default=0.2, help="smallest score drawn (default: %(default)s)")
-    parser.add_argument("--paf", metavar="NAME", help="group several people by the part affinity fields of this name")
-    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the joints to a file")
+    parser.add_argument("--skeleton", choices=SKELETONS, help="default: the skeleton with this number of joints")
+    parser.add_argument(
+        "--threshold", type=float, default=0.2, help="minimum score of drawn joints (default: %(default)s)"
+    )
+    parser.add_argument("--paf", metavar="NAME", help="group several people by these part affinity fields")
+    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the joints to a JSON file")
 
 
 def find_skeleton(names: Sequence[str], count: int, wanted: Any = None) -> Any:
-    """The skeleton to draw with, and the joint names of the maps.
+    """The skeleton for drawing, and the joint names of the maps.
 
-    Maps with names may stand in any order; without names they follow the order of the skeleton.
+    Named maps may be in any order; unnamed ones are in the order of the skeleton.
     """
     candidates = [SKELETONS[wanted]] if wanted else list(SKELETONS.values())
     if names is not None:
         maps = {skeleton.name: joint_map(names, skeleton.joints) for skeleton in candidates}
-        # The one with the fewest joints missing; among those, the one that draws most of the maps.
+        # The skeleton with the fewest missing joints; among those, the one with most of the maps.
         return min(candidates, key=lambda s: (maps[s.name].count(-1), -len(s))), names
     fitting = [skeleton for skeleton in candidates if len(skeleton) == count]
     if len(fitting) > 1:
-        raise InputError(f"{count} maps could be {' or '.join(s.name for s in fitting)}: say which with --skeleton")
+        raise InputError(f"{count} maps could be {' or '.join(s.name for s in fitting)}: choose with --skeleton")
     if not fitting and wanted:
         raise InputError(f"--skeleton {wanted} has {len(SKELETONS[wanted])} joints, the file has {count} maps")
     if not fitting:
@@ -84,7 +86,7 @@ def draw(
     out: Path,
     threshold: float = 0.2,
 ) -> list[Path]:
-    """Writes the pose picture and, per person, the heatmap picture; returns the paths."""
+    """Writes the pose image and, per person, the heatmap image; returns the paths."""
     index = joint_map(names, skeleton.joints)
     scores = peaks.scores[:, index].clone()
     scores[:, [k for k, i in enumerate(index) if i < 0]] = float("-inf")
@@ -138,9 +140,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def decode_person(args: argparse.Namespace, file: Any, image: Image.Image) -> Any:
-    """Prints, draws and returns the joints of maps of one person each."""
+    """Prints, draws and returns the joints of maps with one person each."""
     skeleton, names = find_skeleton(file.joint_names, file.heatmaps.shape[1], args.skeleton)
-    hm2img, unit = file.hm2img, "picture px"
+    hm2img, unit = file.hm2img, "image px"
     if hm2img is None and image is not None:
         hm2img = torch.from_numpy(viz.whole_image(file.heatmaps.shape[:1:-1], image.size)).float()
         hm2img = hm2img.expand(len(file.heatmaps), 2, 3)

@@ -1,8 +1,8 @@
-"""Go from a photograph to a pose, decode the shipped heatmaps, and compare speed and accuracy.
+"""Go from a photograph to a pose, decode the packaged heatmaps, and compare speed and accuracy.
 
-Finds the joints of scikit-image's astronaut by the weights that come with the package, and draws them. Decodes and
-draws another net's heatmaps of her, compares every decoder with the net's own decode, and prints the speed of every
-operator against its reference. With --data it does the same with annotated people, and prints PCK@0.2 of their poses.
+Finds the joints of scikit-image's astronaut with the packaged weights and draws them. Decodes and draws the heatmaps of
+another network, compares every decoder with the network's own, and prints the speed of every operator relative to its
+reference. With --data it also processes annotated people and prints the PCK@0.2 of their poses.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from . import demo_poses
 from .decode import REFINE, draw, print_joints
 from .files import load_heatmaps
 
-SURE = 0.3  # the net's own score; joints with less are not in the picture, or guesses
-NEAR = 0.1  # of the longer side of the person's box
+SURE = 0.3  # the network's own score; joints below are guesses or outside the image
+NEAR = 0.1  # relative to the longer side of the person's box
 SAME_PEAK = 3  # heatmap px
-# The nets of the people below draw narrower blobs than the default blur is for.
+# The networks for these people draw narrower blobs than the default blur expects.
 DECODERS: dict[str, dict[str, Any]] = {name: {"refine": refine} for name, refine in REFINE.items()} | {
     "dark, sigma 1.5": {"refine": "dark", "sigma": 1.5}
 }
@@ -37,17 +37,19 @@ CROWDS: dict[str, tuple[str, str, Callable[[torch.Tensor], torch.Tensor] | None]
     "OpenPose MobileNet thin": ("openpose_thin_coco_images.npz", "heat_{}", None),
     "PoseNet MobileNet": ("posenet_coco_images.npz", "heat_logit_{}", torch.sigmoid),
 }
-THRESHOLD = 0.1  # of the peaks of several people
+THRESHOLD = 0.1  # for the peaks of several people
 NETS = {"MoveNet Thunder": "movenet_thunder_topdown.npz", "EfficientPose II Lite": "efficientpose_topdown.npz"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out/demo"), help="default: %(default)s")
-    parser.add_argument("--data", metavar="DIR", type=Path, help="annotated people: a folder with people/, heatmaps/")
+    parser.add_argument(
+        "--data", metavar="DIR", type=Path, help="folder of annotated people, with people/ and heatmaps/"
+    )
 
 
 def decode_all(path: Path, key: str = "heatmaps") -> Any:
-    """A heatmap file, all its arrays, and its coordinates in picture px by every decoder."""
+    """A heatmap file, its arrays, and its coordinates in image px by every decoder."""
     file, arrays = load_heatmaps(path, key), load_npz(path)
     coords = {
         name: decode_heatmaps(file.heatmaps, transform=file.hm2img, **options).coords
@@ -57,16 +59,16 @@ def decode_all(path: Path, key: str = "heatmaps") -> Any:
 
 
 def pixel_size(file: Any) -> torch.Tensor:
-    """One heatmap px in picture px, (B, 1)."""
+    """One heatmap px in image px, (B, 1)."""
     return torch.linalg.det(file.hm2img[:, :, :2]).abs().sqrt()[:, None]
 
 
 def near_own(file: Any, arrays: dict[str, Any], coords: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Mean distance in heatmap px to the net's own decode, by choice of joints and decoder."""
+    """Mean distance in heatmap px to the network's own decoding, by selection of joints and decoder."""
     own = torch.from_numpy(arrays["own_xy"]).view_as(coords["none"])
     distance = {refine: (c - own).norm(dim=-1) / pixel_size(file) for refine, c in coords.items()}
     sure = torch.from_numpy(arrays["own_score"]).view_as(distance["none"]) >= SURE
-    # The net prefers peaks near the person's centre; in a crowd the highest peak may be somebody else's.
+    # The network prefers peaks near the person's centre; in a crowd the highest peak may belong to another person.
     label = f"own score >= {SURE}"
     choices = {label: sure, f"{label}, same peak": sure & (distance["none"] <= SAME_PEAK)}
     return {
@@ -76,7 +78,7 @@ def near_own(file: Any, arrays: dict[str, Any], coords: torch.Tensor) -> dict[st
 
 
 def near_truth(path: Path, arrays: dict[str, Any], coords: torch.Tensor) -> dict[str, Any]:
-    """Per data set: how many people and visible joints, and the share of these joints near the truth, by decoder."""
+    """Per data set: numbers of people and visible joints, and the share of joints near their labels, by decoder."""
     truth = torch.from_numpy(take(arrays, "gt_kps", path))
     side = torch.from_numpy(take(arrays, "bbox_xywh", path))[:, 2:].amax(1, keepdim=True)
     dataset = take(arrays, "dataset", path)
@@ -91,7 +93,7 @@ def near_truth(path: Path, arrays: dict[str, Any], coords: torch.Tensor) -> dict
 
 
 def error(path: Path, file: Any, arrays: dict[str, Any], coords: torch.Tensor) -> tuple[int, dict[str, float]]:
-    """How many visible joints plain argmax finds, and their mean distance to the labels in heatmap px, by decoder."""
+    """Number of visible joints that argmax finds, and their mean distance to the labels in heatmap px, by decoder."""
     truth = torch.from_numpy(take(arrays, "gt_kps", path))
     side = torch.from_numpy(take(arrays, "bbox_xywh", path))[:, 2:].amax(1, keepdim=True)
     distance = {name: (c - truth[..., :2]).norm(dim=-1) for name, c in coords.items()}
@@ -100,7 +102,7 @@ def error(path: Path, file: Any, arrays: dict[str, Any], coords: torch.Tensor) -
 
 
 def strict_maxima(maps: torch.Tensor) -> list[torch.Tensor]:
-    """Every pixel above the threshold that is higher than its eight neighbours, as coordinates per joint."""
+    """Coordinates per joint of all pixels above the threshold that are higher than their eight neighbours."""
     padded = torch.nn.functional.pad(maps, (1, 1, 1, 1), value=-torch.inf)
     height, width = maps.shape[-2:]
     around = [
@@ -111,14 +113,14 @@ def strict_maxima(maps: torch.Tensor) -> list[torch.Tensor]:
 
 
 def crowd(path: Path, key: str, activation: Any) -> tuple[int, dict[str, int]]:
-    """The labelled joints of pictures with several people, and how many of them have a peak near, by way of search."""
+    """The labelled joints of images with several people, and how many have a peak nearby, by method."""
     arrays, labelled, covered = load_npz(path), 0, {}
-    for picture in range(int(take(arrays, "n_images", path))):
-        maps = torch.from_numpy(take(arrays, key.format(picture), path)).float()[None]
+    for image in range(int(take(arrays, "n_images", path))):
+        maps = torch.from_numpy(take(arrays, key.format(image), path)).float()[None]
         maps = maps if activation is None else activation(maps)
-        hm2img = torch.from_numpy(take(arrays, f"hm2img_{picture}", path))
-        truth = torch.from_numpy(take(arrays, f"gt_kps_{picture}", path))
-        side = torch.from_numpy(take(arrays, f"bbox_xywh_{picture}", path))[:, 2:].amax(1)
+        hm2img = torch.from_numpy(take(arrays, f"hm2img_{image}", path))
+        truth = torch.from_numpy(take(arrays, f"gt_kps_{image}", path))
+        side = torch.from_numpy(take(arrays, f"bbox_xywh_{image}", path))[:, 2:].amax(1)
         places = {"strict 3x3 maxima": strict_maxima(maps)}
         for refine in ("none", "dark"):
             peaks = find_peaks(maps, threshold=THRESHOLD, refine=REFINE[refine])
@@ -147,11 +149,11 @@ def sample(out: Path) -> None:
 
     with resources.as_file(resources.files("pypose_ops") / "data" / "astronaut_movenet.npz") as path:
         file, arrays, coords = decode_all(path, "heat")
-    table = Table("joints", *DECODERS, title="Astronaut: mean distance to the net's own decode, heatmap px")
+    table = Table("joints", *DECODERS, title="Astronaut: mean distance to the network's own decoding, heatmap px")
     for choice, means in near_own(file, arrays, coords).items():
         table.add_row(choice, *(f"{mean:.3f}" for mean in means.values()))
     peaks = decode_heatmaps(file.heatmaps, transform=file.hm2img)
-    print_joints(peaks, file.joint_names, "Astronaut, dark, picture px")
+    print_joints(peaks, file.joint_names, "Astronaut, dark, image px")
     Console().print(table)
     paths = draw(astronaut(), file.heatmaps, peaks, file.joint_names, COCO, file.hm2img, out / "astronaut.png")
     print("\n".join(f"wrote {path}" for path in paths))
@@ -159,7 +161,7 @@ def sample(out: Path) -> None:
 
 
 def speed() -> None:
-    """Times each operator and its reference on the same batch."""
+    """Measures each operator and its reference on the same batch."""
     keypoints = torch.rand(64, 17, 2) * torch.tensor([48.0, 64.0])
     heatmaps = gaussian_heatmaps(keypoints, 2.0, (64, 48))
     calls = {"gaussian_heatmaps": ("f(keypoints, 2.0, (64, 48))", gaussian_heatmaps, reference.gaussian_heatmaps)}
@@ -181,12 +183,14 @@ def speed() -> None:
 
 
 def people(folder: Path) -> None:
-    """Decodes annotated people with every decoder; tables of how near they come to the labels and to the net's own."""
+    """Decodes annotated people with every decoder; prints distances to the labels and to the network's decoding."""
     truth = Table(
         "net", "data set", "people", "joints", *DECODERS, title=f"Joints within {NEAR} of the longer box side"
     )
-    labels = Table("net", "joints", *DECODERS, title="Mean distance to the labels, heatmap px, where argmax is as near")
-    own = Table("net", "joints", *DECODERS, title="Mean distance to the net's own decode, heatmap px")
+    labels = Table(
+        "net", "joints", *DECODERS, title="Mean distance to the labels, heatmap px, of joints that argmax finds"
+    )
+    own = Table("net", "joints", *DECODERS, title="Mean distance to the network's own decoding, heatmap px")
     for net, name in NETS.items():
         path = folder / "heatmaps" / name
         file, arrays, coords = decode_all(path)
@@ -219,4 +223,4 @@ def run(args: argparse.Namespace) -> None:
             for weights in PACKAGED:
                 demo_poses.people(args.data / "people", args.out / "people" / weights, weights)
         else:
-            print(f"{args.data / 'people'}: no such folder, so no poses in photographs of people")
+            print(f"{args.data / 'people'}: no such folder, so photographs of people are skipped")

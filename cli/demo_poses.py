@@ -1,4 +1,4 @@
-"""The part of ``pypose-ops demo`` that goes from photographs to poses, by the weights that come with the package."""
+"""The part of ``pypose-ops demo`` from photographs to poses, with the packaged weights."""
 
 import json
 from pathlib import Path
@@ -18,37 +18,37 @@ from pypose_ops.skeletons import Skeleton, joint_map
 
 from .files import read_image, write_image
 
-# Systems learn from whole people: the box reaches as far below the image as she would.
+# Systems are trained on whole people: the box extends below the image to where her feet would be.
 ASTRONAUT = (-40.0, 0.0, 520.0, 1000.0)
-THRESHOLD = 0.4  # joints with a smaller score are not drawn: guesses, and those out of the picture
+THRESHOLD = 0.4  # joints with a lower score, guesses or outside the image, are not drawn
 
 
-def photograph(picture: Any, out: Path) -> None:
+def photograph(photo: Any, out: Path) -> None:
     """Finds and draws the joints of scikit-image's astronaut.
 
     Args:
-        picture: ``(512, 512, 3)`` uint8.
+        image: ``(512, 512, 3)`` uint8.
         out (Path): of the drawing.
     """
     system, info = pretrained()
     skeleton = skeleton_of(info)
-    coords, scores = find_joints(system, skeleton, picture, torch.tensor([ASTRONAUT]), flip=True)
-    write_image(viz.draw_pose(picture, coords, scores, skeleton, threshold=THRESHOLD), out)
+    coords, scores = find_joints(system, skeleton, photo, torch.tensor([ASTRONAUT]), flip=True)
+    write_image(viz.draw_pose(photo, coords, scores, skeleton, threshold=THRESHOLD), out)
     drawn = int((scores >= THRESHOLD).sum())
-    print(f"wrote {out}: {drawn} of {len(skeleton)} joints; her legs are out of the picture")
+    print(f"wrote {out}: {drawn} of {len(skeleton)} joints; her legs are outside the image")
 
 
 def load_people(folder: Path, skeleton: Skeleton) -> Any:
-    """The annotated people of a folder, by picture.
+    """The annotated people of a folder, by image.
 
     Args:
         folder (Path): with persons.json: a list of ``{"dataset", "image", "bbox_xywh", "joint_names",
-            "keypoints_xyv"}``; visibility 0 not labelled, 1 occluded, 2 to be seen.
-        skeleton (Skeleton): the order of joints wanted.
+            "keypoints_xyv"}``; visibility 0 not labelled, 1 occluded, 2 visible.
+        skeleton (Skeleton): the order of the joints.
 
     Returns:
-        dict: ``{image: (data set, boxes (N, 4), keypoints (N, K, 2), visible (N, K))}``; of a joint that the data set
-        lacks, ``visible`` is 0.
+        dict: ``{image: (data set, boxes (N, 4), keypoints (N, K, 2), visible (N, K))}``; joints that the data
+        set lacks are not visible.
     """
     path, people = folder / "persons.json", {}
     try:
@@ -76,9 +76,9 @@ def find_everybody(folder: Path, out: Path, weights: str = "coco17") -> Any:
     """Finds and draws the people of :func:`load_people`.
 
     Args:
-        folder (Path): with persons.json and the pictures.
-        out (Path): folder for a drawing of each picture.
-        weights (str): which of those that come with the package.
+        folder (Path): with persons.json and the images.
+        out (Path): folder for a drawing of each image.
+        weights (str): name of packaged weights.
 
     Returns:
         tuple: skeleton; ``{data set: (joints (N, K, 2), keypoints (N, K, 2), visible (N, K))}``.
@@ -86,22 +86,22 @@ def find_everybody(folder: Path, out: Path, weights: str = "coco17") -> Any:
     system, info = pretrained(weights)
     skeleton, found = skeleton_of(info), {}
     for image, (dataset, boxes, keypoints, visible) in load_people(folder, skeleton).items():
-        picture = read_image(folder / image)
-        coords, scores = find_joints(system, skeleton, picture, boxes, flip=True)
-        drawn = viz.draw_pose(picture, coords, scores, skeleton, threshold=THRESHOLD)
+        photo = read_image(folder / image)
+        coords, scores = find_joints(system, skeleton, photo, boxes, flip=True)
+        drawn = viz.draw_pose(photo, coords, scores, skeleton, threshold=THRESHOLD)
         write_image(drawn, (out / image.replace("/", "-")).with_suffix(".png"))
         found.setdefault(dataset, []).append((coords, keypoints, visible))
     return skeleton, {name: tuple(map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
 
 
 def counted(visible: torch.Tensor, skeleton: Skeleton) -> Any:
-    """How many people have a labelled torso, and how many labelled joints they have: those that PCK counts."""
+    """The numbers of people with a labelled torso and of their labelled joints, which PCK counts."""
     whole = (visible[:, list(torso_of(skeleton) or ())] > 0).all(1)
     return int(whole.sum()), int((visible[whole] > 0).sum())
 
 
 def people(folder: Path, out: Path, weights: str = "coco17") -> Any:
-    """A table of PCK@0.2 (of left shoulder to right hip) of annotated people in photographs; returns it of all of them.
+    """Prints PCK@0.2 (of left shoulder to right hip) of annotated people in photographs; returns the overall value.
 
     Arguments as :func:`find_everybody`.
     """
@@ -111,7 +111,7 @@ def people(folder: Path, out: Path, weights: str = "coco17") -> Any:
     numbers = [counted(visible, skeleton) for *_, visible in parts.values()]
     number, joints = numbers[-1]
     if number == 0:
-        raise InputError(f"{folder / 'persons.json'}: expected people with a labelled torso, there is none")
+        raise InputError(f"{folder / 'persons.json'}: expected people with a labelled torso, found none")
     scores = [score(*part, skeleton)["pck"] for part in parts.values()]
     table = Table("", *parts, title=f"Poses in photographs by {weights}: PCK@0.2, %")
     for row, values in zip(("people", "joints"), zip(*numbers, strict=True), strict=True):

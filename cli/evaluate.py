@@ -1,4 +1,4 @@
-"""Evaluate predicted joints against a data set's ground truth; print the table of its papers.
+"""Evaluate predicted joints against the ground truth of a data set, and print its usual table.
 
 --metric pck    LSP and FLIC, PCK@0.2 of the torso
          pdj    the same as a curve: at 0.05, 0.1, ... 0.3, or at one --threshold
@@ -13,12 +13,12 @@ FLIC    examples.mat, or .npz: joints (N, 11, 2) and optionally is_train (N,); p
 MPII    .mat, pos_gt_src (16, 2, N), jnt_missing (16, N), headboxes_src (2, 2, N); or .json, .json.gz of MSRA's form
         (joints, joints_vis) or CPM's (joint_self, isValidation), with --head-boxes; predictions pos_pred_src (16, 2, N)
         or preds (N, 16, 2), or .json of either form
-COCO    .json, annotations and results, with any joints; where there is no area: 0.53 of the box. The OKS constants
-        follow from the names of the joints where these are COCO's, AI Challenger's or CrowdPose's; or --sigmas.
-        Of several categories each is matched within, and the mean taken; or the one of --category
-AIC     .json, AI Challenger's own form, both
+COCO    .json, annotations and results, with any joints; missing areas are 0.53 of the box. The OKS constants follow
+        from joint names of COCO, AI Challenger or CrowdPose, or from --sigmas. Several categories are matched
+        separately and averaged, or --category selects one
+AIC     .json of both, in AI Challenger's own format
 
-Where the ground truth has more people than the predictions, --people says which ones they are.
+If the ground truth has more people than the predictions, --people selects them.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--observer-centric", action="store_true", help="FLIC: left and right of the predictions are the observer's"
     )
-    parser.add_argument("--category", metavar="NAME", help="coco: the category that counts; default: the mean of all")
+    parser.add_argument("--category", metavar="NAME", help="coco: evaluate one category; default: the mean of all")
     parser.add_argument(
-        "--sigmas", metavar="S,S,...", help="coco: OKS constants, one for each joint; or FILE.toml of a skeleton"
+        "--sigmas", metavar="S,S,...", help="coco: OKS constants, one per joint, or the FILE.toml of a skeleton"
     )
-    parser.add_argument("--relaxed", action="store_true", help="pcp: the mean of the two ends counts, not both")
-    parser.add_argument("--strict", action="store_true", help="pck, pdj, pckh: < instead of <=, as MMPose")
+    parser.add_argument("--relaxed", action="store_true", help="pcp: compare the mean of both ends instead of each")
+    parser.add_argument("--strict", action="store_true", help="pck, pdj, pckh: < instead of <=, as in MMPose")
     parser.add_argument(
         "--people",
         metavar="FIRST:LAST",
-        help="the people of the ground truth that are predicted, from 1, both included",
+        help="range of people in the ground truth that are predicted, from 1, inclusive",
     )
     parser.add_argument(
         "--offset",
         type=float,
         default=0.0,
-        help="added to predictions: 1 where they count pixels from 0 (pck, pdj, pcp, pckh)",
+        help="added to predictions: 1 if their pixels start at 0 (pck, pdj, pcp, pckh)",
     )
 
 
@@ -85,7 +85,7 @@ def parse_people(text: str) -> Any:
 
 
 def columns_of(result: Any, groups: Any) -> Any:
-    """A result's columns, left and right together, and the mean."""
+    """The columns of a result, left and right combined, and the mean."""
     rows = [(name, result["per_joint"][list(members)].mean().item()) for name, members in groups]
     return [*rows, ("mean", result["mean"].item())]
 
@@ -98,7 +98,7 @@ def read_torso(args: argparse.Namespace) -> Any:
         pred, target = read_lsp_results(args.predictions, args.ground_truth, parse_people(args.people))
         return pred, target, LSP, f"{len(pred)} people"
     if args.people is not None:
-        raise InputError("--people is for LSP and MPII: FLIC's files say which people are of the test set")
+        raise InputError("--people is for LSP and MPII: FLIC's files define the test split")
     pred, target = read_flic_results(args.predictions, args.ground_truth)
     note = f"{len(pred)} people"
     if args.observer_centric:
@@ -110,7 +110,7 @@ def read_torso(args: argparse.Namespace) -> Any:
 def torso_of(target: torch.Tensor, skeleton: Skeleton, note: Any) -> Any:
     norm = metrics.torso_size(target, skeleton.torso)
     without = int((~(norm > 0)).sum())
-    return norm, note + (f"; {without} have no torso and are not counted" if without else "")
+    return norm, note + (f"; {without} without a torso, not counted" if without else "")
 
 
 def run_pck(args: argparse.Namespace) -> Any:
@@ -151,15 +151,15 @@ def run_pckh(args: argparse.Namespace) -> Any:
     return (
         f"PCKh@{threshold:g}, %",
         columns_of(result, MPII.groups),
-        note + (f"; {without} have no head box and are not counted" if without else ""),
+        note + (f"; {without} without a head box, not counted" if without else ""),
     )
 
 
 def note_of(people: Any) -> str:
-    """How many there are, and in how many pictures nobody is predicted."""
+    """Summarises the numbers of people, and of images without predictions."""
     note = f"{len(people['target'])} people annotated, {len(people['pred'])} predicted"
     missing = set(people["target_image"].tolist()) - set(people["pred_image"].tolist())
-    return note + (f"; {len(missing)} images have no predictions: their people count as missed" if missing else "")
+    return note + (f"; {len(missing)} images without predictions: their people count as missed" if missing else "")
 
 
 def sigmas_of(text: str | None, skeleton: Skeleton, path: Path) -> tuple[float, ...]:
@@ -204,7 +204,9 @@ def run_aic(args: argparse.Namespace) -> Any:
     note = note_of(people)
     if unknown:
         named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        note += f"; {len(unknown)} images of {args.predictions} are not in the ground truth and not counted: {named}"
+        note += (
+            f"; {len(unknown)} images of {args.predictions} are not in the ground truth and are not counted: {named}"
+        )
     rows = [
         (f"OKS > {t:.2f}", v) for t, v in zip(metrics.aic.THRESHOLDS, result["per_threshold"].tolist(), strict=True)
     ]

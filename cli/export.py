@@ -1,13 +1,14 @@
-"""Write weights as a file to ship: in half precision, or as a program for other runtimes.
+"""Export weights in half precision, or as a program for other runtimes.
 
---format onnx, pt2 (torch.export) or aoti (AOTInductor) writes network, flip test, decoding and affine as one program:
-image (H, W, 3) uint8 and boxes (N, 4), two corners in image pixels -> joints (N, K, 2) in image pixels and scores.
+--format onnx, pt2 (torch.export) or aoti (AOTInductor) exports network, flip test, decoding and affine transform as one
+program: image (H, W, 3) uint8 and boxes (N, 4), two corners in image pixels -> joints (N, K, 2) in image pixels and
+scores.
 
-Of weights the metadata are kept: system, preset, options, skeleton. With --data people are looked at with both files,
-and the joints and PCK@0.2 of the one compared with those of the other.
+Exported weights keep their metadata: system, preset, options, skeleton. With --data the joints and PCK@0.2 of both
+files are compared on people of a data set.
 
---from movenet reads MoveNet SinglePose Lightning or Thunder, version 4, as TensorFlow.js has it: FILE is the json of
-the graph, with the .bin that it names beside it.
+--from movenet reads MoveNet SinglePose Lightning or Thunder, version 4, in TensorFlow.js format: FILE is the JSON of
+the graph, next to its .bin.
 """
 
 from __future__ import annotations
@@ -36,31 +37,33 @@ DTYPES = ("float16", "bfloat16", "float32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="FILE", type=Path, help="written by train")
-    parser.add_argument("--from", dest="origin", choices=ORIGINS, help="whose FILE is; default: it is of train")
+    parser.add_argument("--from", dest="origin", choices=ORIGINS, help="origin of FILE; default: written by train")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
     parser.add_argument(
-        "--format", choices=("weights", *FORMATS), default="weights", help="of --out (default: %(default)s)"
+        "--format", choices=("weights", *FORMATS), default="weights", help="format of --out (default: %(default)s)"
     )
-    parser.add_argument("--dtype", choices=DTYPES, help="of weights (default: float16)")
-    parser.add_argument("--half", action="store_true", help="a program whose network is in float16")
-    parser.add_argument("--flip", action="store_true", help="a program that looks at the mirrored crop too")
+    parser.add_argument("--dtype", choices=DTYPES, help="precision of exported weights (default: float16)")
+    parser.add_argument("--half", action="store_true", help="export the network of a program in float16")
+    parser.add_argument("--flip", action="store_true", help="include a flip test in the program")
     parser.add_argument(
-        "--batch", metavar="dynamic|N", default="dynamic", help="boxes of a program (default: %(default)s)"
+        "--batch", metavar="dynamic|N", default="dynamic", help="number of boxes of a program (default: %(default)s)"
     )
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", default=[], help="as in train")
     parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
-    parser.add_argument("--people", metavar="N", type=int, default=100, help="at most so many (default: %(default)s)")
+    parser.add_argument(
+        "--people", metavar="N", type=int, default=100, help="maximum number of people (default: %(default)s)"
+    )
 
 
 def check_range(path: Path, system: System, dtype: torch.dtype) -> None:
-    """Refuses numbers that are none any more in ``dtype``."""
+    """Refuses values that overflow in ``dtype``."""
     for name, tensor in system.state_dict().items():
         if tensor.is_floating_point() and not tensor.to(dtype).isfinite().all():
-            raise InputError(f"{path}: {name} goes up to {tensor.abs().max():.3g}, expected numbers that {dtype} holds")
+            raise InputError(f"{path}: {name} goes up to {tensor.abs().max():.3g}, beyond the range of {dtype}")
 
 
 def compare(systems: Any, skeleton: Skeleton, people: Any) -> Any:
-    """How far the joints of two systems are apart, in picture pixels, and the PCK@0.2 of each: for print."""
+    """Describes the distance between the joints of two systems, in image pixels, and the PCK@0.2 of both."""
     from pypose_ops.models.training.loading import People
     from pypose_ops.models.training.scores import predict_people, score
 
@@ -68,17 +71,17 @@ def compare(systems: Any, skeleton: Skeleton, people: Any) -> Any:
     for system in systems:
         coords, _, index, bad = predict_people(system, skeleton, loaded)
         if coords is None:
-            raise InputError(f"{people.name}: none of its pictures could be read, the first is {sorted(bad)[0]}")
+            raise InputError(f"{people.name}: none of its images could be read, the first is {sorted(bad)[0]}")
         found.append(coords[-1])
     distance = (found[0] - found[1]).norm(dim=-1).nan_to_num().flatten()
     before, after = (score(c, loaded.keypoints[index], loaded.visible[index], skeleton)["pck"]["mean"] for c in found)
-    pck = "none has a labelled torso" if before is None else f"PCK@0.2 {before:.2f} before, {after:.2f} after"
+    pck = "no labelled torsos" if before is None else f"PCK@0.2 {before:.2f} before, {after:.2f} after"
     far = f"{distance.quantile(0.99):.3f} px or less for 99 % of them, at most {distance.max():.3f}"
     return f"{len(index)} people: {pck}; joints moved by {distance.mean():.4f} px, {far}"
 
 
 def batch_of(args: argparse.Namespace) -> Any:
-    """The number of boxes, None: any; and what does not go together is refused."""
+    """The number of boxes, None for any; refuses incompatible options."""
     program = args.format != "weights"
     if program and (args.dtype or args.data):
         raise InputError(f"--{'dtype' if args.dtype else 'data'} is for weights, got --format {args.format}")

@@ -1,4 +1,4 @@
-"""Reading and writing users' files: everything that is wrong with one becomes a one-line InputError."""
+"""Reads and writes users' files; problems are reported as one-line InputErrors."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from pypose_ops.errors import InputError
 
 @dataclass
 class HeatmapFile:
-    """Heatmaps (B, K, H, W), ``hm2img`` (B, 2, 3) or None, joint names or None, and the file's own notes."""
+    """Heatmaps (B, K, H, W), ``hm2img`` (B, 2, 3) or None, joint names or None, and the metadata of the file."""
 
     heatmaps: torch.Tensor
     hm2img: torch.Tensor | None
@@ -58,7 +58,7 @@ def load_heatmaps(path: Path, key: str = "heatmaps") -> HeatmapFile:
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image as an upright RGB PIL image, as data sets read theirs."""
+    """Reads an upright RGB PIL image, as the data sets do."""
     try:
         file = ImageFile(str(path))
         image = file.upright()
@@ -70,10 +70,10 @@ def read_image(path: Path) -> Image.Image:
 
 
 def write_image(image: Image.Image, path: Path) -> None:
-    """Writes an image, whole or not at all; the folder is made when it is missing."""
+    """Writes an image atomically; creates the folder if missing."""
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
-        raise InputError(f"{path}: cannot be written (no kind of image is called {path.suffix or 'so'})")
+        raise InputError(f"{path}: cannot be written (unknown image format {path.suffix!r})")
     data = io.BytesIO()
     try:
         image.save(data, format=kind)

@@ -1,4 +1,4 @@
-"""Show the version, what this build was made with, and the GPUs it sees."""
+"""Show the version, the build configuration and the GPUs."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""The images that a command looks at, and the boxes of people in them."""
+"""The input images of a command, and the boxes of people in them."""
 
 import glob
 import os
@@ -16,13 +16,13 @@ _PERSON = 1  # COCO's category
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are; of folders the images in them; of patterns such as ``*.jpg`` what they match."""
+    """Expands folders to their images, and patterns such as ``*.jpg`` to matching files."""
     endings, found = set(Image.registered_extensions()), []
     for path in paths:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in endings and p.is_file())
             if not inside:
-                raise InputError(f"{path}: not a readable image; a folder without images in it")
+                raise InputError(f"{path}: not a readable image: a folder without images")
             found += inside
         elif not path.exists() and any(c in str(path) for c in "*?["):
             matching = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
@@ -35,12 +35,12 @@ def expand(paths: Sequence[Path]) -> list[Path]:
 
 
 def output_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each image's results are called: its stem; where two have the same, with the folders or the whole name."""
+    """The name of each image's results: its stem; for duplicates, with the folders or the full name."""
     for name in (lambda p: p.stem, lambda p: str(_below(p, paths).with_suffix("")), lambda p: str(_below(p, paths))):
         names = {path: name(path) for path in paths}
         if len(set(names.values())) == len(paths):
             return names
-    raise InputError("IMAGE: two have the same name, and would be written to the same file")
+    raise InputError("IMAGE: two images have the same name and would be written to the same file")
 
 
 def _below(path: Path, paths: Sequence[Path]) -> Path:
@@ -49,15 +49,15 @@ def _below(path: Path, paths: Sequence[Path]) -> Path:
 
 
 def image_id_of(path: Path) -> Any:
-    """COCO's number of an image by its file's name, or that name."""
+    """COCO's number of an image by its file name, or the name itself."""
     return int(path.stem) if path.stem.isascii() and path.stem.isdigit() and len(path.stem) < 19 else path.name
 
 
 def boxes_by_image(path: Path, images: Sequence[Path]) -> dict[Path, Any]:
-    """The entries of a file of boxes that are of each image.
+    """The entries of a file of boxes for each image.
 
     The file is a list for the only image, an object with a list for each file name, COCO's detections (a list with
-    ``image_id``) or COCO's annotations. None: nobody is in that image.
+    ``image_id``) or COCO's annotations. None: no people in the image.
     """
     content = load_json(path, dropped=("segmentation", "keypoints"))
     if isinstance(content, Mapping) and "images" in content and "annotations" in content:
@@ -77,7 +77,7 @@ def boxes_by_image(path: Path, images: Sequence[Path]) -> dict[Path, Any]:
 
 
 def _of_people(entries: Sequence[Any]) -> list[Any]:
-    """Those of COCO's person, where the entries have categories and some are; no crowds."""
+    """Selects COCO's category person, if the entries have categories and any is a person; excludes crowds."""
     entries = [e for e in entries if e.get("iscrowd") not in (1, True, "1")]
     people = [e for e in entries if as_id(e.get("category_id")) == _PERSON]
     return people or list(entries)

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 
 from pypose_ops.errors import InputError
 
-# The first line of each one's help, so that the help of the whole imports none of them.
+# The first line of each command's help, so that the main help imports none of them.
 COMMANDS = {
-    "train": "Train a system on people's images; weights, logs and checkpoints go to a folder.",
+    "train": "Train a system on images of people; writes weights, logs and checkpoints to a folder.",
     "test": "Score weights on a data set.",
     "evaluate": "Evaluate predicted joints against a data set's ground truth.",
     "predict": "Find the joints of people in images, and draw them.",
-    "export": "Write weights in half precision, as a file to ship.",
-    "plot": "Draw a run's loss and PCK over the epochs, and PCK over the threshold.",
-    "decode": "Decode a file of heatmaps to joints; draw them over the image.",
-    "crop": "Cut boxes out of an image: one file for each, and a contact sheet.",
+    "export": "Export weights in half precision, or as a program for other runtimes.",
+    "plot": "Plot loss and PCK of a training run over the epochs, and PCK over the threshold.",
+    "decode": "Decode a file of heatmaps to joints, and draw them on the image.",
+    "crop": "Crop boxes from an image: one file per box, and a contact sheet.",
     "demo": "Go from a photograph to a pose, and compare speed and accuracy.",
-    "info": "Show the version, what this build was made with, and the GPUs it sees.",
+    "info": "Show the version, the build configuration and the GPUs.",
 }
 DESCRIPTION = "2D human pose estimation: train and run pose systems, decode heatmaps, score joints."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, or 2 after one line on stderr when the input is at fault.
+    """Runs one command and returns the exit code: 0, or 2 after a one-line error for invalid input.
 
-    Only the module of the command that is asked for is imported.
+    Only the module of that command is imported.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     wanted = argv[0] if argv else None

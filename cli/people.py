@@ -1,4 +1,4 @@
-"""People from heatmaps and part affinity fields: what ``pypose-ops decode --paf`` does."""
+"""People from heatmaps and part affinity fields, for ``pypose-ops decode --paf``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .files import write_image
 if TYPE_CHECKING:
     from PIL import Image
 
-# OpenPose finds peaks and reads its fields on maps that are enlarged to the net's input; half of that does as well.
+# OpenPose upsamples its maps to the input size; half of that works as well.
 ENLARGE = 4
 
 
 def json_points(coords: torch.Tensor) -> list[list[float] | None]:
-    """Pairs for JSON, null for what was not found."""
+    """Coordinate pairs for JSON, null for missing ones."""
     return [None if x != x else [x, y] for x, y in coords]
 
 
@@ -40,9 +40,9 @@ def integers(arrays: dict[str, Any], key: str, path: Path, columns: Any, limit: 
 
 
 def load_fields(path: Path, key: str, file: Any) -> Any:
-    """The fields (1, C, H, W), limbs, and channels of a file whose heatmaps are read already."""
+    """Reads the fields (1, C, H, W), limbs and channels of a file."""
     if len(file.heatmaps) != 1:
-        raise InputError(f"{path}: --paf decodes one picture, the heatmaps are of {len(file.heatmaps)}")
+        raise InputError(f"{path}: --paf decodes one image, the heatmaps are of {len(file.heatmaps)}")
     arrays = load_npz(path)
     pafs = take(arrays, key, path)
     if pafs.dtype.kind != "f" or pafs.ndim != 3 or pafs.shape[1:] != tuple(file.heatmaps.shape[2:]):
@@ -57,12 +57,12 @@ def load_fields(path: Path, key: str, file: Any) -> Any:
         if len(channels) != len(limbs):
             raise InputError(f"{path}: paf_channels must be {len(limbs)} pairs, one for each limb, got {len(channels)}")
     elif len(pafs) != 2 * len(limbs):
-        raise InputError(f"{path}: {key} must have {2 * len(limbs)} channels, or paf_channels say which they are")
+        raise InputError(f"{path}: {key} must have {2 * len(limbs)} channels, or paf_channels must select them")
     return torch.from_numpy(pafs)[None], limbs, channels
 
 
 def find_people(heatmaps: torch.Tensor, pafs: torch.Tensor, limbs: Any, channels: Any, threshold: float = 0.1) -> Any:
-    """People of one picture, in pixels of the maps. Maps behind the limbs' joints (the background) are left out."""
+    """Groups the people of an image, in map pixels. Maps after the joints of the limbs (the background) are ignored."""
     joints = 1 + max(k for limb in limbs for k in limb)
     heatmaps, pafs = (
         torch.nn.functional.interpolate(maps.float(), scale_factor=ENLARGE, mode="bicubic")
@@ -75,12 +75,12 @@ def find_people(heatmaps: torch.Tensor, pafs: torch.Tensor, limbs: Any, channels
 
 
 def decode_people(args: argparse.Namespace, file: Any, image: Image.Image) -> Any:
-    """Prints, draws and returns the people of a file: a list for --json, the joints' names, and the unit."""
+    """Prints and draws the people of a file; returns a list for --json, the joint names and the unit."""
     pafs, limbs, channels = load_fields(args.heatmaps, args.paf, file)
     people = find_people(file.heatmaps, pafs, limbs, channels)
     count, joints = min(int(people.counts[0]), people.coords.shape[1]), people.coords.shape[2]
     names = (file.joint_names or [f"joint_{k}" for k in range(joints)])[:joints]
-    hm2img, unit = file.hm2img, "picture px"
+    hm2img, unit = file.hm2img, "image px"
     if hm2img is None and image is not None:
         hm2img = torch.from_numpy(viz.whole_image(file.heatmaps.shape[:1:-1], image.size)).float()[None]
     elif hm2img is None:
@@ -93,13 +93,13 @@ def decode_people(args: argparse.Namespace, file: Any, image: Image.Image) -> An
         x, y = coords[i].nanmean(0).tolist()
         table.add_row(str(i), f"{people.scores[0, i]:.3f}", str(int(people.joint_counts[0, i])), f"{x:.1f}", f"{y:.1f}")
     Console().print(table)
-    print(f"x and y: the middle of the joints, {unit}")
+    print(f"x and y: the mean of the joints, {unit}")
     if image is not None:
         skeleton = Skeleton("paf", tuple(names), tuple(map(tuple, limbs)), flip_pairs=(), upper_body=())
-        picture = viz.draw_pose(
+        drawn = viz.draw_pose(
             image, coords, people.joint_scores[0, :count], skeleton, threshold=min(args.threshold, 0.1)
         )
-        write_image(picture, args.out)
+        write_image(drawn, args.out)
         print(f"wrote {args.out}")
     rows = zip(coords.tolist(), people.joint_scores[0].tolist(), people.scores[0].tolist(), strict=False)
     found = [{"keypoints": json_points(k), "scores": s, "score": score} for k, s, score in rows]

@@ -1,7 +1,7 @@
-"""Draw a run's loss and PCK over the epochs, and PCK over the threshold.
+"""Plot loss and PCK of a training run over the epochs, and PCK over the threshold.
 
-DIR is the --out of train. DIR/loss.png and DIR/pck.png are drawn of its logs, DIR/curve.png of every evaluation in it:
-held_out.json, and those that evaluate --json put there.
+DIR is the --out of train. DIR/loss.png and DIR/pck.png show its logs, DIR/curve.png all evaluations in it:
+held_out.json, and files written by test --json.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_logs(folder: Path) -> Any:
-    """``{(phase, epoch): {name: value}}`` of all the logs of a run; of an epoch that was trained twice, the later."""
+    """``{(phase, epoch): {name: value}}`` from all logs of a run; for repeated epochs, the last."""
     files = {}
     for path in folder.glob("logs/*-*/version_*/metrics.csv"):
         files[int(path.parts[-3].split("-")[0]), int(path.parts[-2].split("_")[1])] = path
@@ -33,18 +33,18 @@ def read_logs(folder: Path) -> Any:
         try:
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    float(row["step"])  # which every line of a log has
+                    float(row["step"])  # in every line of a log
                     if not row.get("epoch"):
-                        continue  # the learning rate's own; a run that was stopped in its first epoch has no others
+                        continue  # of the learning rate; the only ones of a run stopped in its first epoch
                     fresh.setdefault((phase, int(row["epoch"])), {}).update({k: float(v) for k, v in row.items() if v})
         except (KeyError, ValueError, TypeError):
-            raise InputError(f"{path}: expected the log that train wrote") from None
+            raise InputError(f"{path}: expected a log written by train") from None
         epochs.update(fresh)
     return epochs
 
 
 def series(epochs: Any, name: str) -> Any:
-    """``(epochs from 1 over all phases, values)`` where there is such a value."""
+    """``(epochs from 1 over all phases, values)`` of the epochs with this value."""
     numbered = enumerate(sorted(epochs), 1)
     return zip(*[(n, epochs[key][name]) for n, key in numbered if name in epochs[key]], strict=True)
 
@@ -73,7 +73,7 @@ LABELS = {"loss": "training", "val_loss": "held out"}
 
 
 def finish(axes: Any, epochs: Any, figure: Any, path: Path, log: bool = False) -> None:
-    """Marks where phases begin, and writes the picture."""
+    """Marks the start of phases and saves the plot."""
     order = sorted(epochs)
     for n in range(1, len(order)):
         if order[n][0] != order[n - 1][0]:
@@ -93,7 +93,7 @@ def write(axes: Any, figure: Any, path: Path) -> None:
 
 
 def draw_curves(folder: Path) -> None:
-    """PCK over the threshold: a line for each evaluation, the last stage's."""
+    """Plots PCK over the threshold, a line per evaluation, of the last stage."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -103,7 +103,7 @@ def draw_curves(folder: Path) -> None:
             curve = json.loads(path.read_text())["stages"][-1]["curve"]
             points = [[math.nan if v is None else float(v) for v in curve[k]] for k in ("thresholds", "pck")]
         except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
-            continue  # run.json, say
+            continue  # such as run.json
         if len(points[0]) == len(points[1]):
             axes.plot(*points, label=path.stem)
     if axes.lines:

@@ -1,14 +1,13 @@
 """Find the joints of people in images, and draw them.
 
-Images are turned upright as their EXIF says; pixels below are those of the upright image. Without --boxes everybody
-is looked for; with --whole an image is one person, who fills it. BOXES.json is a list of boxes for the only IMAGE,
+Images are rotated upright by their EXIF orientation; coordinates refer to the upright image. Without --boxes all people
+are searched; with --whole each image shows one person. BOXES.json is a list of boxes for the only IMAGE,
 an object with a list for each of the file names, or COCO's detections or annotations; a box is
   [x1, y1, x2, y2]                           two corners, image px
   {"bbox": [x, y, w, h], "score": 0.9}       as in COCO's files; or "box" with two corners
-and reaches out of the image where the person does. An image that cannot be read is left out, and the exit code is 1.
-The score of a person is that of the box times the mean of the
-joints'; of people found twice the better one stays (OKS-NMS). DIR gets NAME.json and NAME.png for each image; the
-person's left side is drawn orange, the right side blue.
+and extends beyond the image if the person does. Unreadable images are skipped, with exit code 1. The score of a person
+is that of the box times the mean of the joint scores; duplicates are removed (OKS-NMS). Writes DIR/NAME.json and
+DIR/NAME.png for each image; the person's left side is drawn orange, the right side blue.
 """
 
 from __future__ import annotations
@@ -43,33 +42,40 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pictures", metavar="IMAGE", type=Path, nargs="+", help="files, folders, or patterns")
+    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="files, folders, or patterns")
     parser.add_argument("--weights", metavar="NAME|FILE", default="coco17", help=WEIGHTS)
     parser.add_argument(
-        "--model", metavar="FILE.onnx", type=Path, help="of export, by ONNX Runtime, instead of weights"
+        "--model",
+        metavar="FILE.onnx",
+        type=Path,
+        help="file written by export, run by ONNX Runtime, instead of weights",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("out/predict"), help="default: %(default)s")
     people = parser.add_mutually_exclusive_group()
-    people.add_argument("--boxes", metavar="BOXES.json", type=Path, help="default: people are looked for")
-    people.add_argument("--whole", action="store_true", help="each picture is one person")
+    people.add_argument("--boxes", metavar="BOXES.json", type=Path, help="default: people are searched")
+    people.add_argument("--whole", action="store_true", help="each image shows one person")
     parser.add_argument(
         "--people",
         metavar="P",
         type=float,
         default=0.3,
-        help="least probability of a person found (default: %(default)s)",
+        help="minimum probability of a person (default: %(default)s)",
     )
-    parser.add_argument("--flip", action="store_true", help="look at the mirrored crop too")
-    parser.add_argument("--scales", metavar="S,S", help="scales of the crop to average, where the system has that")
-    parser.add_argument("--nms", type=float, default=0.9, help="OKS from which two are one (default: %(default)s)")
+    parser.add_argument("--flip", action="store_true", help="flip test: average with the mirrored crop")
+    parser.add_argument("--scales", metavar="S,S", help="scales of the crop to average, if the system supports it")
     parser.add_argument(
-        "--threshold", type=float, default=0.2, help="smallest joint score drawn (default: %(default)s)"
+        "--nms", type=float, default=0.9, help="OKS above which people are duplicates (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.2, help="minimum score of drawn joints (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=32, help="people at a time (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="threads of the CPU; 1 is fastest beside other work")
-    parser.add_argument("--no-images", action="store_true", help="write json alone: drawing takes most of the time")
-    parser.add_argument("--coco-results", metavar="OUT.json", type=Path, help="write all people in COCO's form")
+    parser.add_argument("--batch", type=int, default=32, help="people per batch (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads; 1 is fastest next to other work")
+    parser.add_argument("--no-images", action="store_true", help="write only JSON: drawing takes most of the time")
+    parser.add_argument(
+        "--coco-results", metavar="OUT.json", type=Path, help="write all people in COCO's results format"
+    )
 
 
 def scales_of(text: str | None, system: System) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def scales_of(text: str | None, system: System) -> dict[str, Any]:
     if not scales or not all(0 < s < 100 for s in scales):
         raise InputError(f"--scales must be positive numbers with commas between, got {text}")
     if "scales" not in inspect.signature(system.poses).parameters:
-        raise InputError(f"--scales: {type(system).__name__} has no test at several scales")
+        raise InputError(f"--scales: not supported by {type(system).__name__}")
     return {"scales": scales}
 
 
@@ -106,7 +112,7 @@ def scored_boxes(path: Path, entries: Any) -> Any:
 
 
 def as_records(found: Any, calibration: Any = None) -> Any:
-    """What json says of the people whom :func:`find_people` found."""
+    """The people found by :func:`find_people`, for JSON."""
     probabilities = found[1] if calibration is None else calibration.probabilities(found[1])
     more = [{} if calibration is None else {"probabilities": each} for each in probabilities.tolist()]
     return [
@@ -122,7 +128,7 @@ def as_records(found: Any, calibration: Any = None) -> Any:
 
 
 def as_coco(people: Any, image_id: Any) -> Any:
-    """The same as COCO's results."""
+    """The people in COCO's results format."""
     return [
         {
             "image_id": image_id,
@@ -138,12 +144,12 @@ def as_coco(people: Any, image_id: Any) -> Any:
     ]
 
 
-def people_of(args: argparse.Namespace, system: System, pictures: Any) -> Any:
-    """A function from an image and its path to boxes (N, 4), scores (N,), rotations (N,) of the people in it."""
+def people_of(args: argparse.Namespace, system: System, files: Any) -> Any:
+    """Returns a function from an image and its path to boxes (N, 4), scores (N,) and rotations (N,)."""
     import torch
 
     if args.boxes:
-        entries = boxes_by_image(args.boxes, pictures)
+        entries = boxes_by_image(args.boxes, files)
         boxes = {path: scored_boxes(args.boxes, given) for path, given in entries.items()}
         return lambda image, path: boxes[path]
     if args.whole:
@@ -159,7 +165,7 @@ def people_of(args: argparse.Namespace, system: System, pictures: Any) -> Any:
 
 
 def system_of(args: argparse.Namespace) -> Any:
-    """What the weights say of themselves, what finds the people in boxes of a picture, and the system."""
+    """The metadata of the weights, the function that finds people in boxes, and the system."""
     system, info = open_weights(args.weights)
     system.to(device_of(args.device))
     skeleton, options = skeleton_of(info), scales_of(args.scales, system)
@@ -168,10 +174,10 @@ def system_of(args: argparse.Namespace) -> Any:
 
 
 def program_of(args: argparse.Namespace) -> Any:
-    """The same of a program, which has no system."""
+    """The same for an exported program, without a system."""
     given = [name for name, value in (("flip", args.flip), ("scales", args.scales)) if value]
     if given:
-        raise InputError(f"--{given[0]} is for weights: --model {args.model} does what it was exported with")
+        raise InputError(f"--{given[0]} is for weights: the options of --model {args.model} were fixed at export")
     program = OnnxProgram(args.model)
     padding = program.metadata["padding"]
 
@@ -183,7 +189,7 @@ def program_of(args: argparse.Namespace) -> Any:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuses options that mean nothing."""
+    """Refuses invalid options."""
     for name in ("nms", "people"):
         if not 0 < getattr(args, name) <= 1:
             raise InputError(f"--{name} must be from 0 to 1, got {getattr(args, name)}")
@@ -199,7 +205,7 @@ def run(args: argparse.Namespace) -> Any:
     if args.threads:
         torch.set_num_threads(args.threads)
     info, people_in, system = program_of(args) if args.model else system_of(args)
-    skeleton, images = skeleton_of(info), expand(args.pictures)
+    skeleton, images = skeleton_of(info), expand(args.images)
     boxes_in, names = people_of(args, system, images), output_names(images)
     endings = (".json",) if args.no_images else (".json", ".png")
     outputs = [args.out / f"{name}{ending}" for name in names.values() for ending in endings]
@@ -225,7 +231,7 @@ def run(args: argparse.Namespace) -> Any:
         people, out = as_records(found, calibration_of(info)), args.out / names[path]
         if not args.no_images:
             draw(image, found, skeleton, out.with_name(f"{out.name}.png"), args.threshold)
-        record = {"picture": path.name, "joints": skeleton.joints, "people": people}
+        record = {"image": path.name, "joints": skeleton.joints, "people": people}
         write_json(out.with_name(f"{out.name}.json"), record)
         results += as_coco(people, image_id_of(path))
         count, drawn = len(people), ".json" if args.no_images else ".png and .json"
@@ -234,7 +240,7 @@ def run(args: argparse.Namespace) -> Any:
         write_json(args.coco_results, results)
         print(f"wrote {len(results)} people to {args.coco_results}")
     if bad:
-        print(f"pypose-ops: {len(bad)} of {len(images)} images left out: {bad[0]}", file=sys.stderr)
+        print(f"pypose-ops: {len(bad)} of {len(images)} images skipped: {bad[0]}", file=sys.stderr)
     return 1 if bad else 0
 
 

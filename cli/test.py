@@ -1,6 +1,6 @@
 """Score weights on a data set: PCK@0.2 per joint group, PCP, visible and occluded joints; COCO's AP of COCO files.
 
-Whole pictures (LSP) are looked at as they are, other people in their boxes enlarged by 1.25; upright.
+Whole images (LSP) are used as they are, other people are cropped to their boxes enlarged by 1.25, without rotation.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from pypose_ops.models.weights.files import PACKAGED, open_weights, skeleton_of
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = f"{' or '.join(PACKAGED)}, which come with the package, or a file (default: %(default)s)"
+WEIGHTS = f"{' or '.join(PACKAGED)} (packaged), or a file (default: %(default)s)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="NAME|FILE", default="coco17", help=WEIGHTS)
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True, help="as in train")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
-    parser.add_argument("--per-stage", action="store_true", help="a row for every stage of the system")
-    parser.add_argument("--flip", action="store_true", help="look at the mirrored crop too")
+    parser.add_argument("--per-stage", action="store_true", help="print a row per stage of the system")
+    parser.add_argument("--flip", action="store_true", help="flip test: average with the mirrored crop")
     parser.add_argument("--batch", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write everything, and the curve of PCK")
+    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write all results and the PCK curve to a file")
 
 
 def device_of(name: str) -> torch.device:
-    """A torch device that is there."""
+    """Parses an available torch device."""
     import torch
 
     try:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     options = {"batch": args.batch, "device": device, "flip": args.flip}
     result = evaluate(system, skeleton, People(people, memory=0), parts, **options)
     if not result["stages"]:
-        raise InputError(f"{people.name}: none of its pictures could be read, the first is {result['left_out'][0]}")
+        raise InputError(f"{people.name}: none of its images could be read, the first is {result['left_out'][0]}")
     stages = list(enumerate(result["stages"], 1))
     stages = [(str(n), stage) for n, stage in (stages if args.per_stage else stages[-1:])]
     console = Console()

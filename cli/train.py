@@ -1,14 +1,14 @@
-"""Train a system on people's pictures; weights, logs and checkpoints go to a folder.
+"""Train a system on images of people; writes weights, logs and checkpoints to a folder.
 
---data FORMAT:PATH, once or more:
+--data FORMAT:PATH, one or more times:
   lsp:PATH, lspet:PATH          a folder or the official zip archive
-  mpii:FILE                     the release's .mat, or a json of MSRA (MMPose) or of CPM (the hourglass)
-  coco:FILE, aic:FILE           json annotations; AI Challenger's own or in COCO's form
-Pictures are looked for beside FILE and in images/; elsewhere: coco:FILE,images=FOLDER.
+  mpii:FILE                     the .mat of the release, or the JSON of MSRA (MMPose) or CPM (hourglass)
+  coco:FILE, aic:FILE           JSON annotations; AI Challenger's own format or COCO's
+Images are searched next to FILE and in images/; otherwise: coco:FILE,images=FOLDER.
 
-Of the first data set 200 pictures (at most a fifth) are held out; the epoch with the best PCK@0.2 on them is kept. DIR
-gets weights.safetensors, held_out.json, run.json, logs/, tensorboard/ and checkpoints/. With --resume a run that was
-cut off goes on with the losses that it would have had.
+200 images (at most a fifth) of the first data set are held out; the epoch with the best PCK@0.2 on them is kept. Writes
+DIR/weights.safetensors, held_out.json, run.json, logs/, tensorboard/ and checkpoints/. --resume continues an
+interrupted run, with the same losses as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ if TYPE_CHECKING:
 
     from pypose_ops.models.systems.system import System
 
-# Attributes of Recipe that have an option of that name.
+# Attributes of Recipe with an option of the same name.
 RECIPE = {
-    "epochs": "of all phases together",
-    "batch": "people in a step on each device",
+    "epochs": "number of epochs over all phases",
+    "batch": "people per step and device",
     "lr": "highest learning rate",
     "weight_decay": "of AdamW",
-    "clip": "largest norm of the gradient, 0 for no limit",
+    "clip": "maximum gradient norm, 0 for no limit",
     "precision": "32-true, bf16-mixed or 16-mixed",
-    "ema": "decay of an average of the weights, 0 for no average",
-    "patience": "stop after so many epochs without a better PCK, 0 for never",
-    "seed": "of everything that is random",
-    "last_epochs": "so many epochs at the end of each phase see the first data set alone: put the cleanest there",
+    "ema": "decay of the exponential moving average of the weights, 0 for none",
+    "patience": "stop after this many epochs without a better PCK, 0 for never",
+    "seed": "random seed",
+    "last_epochs": "epochs at the end of each phase on the first data set only, which should be the cleanest",
 }
 
 
@@ -64,52 +64,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("system", metavar="SYSTEM", help=f"one of {', '.join(SYSTEMS)}")
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", required=True)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True)
-    parser.add_argument("--preset", default="compact", help="of the system: paper or compact (default: %(default)s)")
-    parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="an argument of the system")
-    parser.add_argument("--skeleton", help="the joints: a name, or FILE.toml; default: those of the first data set")
-    parser.add_argument("--recipe", action="store_true", help="of the system's recipe, what no option here says")
+    parser.add_argument(
+        "--preset", default="compact", help="preset of the system, paper or compact (default: %(default)s)"
+    )
+    parser.add_argument("--set", metavar="OPTION=VALUE", action="append", default=[], help="an option of the system")
+    parser.add_argument("--skeleton", help="a name, or FILE.toml; default: that of the first data set")
+    parser.add_argument(
+        "--recipe", action="store_true", help="use the recipe of the system; options given here override it"
+    )
     for name, text in RECIPE.items():
         default = getattr(Recipe, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=f"{text} (default: {default})")
-    parser.add_argument("--lr-factor", metavar="NAME=F", action="append", help="of parameters whose names begin so")
-    parser.add_argument("--freeze", metavar="NAME", action="append", help="parameters whose names begin so keep still")
     parser.add_argument(
-        "--data-weight", metavar="W", type=float, action="append", help="of each --data, in their order"
+        "--lr-factor",
+        metavar="NAME=F",
+        action="append",
+        help="factor of the learning rate for parameters with this prefix",
     )
-    parser.add_argument("--corrections", metavar="FILE", help="of labels, as scripts/clean_labels.py writes them")
-    parser.add_argument("--phase-epochs", metavar="N,N", help="epochs of each phase, in place of equal shares")
-    parser.add_argument("--held-out", type=int, default=200, help="pictures for validation (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
-    text = f"start from these weights of the same system, also of other joints: a file, {' or '.join(PACKAGED)}"
+    parser.add_argument("--freeze", metavar="NAME", action="append", help="freeze parameters with this prefix")
+    parser.add_argument(
+        "--data-weight", metavar="W", type=float, action="append", help="sampling weight of each --data, in order"
+    )
+    parser.add_argument(
+        "--corrections", metavar="FILE", help="corrections of labels, written by scripts/clean_labels.py"
+    )
+    parser.add_argument("--phase-epochs", metavar="N,N", help="epochs of each phase, instead of equal shares")
+    parser.add_argument("--held-out", type=int, default=200, help="number of validation images (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in DIR")
+    text = f"start from weights of the same system, also with other joints: a file, {' or '.join(PACKAGED)}"
     parser.add_argument("--weights", metavar="NAME|FILE", help=text)
     parser.add_argument(
-        "--backbone", metavar="FILE", help="weights of torchvision's ResNet or VGG, or EfficientNet-Lite"
+        "--backbone", metavar="FILE", help="weights of torchvision's ResNet or VGG, or of EfficientNet-Lite"
     )
     for option in dataclasses.fields(Augmentation):
         name = option.name.replace("_", "-")
         parser.add_argument(f"--augment-{name}", type=float, help=f"default: {option.default}")
-    parser.add_argument("--workers", type=int, help="processes that decode; default: 0 if all pictures fit in memory")
+    parser.add_argument(
+        "--workers", type=int, help="processes for image decoding; default: 0 if all images fit in memory"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
-    parser.add_argument("--devices", type=int, default=1, help="on each machine (default: %(default)s)")
+    parser.add_argument("--devices", type=int, default=1, help="number per machine (default: %(default)s)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
-    parser.add_argument("--profile", action="store_true", help="write where the time goes to DIR")
-    parser.add_argument("--progress", action="store_true", help="a progress bar, also where there is no terminal")
+    parser.add_argument("--profile", action="store_true", help="write a profile to DIR")
+    parser.add_argument("--progress", action="store_true", help="show a progress bar even without a terminal")
 
 
 def is_first() -> bool:
-    """Is this the first of several processes?"""
+    """Whether this is the first of several processes."""
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def say(*text: str, **options: Any) -> None:
-    """Prints, in the first process."""
+    """Prints in the first process only."""
     if is_first():
         print(*text, **options)
 
 
 def recipe_of(args: argparse.Namespace) -> Any:
-    """The Recipe that the options say, and what the recipe file says of the system's arguments."""
+    """The Recipe from the options, and the options of the system from the recipe file."""
     said = read_recipe(args.system, args.preset) if args.recipe else {}
     options, augmentation = said.pop("options", {}), said.pop("augmentation", {})
     given = {name: value for name, value in vars(args).items() if value is not None}
@@ -141,7 +154,7 @@ def lr_factors(texts: Any) -> Any:
 
 
 def check_recipe(recipe: Recipe, args: argparse.Namespace) -> None:
-    """Refuses what cannot be trained with."""
+    """Refuses invalid training options."""
     values = vars(args) | {name: getattr(recipe, name) for name in RECIPE}
     values |= {f"augment_{name}": value for name, value in dataclasses.asdict(recipe.augmentation).items()}
     for name in ("epochs", "batch", "lr", "devices", "nodes"):
@@ -164,8 +177,8 @@ def check_recipe(recipe: Recipe, args: argparse.Namespace) -> None:
 
 
 def system_of(args: argparse.Namespace, skeleton: Skeleton, options: Any) -> Any:
-    """The module, and what its weight files say about it. ``options``: of the recipe."""
-    # AI Challenger has as many joints as LSP: what depends on their names follows from the skeleton.
+    """The module, and its metadata for weight files. ``options``: of the recipe."""
+    # AI Challenger has as many joints as LSP, so options that depend on joint names come from the skeleton.
     options = system_class(args.system).options_of(skeleton) | options
     for text in args.set:
         name, equals, value = text.partition("=")
@@ -183,20 +196,20 @@ def system_of(args: argparse.Namespace, skeleton: Skeleton, options: Any) -> Any
 
 
 def start_run(args: argparse.Namespace, recipe: Recipe, info: dict[str, Any]) -> None:
-    """Writes run.json; or, to resume, sees that it is the same run. The first rank only."""
+    """Writes run.json or, to resume, checks that it is the same run; first rank only."""
     path = args.out / "run.json"
     run = {**info, "data": args.data, "held_out": args.held_out, "world": args.devices * args.nodes}
     run = json.loads(json.dumps(run | {"recipe": dataclasses.asdict(recipe)}))
     if path.exists() and not args.resume:
-        raise InputError(f"{args.out}: holds a run already; --resume goes on with it, or give another --out")
+        raise InputError(f"{args.out}: already contains a run; use --resume to continue it, or another --out")
     if not path.exists() and args.resume:
-        raise InputError(f"{args.out}: nothing to resume, expected a run.json in it")
+        raise InputError(f"{args.out}: nothing to resume, no run.json")
     if args.resume:
         try:
             before = json.loads(path.read_text())
             different = [k for k in run if before.get(k) != run[k]]
         except (OSError, ValueError, AttributeError, RecursionError):
-            raise InputError(f"{path}: expected the json that train wrote") from None
+            raise InputError(f"{path}: expected JSON written by train") from None
         if different:
             k = different[0]
             raise InputError(f"{path}: the run has {k} {json.dumps(before.get(k))}, not {json.dumps(run[k])}")
@@ -205,7 +218,7 @@ def start_run(args: argparse.Namespace, recipe: Recipe, info: dict[str, Any]) ->
 
 
 class Stopped(SystemExit):
-    """A signal ended the run; the exit code is 128 and the signal's number."""
+    """A signal stopped the run; the exit code is 128 plus its number."""
 
 
 @contextlib.contextmanager
@@ -231,7 +244,7 @@ def stoppable() -> Any:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Any:
-    """Refuses a folder in which another process trains."""
+    """Refuses a folder that another process trains in."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
@@ -259,8 +272,8 @@ def open_data(args: argparse.Namespace, recipe: Recipe) -> Any:
         datasets.append(open_dataset(spec, "train", skeleton))
         corrected = apply_corrections(datasets[-1], args.corrections) if args.corrections else 0
         skeleton = datasets[0].skeleton
-        notes = {"without labelled joints, left out": datasets[-1].skipped}
-        notes["labels far out of their images, not counted"] = datasets[-1].dropped_joints
+        notes = {"without labelled joints, skipped": datasets[-1].skipped}
+        notes["labels far outside their images, not counted"] = datasets[-1].dropped_joints
         notes["with corrected labels"] = corrected
         notes |= datasets[-1].notes
         say(f"{spec}: {len(datasets[-1])} people", *(f"{n} {what}" for what, n in notes.items() if n), sep="; ")
@@ -270,14 +283,14 @@ def open_data(args: argparse.Namespace, recipe: Recipe) -> Any:
 
 
 def weights_of_phase(out: Path, number: int, phases: Sequence[str]) -> Any:
-    """Where the weights after a phase are."""
+    """The file of the weights after a phase."""
     return out / (
         "weights.safetensors" if number == len(phases) - 1 else f"phase-{number}-{phases[number]}.safetensors"
     )
 
 
 def check_checkpoint(path: Path) -> Any:
-    """Sees that Lightning will be able to read a checkpoint."""
+    """Checks that Lightning can read a checkpoint."""
     import torch
 
     try:
@@ -286,8 +299,8 @@ def check_checkpoint(path: Path) -> Any:
             raise KeyError("state_dict")
     except InputError:
         raise
-    except Exception as error:  # zip, pickle and torch raise many kinds
-        raise InputError(f"{path}: expected a checkpoint of train; damaged ({type(error).__name__})") from None
+    except Exception as error:  # zip, pickle and torch raise many kinds of errors
+        raise InputError(f"{path}: expected a checkpoint written by train; damaged ({type(error).__name__})") from None
     return path
 
 
@@ -320,7 +333,8 @@ def run(args: argparse.Namespace) -> None:
                 go(args, recipe, system, info, train, held_out, counts)
             except Stopped:
                 say(
-                    f"pypose-ops: stopped; --resume goes on with {args.out} after its last whole epoch", file=sys.stderr
+                    f"pypose-ops: stopped; continue {args.out} after its last complete epoch with --resume",
+                    file=sys.stderr,
                 )
                 raise
             except OSError as error:
@@ -340,25 +354,25 @@ def go(
     held_out: Any,
     counts: torch.Tensor,
 ) -> None:
-    """Trains, from the start or from where the run was stopped."""
+    """Trains from the start, or continues a stopped run."""
     first = 0
     if args.resume:
         finished = [k for k in range(len(system.phases)) if weights_of_phase(args.out, k, system.phases).exists()]
         first = finished[-1] + 1 if finished else 0
     if first == len(system.phases):
-        raise InputError(f"{args.out}: the run has ended, there is nothing to resume")
+        raise InputError(f"{args.out}: the run is complete, nothing to resume")
     start = weights_of_phase(args.out, first - 1, system.phases) if first else args.weights
     if start:
         fresh = begin_with(system, train.skeleton, start, *open_weights(start, args.system))
         if fresh:
-            say(f"{start}: weights for other joints; {', '.join(fresh)} begin at random")
+            say(f"{start}: weights for other joints; {', '.join(fresh)} keep their random initialisation")
     elif args.backbone and not args.resume:
         load_checkpoint(args.backbone, into=system)
     from pypose_ops.models.training.loading import People
 
     people, validation = People(train), People(held_out) if len(held_out) else None
     if people.complete and all(isinstance(p, ImageError) for p in people.cache.values()):
-        raise InputError(f"{train.name}: none of its pictures could be read, the first is {next(iter(people.cache))}")
+        raise InputError(f"{train.name}: none of its images could be read, the first is {next(iter(people.cache))}")
     parameters = sum(p.numel() for p in system.parameters())
     say(f"{args.system} {args.preset}: {parameters:,} parameters, {len(train)} people, {len(held_out)} held out")
     begun = time.monotonic(), time.process_time()
@@ -381,7 +395,7 @@ def train_phases(
     validation: Any,
     counts: torch.Tensor,
 ) -> Any:
-    """Trains the phases from number ``first`` on; returns the pictures that could not be read."""
+    """Trains the phases from number ``first`` on; returns the unreadable images."""
     from pypose_ops.models.training.training import folder_of, train_phase
 
     bad = set()
@@ -407,13 +421,13 @@ def finish(
     validation: Any,
     bad: Any,
 ) -> None:
-    """Scores the held-out people, calibrates the scores by them, and says what was left out."""
+    """Scores the held-out people, calibrates the scores on them, and reports skipped images."""
     from pypose_ops.models.calibration import calibrate
     from pypose_ops.models.training.scores import evaluate
 
     if bad:
         names = ", ".join(sorted(bad)[:3]) + (", ..." if len(bad) > 3 else "")
-        print(f"{len(bad)} pictures could not be read, and were left out: {names}")
+        print(f"{len(bad)} images could not be read and were skipped: {names}")
     if validation is not None:
         device = next(system.parameters()).device
         result = evaluate(system, skeleton, validation, batch=recipe.batch, device=device)

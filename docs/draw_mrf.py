@@ -94,8 +94,8 @@ def main():
     before_after(synthetic(train, test, settings), DOCS / "mrf_synthetic.png")
     before_after(real(train, settings, args.data), DOCS / "mrf_real_maps.png")
     names = [label(name).replace("left", "l.").replace("right", "r.") for name in train.names]
-    picture = experiment.model_of(train, settings).draw(names, columns=8)
-    picture.quantize(128).save(DOCS / "mrf_priors.png", optimize=True)
+    image = experiment.model_of(train, settings).draw(names, columns=8)
+    image.quantize(128).save(DOCS / "mrf_priors.png", optimize=True)
 
 
 if __name__ == "__main__":

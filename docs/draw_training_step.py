@@ -26,7 +26,7 @@ def draw_step(axis, ways):
             color = (NETWORK | OTHER)[part]
             axis.barh(row, 1e3 * seconds, left=left, color=color, label=part if row == 0 else None)
             left += 1e3 * seconds
-        axis.text(left, row, f" {way['pictures_per_second']:.0f} images/s", va="center", fontsize=8)
+        axis.text(left, row, f" {way['images_per_second']:.0f} images/s", va="center", fontsize=8)
     axis.set_xlim(0, 1.3e3 * max(way["step"] for way in ways.values()))
     axis.set(yticks=range(len(ways)), yticklabels=list(ways), xlabel="ms per step")
     axis.invert_yaxis()

@@ -74,7 +74,7 @@ def combined(point, radius, size):
 
 
 def megvii(point, kernel_size, size):
-    """A pixel convolved with the kernel, the picture mirrored at its borders, divided by its value there, times 255."""
+    """A pixel convolved with the kernel, the image mirrored at its borders, divided by its value there, times 255."""
     height, width = size
     x, y = trunc(point)
     if not (0 <= x < width and 0 <= y < height):

@@ -75,7 +75,7 @@ def as_json(dataset: PoseDataset, exchanged: dict[str, torch.Tensor], mask: torc
 
 
 def file_name(sample: Any) -> str:
-    return str(sample.picture).rsplit("/", 1)[-1]
+    return str(sample.image).rsplit("/", 1)[-1]
 
 
 def apply_corrections(dataset: PoseDataset, path: Path | str) -> int:

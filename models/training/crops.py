@@ -1,4 +1,4 @@
-"""From people in pictures to a :class:`.Batch` of crops: on the device, one affine transform per person."""
+"""From people in images to a :class:`.Batch` of crops: on the device, one affine transform per person."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Augmentation:
         shift (float): of the box's size.
         flip (float): probability; left and right joints are exchanged.
         half_body (float): probability, for people with 8 labelled joints, of a box around the upper or lower body.
-        colour (float): gain of the picture up to ``1 + colour``, and of its channels up to a third of that.
+        colour (float): gain of the image up to ``1 + colour``, and of its channels up to a third of that.
     """
 
     scale: float = 0.3
@@ -69,7 +69,7 @@ class Crops:
             draws (Tensor, optional): ``(B, DRAWS)`` uniform random numbers for the augmentation; None: none of it.
 
         Returns:
-            tuple[Batch, Tensor]: and the transforms ``(B, 2, 3)``, crop pixels -> picture pixels.
+            tuple[Batch, Tensor]: and the transforms ``(B, 2, 3)``, crop pixels -> image pixels.
         """
         boxes, padding, flip, rotation = loaded.boxes, loaded.padding, False, 0.0
         how = self.augmentation if draws is not None else None
@@ -91,7 +91,7 @@ class Crops:
     def _images(self, loaded: Any, transforms: torch.Tensor) -> torch.Tensor:
         if len(loaded) == 0:
             return transforms.new_empty(0, 3, *self.size)
-        images = crop_patches(loaded.pictures(), transforms, self.size, mean=self.mean, std=self.std, antialias=True)
+        images = crop_patches(loaded.images(), transforms, self.size, mean=self.mean, std=self.std, antialias=True)
         # Convolutions are faster so: a compact hourglass trains in two thirds of the time on a CPU.
         return images.contiguous(memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""People's pictures, decoded and in batches; crops are cut on the device (:mod:`.crops`)."""
+"""People's images, decoded and in batches; crops are cut on the device (:mod:`.crops`)."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,23 +10,23 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from pypose_ops.datasets import ImageError
 
-# Decoded pictures are kept in memory up to this: all of LSP and LSPET, 0.7 GB, fit.
+# Decoded images are kept in memory up to this: all of LSP and LSPET, 0.7 GB, fit.
 MEMORY = 2 << 30
 
 
 @dataclass
 class Loaded:
-    """The pictures of some people, and the people; coordinates in picture pixels.
+    """The images of some people, and the people; coordinates in image pixels.
 
     Attributes:
-        pixels (Tensor): ``(sum of H W 3)`` uint8: the pictures one after the other, so that one copy moves them all.
+        pixels (Tensor): ``(sum of H W 3)`` uint8: the images one after the other, so that one copy moves them all.
         sizes (list[tuple[int, int]]): ``(height, width)`` of each.
         index (Tensor): ``(B,)`` int64: which people of the data set they are.
         keypoints, visible: ``(B, K, 2)`` float32, ``(B, K)`` uint8 as in :class:`.data.Sample`.
         boxes (Tensor): ``(B, 4)`` ``x1, y1, x2, y2``.
         padding (Tensor): ``(B,)``: by how much a crop is larger than the box.
         others (Tensor or None): ``(B, P, K, 2)``, NaN where there is nobody or no label.
-        bad (list[str]): the people's pictures that could not be read, who are left out.
+        bad (list[str]): the people's images that could not be read, who are left out.
     """
 
     pixels: torch.Tensor
@@ -42,7 +42,7 @@ class Loaded:
     def __len__(self) -> int:
         return len(self.index)
 
-    def pictures(self) -> Any:
+    def images(self) -> Any:
         """``(3, H, W)`` each; views."""
         parts = self.pixels.split([h * w * 3 for h, w in self.sizes])
         return [part.view(h, w, 3).permute(2, 0, 1) for part, (h, w) in zip(parts, self.sizes, strict=True)]
@@ -59,11 +59,11 @@ class Loaded:
 
 
 class People(Dataset[tuple[int, Any]]):
-    """The people of a :class:`.data.PoseDataset` for a loader: an item is ``(number, picture or ImageError)``.
+    """The people of a :class:`.data.PoseDataset` for a loader: an item is ``(number, image or ImageError)``.
 
     Args:
         dataset (PoseDataset): the people.
-        memory (int): bytes of decoded pictures that are kept; the others are decoded whenever they are wanted.
+        memory (int): bytes of decoded images that are kept; the others are decoded whenever they are wanted.
     """
 
     def __init__(self, dataset: Any, memory: int = MEMORY) -> None:
@@ -72,38 +72,38 @@ class People(Dataset[tuple[int, Any]]):
         self.keypoints: torch.Tensor = torch.stack([torch.from_numpy(s.keypoints) for s in samples])
         self.visible: torch.Tensor = torch.stack([torch.from_numpy(s.visible) for s in samples])
         whole = [s.box is None for s in samples]
-        boxes = [s.box or _whole_picture(s.size or (1, 1)) for s in samples]
+        boxes = [s.box or _whole_image(s.size or (1, 1)) for s in samples]
         self.boxes: torch.Tensor = torch.tensor(boxes, dtype=torch.float32)
-        # A whole picture has its margin already.
+        # A whole image has its margin already.
         self.padding: torch.Tensor = torch.tensor([1.0 if w else 1.25 for w in whole])
         self.others: list[torch.Tensor] = [torch.from_numpy(s.others) for s in samples]
         self.cache: dict[Any, Any] = {}
         self._fill(memory)
 
     def _fill(self, memory: int) -> None:
-        pictures = list(dict.fromkeys(s.picture for s in self.samples))
-        sizes = {s.picture: s.size for s in self.samples}
-        for picture in pictures:
-            height, width = sizes[picture] or (0, 0)
+        images = list(dict.fromkeys(s.image for s in self.samples))
+        sizes = {s.image: s.size for s in self.samples}
+        for image in images:
+            height, width = sizes[image] or (0, 0)
             memory -= height * width * 3
             if memory < 0:
                 break
-            self.cache[picture] = None
+            self.cache[image] = None
         with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
             self.cache = dict(zip(self.cache, pool.map(_decoded, self.cache), strict=True))
-        self.complete: bool = len(self.cache) == len(pictures)
+        self.complete: bool = len(self.cache) == len(images)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, i: Any) -> Any:
-        picture = self.samples[i].picture
-        return i, self.cache[picture] if picture in self.cache else _decoded(picture)
+        image = self.samples[i].image
+        return i, self.cache[image] if image in self.cache else _decoded(image)
 
     def collate(self, items: Sequence[Any]) -> Any:
         """Items -> :class:`Loaded`."""
-        bad = [str(picture) for _, picture in items if isinstance(picture, ImageError)]
-        items = [(i, picture) for i, picture in items if not isinstance(picture, ImageError)]
+        bad = [str(image) for _, image in items if isinstance(image, ImageError)]
+        items = [(i, image) for i, image in items if not isinstance(image, ImageError)]
         index = torch.tensor([i for i, _ in items], dtype=torch.int64)
         pixels = torch.cat([p.flatten() for _, p in items]) if items else torch.empty(0, dtype=torch.uint8)
         return Loaded(
@@ -129,14 +129,14 @@ class People(Dataset[tuple[int, Any]]):
         return others
 
 
-def _whole_picture(size: Any) -> Any:
+def _whole_image(size: Any) -> Any:
     height, width = size
     return -0.5, -0.5, width - 0.5, height - 0.5
 
 
-def _decoded(picture: Any) -> Any:
+def _decoded(image: Any) -> Any:
     try:
-        return picture.decode()
+        return image.decode()
     except ImageError as error:
         return error
 

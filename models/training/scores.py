@@ -64,8 +64,8 @@ def predict_people(
         options: of ``system.poses``.
 
     Returns:
-        tuple: joints ``(S, N, K, 2)`` in picture pixels, scores ``(S, N, K)``, which people they are ``(N,)``, and the
-        pictures that could not be read. On the CPU.
+        tuple: joints ``(S, N, K, 2)`` in image pixels, scores ``(S, N, K)``, which people they are ``(N,)``, and the
+        images that could not be read. On the CPU.
     """
     system.to(device, memory_format=torch.channels_last).eval()
     crops, pairs = Crops(system, skeleton), list(skeleton.flip_pairs) if flip else None
@@ -88,7 +88,7 @@ def score(pred: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor, sk
     """PCK@0.2 and its curve; of all labelled joints, and of those to be seen and those occluded alone; PCP.
 
     Args:
-        pred, keypoints (Tensor): ``(N, K, 2)`` picture pixels.
+        pred, keypoints (Tensor): ``(N, K, 2)`` image pixels.
         visible (Tensor): ``(N, K)``: 0 not labelled, 1 occluded, 2 to be seen.
         skeleton (Skeleton): its joints, groups and sticks.
 

@@ -316,11 +316,11 @@ def train_phase(
         out (Path): the folder.
         checkpoint (Path, optional): of the same phase, to go on from.
         counts (list[int], optional): people of each data set in ``train``, one after the other.
-        workers (int, optional): processes that decode pictures; default: none where all are kept in memory.
+        workers (int, optional): processes that decode images; default: none where all are kept in memory.
         options: of :func:`make_trainer`.
 
     Returns:
-        set[str]: the pictures that could not be read, of all ranks.
+        set[str]: the images that could not be read, of all ranks.
     """
     pl.seed_everything(recipe.seed + number, verbose=False)
     try:

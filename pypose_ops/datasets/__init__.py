@@ -94,8 +94,8 @@ def hold_out(dataset: PoseDataset, count: int = 200, seed: int = 0) -> tuple[Pos
 
     Images, so that nobody's neighbour is trained on; at most a fifth of them.
     """
-    images = sorted({sample.picture for sample in dataset.samples}, key=str)
+    images = sorted({sample.image for sample in dataset.samples}, key=str)
     drawn = np.random.default_rng(seed).permutation(len(images))[: min(count, len(images) // 5)]
     held = {images[i] for i in drawn}
-    rest, kept = ([s for s in dataset.samples if (s.picture in held) == part] for part in (False, True))
+    rest, kept = ([s for s in dataset.samples if (s.image in held) == part] for part in (False, True))
     return replace(dataset, samples=rest), replace(dataset, samples=kept)

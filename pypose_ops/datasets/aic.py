@@ -42,12 +42,12 @@ def read_persons(path: str | Path, records: list[Any]) -> Iterator[Person]:
     """Every person of a file."""
     seen: set[Any] = set()
     for i, record in enumerate(records):
-        image, people = fields_of(path, "picture", i, record, ("image_id", "keypoint_annotations"))
-        only_once(path, "picture", i, "image_id", image, seen)
+        image, people = fields_of(path, "image", i, record, ("image_id", "keypoint_annotations"))
+        only_once(path, "image", i, "image_id", image, seen)
         if not isinstance(people, Mapping):
-            raise InputError(f"{path}: picture {i}: keypoint_annotations must be an object")
+            raise InputError(f"{path}: image {i}: keypoint_annotations must be an object")
         for name, values in people.items():
-            joints = finite_numbers(path, "picture", f"{image}, {name}", "keypoint_annotations", values, 3 * len(AIC))
+            joints = finite_numbers(path, "image", f"{image}, {name}", "keypoint_annotations", values, 3 * len(AIC))
             yield Person(image, name, joints.reshape(-1, 3), record)
 
 
@@ -56,9 +56,9 @@ def box_of(path: str | Path, person: Person) -> tuple[float, float, float, float
     boxes = person.record.get("human_annotations")
     box = boxes.get(person.name) if isinstance(boxes, Mapping) else None
     where = f"{person.image}, {person.name}"
-    x1, y1, x2, y2 = finite_box(path, "picture", where, "human_annotations", box).tolist()
+    x1, y1, x2, y2 = finite_box(path, "image", where, "human_annotations", box).tolist()
     if x2 < x1 or y2 < y1:
-        raise InputError(f"{path}: picture {where}: human_annotations must be x1, y1, x2, y2")
+        raise InputError(f"{path}: image {where}: human_annotations must be x1, y1, x2, y2")
     return x1, y1, x2, y2
 
 

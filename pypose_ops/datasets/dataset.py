@@ -84,7 +84,7 @@ def check_images(dataset: PoseDataset) -> None:
     """Every image must be there, and be as large as the file says; fills in the sizes of those that can be read."""
     by_image: dict[ImageFile, list[Sample]] = {}
     for sample in dataset.samples:
-        by_image.setdefault(sample.picture, []).append(sample)
+        by_image.setdefault(sample.image, []).append(sample)
     missing = [image for image in by_image if not image.exists()]
     if missing:
         count = f", {len(missing)} of {len(by_image)} are missing" if len(missing) > 1 else ""
@@ -116,7 +116,7 @@ def check_joints(dataset: PoseDataset) -> None:
     wrong = {}
     for i, sample in enumerate(dataset.samples):
         if not np.isfinite(sample.keypoints).all():
-            raise InputError(f"{sample.picture}: a labelled joint is not finite")
+            raise InputError(f"{sample.image}: a labelled joint is not finite")
         if sample.size is not None:
             height, width = sample.size
             slack = max(height, width) / 2
@@ -128,7 +128,7 @@ def check_joints(dataset: PoseDataset) -> None:
         sample, k = dataset.samples[first], int(outside.argmax())
         x, y = sample.keypoints[k].tolist()
         raise InputError(
-            f"{sample.picture}: {dataset.skeleton.joints[k]} is at ({x:g}, {y:g}), far out of the image of "
+            f"{sample.image}: {dataset.skeleton.joints[k]} is at ({x:g}, {y:g}), far out of the image of "
             f"{sample.size[1]}x{sample.size[0]} px; such are {len(wrong)} of {len(dataset)} people of {dataset.name}"
         )
     for i, outside in wrong.items():

@@ -101,7 +101,7 @@ def read_mpii(path: str, split: str = "train", images: str | None = None) -> Pos
     if read is _msra:
         groups: dict[ImageFile, list[Sample]] = {}
         for sample in dataset.samples:
-            groups.setdefault(sample.picture, []).append(sample)
+            groups.setdefault(sample.image, []).append(sample)
         for group in groups.values():
             with_others(group)
     return dataset

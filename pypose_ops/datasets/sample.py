@@ -12,7 +12,7 @@ class Sample:
     """One person. Coordinates are ``(x, y)`` in pixels of the upright image, pixel centres at integers.
 
     Attributes:
-        picture (ImageFile): where it is.
+        image (ImageFile): where it is.
         keypoints (ndarray): ``(K, 2)`` float32; 0 where a joint is not labelled.
         visible (ndarray): ``(K,)`` uint8: 0 not labelled, 1 occluded, 2 to be seen.
         box (tuple or None): ``x1, y1, x2, y2``; None: the person is what the whole image shows.
@@ -23,7 +23,7 @@ class Sample:
         annotation (int or None): which of a COCO file's people this is.
     """
 
-    picture: ImageFile
+    image: ImageFile
     keypoints: np.ndarray
     visible: np.ndarray
     box: tuple[float, float, float, float] | None = None

@@ -59,7 +59,7 @@ def test_decode_the_sample(tmp_path, astronaut):
         "decode", SAMPLE, "--key", "heat", "--image", astronaut, "--out", out, "--json", result, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "left shoulder" in done.stdout and "picture px" in done.stdout
+    assert "left shoulder" in done.stdout and "image px" in done.stdout
     before, after = (np.asarray(Image.open(path).convert("RGB")) for path in (astronaut, out))
     assert before.shape == after.shape and 0.01 < (before != after).any(-1).mean() < 0.2
     assert Image.open(tmp_path / "new" / "pose-heatmaps.png").width > 1000
@@ -87,23 +87,23 @@ def test_decode_agrees_with_the_operator(refine, tmp_path, capsys):
     np.testing.assert_allclose(pose["scores"], expected.scores[0])
 
 
-def test_without_hm2img_maps_cover_the_picture(tmp_path, capsys):
+def test_without_hm2img_maps_cover_the_image(tmp_path, capsys):
     maps, result = one_peak(tmp_path / "maps.npz"), tmp_path / "pose.json"
     decode = ["decode", str(maps), "--refine", "none", "--json", str(result)]
     assert main(decode) == 0
     assert "heatmap px" in capsys.readouterr().out
     assert json.loads(result.read_text())["people"][0]["keypoints"][3] == [3, 2]
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (320, 80)).save(picture)
-    assert main([*decode, "--image", str(picture), "--out", str(tmp_path / "out.png")]) == 0
+    image = tmp_path / "image.png"
+    Image.new("RGB", (320, 80)).save(image)
+    assert main([*decode, "--image", str(image), "--out", str(tmp_path / "out.png")]) == 0
     assert json.loads(result.read_text())["people"][0]["keypoints"][3] == [34.5, 24.5]
 
 
-def test_several_people_get_a_heatmap_picture_each(tmp_path, capsys):
+def test_several_people_get_a_heatmap_image_each(tmp_path, capsys):
     hm2img = np.array([[[2, 0, 5], [0, 2, 5]], [[2, 0, 5], [0, 2, 45]]], np.float64)
-    maps, picture = one_peak(tmp_path / "maps.npz", people=2, hm2img=hm2img), tmp_path / "picture.png"
-    Image.new("RGB", (100, 80)).save(picture)
-    assert main(["decode", str(maps), "--image", str(picture), "--out", str(tmp_path / "out.png")]) == 0
+    maps, image = one_peak(tmp_path / "maps.npz", people=2, hm2img=hm2img), tmp_path / "image.png"
+    Image.new("RGB", (100, 80)).save(image)
+    assert main(["decode", str(maps), "--image", str(image), "--out", str(tmp_path / "out.png")]) == 0
     assert "person 1" in capsys.readouterr().out
     assert {p.name for p in tmp_path.glob("out*")} == {"out.png", "out-heatmaps-0.png", "out-heatmaps-1.png"}
     drawn = np.asarray(Image.open(tmp_path / "out.png")).any(-1)
@@ -111,10 +111,10 @@ def test_several_people_get_a_heatmap_picture_each(tmp_path, capsys):
 
 
 def test_maps_of_any_joints_are_decoded(tmp_path, capsys):
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (320, 80)).save(picture)
+    image = tmp_path / "image.png"
+    Image.new("RGB", (320, 80)).save(image)
     maps = one_peak(tmp_path / "maps.npz", joints=30)
-    assert main(["decode", str(maps), "--image", str(picture), "--out", str(tmp_path / "out.png")]) == 0
+    assert main(["decode", str(maps), "--image", str(image), "--out", str(tmp_path / "out.png")]) == 0
     assert "joint 29" in capsys.readouterr().out
 
 
@@ -143,7 +143,7 @@ def bad_calls(tmp_path):
         archive.writestr("heatmaps", "some text")
     np.save(tmp_path / "single.npy", np.zeros((17, 8, 8), np.float32))
     heat = np.zeros((17, 8, 8), np.float32)
-    picture = ["--image", text, "--out", tmp_path / "out.png"]
+    image = ["--image", text, "--out", tmp_path / "out.png"]
     return {
         "missing file": ([tmp_path / "missing.npz"], "missing.npz: no such file"),
         "folder": ([tmp_path], "Is a directory"),
@@ -164,8 +164,8 @@ def bad_calls(tmp_path):
         "meta": ([one_peak(tmp_path / "m.npz", meta="{")], "meta is not json"),
         "skeleton": ([good, "--skeleton", "mpii"], "--skeleton mpii has 16 joints, the file has 17 maps"),
         "ambiguous": ([one_peak(tmp_path / "a.npz", joints=14)], "say which with --skeleton"),
-        "not a picture": ([good, *picture], "text.npz: not a readable image"),
-        "missing picture": ([good, "--image", "none.png", "--out", "out.png"], "none.png: no such file"),
+        "not an image": ([good, *image], "text.npz: not a readable image"),
+        "missing image": ([good, "--image", "none.png", "--out", "out.png"], "none.png: no such file"),
         "no out": ([good, "--image", "none.png"], "--image and --out go together"),
         "json folder": ([good, "--json", tmp_path / "no" / "out.json"], "out.json: cannot be written"),
     }
@@ -180,7 +180,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
         assert message in error, f"{name}: {error}"
 
 
-def test_picture_that_cannot_be_written(tmp_path, astronaut, capsys):
+def test_image_that_cannot_be_written(tmp_path, astronaut, capsys):
     call = ["decode", str(SAMPLE), "--key", "heat", "--image", str(astronaut), "--out"]
     for out in ("out.unknown", "astronaut.png/out.png"):
         assert main([*call, str(tmp_path / out)]) == 2

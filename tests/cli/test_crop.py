@@ -1,4 +1,4 @@
-"""pypose-ops crop on a real picture and on bad input."""
+"""pypose-ops crop on a real image and on bad input."""
 
 import json
 
@@ -28,8 +28,8 @@ def write(path, value):
     return path
 
 
-def crop(picture, boxes, out, *options):
-    return main(["crop", str(picture), "--boxes", str(boxes), "--out", str(out), *options])
+def crop(image, boxes, out, *options):
+    return main(["crop", str(image), "--boxes", str(boxes), "--out", str(out), *options])
 
 
 def test_crops_of_the_astronaut(tmp_path, astronaut, capsys):
@@ -50,13 +50,13 @@ def test_crops_of_the_astronaut(tmp_path, astronaut, capsys):
     assert [entry["file"] for entry in index] == [f"crop-000{i}.png" for i in range(4)]
     assert index[1]["box"] == [180, 30, 270, 150]
     # The middle of the crop is the middle of the box.
-    x, y = np.array(index[0]["crop_to_picture"]) @ [47.5, 63.5, 1]
+    x, y = np.array(index[0]["crop_to_image"]) @ [47.5, 63.5, 1]
     assert (round(x, 6), round(y, 6)) == (225, 90)
     sheet = Image.open(out / "contact.png")
     assert sheet.width > 2 * 96 and len(set(np.asarray(sheet).reshape(-1, 3)[:, 0])) > 50
 
 
-def test_whole_picture_unchanged(tmp_path, astronaut):
+def test_whole_image_unchanged(tmp_path, astronaut):
     boxes = write(tmp_path / "boxes.json", [[-0.5, -0.5, 511.5, 511.5]])
     assert crop(astronaut, boxes, tmp_path / "out", "--size", "512x512", "--scale", "1") == 0
     before, after = (np.asarray(Image.open(p)) for p in (astronaut, tmp_path / "out" / "crop-0000.png"))

@@ -73,7 +73,7 @@ def aic_files():
     return copy.deepcopy([{"image_id": "a", "keypoint_annotations": people}]), truth
 
 
-def test_pictures_without_predictions_are_missed(tmp_path, capsys):
+def test_images_without_predictions_are_missed(tmp_path, capsys):
     assert run_json(tmp_path, "coco", *coco_files()) == 0
     table, note = cells(capsys)
     assert table["AR"] == 0.5 and note.endswith("1 images have no predictions: their people count as missed")
@@ -126,14 +126,14 @@ BAD_JSON = {
     "image twice": ("coco", change(coco_files(), 1, ("images", 1, "id"), 7), "truth.json: image 1: id 7 comes twice"),
     "id twice": ("coco", change(coco_files(), 1, ("annotations", 1, "id"), 1), "annotation 1: id 1 comes twice"),
     "not lists": ("coco", change(coco_files(), 1, ("annotations",), {}), "truth.json: annotations must be a list"),
-    "aic twice": ("aic", (aic_files()[0] * 2, aic_files()[1]), "pred.json: picture 1: image_id a comes twice"),
+    "aic twice": ("aic", (aic_files()[0] * 2, aic_files()[1]), "pred.json: image 1: image_id a comes twice"),
     "aic joints": (
         "aic", change(aic_files(), 0, (0, "keypoint_annotations", "human1"), [1.0]),
-        "pred.json: picture a, human1: keypoint_annotations must be 42 finite numbers",
+        "pred.json: image a, human1: keypoint_annotations must be 42 finite numbers",
     ),
     "aic box": (
         "aic", change(aic_files(), 1, (0, "human_annotations"), {}),
-        "truth.json: picture a, human1: human_annotations must be 4 finite numbers",
+        "truth.json: image a, human1: human_annotations must be 4 finite numbers",
     ),
     "aic boxes": ("aic", change(aic_files(), 1, (0, "human_annotations"), [1]), "human1: human_annotations must be 4"),
     "aic box reversed": (
@@ -141,7 +141,7 @@ BAD_JSON = {
     ),
     "aic people": (
         "aic", change(aic_files(), 0, (0, "keypoint_annotations"), [1]),
-        "pred.json: picture 0: keypoint_annotations must be an object",
+        "pred.json: image 0: keypoint_annotations must be an object",
     ),
 }  # fmt: skip
 
@@ -183,13 +183,13 @@ def test_bad_mat_files(tmp_path, capsys):
 
 
 def test_decode_people_from_a_file(shared_data, tmp_path, capsys):
-    """The picture with four annotated people."""
+    """The image with four annotated people."""
     file = np.load(shared_data / "heatmaps" / "openpose_thin_coco_images.npz", allow_pickle=False)
     maps = {name: file[f"{name}_2"] for name in ("heat", "paf", "hm2img")}
     np.savez(tmp_path / "maps.npz", **maps, **{k: file[k] for k in ("limbs", "paf_channels", "joint_names")})
     result, out = tmp_path / "people.json", tmp_path / "people.png"
-    picture = shared_data / "people" / str(file["image_2"])
-    options = ["--key", "heat", "--paf", "paf", "--json", str(result), "--image", str(picture), "--out", str(out)]
+    image = shared_data / "people" / str(file["image_2"])
+    options = ["--key", "heat", "--paf", "paf", "--json", str(result), "--image", str(image), "--out", str(out)]
     assert main(["decode", str(tmp_path / "maps.npz"), *options]) == 0
     people = json.loads(result.read_text())["people"]
     assert len(people) in (4, 5) and people[0]["score"] >= people[-1]["score"]
@@ -214,4 +214,4 @@ def test_bad_files_of_fields(tmp_path, capsys):
         assert message in capsys.readouterr().err
     np.savez(tmp_path / "maps.npz", heatmaps=np.zeros((2, 3, 8, 9), np.float32), paf=paf, limbs=limbs)
     assert main(["decode", str(tmp_path / "maps.npz"), "--paf", "paf"]) == 2
-    assert "--paf decodes one picture, the heatmaps are of 2" in capsys.readouterr().err
+    assert "--paf decodes one image, the heatmaps are of 2" in capsys.readouterr().err

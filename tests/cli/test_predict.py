@@ -93,15 +93,15 @@ def test_predict_the_astronaut(tmp_path, astronaut, capsys, name):
     assert (tmp_path / "b" / "astronaut.json").read_text() == (tmp_path / "a" / "astronaut.json").read_text()
 
 
-def test_predict_several_pictures(tmp_path, astronaut, capsys):
-    """Grey and transparent pictures, and one taken with the camera on its side: EXIF says how."""
-    with Image.open(astronaut) as picture:
-        picture.convert("LA").save(tmp_path / "grey.png")
+def test_predict_several_images(tmp_path, astronaut, capsys):
+    """Grey and transparent images, and one taken with the camera on its side: EXIF says how."""
+    with Image.open(astronaut) as image:
+        image.convert("LA").save(tmp_path / "grey.png")
         exif = Image.Exif()
         exif[0x0112] = 6  # to be turned by 90 degrees
-        picture.crop((0, 0, 500, 400)).rotate(90, expand=True).save(tmp_path / "side.jpg", exif=exif)
-    pictures = [str(tmp_path / name) for name in ("astronaut.png", "grey.png", "side.jpg")]
-    assert main(["predict", *pictures, "--whole", "--out", str(tmp_path / "out")]) == 0
+        image.crop((0, 0, 500, 400)).rotate(90, expand=True).save(tmp_path / "side.jpg", exif=exif)
+    images = [str(tmp_path / name) for name in ("astronaut.png", "grey.png", "side.jpg")]
+    assert main(["predict", *images, "--whole", "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.count("1 person") == 3
     assert sorted(p.name for p in (tmp_path / "out").glob("*.json")) == ["astronaut.json", "grey.json", "side.json"]
     assert Image.open(tmp_path / "out" / "side.png").size == (500, 400)
@@ -116,7 +116,7 @@ def test_predict_several_pictures(tmp_path, astronaut, capsys):
         ("empty.jpg", b"", "not a readable image"),
     ],
 )
-def test_predict_what_is_no_picture(tmp_path, capsys, name, content, message):
+def test_predict_what_is_no_image(tmp_path, capsys, name, content, message):
     path = tmp_path / name
     if content == "folder":
         path.mkdir()
@@ -128,7 +128,7 @@ def test_predict_what_is_no_picture(tmp_path, capsys, name, content, message):
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_predict_writes_over_no_picture(tmp_path, astronaut, capsys):
+def test_predict_writes_over_no_image(tmp_path, astronaut, capsys):
     before = astronaut.read_bytes()
     assert main(["predict", str(astronaut), "--out", str(tmp_path)]) == 2
     assert "would be overwritten" in capsys.readouterr().err and astronaut.read_bytes() == before
@@ -158,7 +158,7 @@ def test_commands_import_what_they_need(tmp_path, command, absent):
 
 
 def persons(folder, **changed):
-    """Two people of COCO's joints in one picture, the second without a labelled hip; a folder for demo_poses."""
+    """Two people of COCO's joints in one image, the second without a labelled hip; a folder for demo_poses."""
     from pypose_ops.skeletons import COCO
 
     Image.new("RGB", (120, 90), "grey").save(folder / "a.jpg")

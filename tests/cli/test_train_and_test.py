@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from data_files import lsp_folder, picture, write_json
+from data_files import image, lsp_folder, write_json
 from PIL import Image
 from rich.console import Console
 
@@ -57,7 +57,7 @@ def weights(tmp_path):
 
 
 def dots(size=(80, 120), at=(0, 0), scale=1.0):
-    """A picture with a dot of each joint, and where they are: (14, 2)."""
+    """An image with a dot of each joint, and where they are: (14, 2)."""
     pixels, points = np.zeros((*size, 3), np.uint8), np.zeros((14, 2))
     for k in range(14):
         x, y = at[0] + int(scale * (8 + 24 * (k % 5))), at[1] + int(scale * (10 + 26 * (k // 5)))
@@ -96,18 +96,18 @@ def test_evaluate(tmp_path, weights, data, capsys):
     assert last["pck_seen"] == 100 and last["pck_occluded"] == 0
     assert last["pcp_strict"]["lower leg"] == pytest.approx(100 * 5 / 6, abs=1e-3)
     assert last["pcp_strict"]["mean"] == pytest.approx(100 * 29 / 30, abs=1e-3)
-    # 10 px of the crop are 9.4 of the picture to the right and down, 13.3 px; the torso is 51 px or more: 0.26.
+    # 10 px of the crop are 9.4 of the image to the right and down, 13.3 px; the torso is 51 px or more: 0.26.
     assert first["pck"]["mean"] < 10 and last["curve"]["pck"][50] > 97
 
 
-def test_evaluate_leaves_out_bad_pictures(tmp_path, weights, data, capsys):
-    (tmp_path / "lsp" / "images" / "im0001.jpg").write_bytes(b"no picture")
+def test_evaluate_leaves_out_bad_images(tmp_path, weights, data, capsys):
+    (tmp_path / "lsp" / "images" / "im0001.jpg").write_bytes(b"no image")
     assert main(["test", "--weights", str(weights), "--data", data, "--split", "all"]) == 0
-    assert "2 people; 1 pictures could not be read" in " ".join(capsys.readouterr().out.split())
+    assert "2 people; 1 images could not be read" in " ".join(capsys.readouterr().out.split())
     for i in (2, 3):
-        (tmp_path / "lsp" / "images" / f"im000{i}.jpg").write_bytes(b"no picture")
+        (tmp_path / "lsp" / "images" / f"im000{i}.jpg").write_bytes(b"no image")
     assert main(["test", "--weights", str(weights), "--data", data, "--split", "all"]) == 2
-    assert "none of its pictures could be read" in capsys.readouterr().err
+    assert "none of its images could be read" in capsys.readouterr().err
 
 
 def predicted(tmp_path, weights, *arguments):
@@ -115,10 +115,10 @@ def predicted(tmp_path, weights, *arguments):
     return {p.stem: json.loads(p.read_text()) for p in sorted((tmp_path / "out").glob("*.json"))}
 
 
-def test_predict_whole_pictures(tmp_path, weights):
+def test_predict_whole_images(tmp_path, weights):
     pixels, points = dots()
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    picture(tmp_path / "b.jpg")
+    image(tmp_path / "b.jpg")
     results = predicted(tmp_path, weights, tmp_path / "a.png", tmp_path / "b.jpg", "--whole", "--flip")
     (person,) = results["a"]["people"]
     np.testing.assert_allclose(person["keypoints"], points, atol=0.6)
@@ -179,7 +179,7 @@ def test_predict_wrong(tmp_path, weights, capsys, boxes, more, message):
     assert len(lines) == 1 and message in lines[0]
 
 
-def test_predict_missing_picture(tmp_path, weights, capsys):
+def test_predict_missing_image(tmp_path, weights, capsys):
     assert main(["predict", str(tmp_path / "a.png"), "--weights", str(weights), "--out", str(tmp_path)]) == 2
     assert "a.png: no such file" in capsys.readouterr().err
 
@@ -193,7 +193,7 @@ def test_export(tmp_path, weights, data, capsys):
     assert main(["export", str(weights), "--out", str(out), "--data", data, "--people", "2"]) == 0
     text = capsys.readouterr().out
     assert "bright compact, 1 parameters, float16, 0.00 MiB" in text
-    # 120 px of the picture are 128 of the crop.
+    # 120 px of the image are 128 of the crop.
     moved = 0.003 * 120 / 128 * 2**0.5
     assert f"2 people: PCK@0.2 96.43 before, 96.43 after; joints moved by {moved:.4f} px" in text
     half, kept = load_weights(out)

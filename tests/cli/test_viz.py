@@ -36,7 +36,7 @@ def test_unsure_and_invisible_joints_are_left_out():
     assert not np.array_equal(viz.draw_pose(black(), keypoints, torch.ones(2, 11), FLIC), original)
 
 
-def test_lines_follow_the_size_of_the_picture():
+def test_lines_follow_the_size_of_the_image():
     keypoints = torch.full((17, 2), float("nan"), dtype=torch.float64)
     keypoints[5], keypoints[7] = torch.tensor([[0.5, 0.1], [0.5, 0.9]], dtype=torch.float64)
     widths = []
@@ -56,11 +56,11 @@ def test_warp_keeps_pixel_centres():
     heatmap = np.zeros((6, 8))
     heatmap[4, 2] = 1
     assert np.array_equal(viz.warp_to_image(heatmap, (8, 6), [[1, 0, 0], [0, 1, 0]]), heatmap)
-    # 10 px per map px, moved: map pixel (2, 4) is centred on picture pixel (27, 55).
+    # 10 px per map px, moved: map pixel (2, 4) is centred on image pixel (27, 55).
     warped = viz.warp_to_image(heatmap, (100, 80), [[10, 0, 7], [0, 10, 15]])
     assert np.unravel_index(warped.argmax(), warped.shape) == (55, 27)
     assert warped[0, 0] == 0
-    # A map that covers the picture ends where the picture ends.
+    # A map that covers the image ends where the image ends.
     assert viz.whole_image((8, 6), (80, 60)) @ [-0.5, -0.5, 1] == pytest.approx([-0.5, -0.5])
     assert viz.whole_image((8, 6), (80, 60)) @ [7.5, 5.5, 1] == pytest.approx([79.5, 59.5])
 

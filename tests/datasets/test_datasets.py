@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from data_files import coco_file, coco_person, cpm_person, lsp_folder, picture, write_json, zipped
+from data_files import coco_file, coco_person, cpm_person, image, lsp_folder, write_json, zipped
 
 from pypose_ops.datasets import hold_out, joined, open_dataset
 from pypose_ops.errors import InputError
@@ -37,16 +37,16 @@ def test_lsp_zip_is_the_folder(tmp_path, top):
     a, b = open_dataset(f"lsp:{folder}"), open_dataset(f"lsp:{zipped(folder, tmp_path / 'lsp.zip', top)}")
     for one, other in zip(a.samples, b.samples, strict=True):
         assert np.array_equal(one.keypoints, other.keypoints)
-        assert torch.equal(one.picture.decode(), other.picture.decode())
-        assert str(other.picture).startswith(str(tmp_path / "lsp.zip"))
+        assert torch.equal(one.image.decode(), other.image.decode())
+        assert str(other.image).startswith(str(tmp_path / "lsp.zip"))
 
 
 def test_lsp_splits(shared_data):
     spec = f"lsp:{shared_data / 'lsp_dataset.zip'}"
     train, test, everybody = (open_dataset(spec, split) for split in ("train", "test", "all"))
     assert (len(train), len(test), len(everybody)) == (1000, 500, 1500)
-    assert str(test.samples[0].picture).endswith("images/im1001.jpg")
-    assert train.samples[0].picture.decode().shape == (*train.samples[0].size, 3)
+    assert str(test.samples[0].image).endswith("images/im1001.jpg")
+    assert train.samples[0].image.decode().shape == (*train.samples[0].size, 3)
     occluded = np.mean([s.visible == 1 for s in everybody.samples])
     assert 0.05 < occluded < 0.1  # the publication's flag: 7 % are occluded
 
@@ -57,14 +57,14 @@ def test_lspet_column_is_labelled_and_other_coordinates_mean_nothing(tmp_path):
     joints[:4, 0, 0], joints[:4, 1, 0], joints[:4, 2, 0] = (10, 20, 30, 20), (5, 15, 5, 25), 1
     joints[5, :, 2] = 7, 8, 1
     for i in range(3):
-        picture(tmp_path / "images" / f"im{i + 1:05d}.jpg")
+        image(tmp_path / "images" / f"im{i + 1:05d}.jpg")
     scipy.io.savemat(tmp_path / "joints.mat", {"joints": joints})
     data = open_dataset(f"lspet:{tmp_path}")
     assert len(data) == 2 and data.skipped == 1  # the second has no labels
     first, last = data.samples
     assert first.visible.tolist() == [2] * 4 + [0] * 10 and not first.keypoints[4:].any()
     np.testing.assert_allclose(first.box, (20 - 10.6, 15 - 10.6, 20 + 10.6, 15 + 10.6), rtol=1e-6)
-    assert str(last.picture).endswith("im00003.jpg") and last.visible.sum() == 2
+    assert str(last.image).endswith("im00003.jpg") and last.visible.sum() == 2
     assert last.box == (6.0, 7.0, 8.0, 9.0)  # one joint: not empty
 
 
@@ -72,9 +72,9 @@ def test_lspet_real(shared_data):
     data = open_dataset(f"lspet:{shared_data / 'lspet_dataset.zip'}")
     assert len(data) == 10000 and data.skipped == 0
     assert 0.87 < np.mean([s.visible > 0 for s in data.samples]) < 0.89
-    # One right knee of the official labels is 97 px to the right of its picture.
+    # One right knee of the official labels is 97 px to the right of its image.
     assert data.dropped_joints == 1
-    person = next(s for s in data.samples if s.picture.member.endswith("im08075.jpg"))
+    person = next(s for s in data.samples if s.image.member.endswith("im08075.jpg"))
     assert person.visible[1] == 0 and person.box[2] < 130
     with pytest.raises(InputError, match="no people with labelled joints"):
         open_dataset(f"lspet:{shared_data / 'lspet_dataset.zip'}", "test")
@@ -84,7 +84,7 @@ def test_lspet_real(shared_data):
 
 
 def test_mpii_cpm_json(tmp_path):
-    picture(tmp_path / "images" / "a.jpg")
+    image(tmp_path / "images" / "a.jpg")
     labels = [[0.0, 0.0, 0.0], [5.0, 6.0, 0.0], [7.0, 8.0, 1.0]] + [[0.0, 0.0, 0.0]] * 13
     path = write_json(tmp_path / "mpii.json", [cpm_person(joint_self=labels)])
     (sample,) = open_dataset(f"mpii:{path}").samples
@@ -96,7 +96,7 @@ def test_mpii_cpm_json(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_mpii_cpm_json_other_people(tmp_path, count):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     one = [[3.0, 4.0, 1.0], [5.0, 6.0, 0.0]] + [[0.0, 0.0, 0.0]] * 14
     others = [cpm_person()["joint_others"], one, [one, one]][count]  # jsonlab un-nests a list of one
     path = write_json(tmp_path / "mpii.json", [cpm_person(joint_others=others, numOtherPeople=float(count))])
@@ -107,7 +107,7 @@ def test_mpii_cpm_json_other_people(tmp_path, count):
 
 
 def test_mpii_cpm_json_splits(tmp_path):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     people = [cpm_person(isValidation=v, scale_provided=s) for v, s in ((0.0, 1.0), (1.0, 2.0), (0.0, 3.0))]
     path = write_json(tmp_path / "mpii.json", people)
     scales = {
@@ -117,7 +117,7 @@ def test_mpii_cpm_json_splits(tmp_path):
 
 
 def test_mpii_cpm_json_real(shared_data, tmp_path):
-    """All 25,204 people; their pictures are not here, so this is the reader alone."""
+    """All 25,204 people; their images are not here, so this is the reader alone."""
     from pypose_ops.datasets.mpii import read_mpii
 
     path = shared_data / "mpii_joints.json.gz"
@@ -137,14 +137,14 @@ def test_mpii_msra_json(shared_data):
     assert len(data) == len(truth) == 5 and data.skeleton == MPII
     for sample, person in zip(data.samples, truth, strict=True):
         expected = np.array(person["keypoints_xyv"])
-        assert str(sample.picture).endswith(person["image"])
+        assert str(sample.image).endswith(person["image"])
         seen = sample.visible > 0
         assert np.array_equal(seen, expected[:, 2] > 0)
         np.testing.assert_allclose(sample.keypoints[seen], expected[seen, :2], atol=6e-3)  # persons.json is rounded
 
 
 def test_mpii_msra_json_missing_joints(tmp_path):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     record = {"image": "a.jpg", "center": [21, 11], "scale": 0.1, "joints": [[-1.0, -1.0]] + [[5.0, 6.0]] * 15}
     records = [record | {"joints_vis": [v] + [1] * 14 + [0]} for v in (0, 1)] + [record | {"joints_vis": [0] * 16}]
     data = open_dataset(f"mpii:{write_json(tmp_path / 'mpii.json', records)}")
@@ -155,11 +155,11 @@ def test_mpii_msra_json_missing_joints(tmp_path):
 
 
 def mpii_mat(path, annorects, train=None):
-    """A release with one picture per list of people."""
+    """A release with one image per list of people."""
     annolist = np.zeros(len(annorects), dtype=[("image", object), ("annorect", object)])
     for i, rects in enumerate(annorects):
         annolist[i] = ({"name": f"{i}.jpg"}, rects)
-        picture(path.parent / "images" / f"{i}.jpg", seed=i)
+        image(path.parent / "images" / f"{i}.jpg", seed=i)
     release = {"annolist": annolist, "img_train": np.array(train or [1] * len(annorects))}
     scipy.io.savemat(path, {"RELEASE": release})
     return path
@@ -198,10 +198,10 @@ def test_mpii_mat(tmp_path):
     np.testing.assert_allclose(first.box, (10, 1.5, 30, 21.5))
     assert first.others.shape == (1, 16, 3) and first.others[0, 0].tolist() == [2, 3, 2]
     assert second.others[0, 4].tolist() == [6, 7, 1] and second.head is None
-    assert str(third.picture).endswith("images/1.jpg") and third.others.shape == (0, 16, 3)
+    assert str(third.image).endswith("images/1.jpg") and third.others.shape == (0, 16, 3)
 
 
-def test_mpii_mat_test_pictures_have_no_joints(tmp_path):
+def test_mpii_mat_test_images_have_no_joints(tmp_path):
     person = {
         "annopoints": {"point": structs({"x": 3.0, "y": 4.0, "id": 0})},
         "scale": 0.2,
@@ -223,12 +223,12 @@ def test_coco_real(shared_data):
     assert len(data) == 12 and data.skipped == 2 and data.skeleton == COCO
     by_place = {(p["image"], tuple(p["bbox_xywh"])): np.array(p["keypoints_xyv"]) for p in truth}
     for s in data.samples:
-        place = f"coco/{s.picture.path.rsplit('/')[-1]}", (s.box[0], s.box[1])
+        place = f"coco/{s.image.path.rsplit('/')[-1]}", (s.box[0], s.box[1])
         (expected,) = [v for (name, box), v in by_place.items() if (name, box[:2]) == place]
         assert np.array_equal(s.visible, expected[:, 2])
         np.testing.assert_allclose(s.keypoints, expected[:, :2] * (expected[:, 2:] > 0))
     several = [s for s in data.samples if len(s.others)]
-    assert several and all(len(s.others) == sum(o.picture == s.picture for o in data.samples) - 1 for s in data.samples)
+    assert several and all(len(s.others) == sum(o.image == s.image for o in data.samples) - 1 for s in data.samples)
 
 
 def test_coco_crowds_and_people_without_joints(tmp_path):
@@ -243,7 +243,7 @@ def test_aic_both_forms(tmp_path):
     own = [v for k in range(14) for v in ((k, 2 * k, 1 + k % 2) if k else (0, 0, 3))]
     converted = [v for k in range(14) for v in ((k, 2 * k, 2 - k % 2) if k else (0, 0, 0))]
     coco_form = coco_file(tmp_path / "coco" / "aic.json", [coco_person(3, converted)])
-    picture(tmp_path / "own" / "a.jpg")
+    image(tmp_path / "own" / "a.jpg")
     record = {"image_id": "a", "url": "", "human_annotations": {"human1": [1, 2, 31, 22]}}
     record["keypoint_annotations"] = {"human1": own}
     path = write_json(tmp_path / "own" / "aic.json", [record])
@@ -257,15 +257,15 @@ def test_aic_real(shared_data, tmp_path):
     truth = persons(shared_data, "aic")
     assert len(data) == len(truth) == 9 and data.skeleton == AIC
     for sample in data.samples:
-        same = [np.array(p["keypoints_xyv"]) for p in truth if sample.picture.path.endswith(p["image"])]
+        same = [np.array(p["keypoints_xyv"]) for p in truth if sample.image.path.endswith(p["image"])]
         expected = [np.array_equal(sample.visible, e[:, 2]) and np.allclose(sample.keypoints, e[:, :2]) for e in same]
         assert sum(expected) == 1
 
 
-# Pictures elsewhere, orders of joints, validation
+# Images elsewhere, orders of joints, validation
 
 
-def test_pictures_elsewhere(tmp_path):
+def test_images_elsewhere(tmp_path):
     path = coco_file(tmp_path / "a" / "coco.json", [coco_person(3, [9, 8, 2] * 17)])
     (tmp_path / "b").mkdir()
     shutil.move(path.parent / "a.jpg", tmp_path / "b" / "a.jpg")
@@ -290,12 +290,12 @@ def test_convert_keeps_the_others(tmp_path):
     assert other[LSP.joints.index("left_hip")].tolist() == [3, 4, 1] and other[12].tolist() == [0, 0, 0]
 
 
-def test_hold_out_is_by_picture_and_by_seed(tmp_path):
+def test_hold_out_is_by_image_and_by_seed(tmp_path):
     data = open_dataset(f"lsp:{lsp_folder(tmp_path, 20)}")
-    data = joined([data, data])  # two people in each picture
+    data = joined([data, data])  # two people in each image
     train, held = hold_out(data, 3, seed=1)
     assert len(train) == 34 and len(held) == 6
-    assert not {s.picture for s in train.samples} & {s.picture for s in held.samples}
+    assert not {s.image for s in train.samples} & {s.image for s in held.samples}
     assert hold_out(data, 3, seed=1)[1].samples == held.samples
     assert hold_out(data, 3, seed=2)[1].samples != held.samples
     assert len(hold_out(data, 200)[1]) == 8  # at most a fifth

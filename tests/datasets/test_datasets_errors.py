@@ -5,18 +5,18 @@ import shutil
 import numpy as np
 import pytest
 import scipy.io
-from data_files import coco_file, coco_person, cpm_person, lsp_folder, picture, write_json, zipped
+from data_files import coco_file, coco_person, cpm_person, image, lsp_folder, write_json, zipped
 
 from pypose_ops.datasets import ImageError, open_dataset
 from pypose_ops.errors import InputError
 
 
-def no_picture(folder):
+def no_image(folder):
     (lsp_folder(folder) / "images" / "im0002.jpg").unlink()
     return "lsp", folder, r"images/im0002.jpg: no such image, lsp:.* names it$"
 
 
-def no_pictures_in_zip(folder):
+def no_images_in_zip(folder):
     lsp_folder(folder / "lsp")
     shutil.rmtree(folder / "lsp" / "images")
     return "lsp", zipped(folder / "lsp", folder / "lsp.zip"), "no such image.*6 of 6 are missing"
@@ -29,11 +29,11 @@ def truncated_zip(folder):
 
 
 def not_a_zip(folder):
-    return "lsp", picture(folder / "a.jpg"), "expected a folder or a zip archive"
+    return "lsp", image(folder / "a.jpg"), "expected a folder or a zip archive"
 
 
 def no_joints_mat(folder):
-    picture(folder / "images" / "im0001.jpg")
+    image(folder / "images" / "im0001.jpg")
     return "lsp", folder, "expected joints.mat in it, there is no such file"
 
 
@@ -91,7 +91,7 @@ def no_folder(folder):
     return "lsp", folder / "lsp", "lsp: no such file or folder"
 
 
-def joints_out_of_the_picture(folder):
+def joints_out_of_the_image(folder):
     return "lsp", lsp_folder(folder, size=(20, 22)), r"im0001.jpg: left_shoulder is at \(36, 18\).*far out.*22x20 px"
 
 
@@ -122,7 +122,7 @@ WRONG = (
     others_out_of_sight, a_person_of_no_size,
     no_picture, no_pictures_in_zip, truncated_zip, not_a_zip, no_joints_mat, lspet_as_lsp, lsp_as_lspet, other_mat,
     broken_mat, lsp_mat_as_mpii, coco_as_mpii, mpii_as_coco, detections_as_aic, aic_as_coco, not_json, no_file,
-    no_folder, joints_out_of_the_picture, joint_not_finite, people_without_joints, empty,
+    no_folder, joints_out_of_the_image, joint_not_finite, people_without_joints, empty,
 )  # fmt: skip
 
 
@@ -140,14 +140,14 @@ def test_spec(spec):
         open_dataset(spec)
 
 
-def test_joints_slightly_out_of_the_picture_stay(tmp_path):
+def test_joints_slightly_out_of_the_image_stay(tmp_path):
     data = open_dataset(f"lsp:{lsp_folder(tmp_path, size=(24, 44))}")
     assert data.samples[0].keypoints[13].tolist() == [52, 26] and data.dropped_joints == 0
 
 
-def test_bad_picture(tmp_path):
-    (lsp_folder(tmp_path) / "images" / "im0002.jpg").write_bytes(b"no picture")
+def test_bad_image(tmp_path):
+    (lsp_folder(tmp_path) / "images" / "im0002.jpg").write_bytes(b"no image")
     data = open_dataset(f"lsp:{tmp_path}")  # known when it is wanted
     assert len(data) == 6 and data.samples[1].size is None
     with pytest.raises(ImageError, match="im0002.jpg: not a readable image"):
-        data.samples[1].picture.decode()
+        data.samples[1].image.decode()

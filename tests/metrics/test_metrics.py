@@ -207,10 +207,10 @@ def test_an_accumulator_refuses_other_joints():
         metric.update(**poses(joints=5))
 
 
-def coco_people(pictures, seed=0, joints=17):
-    """Some people in each picture and predictions near them, with others far off and some missing."""
+def coco_people(images, seed=0, joints=17):
+    """Some people in each image and predictions near them, with others far off and some missing."""
     generator = torch.Generator().manual_seed(seed)
-    target_image = torch.repeat_interleave(torch.randint(0, 6, (pictures,), generator=generator))
+    target_image = torch.repeat_interleave(torch.randint(0, 6, (images,), generator=generator))
     people = len(target_image)
     target = torch.rand(people, joints, 2, generator=generator) * 200
     copies = torch.randint(0, 4, (people,), generator=generator)
@@ -230,15 +230,15 @@ def coco_people(pictures, seed=0, joints=17):
     )
 
 
-def part_of(people, pictures):
-    keep = {side: torch.isin(people[f"{side}_image"], pictures) for side in ("pred", "target")}
+def part_of(people, images):
+    keep = {side: torch.isin(people[f"{side}_image"], images) for side in ("pred", "target")}
     return {
         name: value[keep["pred" if name in ("pred", "scores", "pred_image") else "target"]]
         for name, value in people.items()
     }
 
 
-def test_coco_accumulates_and_counts_a_picture_once():
+def test_coco_accumulates_and_counts_an_image_once():
     people = coco_people(40)
     metric = metrics.COCOAP()
     metric.update(**part_of(people, torch.arange(0, 25)))
@@ -264,7 +264,7 @@ def test_aic_by_hand():
     score = metrics.aic_score(
         pred, torch.tensor([0, 0, 5]), target, torch.ones(3), torch.tensor([0, 7, 7]), visible=torch.ones(3, 14)
     )
-    # picture 0: one found, of two predicted; picture 5: not counted, as nobody is annotated; picture 7: two missed
+    # image 0: one found, of two predicted; image 5: not counted, as nobody is annotated; image 7: two missed
     assert score["score"].item() == pytest.approx(1 / (2 + 2))
 
 
@@ -276,7 +276,7 @@ def rank_main(rank, world, file, results):
     if rank != 1:  # a rank without data
         pck.update(**part(arguments, rank * 10, rank * 10 + 20))
     people = coco_people(20)
-    coco.update(**part_of(people, torch.arange(rank * 7, min(20, rank * 7 + 8))))  # pictures 7 and 14 on two ranks
+    coco.update(**part_of(people, torch.arange(rank * 7, min(20, rank * 7 + 8))))  # images 7 and 14 on two ranks
     results.put((rank, pck.compute()["mean"].item(), [v.item() for v in coco.compute().values()]))
     torch.distributed.destroy_process_group()
 

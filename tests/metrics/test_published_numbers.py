@@ -99,9 +99,9 @@ def test_coco_example(shared_data):
 def test_ai_challenger_example(shared_data):
     folder = shared_data / "predictions"
     truth, found = (json.loads((folder / f"aic_example_{which}.json").read_text()) for which in ("gt", "pred"))
-    number = {}  # three pictures of the predictions are not in the ground truth, and the other way round
-    for picture in truth + found:
-        number.setdefault(picture["image_id"], len(number))
+    number = {}  # three images of the predictions are not in the ground truth, and the other way round
+    for image in truth + found:
+        number.setdefault(image["image_id"], len(number))
     target = [
         (number[p["image_id"]], keypoints, p["human_annotations"][name])
         for p in truth
@@ -175,11 +175,11 @@ def test_coco_example_against_pycocotools(shared_data, capsys):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_people_against_pycocotools(seed, capsys):
-    """Ties, crowds, people without joints, more than 20 predictions in a picture, pictures without either."""
+    """Ties, crowds, people without joints, more than 20 predictions in an image, images without either."""
     from test_metrics import coco_people
 
     people = coco_people(25, seed)
-    people["pred_image"][::17] = 100 + seed  # pictures in which nobody is annotated
+    people["pred_image"][::17] = 100 + seed  # images in which nobody is annotated
     ours = [v.item() for v in metrics.coco_ap(**people).values()]
     np.testing.assert_allclose(ours, pycocotools_numbers(people), rtol=0, atol=1e-12)
 

@@ -30,7 +30,7 @@ def lsp_people(folder, system, count=16, *, padding=1.25):
     center, scale = geometry.box_to_center_and_scale(boxes, system.input_size, padding=padding)
     transforms = geometry.box_to_transform(center, scale, 0.0, system.input_size, align="center")
     images = crop_patches(
-        [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures],
+        [torch.from_numpy(image).permute(2, 0, 1) for image in pictures],
         transforms,
         system.input_size,
         mean=system.mean,

@@ -37,7 +37,7 @@ def check_phases(system, batch):
 
 
 def check_poses(system, batch, stages):
-    """One set of finite peaks per stage; a mirrored picture gives the mirrored pose of both views."""
+    """One set of finite peaks per stage; a mirrored image gives the mirrored pose of both views."""
     system.eval()
     pairs = skeletons.LSP.flip_pairs
     images = batch.images

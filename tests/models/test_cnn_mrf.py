@@ -42,7 +42,7 @@ def test_receptive_field(banks, expected):
             torch.nn.init.constant_(module.weight, 0.1)
             if module.bias is not None:
                 torch.nn.init.constant_(module.bias, 1.0)
-    # Several pictures, so that pooling takes every pixel in some of them.
+    # Several images, so that pooling takes every pixel in some of them.
     seen = torch.zeros(192, dtype=torch.bool)
     for _ in range(8):
         images = torch.rand(1, 3, 192, 192, dtype=torch.float64, requires_grad=True)
@@ -72,8 +72,8 @@ def test_compile(tiny):
     check_compile(tiny, some_people(tiny))
 
 
-def test_poses_are_pixels_of_the_picture(tiny, monkeypatch):
-    """A map pixel covers four picture pixels; its centre is in the middle of them."""
+def test_poses_are_pixels_of_the_image(tiny, monkeypatch):
+    """A map pixel covers four image pixels; its centre is in the middle of them."""
     truth = torch.tensor([[5.0, 7.0]]).expand(14, 2)[None]  # map px
     maps = gaussian_heatmaps(truth, 1.0, tiny.map_size)
     monkeypatch.setattr(tiny, "heatmaps", lambda images, torso=None: [maps, maps])

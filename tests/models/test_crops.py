@@ -29,13 +29,13 @@ def loaded_of(dataset):
 
 @pytest.fixture
 def marked(tmp_path):
-    """LSP people whose pictures hold the number of each joint at its place: 40 (k + 1) in a blob of 5x5 pixels."""
+    """LSP people whose images hold the number of each joint at its place: 40 (k + 1) in a blob of 5x5 pixels."""
     folder = lsp_folder(tmp_path, 2, (80, 120))
     data = open_dataset(f"lsp:{folder}")
     for s in data.samples:
         s.keypoints = np.array([[8 + 24 * (k % 5), 10 + 26 * (k // 5)] for k in range(14)], np.float32)
     loaded = loaded_of(data)
-    for image, points in zip(loaded.pictures(), loaded.keypoints.long(), strict=True):
+    for image, points in zip(loaded.images(), loaded.keypoints.long(), strict=True):
         image.zero_()
         for k, (x, y) in enumerate(points.tolist()):
             image[:, max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = 18 * (k + 1)
@@ -49,7 +49,7 @@ def crops_of(augmentation, size=(96, 128)):
 
 
 def numbers_at(batch, i):
-    """What the picture says at the joints of a person that are in the crop: joint + 1."""
+    """What the image says at the joints of a person that are in the crop: joint + 1."""
     points, seen = batch.keypoints[i].round().long(), batch.visible[i]
     return {k: round(float(batch.images[i, 0, y, x])) for k, (x, y) in enumerate(points.tolist()) if seen[k]}
 
@@ -59,7 +59,7 @@ def test_upright(marked):
     assert batch.images.shape == (2, 3, 96, 128) and batch.others is None
     for i in range(2):
         assert numbers_at(batch, i) == {k: k + 1 for k in range(14)}
-    # The whole picture of 120x80 in a crop of 128x96: the wider fits, 120 px in 128, and the middle stays the middle.
+    # The whole image of 120x80 in a crop of 128x96: the wider fits, 120 px in 128, and the middle stays the middle.
     middle = transforms[0] @ torch.tensor([63.5, 47.5, 1.0])
     torch.testing.assert_close(middle, torch.tensor([59.5, 39.5]))
     torch.testing.assert_close(transforms[:, 0, 0], torch.full((2,), 120 / 128))
@@ -82,7 +82,7 @@ def test_flip_exchanges_left_and_right(marked):
     flipped, _ = crops_of(Augmentation(**(STILL | {"flip": 0.5})))(marked, draws(2, u0=torch.tensor([0.4, 0.6])))
     torch.testing.assert_close(flipped.images[0], upright.images[0].flip(-1), atol=1e-4, rtol=0)
     assert torch.equal(flipped.images[1], upright.images[1])
-    # Where the right ankle was drawn, the mirrored picture has a left ankle.
+    # Where the right ankle was drawn, the mirrored image has a left ankle.
     assert numbers_at(flipped, 0) == {k: JOINTS[k] + 1 for k in range(14)}
     assert numbers_at(flipped, 1) == {k: k + 1 for k in range(14)}
     assert flipped.occluded.nonzero().tolist() == [[0, JOINTS[0]], [1, 0]]
@@ -124,7 +124,7 @@ def test_others_and_boxes(tmp_path):
     batch, transforms = Crops(Tiny(17, TinyConfig(input_size=(48, 64))), data.skeleton)(loaded_of(data))
     assert batch.others.shape == (3, 2, 17, 2) and batch.others[:, :, 1:].isnan().all()
     own, others = batch.keypoints[:, 0], batch.others[:, :, 0]
-    # A box of 16x12 enlarged by 1.25 in 64 columns: 3.2 px of the crop for each of the picture.
+    # A box of 16x12 enlarged by 1.25 in 64 columns: 3.2 px of the crop for each of the image.
     torch.testing.assert_close(others[0] - own[0], torch.tensor([[3.2, 0.0], [6.4, 0.0]]), atol=1e-4, rtol=0)
     torch.testing.assert_close(own, torch.tensor([[31.5 + 3.2 * 2, 31.5 - 8 - 3.2]]).expand(3, 2), atol=1e-4, rtol=0)
 
@@ -143,8 +143,8 @@ def loaded_of_none(loaded):
 # Loading
 
 
-def test_a_bad_picture_is_left_out_and_named(tmp_path):
-    (lsp_folder(tmp_path, 6) / "images" / "im0003.jpg").write_bytes(b"no picture")
+def test_a_bad_image_is_left_out_and_named(tmp_path):
+    (lsp_folder(tmp_path, 6) / "images" / "im0003.jpg").write_bytes(b"no image")
     data = open_dataset(f"lsp:{tmp_path}")
     for memory in (1 << 30, 0):  # decoded at once, or when wanted
         (loaded,) = eval_loader(People(data, memory=memory), 8)
@@ -174,7 +174,7 @@ def test_workers_decode_the_same(tmp_path):
         assert torch.equal(a.pixels, b.pixels) and torch.equal(a.index, b.index)
 
 
-def test_pictures_in_memory_up_to_a_limit(tmp_path):
+def test_images_in_memory_up_to_a_limit(tmp_path):
     people = People(open_dataset(f"lsp:{lsp_folder(tmp_path, 6)}"), memory=40 * 60 * 3 * 4)
     assert len(people.cache) == 4 and not people.complete
     assert people[5][1].shape == (40, 60, 3)

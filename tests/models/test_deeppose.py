@@ -44,8 +44,8 @@ def test_compile(tiny):
     check_compile(tiny, some_people(tiny))
 
 
-def test_poses_are_pixels_of_the_picture():
-    """A net that always says the middle of its box: the picture's middle, and no displacement afterwards."""
+def test_poses_are_pixels_of_the_image():
+    """A net that always says the middle of its box: the image's middle, and no displacement afterwards."""
     system = DeepPose(14, DeepPoseConfig(**TINY)).eval()
     for phase in system.phases:
         nn.init.zeros_(system.net(phase).net.head[-1].weight)
@@ -68,7 +68,7 @@ def test_mirrored_poses_are_averaged():
 
 
 class Oracle(nn.Module):
-    """Answers as a perfect net would: crops of a picture of coordinates tell where they are."""
+    """Answers as a perfect net would: crops of an image of coordinates tell where they are."""
 
     def __init__(self, truth):
         super().__init__()
@@ -167,7 +167,7 @@ def test_nobody_labelled_is_a_loss_of_zero(tiny):
         assert sum(tiny.losses(batch, phase).values()) == 0
 
 
-def test_larger_pictures_are_resampled_for_the_first_stage():
+def test_larger_images_are_resampled_for_the_first_stage():
     system = DeepPose(14, DeepPoseConfig(**TINY)).eval()
     assert system(torch.randn(1, 3, 128, 96))[-1].shape == (1, 14, 2)
 

@@ -69,7 +69,7 @@ def test_patches_in_chunks():
 
 
 def test_what_the_nets_see():
-    """The part, and the whole picture with the part marked."""
+    """The part, and the whole image with the part marked."""
     system = DualSource(14, DualSourceConfig(**TINY, sources=("part", "body")))
     seen = {}
     for name, net in system.nets.items():

@@ -195,7 +195,7 @@ def test_flip_test_is_the_same_in_the_mirror(compact, monkeypatch):
 
 @pytest.mark.parametrize("align", ["center", "index"])
 def test_scales_look_at_the_same_places(align):
-    """With a net whose maps are the picture itself, smaller."""
+    """With a net whose maps are the image itself, smaller."""
     system = build("cpm" if align == "center" else "stacked_hourglass", 3, "compact")
     keypoints = torch.tensor([[[40.0, 50.0], [64.5, 71.0], [90.0, 77.25]]])
     images = gaussian_heatmaps(keypoints, 8.0, (128, 128))

@@ -1,4 +1,4 @@
-"""SpatialModel: priors from displacements, training, pruning, pictures, real joints."""
+"""SpatialModel: priors from displacements, training, pruning, images, real joints."""
 
 import numpy as np
 import pytest
@@ -187,8 +187,8 @@ def test_prune_and_draw():
         model.raw_prior[1] = -3.0  # the same everywhere
     assert model.prune(0.5) == [(1, 0)] and model.edges == ((0, 1),)
     assert model(torch.rand(1, 2, *SIZE)).shape == (1, 2, *SIZE)
-    picture = model.draw(["hip", "knee"])
-    assert picture.mode == "RGB" and len(picture.getcolors(1 << 20)) > 50
+    image = model.draw(["hip", "knee"])
+    assert image.mode == "RGB" and len(image.getcolors(1 << 20)) > 50
 
 
 def test_smoothing_is_binomial():

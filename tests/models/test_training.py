@@ -171,20 +171,20 @@ def test_a_bad_picture_is_counted_and_reported(tmp_path, capsys):
     (folder / "images" / "im0005.jpg").write_bytes((folder / "images" / "im0004.jpg").read_bytes()[:300])
     assert main(options(f"lsp:{folder}", tmp_path / "run", epochs=2)) == 0
     text = capsys.readouterr().out
-    assert "1 pictures could not be read, and were left out:" in text and "im0005.jpg" in text
+    assert "1 images could not be read, and were left out:" in text and "im0005.jpg" in text
 
 
-def test_a_batch_of_bad_pictures_only(tmp_path, capsys):
+def test_a_batch_of_bad_images_only(tmp_path, capsys):
     folder = lsp_folder(tmp_path / "lsp", 4)
-    pictures = sorted((folder / "images").iterdir())
-    for picture in pictures[1:]:
-        picture.write_bytes(b"no picture")
+    images = sorted((folder / "images").iterdir())
+    for image in images[1:]:
+        image.write_bytes(b"no image")
     arguments = options(f"lsp:{folder}", tmp_path / "run", "--held-out", "0", epochs=2, batch=1)
     assert main(arguments) == 0
-    assert "3 pictures could not be read" in capsys.readouterr().out
-    pictures[0].write_bytes(b"no picture")
+    assert "3 images could not be read" in capsys.readouterr().out
+    images[0].write_bytes(b"no image")
     arguments[arguments.index(str(tmp_path / "run"))] = str(tmp_path / "again")
-    assert "none of its pictures could be read, the first is" in refused(capsys, arguments)
+    assert "none of its images could be read, the first is" in refused(capsys, arguments)
 
 
 def test_early_stop_and_half_precision(data, tmp_path, capsys):
@@ -275,7 +275,7 @@ def test_damaged_checkpoint(data, tmp_path, capsys):
     last = tmp_path / "run" / "checkpoints" / "1-fine" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     line = refused(capsys, options(data, tmp_path / "run", "--resume"))
-    assert "1-fine/last.ckpt: expected a checkpoint of train; damaged" in line
+    assert "1-fine/last.ckpt: expected a checkpoint written by train; damaged" in line
 
 
 def test_weight_files(tmp_path, capsys, data):

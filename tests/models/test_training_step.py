@@ -37,7 +37,7 @@ class Options:
 
 
 class Smooth(training_step.Generated):
-    """Pictures in which neighbours are alike, so that interpolations agree."""
+    """Images in which neighbours are alike, so that interpolations agree."""
 
     def decode(self):
         height, width = self.size()

@@ -16,7 +16,7 @@ def rand(*shape):
 
 
 def turned(count, size=(4, 3), image=(6, 7), scale=(0.5, 1.7)):
-    """Rotated boxes with their centres in and a little outside of the picture."""
+    """Rotated boxes with their centres in and a little outside of the image."""
     angle, zoom = (rand(count) - 0.5) * 6, rand(count) * (scale[1] - scale[0]) + scale[0]
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     linear = torch.stack([cos, -sin, sin, 1.1 * cos], -1).reshape(count, 2, 2)
@@ -50,14 +50,14 @@ STRANGE = torch.tensor(
 )
 GRAD = ("images", "transforms")
 WITH_INDEX = {"image_index": INDEX}
-# Float32 coordinates in a mirrored picture come from a remainder of larger ones.
+# Float32 coordinates in a mirrored image come from a remainder of larger ones.
 FAR = {torch.float32: (1e-3, 1e-4)}
 
 SAMPLES = [
     Sample("plain", (MAPS, ONE, SIZE), grad=GRAD, traced=True),
     Sample("index", (MAPS, THREE, SIZE), WITH_INDEX, grad=GRAD, traced=True),
-    Sample("one picture", (MAPS[:1], ONE[:1], SIZE), grad=GRAD),
-    Sample("no picture", (MAPS, THREE, SIZE), {"image_index": torch.tensor([0, -1, 2])}, grad=GRAD),
+    Sample("one image", (MAPS[:1], ONE[:1], SIZE), grad=GRAD),
+    Sample("no image", (MAPS, THREE, SIZE), {"image_index": torch.tensor([0, -1, 2])}, grad=GRAD),
     Sample("constant", (MAPS, THREE, SIZE), WITH_INDEX | {"padding": "constant", "fill": 0.7}, grad=GRAD, traced=True),
     Sample("three fills", (MAPS, ONE, SIZE), {"padding": "constant", "fill": [0.1, 0.2, 0.3]}, grad=GRAD),
     Sample("border", (MAPS, THREE, SIZE), WITH_INDEX | {"padding": "border"}, grad=GRAD, traced=True),
@@ -116,7 +116,7 @@ SAMPLES = [
     ),
     Sample("strange, antialias", (MAPS, STRANGE, (2, 2)), {"image_index": torch.arange(8) % 2, "antialias": True}),
     Sample("strange, bytes", (BYTES, STRANGE, SIZE), {"image_index": torch.arange(8) % 2, "std": 255.0}),
-    Sample("pictures of one pixel", (rand(2, 3, 1, 1), turned(2, image=(1, 1)), SIZE), grad=GRAD),
+    Sample("images of one pixel", (rand(2, 3, 1, 1), turned(2, image=(1, 1)), SIZE), grad=GRAD),
     Sample("one pixel, border", (rand(2, 3, 1, 1), turned(2, image=(1, 1)), SIZE), {"padding": "border"}, grad=GRAD),
     Sample("one pixel, reflect", (rand(2, 3, 1, 1), turned(2, image=(1, 1)), SIZE), {"padding": "reflect"}, grad=GRAD),
     Sample("one row", (rand(2, 2, 1, 9), turned(2, image=(1, 9)), SIZE), grad=GRAD),
@@ -125,8 +125,8 @@ SAMPLES = [
     Sample("patches of one pixel", (MAPS, turned(2, size=(1, 1)), (1, 1)), grad=GRAD),
     Sample("odd size", (rand(2, 2, 37, 41), turned(2, size=(33, 67), image=(37, 41)), (33, 67))),
     Sample("no patches", (MAPS, THREE[:0], SIZE), {"image_index": INDEX[:0]}, grad=GRAD, traced=True),
-    Sample("no pictures", (MAPS[:0], ONE[:0], SIZE), grad=GRAD),
-    Sample("no pictures, patches of fill", (MAPS[:0], ONE, SIZE), {"image_index": torch.tensor([0, -1])}),
+    Sample("no images", (MAPS[:0], ONE[:0], SIZE), grad=GRAD),
+    Sample("no images, patches of fill", (MAPS[:0], ONE, SIZE), {"image_index": torch.tensor([0, -1])}),
     Sample("no channels", (MAPS[:, :0], ONE, SIZE), {"mask": BOXES[:2]}),
 ]
 

@@ -1,4 +1,4 @@
-"""crop_patches by hand, against OpenCV and grid_sample on real pictures, and what the contract cannot express."""
+"""crop_patches by hand, against OpenCV and grid_sample on real images, and what the contract cannot express."""
 
 import json
 
@@ -21,7 +21,7 @@ def moved(x, y):
 
 @pytest.fixture
 def people(shared_data):
-    """Real pictures with transforms of their people: upright, turned, and partly outside of the picture."""
+    """Real images with transforms of their people: upright, turned, and partly outside of the image."""
     folder, found = shared_data / "people", []
     for person in json.loads((folder / "persons.json").read_text())[::2]:
         picture = cv2.imread(str(folder / person["image"]))
@@ -48,7 +48,7 @@ def test_by_hand(device):
     assert crop(torch.tensor([[[2.0, 0, 0.5], [0, 2, 0.5]]]), antialias=True) == [[15, 0, 0]]
 
 
-def test_identity_is_the_picture_bit_for_bit(device):
+def test_identity_is_the_image_bit_for_bit(device):
     picture = torch.rand(1, 3, 17, 23, device=device)
     assert torch.equal(crop_patches(picture, IDENTITY.to(device), (17, 23)), picture)
     pixels = (picture * 255).to(torch.uint8)
@@ -128,7 +128,7 @@ def test_antialias_by_a_whole_factor_is_opencvs_area(device, people):
         ours = crop_patches(pixels, quarter, (height, width), antialias=True).cpu()[0].permute(1, 2, 0)
         expected = cv2.resize(picture.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         np.testing.assert_allclose(ours, expected, atol=2e-3)
-        return  # one picture: the simt device takes a second for each
+        return  # one image: the simt device takes a second for each
 
 
 def test_gradients_of_a_list(device):
@@ -162,7 +162,7 @@ def test_deterministic_algorithms_are_no_obstacle(device):
 
 
 def test_cascade_of_joint_crops(device):
-    """14 joints of several pictures in one call; each joint is the centre of its crop."""
+    """14 joints of several images in one call; each joint is the centre of its crop."""
     pictures = torch.zeros(3, 1, 60, 80, device=device)
     pose = (torch.rand(3, 14, 2, device=device) * torch.tensor([70.0, 50], device=device) + 5).round()
     for b in range(3):
@@ -175,7 +175,7 @@ def test_cascade_of_joint_crops(device):
     torch.testing.assert_close(crops[:, 0, 7, 7], torch.ones(42, device=device), rtol=0, atol=1e-4)
 
 
-def test_far_corner_of_a_wide_picture(device):
+def test_far_corner_of_a_wide_image(device):
     """Float32 coordinates near 100,000 keep their fractions: a plain product would be off by 1/128 px."""
     picture = torch.zeros(1, 1, 2, 100_000, device=device)
     picture[..., 99_990] = 1
@@ -186,7 +186,7 @@ def test_far_corner_of_a_wide_picture(device):
 
 @only_on("cpu")
 def test_memory_is_the_output(device):
-    """No copy of the pictures, whatever their layout."""
+    """No copy of the images, whatever their layout."""
     pictures = torch.randint(256, (2, 400, 500, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     transforms = IDENTITY.expand(4, 2, 3)
     index = torch.zeros(4, dtype=torch.int64)

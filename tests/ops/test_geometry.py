@@ -40,7 +40,7 @@ def hrnet_matrix(center, scale, degrees, size):
 
 
 def udp_matrix(center, scale, degrees, size):
-    """Picture -> patch, as in the paper (Huang et al., CVPR 2020) and MMPose."""
+    """Image -> patch, as in the paper (Huang et al., CVPR 2020) and MMPose."""
     angle, (height, width) = math.radians(degrees), size
     cos, sin = math.cos(angle), math.sin(angle)
     sx, sy = (width - 1) / scale[0], (height - 1) / scale[1]
@@ -95,7 +95,7 @@ def test_corners_is_udp():
         ("corners", (319.5, 179.5), (639, 359), lambda x, n, m: x * (n - 1) / (m - 1)),
     ],
 )
-def test_the_whole_picture(align, center, scale, rule):
+def test_the_whole_image(align, center, scale, rule):
     transform = box_to_transform(
         torch.tensor(center).double(), torch.tensor(scale).double(), 0.0, (64, 48), align=align
     )
@@ -114,11 +114,11 @@ def test_corners_meet_the_box():
 @pytest.mark.parametrize("align", geometry.ALIGNS)
 def test_flip_is_the_mirrored_patch(align):
     center, scale = box_to_center_and_scale(BOXES[:1], (6, 5))
-    picture = torch.rand(1, 2, 60, 70)
+    image = torch.rand(1, 2, 60, 70)
     plain = box_to_transform(center, scale / 4, 25.0, (6, 5), align=align)
     flipped = box_to_transform(center, scale / 4, 25.0, (6, 5), align=align, flip=torch.tensor([True]))
-    mirrored = crop_patches(picture, flipped, (6, 5), padding="border").flip(-1)
-    torch.testing.assert_close(mirrored, crop_patches(picture, plain, (6, 5), padding="border"), rtol=1e-4, atol=1e-4)
+    mirrored = crop_patches(image, flipped, (6, 5), padding="border").flip(-1)
+    torch.testing.assert_close(mirrored, crop_patches(image, plain, (6, 5), padding="border"), rtol=1e-4, atol=1e-4)
     mixed = box_to_transform(
         center.expand(2, 2), scale / 4, 25.0, (6, 5), align=align, flip=torch.tensor([True, False])
     )

@@ -85,7 +85,7 @@ def test_maps_of_mirrored_keypoints_are_mirrored_maps(kernels, device):
 
 
 def test_the_shift_makes_up_for_the_index_rule(kernels, device):
-    """MSRA: in a mirrored picture of 4 n pixels the map index becomes (4 n - 1 - x) / 4, not n - 1 - x / 4."""
+    """MSRA: in a mirrored image of 4 n pixels the map index becomes (4 n - 1 - x) / 4, not n - 1 - x / 4."""
     keypoints = torch.tensor([[[80.0, 40.0]]], device=device)
     small = [(64, 48), "index"]
     direct = scale_coordinates(keypoints, (256, 192), small[0], align="index")

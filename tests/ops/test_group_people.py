@@ -166,7 +166,7 @@ OPENPOSE_SIGMAS = (
 
 
 def openpose_people(file, i, scale=4, **options):
-    """People of one picture, in picture pixels with NaN for missing joints: maps enlarged as OpenPose does."""
+    """People of one image, in image pixels with NaN for missing joints: maps enlarged as OpenPose does."""
     limbs, channels = file["limbs"].tolist(), file["paf_channels"].tolist()
     maps, pafs = (
         torch.nn.functional.interpolate(torch.from_numpy(maps).float()[None], scale_factor=scale, mode="bicubic")

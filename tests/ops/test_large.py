@@ -58,7 +58,7 @@ def messages(unary):
 
 
 def crops(images, shift):
-    """One patch of each picture."""
+    """One patch of each image."""
     transforms = torch.eye(2, 3, device=images.device) + shift[..., None] * images.new_tensor([0.0, 0.0, 1.0])
     return ops.crop_patches(images, transforms.float(), (H, W))
 

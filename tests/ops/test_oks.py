@@ -55,7 +55,7 @@ TestOks = check_op(
         Sample(
             "ai challenger", (rand(1, 3, 14, 2), rand(1, 3, 14, 2), 100 * rand(1, 3)), {"sigmas": AIC.sigmas}, grad=GRAD
         ),
-        Sample("a pair a picture", (50 * rand(70, 1, 3, 2), 50 * rand(70, 1, 3, 2), 4000 * rand(70, 1)), DEFAULTS),
+        Sample("a pair an image", (50 * rand(70, 1, 3, 2), 50 * rand(70, 1, 3, 2), 4000 * rand(70, 1)), DEFAULTS),
         Sample("many joints", (rand(1, 2, 384, 2), rand(1, 3, 384, 2), rand(1, 3) + 10), {"sigmas": [0.05] * 384}),
         Sample("many people", (50 * rand(1, 90, 3, 2), 50 * rand(1, 70, 3, 2), 4000 * rand(1, 70)), DEFAULTS),
         Sample("nobody predicted", (PRED[:, :0], TARGET, AREA), DEFAULTS, grad=GRAD),

@@ -1,4 +1,4 @@
-"""A net's output to picture coordinates as one graph: merge of the flip test, decoding, affine. No crop, any batch.
+"""A net's output to image coordinates as one graph: merge of the flip test, decoding, affine. No crop, any batch.
 
 ``torch.compile`` without graph breaks, ``torch.export`` with a dynamic batch, AOTInductor, and capture as a CUDA graph.
 """
@@ -14,7 +14,7 @@ SIZE, INPUT = (32, 24), (128, 96)  # (height, width)
 
 
 class Net(torch.nn.Module):
-    """Stands for a pose net: pictures to one map per joint, four times smaller."""
+    """Stands for a pose net: images to one map per joint, four times smaller."""
 
     def __init__(self):
         super().__init__()
@@ -22,28 +22,28 @@ class Net(torch.nn.Module):
             torch.nn.Conv2d(3, 8, 5, stride=4, padding=2), torch.nn.ReLU(), torch.nn.Conv2d(8, len(COCO), 3, padding=1)
         )
 
-    def forward(self, pictures):
-        return self.layers(pictures)
+    def forward(self, images):
+        return self.layers(images)
 
 
 class Decoded(Net):
     """The whole way: both passes of the flip test, their merge, DARK, and the boxes' affines."""
 
-    def forward(self, pictures, transform):
-        maps, flipped = self.layers(pictures), self.layers(pictures.flip(-1))
+    def forward(self, images, transform):
+        maps, flipped = self.layers(images), self.layers(images.flip(-1))
         return tuple(decode_heatmaps(maps, flipped=flipped, flip_pairs=COCO.flip_pairs, transform=transform))
 
 
 class Crowd(Net):
-    """Several people in a picture, and coordinates with gradients."""
+    """Several people in an image, and coordinates with gradients."""
 
-    def forward(self, pictures, transform):
-        maps = self.layers(pictures)
+    def forward(self, images, transform):
+        maps = self.layers(images)
         return (*find_peaks(maps, refine="dark", max_peaks=5, transform=transform), soft_argmax(maps, window=5))
 
 
 def inputs(batch, device="cpu"):
-    """Pictures, and where each one's maps lie in the picture that it was cut from."""
+    """Images, and where each one's maps lie in the image that it was cut from."""
     center = 100 + 50 * torch.rand(batch, 2, device=device)
     scale = 80 + 40 * torch.rand(batch, 1, device=device) * torch.ones(2, device=device)
     to_image = geometry.box_to_transform(center, scale, 10 * torch.rand(batch, device=device), SIZE)
@@ -60,9 +60,9 @@ def net(request):
     return request.param().eval()
 
 
-def step_by_step(net, pictures, transform):
+def step_by_step(net, images, transform):
     """What ``Decoded`` does, by torch on the maps."""
-    maps, flipped = net.layers(pictures), net.layers(pictures.flip(-1))
+    maps, flipped = net.layers(images), net.layers(images.flip(-1))
     merged = 0.5 * (maps + flipped.flip(-1)[:, list(COCO.flip_index)])
     coords, scores = decode_heatmaps(merged)
     return coords @ transform[:, :, :2].mT + transform[:, None, :, 2], scores
