@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scale", type=float, default=1.25, help="factor by which boxes are enlarged (default: %(default)s)"
     )
     parser.add_argument("--align", choices=geometry.ALIGNS, default="center", help="default: %(default)s")
-    parser.add_argument("--padding", choices=PADDINGS, default="zeros", help="outside of the image: %(default)s")
+    parser.add_argument(
+        "--padding", choices=PADDINGS, default="zeros", help="pixels outside the image (default: %(default)s)"
+    )
     parser.add_argument("--flip", action="store_true", help="mirror the crops horizontally")
 
 

@@ -8,7 +8,7 @@ import scipy.io
 from PIL import Image
 
 
-def image(path, size=(40, 60), seed=0):
+def image_file(path, size=(40, 60), seed=0):
     """An image of random colours, ``size`` is (height, width)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)
@@ -20,7 +20,7 @@ def lsp_folder(folder, people=6, size=(40, 60)):
     """LSP's layout: joint k of person i is at (4 k, 2 k + i / 10); the first joint of each is occluded."""
     joints = np.zeros((3, 14, people))
     for i in range(people):
-        image(folder / "images" / f"im{i + 1:04d}.jpg", size, seed=i)
+        image_file(folder / "images" / f"im{i + 1:04d}.jpg", size, seed=i)
         joints[0, :, i], joints[1, :, i] = 4 * np.arange(14), 2 * np.arange(14) + i / 10
     joints[2, 0] = 1
     scipy.io.savemat(folder / "joints.mat", {"joints": joints})
@@ -40,7 +40,7 @@ def coco_person(image_id, keypoints, **more):
 
 def coco_file(path, annotations, joints=17, size=(40, 60)):
     """Annotations of one image, ``a.jpg``."""
-    image(path.parent / "a.jpg", size)
+    image_file(path.parent / "a.jpg", size)
     images = [{"id": 3, "file_name": "a.jpg", "height": size[0], "width": size[1]}]
     return write_json(path, {"images": images, "annotations": annotations, "categories": []})
 

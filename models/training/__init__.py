@@ -1,1 +1,1 @@
-"""How a system is trained: recipes, crops, loaders, scores, and the loop."""
+"""Training of systems: recipes, crops, loaders, scores, and the loop."""

@@ -1,6 +1,6 @@
-"""Corrections of labels by a stronger model's agreement: limbs labelled on the wrong side, joints at the wrong place.
+"""Corrects labels by a stronger model: limbs labelled on the wrong side, joints at the wrong place.
 
-LSP Extended was labelled by the crowd (Johnson and Everingham, "Learning Effective Human Pose Estimation from
+LSP Extended was crowdsourced (Johnson and Everingham, "Learning Effective Human Pose Estimation from
 Inaccurate Annotation", CVPR 2011): about one limb in twenty is on the wrong side.
 """
 
@@ -14,15 +14,15 @@ from pypose_ops.datasets.files import load_json
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import Skeleton
 
-# A pair of limbs: exchanged together, joint by joint.
+# The joints of a pair of limbs, swapped together.
 LIMBS = {"arms": ("shoulder", "elbow", "wrist"), "legs": ("hip", "knee", "ankle")}
-SURE = 0.8  # probability from which the model's joint counts
-FAR = 0.5  # torsos: a sure joint farther from its label than this says that the label is wrong
-BETTER = 0.5  # exchanged limbs must be nearer than this share of the distance as labelled, and nearer than FAR
+SURE = 0.8  # minimum probability of the model's joints
+FAR = 0.5  # torsos: labels farther than this from a confident joint are wrong
+BETTER = 0.5  # swapped limbs must be nearer than this share of the labelled distance, and than FAR
 
 
 def torso_of_labels(keypoints: torch.Tensor, visible: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:
-    """``(N,)``: the larger of shoulders to hips on either side, NaN where neither is labelled."""
+    """``(N,)``: the longer diagonal from shoulder to hip, NaN if neither is labelled."""
     sides = []
     for side, other in (("left", "right"), ("right", "left")):
         a, b = skeleton.joints.index(f"{side}_shoulder"), skeleton.joints.index(f"{other}_hip")
@@ -34,11 +34,11 @@ def torso_of_labels(keypoints: torch.Tensor, visible: torch.Tensor, skeleton: Sk
 def find_corrections(
     keypoints: torch.Tensor, visible: torch.Tensor, pred: torch.Tensor, probabilities: torch.Tensor, skeleton: Skeleton
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Which limbs to exchange, and which joints not to count after that.
+    """Finds limbs to swap, and joints to ignore after that.
 
     Args:
         keypoints, visible (Tensor): ``(N, K, 2)`` and ``(N, K)`` labels.
-        pred, probabilities (Tensor): ``(N, K, 2)`` and ``(N, K)`` of a model that was not trained on these labels.
+        pred, probabilities (Tensor): ``(N, K, 2)`` and ``(N, K)`` of a model not trained on these labels.
         skeleton (Skeleton): of the joints.
 
     Returns:
@@ -50,7 +50,7 @@ def find_corrections(
         sides = [[skeleton.joints.index(f"{side}_{part}") for part in parts] for side in ("left", "right")]
         index = torch.tensor(sides[0] + sides[1])
         turned = torch.tensor(sides[1] + sides[0])
-        # A joint and its twin must both be labelled and sure, or the pair says nothing.
+        # Both joints of a pair must be labelled and confident.
         known = (visible[:, index] > 0) & (visible[:, turned] > 0)
         known = known & (probabilities[:, index] >= SURE) & (probabilities[:, turned] >= SURE)
         weight = known.float() / known.sum(1, keepdim=True).clamp(min=1)
@@ -64,7 +64,7 @@ def find_corrections(
 
 
 def as_json(dataset: PoseDataset, exchanged: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, Any]:
-    """``{image: {"exchange": [limbs], "mask": [joints]}}``, of the images that need any, by their files' names."""
+    """``{image: {"exchange": [limbs], "mask": [joints]}}``, of the images that need corrections, by file name."""
     found: dict[str, Any] = {}
     for i, sample in enumerate(dataset.samples):
         limbs = [limb for limb, rows in exchanged.items() if rows[i]]
@@ -79,11 +79,11 @@ def file_name(sample: Any) -> str:
 
 
 def apply_corrections(dataset: PoseDataset, path: Path | str) -> int:
-    """Corrects labels in place; returns how many people are changed.
+    """Corrects labels in place; returns the number of changed people.
 
     Args:
-        dataset (PoseDataset): images that the file does not name stay.
-        path (Path or str): json as of :func:`as_json`.
+        dataset (PoseDataset): images that the file does not name are not changed.
+        path (Path or str): JSON as written by :func:`as_json`.
 
     Raises:
         InputError: it is none.

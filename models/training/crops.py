@@ -1,4 +1,4 @@
-"""From people in images to a :class:`.Batch` of crops: on the device, one affine transform per person."""
+"""Crops people from images into a :class:`.Batch`, on the device, with one affine transform per person."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ..systems.system import Batch
 if TYPE_CHECKING:
     from pypose_ops.models.systems.system import System
 
-DRAWS = 12  # uniform random numbers for one person
+DRAWS = 12  # uniform random numbers per person
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far crops are varied; zeros for not at all.
+    """The ranges of the augmentation; 0 for none.
 
     Attributes:
-        scale (float): the box is enlarged by up to ``1 + scale``, or made smaller as much.
-        rotation (float): degrees to each side, small angles more often (a triangle).
-        shift (float): of the box's size.
-        flip (float): probability; left and right joints are exchanged.
+        scale (float): the box is scaled by up to ``1 + scale`` or its inverse.
+        rotation (float): maximum angle in degrees, with a triangular distribution.
+        shift (float): relative to the size of the box.
+        flip (float): probability of mirroring; left and right joints are swapped.
         half_body (float): probability, for people with 8 labelled joints, of a box around the upper or lower body.
-        colour (float): gain of the image up to ``1 + colour``, and of its channels up to a third of that.
+        colour (float): gain of the image up to ``1 + colour``, and of each channel up to a third of that.
     """
 
     scale: float = 0.3
@@ -41,11 +41,11 @@ class Augmentation:
 
 
 class Crops:
-    """Cuts people out.
+    """Crops people from images.
 
     Args:
         system (System): its ``input_size``, ``mean`` and ``std``.
-        skeleton (Skeleton): which joints are exchanged by a mirror, and which are the upper body.
+        skeleton (Skeleton): for the joints to swap when mirroring, and those of the upper body.
         augmentation (Augmentation, optional): None for upright crops.
     """
 
@@ -62,14 +62,14 @@ class Crops:
     def __call__(self, loaded: Any, draws: torch.Tensor = None) -> Batch:
         """Crops of :class:`.loading.Loaded` people.
 
-        Joints outside of the crop do not count.
+        Joints outside the crop do not count.
 
         Args:
             loaded (Loaded): B people.
-            draws (Tensor, optional): ``(B, DRAWS)`` uniform random numbers for the augmentation; None: none of it.
+            draws (Tensor, optional): ``(B, DRAWS)`` uniform random numbers for the augmentation; None: no augmentation.
 
         Returns:
-            tuple[Batch, Tensor]: and the transforms ``(B, 2, 3)``, crop pixels -> image pixels.
+            tuple[Batch, Tensor]: the crops, and the transforms ``(B, 2, 3)``, crop pixels -> image pixels.
         """
         boxes, padding, flip, rotation = loaded.boxes, loaded.padding, False, 0.0
         how = self.augmentation if draws is not None else None
@@ -92,7 +92,7 @@ class Crops:
         if len(loaded) == 0:
             return transforms.new_empty(0, 3, *self.size)
         images = crop_patches(loaded.images(), transforms, self.size, mean=self.mean, std=self.std, antialias=True)
-        # Convolutions are faster so: a compact hourglass trains in two thirds of the time on a CPU.
+        # Convolutions are faster in this layout: a compact hourglass trains in two thirds of the time on a CPU.
         return images.contiguous(memory_format=torch.channels_last)
 
     def _half_bodies(self, loaded: Any, wanted: Any, upper: Sequence[int]) -> Any:
@@ -106,7 +106,7 @@ class Crops:
         return boxes, torch.where(usable, 1.5, loaded.padding)
 
     def _coloured(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """``gain * pixel`` of normalised pixels: one fused multiplication and addition."""
+        """``gain * pixel`` of normalised pixels, as one fused multiply-add."""
         colour = self.augmentation.colour
         gain = (1 + colour) ** (2 * u[:, :1] - 1) * (1 + colour / 3) ** (2 * u[:, 1:] - 1)
         shift = (gain - 1) * images.new_tensor(self.mean) / images.new_tensor(self.std)

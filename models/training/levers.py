@@ -1,4 +1,4 @@
-"""What of a system is trained how fast, and how often each data set is seen."""
+"""Learning rates and freezing by parameter prefix, and sampling of data sets by weight."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,21 +12,21 @@ from pypose_ops.errors import InputError
 
 
 def begins(name: str, start: str) -> bool:
-    """Whether a parameter is of the module ``start``, or is it."""
+    """Whether a parameter is ``start`` itself or belongs to the module ``start``."""
     return name == start or name.startswith(f"{start}.")
 
 
 def check_names(option: str, module: nn.Module, starts: Sequence[str]) -> None:
-    """Refuses beginnings of names that no parameter has."""
+    """Refuses prefixes without parameters."""
     names = [name for name, _ in module.named_parameters()]
     for start in starts:
         if not any(begins(name, start) for name in names):
             known = sorted({name.split(".")[0] for name in names})
-            raise InputError(f"{option}: no parameter's name begins with {start}; they begin with {', '.join(known)}")
+            raise InputError(f"{option}: no parameter starts with {start}; they start with {', '.join(known)}")
 
 
 def freeze(module: nn.Module, starts: Sequence[str]) -> None:
-    """Parameters whose names begin so get no gradient; modules whose names begin so keep their running statistics."""
+    """Freezes parameters with these prefixes, and the running statistics of modules with these prefixes."""
     for name, parameter in module.named_parameters():
         if any(begins(name, start) for start in starts):
             parameter.requires_grad_(False)
@@ -36,7 +36,7 @@ def freeze(module: nn.Module, starts: Sequence[str]) -> None:
 
 
 def parameter_groups(module: nn.Module, lr: float, factors: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Groups for an optimiser: what is trained by its learning rate; of several beginnings the longest counts."""
+    """Parameter groups by learning rate; the longest matching prefix wins."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -47,16 +47,16 @@ def parameter_groups(module: nn.Module, lr: float, factors: Mapping[str, float])
 
 
 class WeightedSampler(Sampler[int]):
-    """People of several data sets in a random order, each data set as often as its weight says.
+    """Samples people of several data sets in random order, each data set as often as its weight says.
 
-    Of a weight of 2.5 everybody is seen twice, and a random half once more. The order depends on ``seed`` and the epoch
-    alone; ``world`` ranks with batches each see together what one with all of them would.
+    With a weight of 2.5 everybody is sampled twice, and a random half once more. The order depends only on ``seed`` and
+    the epoch; ``world`` ranks together see the same batches as a single rank would.
 
     Args:
-        counts (Sequence[int]): people of the data sets, which follow one another.
-        weights (Sequence[float]): of each; empty: 1.
-        epochs (int): in all.
-        last (int): so many of them, at the end, see the first data set alone.
+        counts (Sequence[int]): numbers of people of the concatenated data sets.
+        weights (Sequence[float]): of each data set; empty: 1.
+        epochs (int): total number.
+        last (int): number of final epochs on the first data set only.
         seed, rank, world (int): see above.
     """
 
@@ -87,13 +87,13 @@ class WeightedSampler(Sampler[int]):
         self.epoch: int = epoch
 
     def length_of(self, epoch: int) -> int:
-        """People that each rank sees in an epoch."""
+        """The number of people per rank and epoch."""
         sets = list(zip(self.counts, self.weights, strict=True))
         total = sum(round(count * weight) for count, weight in (sets[:1] if self._is_last(epoch) else sets))
         return math.ceil(total / self.world)
 
     def steps(self, batch: int) -> int:
-        """Batches of all epochs together."""
+        """The number of batches of all epochs."""
         lengths = (self.length_of(epoch) for epoch in range(self.epochs))
         return sum(n // batch if n >= batch else 1 for n in lengths)
 

@@ -1,4 +1,4 @@
-"""People's images, decoded and in batches; crops are cut on the device (:mod:`.crops`)."""
+"""Loads decoded images of people in batches; they are cropped on the device (:mod:`.crops`)."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,23 +10,23 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from pypose_ops.datasets import ImageError
 
-# Decoded images are kept in memory up to this: all of LSP and LSPET, 0.7 GB, fit.
+# The limit of decoded images in memory; LSP and LSPET, 0.7 GB, fit.
 MEMORY = 2 << 30
 
 
 @dataclass
 class Loaded:
-    """The images of some people, and the people; coordinates in image pixels.
+    """People and their images; coordinates in image pixels.
 
     Attributes:
-        pixels (Tensor): ``(sum of H W 3)`` uint8: the images one after the other, so that one copy moves them all.
+        pixels (Tensor): ``(sum of H W 3)`` uint8: the concatenated images, so that one copy moves them all.
         sizes (list[tuple[int, int]]): ``(height, width)`` of each.
-        index (Tensor): ``(B,)`` int64: which people of the data set they are.
+        index (Tensor): ``(B,)`` int64: indices of the people in the data set.
         keypoints, visible: ``(B, K, 2)`` float32, ``(B, K)`` uint8 as in :class:`.data.Sample`.
         boxes (Tensor): ``(B, 4)`` ``x1, y1, x2, y2``.
-        padding (Tensor): ``(B,)``: by how much a crop is larger than the box.
-        others (Tensor or None): ``(B, P, K, 2)``, NaN where there is nobody or no label.
-        bad (list[str]): the people's images that could not be read, who are left out.
+        padding (Tensor): ``(B,)``: size of the crop relative to the box.
+        others (Tensor or None): ``(B, P, K, 2)``, NaN: no person or no label.
+        bad (list[str]): unreadable images, whose people are skipped.
     """
 
     pixels: torch.Tensor
@@ -63,7 +63,7 @@ class People(Dataset[tuple[int, Any]]):
 
     Args:
         dataset (PoseDataset): the people.
-        memory (int): bytes of decoded images that are kept; the others are decoded whenever they are wanted.
+        memory (int): limit in bytes of cached decoded images; the others are decoded on every access.
     """
 
     def __init__(self, dataset: Any, memory: int = MEMORY) -> None:
@@ -74,7 +74,7 @@ class People(Dataset[tuple[int, Any]]):
         whole = [s.box is None for s in samples]
         boxes = [s.box or _whole_image(s.size or (1, 1)) for s in samples]
         self.boxes: torch.Tensor = torch.tensor(boxes, dtype=torch.float32)
-        # A whole image has its margin already.
+        # Whole images need no padding.
         self.padding: torch.Tensor = torch.tensor([1.0 if w else 1.25 for w in whole])
         self.others: list[torch.Tensor] = [torch.from_numpy(s.others) for s in samples]
         self.cache: dict[Any, Any] = {}
@@ -89,7 +89,7 @@ class People(Dataset[tuple[int, Any]]):
             if memory < 0:
                 break
             self.cache[image] = None
-        with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
+        with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while decoding
             self.cache = dict(zip(self.cache, pool.map(_decoded, self.cache), strict=True))
         self.complete: bool = len(self.cache) == len(images)
 
@@ -152,19 +152,19 @@ def train_loader(
     pin: bool = False,
     sampler: Any = None,
 ) -> Any:
-    """Batches of ``batch`` people in a random order, another one every epoch, which depends on ``seed`` alone.
+    """Batches of ``batch`` people, shuffled in every epoch depending only on ``seed``.
 
     ``world`` ranks with ``batch`` people each see, step by step, the same people as one with ``batch * world``.
     """
     sampler = sampler or DistributedSampler(people, world, rank, shuffle=True, seed=seed)
-    # The last, smaller batch is left out: normalisation over one person is none.
+    # The last, smaller batch is dropped: a single person breaks batch normalisation.
     return _loader(people, batch, sampler, workers, pin, drop_last=len(sampler) >= batch)
 
 
 def eval_loader(
     people: Any, batch: int, *, rank: int = 0, world: int = 1, workers: int = None, pin: bool = False
 ) -> Any:
-    """Everybody once, in order; of several ranks each has a part, or everybody where not all would have somebody."""
+    """All people once, in order, split over the ranks; if there are too few, every rank gets all."""
     part = range(rank, len(people), world) if len(people) >= world else range(len(people))
     return _loader(people, batch, part, workers, pin)
 

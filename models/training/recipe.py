@@ -1,4 +1,4 @@
-"""How a system is trained: the options of a training run, and the recipes of ``recipes/SYSTEM.toml``."""
+"""The options of a training run, and the recipes in ``recipes/SYSTEM.toml``."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ FOLDER = Path(__file__).with_name("recipes")
 
 @dataclass
 class Recipe:
-    """How a system is trained.
+    """The options of a training run.
 
     Attributes:
-        epochs (int): in all; each phase has its share of them, or ``phase_epochs`` says how many.
-        batch (int): people in a step, on each device.
-        lr (float): the highest learning rate; it rises for a twentieth of a phase, and falls along a cosine.
+        epochs (int): total, shared equally by the phases, unless ``phase_epochs`` is given.
+        batch (int): people per step and device.
+        lr (float): maximum learning rate, after a warm-up of 1/20 of the phase and before a cosine decay.
         weight_decay (float): of AdamW.
-        clip (float): largest norm of the gradient; 0: not clipped.
-        precision (str): as Lightning has it: "32-true", "bf16-mixed", "16-mixed".
-        ema (float): decay of an exponential average of the weights, which is what is validated and kept; 0: none.
-        patience (int): epochs without a better PCK after which the last phase stops; 0: it does not.
-        seed (int): of everything that is random.
+        clip (float): maximum gradient norm; 0: no clipping.
+        precision (str): as in Lightning: "32-true", "bf16-mixed", "16-mixed".
+        ema (float): decay of the exponential moving average of the weights, which is validated and kept; 0: none.
+        patience (int): epochs without a better PCK before the last phase stops early; 0: never.
+        seed (int): random seed.
         phase_epochs (tuple[int, ...]): see ``epochs``.
-        lr_factors (dict[str, float]): of the learning rate of parameters whose names begin so: ``{"backbone": 0.5}``.
-        freeze (tuple[str, ...]): the beginnings of the names of parameters that keep still, with their normalisations.
-        data_weights (tuple[float, ...]): how often an epoch sees each person of each data set; empty: once.
-        last_epochs (int): at the end of each phase on the first data set alone, which should be the cleanest.
+        lr_factors (dict[str, float]): factors of the learning rate by parameter prefix: ``{"backbone": 0.5}``.
+        freeze (tuple[str, ...]): prefixes of frozen parameters and normalisations.
+        data_weights (tuple[float, ...]): how often an epoch samples each person, per data set; empty: once.
+        last_epochs (int): final epochs of each phase on the first data set only, which should be the cleanest.
         augmentation (Augmentation): of the crops.
     """
 
@@ -70,12 +70,12 @@ class Recipe:
 
 
 def read_recipe(system: System, preset: str) -> Any:
-    """What ``recipes/SYSTEM.toml`` says of a preset: attributes of :class:`Recipe` that are not the defaults.
+    """Reads the recipe of a preset from ``recipes/SYSTEM.toml``: attributes of :class:`Recipe` besides the defaults.
 
-    ``augmentation`` is a dict of those of :class:`.crops.Augmentation`, and ``options`` one of arguments of the system.
+    ``augmentation`` is a dict of attributes of :class:`.crops.Augmentation`, ``options`` a dict of system options.
 
     Raises:
-        InputError: there is no recipe of that system or preset.
+        InputError: there is no recipe for that system or preset.
     """
     path = FOLDER / f"{system}.toml"
     try:

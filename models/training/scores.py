@@ -1,4 +1,4 @@
-"""How well a system does on people: PCK, PCP, and the curve of PCK, for every stage."""
+"""Scores of a system on people: PCK, PCP and the PCK curve, for every stage."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def torso_of(skeleton: Skeleton) -> tuple[int, int] | None:
 
 
 def pck_norm(keypoints: torch.Tensor, visible: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:
-    """What PCK is measured in, ``(N,)``: the distance of :func:`torso_of`, NaN where one of the two is not labelled.
+    """The norm ``(N,)`` of PCK: the distance of the joints of :func:`torso_of`, NaN if one of them is not labelled.
 
-    Of a skeleton without such joints the longer side of the labelled joints' bounds.
+    For skeletons without such joints it is the longer side of the bounds of the labelled joints.
     """
     torso = torso_of(skeleton)
     labelled = visible > 0
@@ -52,20 +52,20 @@ def predict_people(
     flip: bool = False,
     **options: Any,
 ) -> Any:
-    """Every person's joints by every stage.
+    """Predicts the joints of all people, by every stage.
 
     Args:
         system (System): the system.
         skeleton (Skeleton): of its joints and of the people's.
         people (People): B of them.
-        batch (int): people at a time.
+        batch (int): people per batch.
         device: to run on.
-        flip (bool): look at the mirrored crop too.
+        flip (bool): average with the prediction of the mirrored crop.
         options: of ``system.poses``.
 
     Returns:
-        tuple: joints ``(S, N, K, 2)`` in image pixels, scores ``(S, N, K)``, which people they are ``(N,)``, and the
-        images that could not be read. On the CPU.
+        tuple: joints ``(S, N, K, 2)`` in image pixels, scores ``(S, N, K)``, indices of the people ``(N,)``, and the
+        unreadable images. On the CPU.
     """
     system.to(device, memory_format=torch.channels_last).eval()
     crops, pairs = Crops(system, skeleton), list(skeleton.flip_pairs) if flip else None
@@ -85,15 +85,15 @@ def predict_people(
 
 
 def score(pred: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor, skeleton: Skeleton) -> dict[str, Any]:
-    """PCK@0.2 and its curve; of all labelled joints, and of those to be seen and those occluded alone; PCP.
+    """PCK@0.2 and its curve, of all labelled joints and separately of visible and occluded ones; PCP.
 
     Args:
         pred, keypoints (Tensor): ``(N, K, 2)`` image pixels.
-        visible (Tensor): ``(N, K)``: 0 not labelled, 1 occluded, 2 to be seen.
+        visible (Tensor): ``(N, K)``: 0 not labelled, 1 occluded, 2 visible.
         skeleton (Skeleton): its joints, groups and sticks.
 
     Returns:
-        dict: numbers and lists in percent, for json. NaN is None.
+        dict: numbers and lists in percent, for JSON; NaN becomes None.
     """
     labelled = visible > 0
     norm = pck_norm(keypoints, visible, skeleton)

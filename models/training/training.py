@@ -1,4 +1,4 @@
-"""Training of any system on PyTorch Lightning, which does the loop."""
+"""Trains systems with PyTorch Lightning."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pypose_ops.models.systems.system import Batch, System
     from pypose_ops.models.training.recipe import Recipe
 
-# What Lightning says of every run, and what nobody needs to hear of it.
+# Warnings of Lightning that do not apply here.
 QUIET = (
     ".*does not have many workers.*",
     ".*exists and is not empty.*",
@@ -47,21 +47,21 @@ QUIET = (
     ".*smaller than the logging interval.*",
     ".*treespec, LeafSpec.*",
     ".*have no `val_dataloader`.*",
-    ".*in eval mode at the start of training.*",  # what a phase keeps still
+    ".*in eval mode at the start of training.*",  # frozen parts of a phase
 )
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 class Phase(pl.LightningModule):
-    """One phase of a system's training.
+    """One training phase of a system.
 
     Args:
         system (System): is trained.
         skeleton (Skeleton): of its joints.
-        recipe (Recipe): how.
-        number (int): of the phase.
-        people (int): how many there are to train on.
-        steps (int, optional): of the phase, where epochs differ.
+        recipe (Recipe): the options.
+        number (int): index of the phase.
+        people (int): number of people in the training set.
+        steps (int, optional): of the phase, if epochs differ in length.
     """
 
     system: System
@@ -90,7 +90,7 @@ class Phase(pl.LightningModule):
         optimizer = torch.optim.AdamW(groups, self.recipe.lr, weight_decay=self.recipe.weight_decay)
         steps = self.steps or int(self.trainer.estimated_stepping_batches)
         rates = [group["lr"] for group in groups]
-        # A rise of exactly one step, 0.05 of 20, has no length for OneCycleLR, which divides by it.
+        # OneCycleLR divides by the length of the warm-up minus one: it must not be a single step, 0.05 of 20.
         rise = 0.05 if steps != 20 else 0.051
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, rates, max(steps, 2), pct_start=rise, cycle_momentum=False
@@ -99,7 +99,7 @@ class Phase(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         freeze(self.system, self.recipe.freeze)
-        # All that is random in an epoch follows from its number: a run that was killed goes on as it would have.
+        # The random numbers of an epoch depend only on its number, so that interrupted runs continue identically.
         seed = (self.recipe.seed * 1009 + self.number) * 100_003 + self.current_epoch
         torch.manual_seed(seed * 64 + self.global_rank)
         generator = torch.Generator().manual_seed(seed)
@@ -143,7 +143,7 @@ class Phase(pl.LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
-        # A rank whose images cannot be read takes part all the same: the others would wait for it.
+        # A rank without readable images takes part too: the others would wait for it.
         ranks = [(len(self.pck), *self.val_loss)]
         if self.trainer.world_size > 1:
             ranks = [None] * self.trainer.world_size
@@ -156,7 +156,7 @@ class Phase(pl.LightningModule):
                 self.pck[stage].update(nobody, nobody, visible=nobody[..., 0] > 0, norm=nobody[:, 0, 0])
         values = {f"val_pck_{stage + 1}": pck.compute()["mean"].float() for stage, pck in sorted(self.pck.items())}
         pck = list(values.values() or [torch.tensor(float("nan"))])[-1]
-        # Without a PCK the last epoch is kept, as where nobody is held out; any PCK is better than none.
+        # Without a PCK the last epoch is kept, as without held-out people; any PCK is better than none.
         chosen = pck if pck.isfinite() else torch.tensor(self.current_epoch - 1e6)
         people = max(sum(rank[2] for rank in ranks), 1)
         loss = torch.tensor(sum(rank[1] for rank in ranks) / people)
@@ -165,7 +165,7 @@ class Phase(pl.LightningModule):
 
 
 class EpochLine(Callback):
-    """Prints a line per epoch, which stays where a progress bar goes."""
+    """Prints a line per epoch, which unlike a progress bar remains."""
 
     def on_train_epoch_start(self, trainer: Any, module: nn.Module) -> None:
         self.start: float = time.monotonic()
@@ -176,21 +176,21 @@ class EpochLine(Callback):
         value = {name: v.item() for name, v in trainer.callback_metrics.items()}
         parts = [f"{n} {value[n]:.5g}" for n in ("loss", "val_loss", "val_pck") if n in value]
         stages = [f"{value[n]:.1f}" for n in (f"val_pck_{s + 1}" for s in range(len(value))) if n in value]
-        if len(stages) > 1:  # the last one may not have been trained yet
+        if len(stages) > 1:  # the last stage may not be trained yet
             parts[-1] += f" (stages: {' '.join(stages)})"
         seconds = time.monotonic() - self.start
         of = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         print(f"{module.name}, epoch {of}: {', '.join(parts)}, {seconds:.1f} s", flush=True)
         if trainer.current_epoch == 0 and value.get("val_pck", 0.0) != value.get("val_pck", 0.0):
-            print("nobody held out has a labelled torso, so there is no PCK to select by: the last epoch is kept")
+            print("no held-out person has a labelled torso, so there is no PCK for selection: the last epoch is kept")
 
 
 class LastEpoch(ModelCheckpoint):
-    """A class of its own: Lightning tells callbacks of one trainer apart by it."""
+    """A separate class, since Lightning distinguishes the callbacks of a trainer by class."""
 
 
 class NoScoreGoesOn(EarlyStopping):
-    """Early stopping that counts no epochs as long as there is no score."""
+    """Early stopping that ignores epochs without a score."""
 
     def _evaluate_stopping_criteria(self, current: Any) -> Any:
         if float(current) < 0:
@@ -211,7 +211,7 @@ def make_trainer(
     nodes: int = 1,
     device: Any = "auto",
 ) -> Any:
-    """Lightning's Trainer for one phase; what it writes goes to the folder ``out``."""
+    """Lightning's Trainer for one phase, which writes to the folder ``out``."""
     phase, last = system.phases[number], number == len(system.phases) - 1
     best = {"monitor": "selection", "mode": "max"} if last and validated else {}
     saving = {
@@ -219,7 +219,7 @@ def make_trainer(
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
     }
-    # Lightning's save_last saves only where a better epoch was saved; a run goes on from its last one.
+    # Lightning's save_last saves only with a better epoch, but runs are resumed from the last one.
     checkpoints = [ModelCheckpoint(filename="best", **saving, **best), LastEpoch(filename="last", **saving)]
     callbacks = [*checkpoints, EpochLine(), LearningRateMonitor("epoch")]
     if best and recipe.patience:
@@ -236,7 +236,7 @@ def make_trainer(
         accelerator=device,
         devices=devices,
         num_nodes=nodes,
-        # Not every phase reaches every parameter.
+        # Not every phase uses every parameter.
         strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
         sync_batchnorm=several and torch.cuda.is_available() and device != "cpu",
         use_distributed_sampler=False,
@@ -253,10 +253,10 @@ def make_trainer(
 
 
 def precision_of(recipe: Recipe, device: Any) -> str:
-    """The recipe's, but float32 where bfloat16 would be far slower: on CPUs without kernels for it."""
+    """The precision of the recipe, but float32 on CPUs without kernels for bfloat16, where it is far slower."""
     on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
     if recipe.precision == "bf16-mixed" and on_cpu and not has_bfloat16_kernels():
-        print("this CPU has no kernels for bfloat16: float32 in its place", flush=True)
+        print("this CPU has no kernels for bfloat16: using float32", flush=True)
         return "32-true"
     return recipe.precision
 
@@ -273,7 +273,7 @@ def folder_of(out: Path, number: int, phase: int) -> Path:
 
 
 class Upright:
-    """The training people in upright crops, again and again: what ``System.begin_phase`` measures on."""
+    """Upright crops of the training people, re-iterable, for the statistics of ``System.begin_phase``."""
 
     crops: Any
     loader: Any
@@ -305,22 +305,22 @@ def train_phase(
     counts: torch.Tensor = None,
     **options: Any,
 ) -> set[str]:
-    """Trains one phase; afterwards ``system`` is the best on the held-out people (the last phase), or the last epoch's.
+    """Trains one phase; ``system`` ends as its best epoch on the held-out people (last phase) or its last epoch.
 
     Args:
         system (System): is trained.
         skeleton (Skeleton): of its joints.
-        recipe (Recipe): how.
-        number (int): of the phase in ``system.phases``.
-        train, held_out (People): to train on, and to select the model on (may be None).
-        out (Path): the folder.
-        checkpoint (Path, optional): of the same phase, to go on from.
-        counts (list[int], optional): people of each data set in ``train``, one after the other.
-        workers (int, optional): processes that decode images; default: none where all are kept in memory.
+        recipe (Recipe): the options.
+        number (int): index of the phase in ``system.phases``.
+        train, held_out (People): for training, and for model selection (may be None).
+        out (Path): output folder.
+        checkpoint (Path, optional): of the same phase, to resume from.
+        counts (list[int], optional): numbers of people of the data sets concatenated in ``train``.
+        workers (int, optional): processes for image decoding; default: none if all images are in memory.
         options: of :func:`make_trainer`.
 
     Returns:
-        set[str]: the images that could not be read, of all ranks.
+        set[str]: the unreadable images of all ranks.
     """
     pl.seed_everything(recipe.seed + number, verbose=False)
     try:

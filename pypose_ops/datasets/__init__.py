@@ -1,4 +1,4 @@
-"""Data sets of annotated people: every format becomes :class:`Sample`."""
+"""Data sets of annotated people: every format is read into :class:`Sample`."""
 
 import re
 from collections import Counter
@@ -52,10 +52,10 @@ def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = No
 
     Args:
         spec (str): ``FORMAT:PATH``: lsp or lspet with a folder or a zip archive; mpii, coco or aic with an annotation
-            file, whose images are beside it, in ``images`` or in a folder of the split; elsewhere:
-            ``FORMAT:PATH,images=FOLDER``. ``,category=NAME`` takes one category of a COCO file.
-        split (str): ``"train"``, ``"test"`` or ``"all"``; an annotation file without splits is all of each.
-        skeleton (Skeleton, optional): the order of joints wanted; default: the data set's own.
+            file, with its images next to it, in ``images`` or in a folder of the split; otherwise:
+            ``FORMAT:PATH,images=FOLDER``. ``,category=NAME`` selects one category of a COCO file.
+        split (str): ``"train"``, ``"test"`` or ``"all"``; annotation files without splits belong to all of them.
+        skeleton (Skeleton, optional): the order of joints; default: that of the data set.
 
     Returns:
         PoseDataset: its people in the order of the files.
@@ -81,7 +81,7 @@ def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = No
 
 
 def joined(datasets: Sequence[PoseDataset]) -> PoseDataset:
-    """Several data sets of one skeleton as one."""
+    """Concatenates data sets of the same skeleton."""
     samples = [sample for dataset in datasets for sample in dataset.samples]
     name = ", ".join(dataset.name for dataset in datasets)
     skipped, dropped = (sum(getattr(d, name) for d in datasets) for name in ("skipped", "dropped_joints"))
@@ -90,9 +90,9 @@ def joined(datasets: Sequence[PoseDataset]) -> PoseDataset:
 
 
 def hold_out(dataset: PoseDataset, count: int = 200, seed: int = 0) -> tuple[PoseDataset, PoseDataset]:
-    """Splits off images for validation, drawn by ``seed``: ``(the rest, the held-out)``.
+    """Splits off random images for validation, by ``seed``: ``(the rest, the held-out)``.
 
-    Images, so that nobody's neighbour is trained on; at most a fifth of them.
+    Whole images are held out, so that no person's neighbours are trained on; at most a fifth of them.
     """
     images = sorted({sample.image for sample in dataset.samples}, key=str)
     drawn = np.random.default_rng(seed).permutation(len(images))[: min(count, len(images) // 5)]

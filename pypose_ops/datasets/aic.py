@@ -1,6 +1,6 @@
 """AI Challenger's keypoints: a list of images, people by name, boxes of two corners.
 
-Visibility 1 is to be seen, 2 occluded, 3 not labelled. In COCO's form, as MMPose converts it: 2, 1 and 0.
+Visibility 1 is visible, 2 occluded, 3 not labelled; in COCO's format, as converted by MMPose: 2, 1 and 0.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def read_records(path: str | Path, content: Any = None) -> list[Any]:
 
 
 def read_persons(path: str | Path, records: list[Any]) -> Iterator[Person]:
-    """Every person of a file."""
+    """All people of a file."""
     seen: set[Any] = set()
     for i, record in enumerate(records):
         image, people = fields_of(path, "image", i, record, ("image_id", "keypoint_annotations"))
@@ -82,7 +82,7 @@ def read_aic(path: str, split: str = "train", images: str | None = None, categor
             name = person.image if str(person.image).endswith(".jpg") else f"{person.image}.jpg"
             box = box_of(path, person)
             if box[2] <= box[0] or box[3] <= box[1]:
-                dataset.notes["boxes are missing or empty: the bounds of the joints stand in"] += 1
+                dataset.notes["boxes are missing or empty: replaced by the bounds of the joints"] += 1
                 box = None
             sample = Sample(finder.find(name), person.joints[:, :2], visible, box)
             sample.box = sample.box or sample.joints_box()

@@ -1,7 +1,7 @@
 """COCO's keypoint annotations: one reader for training, evaluation and boxes.
 
-Visibility 0 is not labelled, 1 occluded, 2 to be seen; boxes are x, y, width, height. Whose joints they are is what
-the file's categories say; a file without names has the joints of the format it was opened as.
+Visibility 0 is not labelled, 1 occluded, 2 visible; boxes are x, y, width, height. The joints are those named by the
+categories of the file; without names, those of the format it is opened as.
 """
 
 from array import array
@@ -32,19 +32,19 @@ class CocoPeople:
 
     Attributes:
         path: of the file.
-        skeleton: whose joints these are.
-        images: each image's record by its id.
+        skeleton: of the joints.
+        images: image records by id.
         keypoints: ``(N, K, 3)`` float64: x, y, visibility.
         image: each person's image id.
-        boxes: ``(N, 4)`` two corners; NaN where the file gives none or an empty one.
-        area: ``(N,)``; NaN where the file gives none, 0 or less.
+        boxes: ``(N, 4)`` two corners; NaN if missing or empty.
+        area: ``(N,)``; NaN if missing, 0 or negative.
         has_area: ``(N,)`` bool: the file has a field of that name.
         crowd: ``(N,)`` bool.
         category: ``(N,)`` index into ``categories``.
         categories: ids; None stands for people without one.
-        record: ``(N,)`` which annotations of the file they are, from 0.
+        record: ``(N,)`` indices of the annotations in the file.
         ids: each annotation's id, or None.
-        notes: what was left out or read otherwise, with how often.
+        notes: counts of skipped or reinterpreted values, by description.
     """
 
     path: str | Path
@@ -66,7 +66,7 @@ class CocoPeople:
         return len(self.image)
 
     def joint_bounds(self) -> np.ndarray:
-        """``(N, 4)`` corners of each person's labelled joints; NaN where there are none."""
+        """``(N, 4)`` bounds of each person's labelled joints; NaN without any."""
         hidden = ~(self.keypoints[..., 2:] > 0)
         points = self.keypoints[..., :2]
         low = np.where(hidden, np.inf, points).min(1, initial=np.inf)
@@ -75,7 +75,7 @@ class CocoPeople:
         return np.where(np.isfinite(bounds).all(1, keepdims=True), bounds, np.nan)
 
     def areas(self) -> tuple[np.ndarray, int]:
-        """Areas as OKS needs them: 0.53 of the box where there is none; and for how many that was so."""
+        """Areas for OKS, 0.53 of the box for missing ones; also returns the number of those."""
         missing = np.isnan(self.area)
         boxes = np.where(np.isnan(self.boxes), self.joint_bounds(), self.boxes)
         estimate = BOX_SHARE * (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -83,7 +83,7 @@ class CocoPeople:
 
 
 def image_records(path: str | Path, images: Any) -> dict[Id, Mapping[str, Any]]:
-    """Each image's record by its id."""
+    """Image records by id."""
     if not isinstance(images, list):
         raise InputError(f"{path}: images must be a list, got a {type(images).__name__}")
     records: dict[Id, Mapping[str, Any]] = {}
@@ -95,7 +95,7 @@ def image_records(path: str | Path, images: Any) -> dict[Id, Mapping[str, Any]]:
 
 
 class ImageIds:
-    """Finds the image that an id means: the id itself, as text or number, or the image's file name or its stem."""
+    """Finds an image by its id, as text or number, or by its file name or stem."""
 
     images: Mapping[Id, Mapping[str, Any]]
 
@@ -138,7 +138,7 @@ def _is_crowd(path: str | Path, i: int, value: Any) -> bool:
 
 
 def _flat(values: Any) -> Any:
-    """The numbers of a keypoints field as one row, or None; fields that were packed already come back as they are."""
+    """The numbers of a keypoints field as a flat list, or None; packed fields are returned unchanged."""
     if isinstance(values, array):
         return values
     found = floats(values) if isinstance(values, list) else None
@@ -149,7 +149,7 @@ def _flat(values: Any) -> Any:
 
 @dataclass
 class _Found:
-    """Annotations of people as they are read, in lists."""
+    """Annotations of people in lists, while reading."""
 
     record: list[int] = field(default_factory=list)
     keypoints: list[Any] = field(default_factory=list)
@@ -158,14 +158,14 @@ class _Found:
 
 
 def _with_joints(path: str | Path, annotations: list[Any], notes: Counter[str]) -> _Found:
-    """The annotations that have keypoints, and crowds that have none; boxes of other things are counted."""
+    """Selects annotations with keypoints, and crowds without; counts other boxes."""
     found = _Found()
     for i, annotation in enumerate(annotations):
         if not isinstance(annotation, Mapping):
             raise InputError(f"{path}: annotation {i} must be an object, got {shown(annotation)}")
         values, crowd = annotation.get("keypoints"), _is_crowd(path, i, annotation.get("iscrowd"))
         if (values is None or (not isinstance(values, str) and not len(_sized(values)))) and not crowd:
-            notes["annotations have no keypoints and are left out"] += 1
+            notes["annotations without keypoints, skipped"] += 1
             continue
         category = annotation.get("category_id")
         found.record.append(i)
@@ -196,7 +196,7 @@ def _named(path: str | Path, content: Mapping[str, Any]) -> dict[Id, Mapping[str
 
 
 def _wanted(path: str | Path, named: Mapping[Id, Mapping[str, Any]], present: Sequence[Id | None], category: str) -> Id:
-    """The id of the category that the user names."""
+    """The id of the category named by the user."""
     for key, record in named.items():
         if category in (str(key), record.get("name")):
             return key
@@ -213,7 +213,7 @@ def _skeleton(
     joints: int,
     default: Skeleton | None,
 ) -> Skeleton:
-    """Whose joints the people of these categories are."""
+    """The skeleton of the people of these categories."""
     skeletons: dict[tuple[str, ...], tuple[Skeleton, str]] = {}
     for key in categories:
         record = named.get(key, {}) if key is not None else {}
@@ -222,7 +222,7 @@ def _skeleton(
             skeletons.setdefault(skeleton.joints, (skeleton, str(record.get("name"))))
     if len(skeletons) > 1:
         what = " and ".join(f"{name} ({len(s)} joints)" for s, name in list(skeletons.values())[:4])
-        raise InputError(f"{path}: the categories {what} have different joints: choose one of them by its name")
+        raise InputError(f"{path}: the categories {what} have different joints: choose one by name")
     if skeletons:
         return next(iter(skeletons.values()))[0]
     if default is not None:
@@ -231,7 +231,7 @@ def _skeleton(
     if joints in by_count:
         return by_count[joints]
     raise InputError(
-        f"{path}: people of {joints} joints, and the categories name none; 17 (COCO) and 14 (AI Challenger) are known"
+        f"{path}: {joints} joints per person and no names in the categories; known are 17 (COCO) and 14 (AI Challenger)"
     )
 
 
@@ -269,7 +269,7 @@ def _triples(
 
 
 def _boxes(path: str | Path, annotations: list[Any], record: list[int], notes: Counter[str]) -> np.ndarray:
-    """``(N, 4)`` corners, NaN where there is none or an empty one."""
+    """``(N, 4)`` corners, NaN if missing or empty."""
     values = [annotations[i].get("bbox") for i in record]
     try:
         boxes = np.array([(np.nan,) * 4 if v is None else v for v in values], np.float64).reshape(len(record), 4)
@@ -314,14 +314,14 @@ def read_people(
     category: str | None = None,
     once: bool = False,
 ) -> CocoPeople:
-    """The people of a file of COCO's form.
+    """Reads the people of a file in COCO's format.
 
     Args:
         path: of the file.
-        content: what is in it, where it was read already.
-        default: whose joints they are where the file names none; None: COCO's or AI Challenger's by their number.
+        content: the parsed file, if already read.
+        default: the skeleton if the file names no joints; None: COCO's or AI Challenger's, by number.
         category: a name or id; None: every category with keypoints, which must have the same joints.
-        once: the ids of annotations may not come twice.
+        once: refuse duplicate ids of annotations.
     """
     if content is None:
         content = load_json(path, packed=("keypoints",), dropped=UNREAD)
@@ -370,7 +370,7 @@ def _choose(
     category: str | None,
     notes: Counter[str],
 ) -> tuple[_Found, list[Id | None], Skeleton]:
-    """The people of the categories that count, those categories, and whose joints they are."""
+    """Selects the people of the chosen categories; also returns the categories and the skeleton."""
     named = _named(path, content)
     with_joints = [
         key for key, v in zip(found.category, found.keypoints, strict=True) if v is not None and len(_sized(v))
@@ -380,7 +380,7 @@ def _choose(
         categories = [_wanted(path, named, categories, category)]
     kept = [n for n, key in enumerate(found.category) if key in set(categories)]
     if len(kept) < len(found.record):
-        notes["annotations of other categories are left out"] += len(found.record) - len(kept)
+        notes["annotations of other categories, skipped"] += len(found.record) - len(kept)
     found = _Found(*([column[n] for n in kept] for column in vars(found).values()))
     first = next((v for v in found.keypoints if v is not None and len(_sized(v))), None)
     numbers = _flat(first) if first is not None else None
@@ -420,7 +420,7 @@ def with_others(people: list[Sample]) -> list[Sample]:
 
 
 def _known_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """``(height, width)``; 0, -1, null and text stand for not known."""
+    """``(height, width)``; 0, -1, null and text mean unknown."""
     size = floats([record.get("height"), record.get("width")])
     if size is None or size.shape != (2,) or not (np.isfinite(size) & (size >= 1) & (size < 1e6)).all():
         return None
@@ -428,7 +428,7 @@ def _known_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset:
-    """People to train and test on: no crowds, nobody without labelled joints."""
+    """People for training and testing: without crowds and people without labelled joints."""
     seen = people.keypoints[..., 2] > 0
     labelled = seen.any(1)
     dataset = PoseDataset(name, people.skeleton, notes=people.notes, people=people)
@@ -456,5 +456,5 @@ def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset
 
 
 def read_coco(path: str, split: str = "train", images: str | None = None, category: str | None = None) -> PoseDataset:
-    """COCO's ``person_keypoints_*.json``, or any file of its form with other joints; a file is one split."""
+    """COCO's ``person_keypoints_*.json``, or any file of this format with other joints; a file is one split."""
     return as_dataset(read_people(path, default=COCO, category=category), f"coco:{path}", images)

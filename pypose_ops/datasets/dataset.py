@@ -1,4 +1,4 @@
-"""A list of people, converted and checked."""
+"""Lists of people, with conversion and checks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def reordered(array: np.ndarray, index: Sequence[int]) -> np.ndarray:
-    """``(..., K, C)`` in another order of joints; zeros where the index is -1."""
+    """Reorders the joints of ``(..., K, C)``; zeros for index -1."""
     moved = array[..., np.maximum(index, 0), :].copy()
     moved[..., np.asarray(index) < 0, :] = 0
     return moved
@@ -25,10 +25,10 @@ def reordered(array: np.ndarray, index: Sequence[int]) -> np.ndarray:
 
 @dataclass
 class PoseDataset:
-    """People of one data set (or several), in one order of joints.
+    """People of one or more data sets, with the same skeleton.
 
     Attributes:
-        name (str): what it was opened as.
+        name (str): the spec that was opened.
         skeleton (Skeleton): the order of the joints.
         samples (list[Sample]): the people.
         skipped (int): annotated people who have no labelled joint; they are left out.
@@ -49,7 +49,7 @@ class PoseDataset:
         return len(self.samples)
 
     def convert(self, skeleton: Skeleton) -> "PoseDataset":
-        """In the order of another skeleton, by joint names; people who have none of its joints are left out."""
+        """Converts to another skeleton by joint name; people without any of its joints are skipped."""
         if skeleton == self.skeleton:
             return self
         index = joint_map(self.skeleton.joints, skeleton.joints)
@@ -61,14 +61,14 @@ class PoseDataset:
             samples.append(Sample(**(vars(s) | changed)))
         kept = [s for s in samples if s.visible.any()]
         if samples and not kept:
-            raise InputError(f"{self.name}: no joint of {self.skeleton.name} is one of {skeleton.name}")
+            raise InputError(f"{self.name}: {self.skeleton.name} and {skeleton.name} have no common joints")
         return replace(self, skeleton=skeleton, samples=kept, skipped=self.skipped + len(samples) - len(kept))
 
     def checked(self) -> "PoseDataset":
-        """Itself, once its people, images and joints have been looked at.
+        """Checks people, images and joints; returns itself.
 
         Raises:
-            InputError: nobody is there, an image is missing or has another size, or a joint lies far out of its image.
+            InputError: no people, an image is missing or of another size, or a joint is far outside its image.
         """
         if not self.samples:
             notes = "".join(f"; {n} {what}" for what, n in self.notes.items() if n)
@@ -81,37 +81,37 @@ class PoseDataset:
 
 
 def check_images(dataset: PoseDataset) -> None:
-    """Every image must be there, and be as large as the file says; fills in the sizes of those that can be read."""
+    """Checks that every image exists and has the size stated in the file; fills in missing sizes."""
     by_image: dict[ImageFile, list[Sample]] = {}
     for sample in dataset.samples:
         by_image.setdefault(sample.image, []).append(sample)
     missing = [image for image in by_image if not image.exists()]
     if missing:
         count = f", {len(missing)} of {len(by_image)} are missing" if len(missing) > 1 else ""
-        hint = "" if dataset.name.startswith("lsp") else "; ,images=FOLDER says where they are"
-        raise InputError(f"{missing[0]}: no such image, {dataset.name} names it{count}{hint}")
+        hint = "" if dataset.name.startswith("lsp") else "; use ,images=FOLDER for their folder"
+        raise InputError(f"{missing[0]}: no such image, named in {dataset.name}{count}{hint}")
     for image, samples in by_image.items():
         said = samples[0].size
         try:
             size, frames = image.header()
             dataset.notes["images of several frames; the first is used"] += frames > 1
         except ImageError:
-            continue  # counted and reported when it is wanted
+            continue  # reported when it is loaded
         if said is not None and said != size:
-            turned = " (turned as its EXIF says)" if said == size[::-1] else ""
+            turned = " (rotated by its EXIF orientation)" if said == size[::-1] else ""
             raise InputError(
                 f"{image}: {size[1]}x{size[0]} pixels{turned}; {dataset.name} says {said[1]}x{said[0]}, "
-                "so its coordinates are of another image"
+                "so the coordinates belong to another image"
             )
         for sample in samples:
             sample.size = size
 
 
 def check_joints(dataset: PoseDataset) -> None:
-    """Joints farther out of the image than half its longer side are mistakes: one of LSPET's 10,000 people has one.
+    """Drops joints farther outside the image than half its longer side: one of LSPET's 10,000 people has one.
 
-    (MPII has joints 94 px out; they stay.) Where few people have such joints, these count as not labelled; more than
-    one in a hundred is a file of other images or other units.
+    (MPII has joints 94 px outside, which are kept.) If more than one in a hundred people has such joints, the file is
+    of other images or in other units, and refused.
     """
     wrong = {}
     for i, sample in enumerate(dataset.samples):
@@ -128,8 +128,8 @@ def check_joints(dataset: PoseDataset) -> None:
         sample, k = dataset.samples[first], int(outside.argmax())
         x, y = sample.keypoints[k].tolist()
         raise InputError(
-            f"{sample.image}: {dataset.skeleton.joints[k]} is at ({x:g}, {y:g}), far out of the image of "
-            f"{sample.size[1]}x{sample.size[0]} px; such are {len(wrong)} of {len(dataset)} people of {dataset.name}"
+            f"{sample.image}: {dataset.skeleton.joints[k]} is at ({x:g}, {y:g}), far outside the image of "
+            f"{sample.size[1]}x{sample.size[0]} px; as for {len(wrong)} of {len(dataset)} people of {dataset.name}"
         )
     for i, outside in wrong.items():
         dataset.samples[i].drop(outside)

@@ -1,6 +1,6 @@
-"""Files of numbers: json, .mat and npz. What is wrong with one is an InputError of one line.
+"""Reads JSON, .mat and npz files; problems raise one-line InputErrors.
 
-Nothing is unpacked before its size is known: a small archive that would grow to gigabytes is refused.
+Nothing is unpacked before its size is known: small archives that would grow to gigabytes are refused.
 """
 
 import gzip
@@ -22,9 +22,9 @@ from .mat5 import check_mat5, is_mat4
 
 Id: TypeAlias = int | str
 
-# An archive may unpack to this many bytes, or to this many times its own size, whichever is more.
+# Archives may unpack to this many bytes or this many times their size, whichever is more.
 UNPACKED, RATIO = 256 << 20, 50
-FAR = 1e9  # pixels: no image has a coordinate out there
+FAR = 1e9  # pixels: beyond any image coordinate
 
 
 def fits(packed: int, unpacked: int) -> bool:
@@ -33,7 +33,7 @@ def fits(packed: int, unpacked: int) -> bool:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file."""
+    """Reads the bytes of a file."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
@@ -43,10 +43,10 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def write_bytes(path: str | Path, data: bytes, parents: bool = True) -> None:
-    """Writes a file whole or not at all, readable as the umask says; makes its folder with ``parents``.
+    """Writes a file atomically, with permissions by the umask; creates its folder with ``parents``.
 
     Raises:
-        InputError: it cannot be written, or the disk is full; what was there before stays.
+        InputError: the file cannot be written, or the disk is full; the previous file is kept.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -64,12 +64,12 @@ def write_bytes(path: str | Path, data: bytes, parents: bool = True) -> None:
 
 
 def write_json(path: str | Path, content: Any, parents: bool = True) -> None:
-    """:func:`write_bytes` of json."""
+    """:func:`write_bytes` for JSON."""
     write_bytes(path, (json.dumps(content, indent=1) + "\n").encode(), parents)
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths are of one file; links are followed."""
+    """Whether two paths refer to the same file, following links."""
     try:
         return one.samefile(other)
     except OSError:
@@ -77,7 +77,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None], option: str = "--out") -> None:
-    """Refuses to write over what is read."""
+    """Refuses to overwrite input files."""
     kept = [path for path in inputs if path is not None and path.exists()]
     for out in outputs:
         for path in kept:
@@ -98,7 +98,7 @@ def _gunzipped(path: str | Path, data: bytes) -> bytes:
 
 
 def _packed(fields: Collection[str], dropped: Collection[str]) -> Callable[[dict], dict]:
-    """A hook that keeps long lists of numbers as arrays, a fifth of the memory, and drops what nobody reads."""
+    """A hook that stores long lists of numbers as arrays, in a fifth of the memory, and drops unused fields."""
 
     def hook(record: dict) -> dict:
         for name in fields:
@@ -107,7 +107,7 @@ def _packed(fields: Collection[str], dropped: Collection[str]) -> Callable[[dict
                 try:
                     record[name] = array("d", values)
                 except (TypeError, OverflowError):
-                    pass  # nested, null or text: the reader looks at it
+                    pass  # nested, null or text: handled by the reader
         for name in dropped:
             record.pop(name, None)
         return record
@@ -116,12 +116,12 @@ def _packed(fields: Collection[str], dropped: Collection[str]) -> Callable[[dict
 
 
 def load_json(path: str | Path, *, packed: Collection[str] = (), dropped: Collection[str] = ()) -> Any:
-    """The content of a json file, which may be compressed by gzip or have a byte order mark.
+    """Parses a JSON file, optionally with gzip compression or a byte order mark.
 
     Args:
         path: of the file.
-        packed: fields of objects that are lists of numbers: they become ``array("d")`` where they are.
-        dropped: fields of objects that are left out.
+        packed: fields of objects to store as ``array("d")`` if they are lists of numbers.
+        dropped: fields of objects to drop.
     """
     data = read_bytes(path)
     if data[:2] == b"\x1f\x8b":
@@ -133,11 +133,11 @@ def load_json(path: str | Path, *, packed: Collection[str] = (), dropped: Collec
     except ValueError as error:
         raise InputError(f"{path}: not json ({error})") from None
     except RecursionError:
-        raise InputError(f"{path}: not json of this kind, its lists are nested too deep") from None
+        raise InputError(f"{path}: unsupported JSON, its lists are nested too deep") from None
 
 
 def shown(value: object, most: int = 40) -> str:
-    """A value of a json file, shortened."""
+    """An abbreviated JSON value."""
     if isinstance(value, array):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -155,11 +155,11 @@ def load_mat(path: str | Path, data: bytes | None = None, **options: Any) -> dic
     """The variables of a .mat file, or of its bytes.
 
     Args:
-        path: of the file, for messages too.
-        data: its bytes, where they come from an archive.
+        path: of the file, also for messages.
+        data: its bytes, if read from an archive.
         options: of :func:`scipy.io.loadmat`.
     """
-    import scipy.io  # here: it takes a third of a second
+    import scipy.io  # imported here: it takes a third of a second
 
     data = read_bytes(path) if data is None else data
     if is_hdf5(data):
@@ -174,7 +174,7 @@ def load_mat(path: str | Path, data: bytes | None = None, **options: Any) -> dic
         return scipy.io.loadmat(io.BytesIO(data), **options)
     except InputError:
         raise
-    except Exception as error:  # scipy raises many kinds for damaged files
+    except Exception as error:  # scipy raises many kinds of errors for damaged files
         reason = str(error) if type(error) is ValueError else type(error).__name__
         raise InputError(f"{path}: not a .mat file, or damaged; expected a .mat file ({reason})") from None
 
@@ -206,12 +206,12 @@ def _load_hdf5(path: str | Path, data: bytes) -> dict[str, Any]:
             return {name: np.asarray(values).T for name, values in found.items()}
     except InputError:
         raise
-    except Exception as error:  # h5py raises many kinds
+    except Exception as error:  # h5py raises many kinds of errors
         raise InputError(f"{path}: a damaged .mat file of MATLAB 7.3, HDF5 ({type(error).__name__})") from None
 
 
 class NpzArrays(Mapping[str, np.ndarray]):
-    """The arrays of an npz file, read when they are asked for; numbers in the machine's byte order."""
+    """The arrays of an npz file, read on access and converted to native byte order."""
 
     path: str | Path
 
@@ -234,7 +234,7 @@ class NpzArrays(Mapping[str, np.ndarray]):
             if not data.startswith(b"\x93NUMPY"):
                 return np.array(data)  # of another zip archive: as numpy.load has it
             values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        except Exception as error:  # zip, zlib and numpy raise a dozen kinds for damaged files
+        except Exception as error:  # zip, zlib and numpy raise a dozen kinds of errors for damaged files
             if "Object arrays" in str(error):
                 raise InputError(
                     f"{self.path}: not an npz file of numbers and text: {name} is an array of Python objects"
@@ -255,9 +255,7 @@ def load_npz(path: str | Path) -> NpzArrays:
     """The arrays of an npz file by name."""
     data = read_bytes(path)
     if data[:6] == b"\x93NUMPY":
-        raise InputError(
-            f"{path}: not an npz file, but one array without a name (.npy); numpy.savez writes what is expected"
-        )
+        raise InputError(f"{path}: an unnamed array (.npy), expected an npz file as written by numpy.savez")
     try:
         return NpzArrays(path, data)
     except InputError:
@@ -267,13 +265,13 @@ def load_npz(path: str | Path) -> NpzArrays:
 
 
 def no_array(path: str | Path, name: str, arrays: Mapping[str, Any]) -> InputError:
-    """The error for an array that is not there."""
+    """The error for a missing array."""
     held = ", ".join(sorted(key for key in arrays if not key.startswith("__")))
     return InputError(f"{path}: no array {name!r}, it has {held or 'none'}")
 
 
 def take(arrays: Mapping[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
-    """The array of this name."""
+    """Returns the array of this name."""
     if name not in arrays:
         raise no_array(path, name, arrays)
     return arrays[name]
@@ -282,7 +280,7 @@ def take(arrays: Mapping[str, np.ndarray], name: str, path: str | Path) -> np.nd
 def take_numbers(
     arrays: Mapping[str, Any], path: str | Path, name: str, axes: Sequence[int], shape: Sequence[int | None]
 ) -> torch.Tensor:
-    """An array as float64 with its axes moved, so that it has this shape; None stands for any length."""
+    """Converts an array to float64 and permutes its axes to this shape; None: any length."""
     values = np.asarray(take(arrays, name, path))
     if values.ndim != len(axes) or values.dtype.kind not in "fiub":
         raise InputError(f"{path}: {name} must be {len(axes)} axes of numbers, got shape {values.shape}")
@@ -296,7 +294,7 @@ def take_numbers(
 
 
 def fields_of(path: str | Path, what: str, number: object, entry: Any, fields: Sequence[str]) -> list[Any]:
-    """The fields of one record of a json list."""
+    """The fields of a record of a JSON list."""
     if not isinstance(entry, Mapping):
         raise InputError(f"{path}: {what} {number} must be an object, got {shown(entry)}")
     for field in fields:
@@ -306,7 +304,7 @@ def fields_of(path: str | Path, what: str, number: object, entry: Any, fields: S
 
 
 def floats(values: Any) -> np.ndarray | None:
-    """Numbers of json as float64; null is NaN. None where they are no numbers."""
+    """JSON numbers as float64, NaN for null; None if they are not numbers."""
     try:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -330,7 +328,7 @@ def finite_box(path: str | Path, what: str, number: object, field: str, values: 
 
 
 def as_id(value: Any) -> Id | None:
-    """An identifier: 139, 139.0 and "139" are one; other text stays text. None where it is neither."""
+    """An identifier: 139, 139.0 and "139" are equal; other text is kept; None for other types."""
     if type(value) is int:
         return value
     if isinstance(value, float) and value.is_integer():
@@ -350,7 +348,7 @@ def identifier(path: str | Path, what: str, number: object, field: str, value: A
 
 
 def only_once(path: str | Path, what: str, number: object, field: str, value: Any, seen: set[Id]) -> Id:
-    """:func:`identifier`, which is added to those seen."""
+    """:func:`identifier`, checked to be unique."""
     found = identifier(path, what, number, field, value)
     if found in seen:
         raise InputError(f"{path}: {what} {number}: {field} {value} comes twice")

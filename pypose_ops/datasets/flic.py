@@ -1,4 +1,4 @@
-"""Files of FLIC. What is wrong with one is an InputError: the file and the record."""
+"""Reads FLIC's files; problems raise InputErrors that name file and record."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from ..skeletons import FLIC
 from .files import load_mat, load_npz, no_array, stacked, take_numbers
 from .results import check_finite
 
-# Where examples.mat has FLIC's joints among its 29 columns.
+# The columns of FLIC's joints among the 29 of examples.mat.
 FLIC_COLUMNS = (0, 1, 2, 3, 4, 5, 6, 9, 12, 13, 16)
 
 
 def flic_examples(path: Path, examples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """The joints (N, 11, 2) of examples.mat and which people are of the test set."""
+    """The joints (N, 11, 2) of examples.mat and which people belong to the test split."""
     missing = {"coords", "istest"} - set(np.asarray(examples).dtype.names or ())
     if missing:
         raise InputError(f"{path}: examples has no field {sorted(missing)[0]!r}")
@@ -34,7 +34,7 @@ def flic_examples(path: Path, examples: np.ndarray) -> tuple[torch.Tensor, torch
 
 
 def flic_truth(path: Path) -> torch.Tensor:
-    """The joints of the test people (N, 11, 2); NaN where they are not annotated."""
+    """The joints of the test split (N, 11, 2); NaN if not annotated."""
     if path.suffix == ".npz":
         arrays = load_npz(path)
         joints = take_numbers(arrays, path, "joints", (0, 1, 2), (None, len(FLIC), 2))
@@ -47,12 +47,12 @@ def flic_truth(path: Path) -> torch.Tensor:
             raise no_array(path, "examples", file)
         joints, tested = flic_examples(path, file["examples"])
     if not tested.any():
-        raise InputError(f"{path}: nobody is of the test set")
+        raise InputError(f"{path}: no people in the test split")
     return joints[tested]
 
 
 def read_flic_results(path: Path, target_path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predictions and ground truth of the test people, (N, 11, 2)."""
+    """Predictions and ground truth of the test split, (N, 11, 2)."""
     target = flic_truth(target_path)
     if path.suffix == ".npz":
         pred = take_numbers(load_npz(path), path, "pred", (0, 1, 2), (None, len(FLIC), 2))
@@ -60,12 +60,12 @@ def read_flic_results(path: Path, target_path: Path) -> tuple[torch.Tensor, torc
         pred = take_numbers(load_mat(path), path, "pred", (2, 1, 0), (None, len(FLIC), 2))
     check_finite(path, "pred", pred, 1)
     if len(pred) != len(target):
-        raise InputError(f"{path}: {len(pred)} people are predicted, {target_path} has {len(target)} test people")
+        raise InputError(f"{path}: {len(pred)} people are predicted, {target_path} has {len(target)} in the test split")
     return pred, target
 
 
 def observers_sides(joints: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """FLIC's joints with left and right as the observer sees them, and how many people had them swapped."""
+    """FLIC's joints with the observer's left and right, and the number of people with swapped sides."""
     swapped = joints[:, FLIC.joints.index("right_shoulder"), 0] > joints[:, FLIC.joints.index("left_shoulder"), 0]
     mirrored = joints[:, list(FLIC.flip_index)]
     return torch.where(swapped[:, None, None], mirrored, joints), int(swapped.sum())

@@ -1,7 +1,7 @@
-"""How an image becomes pixels: one loader for data sets and commands.
+"""Image loading for data sets and commands.
 
-Images are turned upright as their EXIF says, grey and transparent ones become RGB, 16 bits are divided by 257, and
-floating-point ones from 0 to 1 multiplied by 255.
+Images are rotated upright by their EXIF orientation and converted to RGB; 16-bit values are divided by 257, and
+floating-point values from 0 to 1 multiplied by 255.
 """
 
 import functools
@@ -22,7 +22,7 @@ from .files import fits
 
 T = TypeVar("T")
 PIXELS = 1 << 27  # more are refused: 134 million, half a gigabyte
-_TURNED = 0x0112  # EXIF's tag of the orientation; 5 to 8 exchange width and height
+_TURNED = 0x0112  # the EXIF tag of the orientation; 5 to 8 swap width and height
 
 
 class ImageError(Exception):
@@ -31,7 +31,7 @@ class ImageError(Exception):
 
 @functools.lru_cache(maxsize=32)
 def _archive(path: str, process: int) -> zipfile.ZipFile:
-    # One handle for each process: forked ones would share the position in the file.
+    # One handle per process: forked processes would share the file position.
     return zipfile.ZipFile(path)
 
 
@@ -57,7 +57,7 @@ class ImageFile:
         return self.path if self.member is None else f"{self.path}/{self.member}"
 
     def read(self) -> bytes:
-        """The encoded bytes."""
+        """Reads the encoded bytes."""
         if self.member is None:
             return Path(self.path).read_bytes()
         archive = _archive(self.path, os.getpid())
@@ -67,7 +67,7 @@ class ImageFile:
         return archive.read(info)
 
     def exists(self) -> bool:
-        """Whether the file or the member is there."""
+        """Whether the file or the member exists."""
         return os.path.exists(self.path) if self.member is None else self.member in members(self.path)
 
     def _open(self, convert: Callable[[Image.Image], T]) -> T:
@@ -100,14 +100,14 @@ class ImageFile:
         return self._open(lambda image: (_upright_size(image), _frames(image)))
 
     def upright(self) -> Image.Image:
-        """The RGB image, upright; of several the first."""
+        """The upright RGB image; the first of several."""
         return self._open(to_rgb)
 
     def decode(self) -> torch.Tensor:
         """``(H, W, 3)`` uint8 RGB, upright.
 
         Raises:
-            ImageError: it is missing, damaged, too large or no image.
+            ImageError: the file is missing, damaged, too large or not an image.
         """
         return torch.from_numpy(np.array(self.upright()))
 
@@ -123,7 +123,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An upright RGB image of any mode."""
+    """Converts an image of any mode to upright RGB."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
@@ -131,7 +131,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Grey values of 16 or 32 bits or of floating point, as uint8."""
+    """Converts 16-bit, 32-bit or floating-point grey values to uint8."""
     if mode == "F":
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         if not (0 <= low and high <= 255):
@@ -140,6 +140,6 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     else:
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"values from {values.min()} to {values.max()}; expected 8 or 16 bits")
-        # Pillow opens 8-bit images as L; what comes here has 16 bits.
+        # Pillow opens 8-bit images as L, so these have 16 bits.
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.rint(values).astype(np.uint8)

@@ -1,8 +1,8 @@
 """Leeds Sports Pose (Johnson & Everingham, BMVC 2010) and its extension LSPET (CVPR 2011): a folder or the zip.
 
-Both have ``joints.mat`` beside ``images/``. LSP's third row is 1 where a joint is *occluded*, and every joint counts;
-LSPET's third column is 1 where a joint is *labelled*, and coordinates elsewhere mean nothing. The images of LSP show
-one person in the middle; the box of LSPET is that of its labelled joints.
+Both have ``joints.mat`` next to ``images/``. LSP's third row is 1 where a joint is *occluded*, and every joint counts;
+LSPET's third column is 1 where a joint is *labelled*; other coordinates are meaningless. LSP's images show one person
+in the middle; LSPET's boxes are the bounds of the labelled joints.
 """
 
 from collections import Counter

@@ -1,8 +1,8 @@
-"""MPII Human Pose (Andriluka et al., CVPR 2014): the .mat of the release, and the two json forms in use.
+"""MPII Human Pose (Andriluka et al., CVPR 2014): the .mat of the release, and the two JSON formats in use.
 
-All count pixels from 1. ``json`` of MSRA and MMPose: image, center, scale, joints, joints_vis. ``json`` of CPM and the
-hourglass: img_paths, objpos, scale_provided, joint_self, ...: jsonlab leaves out the outer list where there is exactly
-one other person, and writes an object where there is none.
+Pixels start at 1 in all of them. JSON of MSRA and MMPose: image, center, scale, joints, joints_vis. JSON of CPM and the
+hourglass: img_paths, objpos, scale_provided, joint_self, ...: jsonlab omits the outer list for exactly one
+other person, and writes an object for none.
 
 The person's box is the square of side ``200 scale`` around the centre moved down by ``15 scale`` (Newell et al. 2016).
 """
@@ -108,7 +108,7 @@ def read_mpii(path: str, split: str = "train", images: str | None = None) -> Pos
 
 
 def _msra(path: str, i: int, picture: ImageFile, record: Mapping[str, Any]) -> Sample:
-    """A missing joint is (-1, -1) or has joints_vis 0."""
+    """Missing joints are (-1, -1) or have joints_vis 0."""
     joints, visible = joints_of(path, i, record, "joints"), visible_of(path, i, record)
     return _sample(picture, joints, np.where(visible & (joints > 0).any(1), 2, 0), record["center"], record["scale"])
 
@@ -118,7 +118,7 @@ def _in_split(record: Mapping[str, Any], split: str) -> bool:
 
 
 def _labels(triples: np.ndarray) -> np.ndarray:
-    """(..., 3) of CPM's json: (0, 0, 0) is not labelled, elsewhere 0 is occluded and 1 to be seen."""
+    """(..., 3) of CPM's json: (0, 0, 0) is not labelled, otherwise 0 is occluded and 1 visible."""
     labelled = (triples != 0).any(-1)
     return np.where(labelled, np.where(triples[..., 2] > 0, 2, 1), 0)
 

@@ -16,7 +16,7 @@ from .files import Id, as_id, fields_of, finite_numbers, identifier, load_json, 
 def select(
     path: str | Path, target_path: str | Path, pred: torch.Tensor, target: torch.Tensor, people: tuple[int, int] | None
 ) -> slice:
-    """The people of the ground truth that are predicted."""
+    """Selects the predicted people of the ground truth."""
     first, last = people or (1, len(target))
     if last > len(target):
         raise InputError(f"{target_path}: --people ends at {last}, the file has {len(target)} people")
@@ -30,7 +30,7 @@ def select(
 
 
 def check_finite(path: str | Path, name: str, pred: torch.Tensor, first: int) -> None:
-    """Missing coordinates would be counted as misses without a word."""
+    """Refuses missing coordinates, which would silently count as misses."""
     wrong = (~pred.isfinite()).flatten(1).any(1).nonzero()
     if len(wrong):
         raise InputError(f"{path}: {name} of person {int(wrong[0]) + first} is not finite ({len(wrong)} are not)")
@@ -38,13 +38,13 @@ def check_finite(path: str | Path, name: str, pred: torch.Tensor, first: int) ->
 
 @dataclass
 class CocoPair:
-    """What :func:`.metrics.coco_ap` compares, and what a line below the table says.
+    """The arguments of :func:`.metrics.coco_ap`, and notes for the table.
 
     Attributes:
         people: the arguments of coco_ap but the sigmas; of all categories.
         pred_category, category: ``(D,)`` and ``(G,)`` the category of each.
-        skeleton: whose joints these are.
-        notes: lines on what was left out or estimated.
+        skeleton: of the joints.
+        notes: lines about skipped and estimated values.
     """
 
     people: dict[str, torch.Tensor]
@@ -55,7 +55,7 @@ class CocoPair:
 
 
 def _estimated(truth: CocoPeople) -> tuple[torch.Tensor, list[str]]:
-    """Areas, and what was done about those that are missing."""
+    """Areas, and notes about missing ones."""
     areas, estimated = truth.areas()
     counted = ~truth.crowd
     if estimated and truth.has_area.any():

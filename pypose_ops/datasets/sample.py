@@ -1,4 +1,4 @@
-"""One annotated person, and where the image is."""
+"""An annotated person and the file of the image."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ class Sample:
     """One person. Coordinates are ``(x, y)`` in pixels of the upright image, pixel centres at integers.
 
     Attributes:
-        image (ImageFile): where it is.
-        keypoints (ndarray): ``(K, 2)`` float32; 0 where a joint is not labelled.
+        image (ImageFile): the file.
+        keypoints (ndarray): ``(K, 2)`` float32; 0 for unlabelled joints.
         visible (ndarray): ``(K,)`` uint8: 0 not labelled, 1 occluded, 2 to be seen.
-        box (tuple or None): ``x1, y1, x2, y2``; None: the person is what the whole image shows.
+        box (tuple or None): ``x1, y1, x2, y2``; None: the whole image shows the person.
         others (ndarray): ``(P, K, 3)`` float32: x, y and visibility of the other people in the image.
         center, scale: MPII's rough position and height / 200 px, where given.
         size (tuple or None): ``(height, width)`` of the image, where known.
@@ -36,7 +36,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         self.visible = np.asarray(self.visible, np.uint8)
-        with np.errstate(over="ignore", invalid="ignore"):  # found when the data set is checked
+        with np.errstate(over="ignore", invalid="ignore"):  # set when the data set is checked
             self.keypoints = np.where(self.visible[:, None] > 0, self.keypoints, 0).astype(np.float32)
         if self.others is None:
             self.others = np.zeros((0, len(self.visible), 3), np.float32)
@@ -50,7 +50,7 @@ class Sample:
             return (*((low + high) / 2 - half).tolist(), *((low + high) / 2 + half).tolist())
 
     def drop(self, joints: np.ndarray) -> None:
-        """Makes these joints, (K,) bool, not labelled; a box that was made of the joints follows."""
+        """Removes the labels of these joints, (K,) bool; a box derived from the joints is updated."""
         of_joints = self.box == self.joints_box()
         self.visible[joints], self.keypoints[joints] = 0, 0
         if of_joints and self.visible.any():

@@ -1,4 +1,4 @@
-"""Skeletons of users: from the categories of a COCO file, from TOML, and in the metadata of weights."""
+"""User-defined skeletons: from categories of COCO files, from TOML, and in the metadata of weights."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ else:
 
 MOST_JOINTS = 4096
 
-# CrowdPose's constants (its own evaluation): COCO's, and the shoulder's for the head and the neck.
+# CrowdPose's constants, from its evaluation code: COCO's, with the shoulder's for head and neck.
 _CROWDPOSE = frozenset(COCO.joints[5:]) | {"head", "neck"}
 
 
@@ -29,7 +29,7 @@ def known_skeleton(names: Sequence[str]) -> Skeleton | None:
 
 
 def known_sigmas(names: Sequence[str]) -> tuple[float, ...] | None:
-    """OKS constants of joints whose names say whose they are: COCO's in any order, or CrowdPose's; else None."""
+    """OKS constants by joint name, for those of COCO in any order, or CrowdPose; else None."""
     by_name = dict(zip(COCO.joints, COCO.sigmas or (), strict=True))
     plain = tuple(map(plain_name, names))
     if frozenset(plain) == _CROWDPOSE:
@@ -39,21 +39,21 @@ def known_sigmas(names: Sequence[str]) -> tuple[float, ...] | None:
 
 
 def mirrored_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs of joints that are named left and right."""
+    """Pairs of joints named left and right."""
     index = {plain_name(name): k for k, name in enumerate(names)}
     pairs = ((k, index.get(re.sub(r"^left_", "right_", name))) for name, k in index.items() if name.startswith("left_"))
     return tuple((a, b) for a, b in pairs if b is not None)
 
 
 def skeleton_from_category(category: Mapping[str, Any], where: str = "categories") -> Skeleton | None:
-    """The skeleton that a category of a COCO file describes.
+    """Builds the skeleton described by a category of a COCO file.
 
     Args:
         category: ``{"name", "keypoints": [names], "skeleton": [[a, b], ...]}``, limbs counted from 1.
         where: the file, for messages.
 
     Returns:
-        The package's own where the names are its names; None where the category names no joints.
+        The package's skeleton if the names match one; None if the category names no joints.
     """
     names = category.get("keypoints")
     if not names:
@@ -75,11 +75,11 @@ def skeleton_from_category(category: Mapping[str, Any], where: str = "categories
 
 
 def make_skeleton(values: Mapping[str, Any], where: str) -> Skeleton:
-    """A skeleton of plain lists, checked.
+    """Builds a skeleton from plain lists, with checks.
 
     Args:
-        values: ``joints``; optionally ``name``, ``edges``, ``flip_pairs`` (default: by names), ``upper_body``,
-            ``sigmas`` (default: COCO's, where the names are), ``weights``, ``norm``.
+        values: ``joints``; optionally ``name``, ``edges``, ``flip_pairs`` (default: by name), ``upper_body``,
+            ``sigmas`` (default: COCO's, if the names match), ``weights``, ``norm``.
         where: the file, for messages.
     """
     joints = values.get("joints")
@@ -139,7 +139,7 @@ def _positive(values: Any, joints: Sequence[str], where: str, field: str) -> tup
 
 
 def read_skeleton(path: str | Path) -> Skeleton:
-    """A skeleton from a TOML file.
+    """Reads a skeleton from a TOML file.
 
     .. code-block:: toml
 
@@ -148,7 +148,7 @@ def read_skeleton(path: str | Path) -> Skeleton:
         edges = [["wrist", "thumb_tip"], ["wrist", "index_tip"]]   # names, or numbers from 0
         flip_pairs = []                                            # default: by left and right in the names
         sigmas = [0.03, 0.02, 0.02]                                # of OKS
-        norm = ["wrist", "index_tip"]                              # PCK is measured in their distance
+        norm = ["wrist", "index_tip"]                              # their distance normalises PCK
     """
     try:
         values = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
@@ -165,7 +165,7 @@ def read_skeleton(path: str | Path) -> Skeleton:
 
 
 def skeleton_named(text: str) -> Skeleton:
-    """A skeleton of the package by its name, or of a TOML file by its path."""
+    """A skeleton of the package by name, or from a TOML file by path."""
     if text in SKELETONS:
         return SKELETONS[text]
     if text.endswith(".toml"):
@@ -174,14 +174,14 @@ def skeleton_named(text: str) -> Skeleton:
 
 
 def skeleton_as_json(skeleton: Skeleton) -> str | dict[str, Any]:
-    """What the metadata of weights hold: the name of a skeleton of the package, or the whole of another one."""
+    """Encodes a skeleton for metadata: the name of a skeleton of the package, or a full description."""
     if SKELETONS.get(skeleton.name) == skeleton:
         return skeleton.name
     return {f.name: getattr(skeleton, f.name) for f in fields(skeleton) if getattr(skeleton, f.name) not in ((), None)}
 
 
 def skeleton_of_json(value: Any, where: str) -> Skeleton:
-    """:func:`skeleton_as_json`, back."""
+    """The inverse of :func:`skeleton_as_json`."""
     if isinstance(value, str) and value in SKELETONS:
         return SKELETONS[value]
     if isinstance(value, Mapping):

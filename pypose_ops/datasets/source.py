@@ -1,4 +1,4 @@
-"""Where data sets lie: folders, zip archives, annotation files. What is wrong with one is an InputError."""
+"""Access to data sets in folders, zip archives and annotation files; problems raise InputError."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ class Source:
             raise InputError(f"{path}: no such file or folder")
         try:
             self.names = members(str(self.path))
-        except Exception:  # zipfile raises many kinds for damaged archives
+        except Exception:  # zipfile raises many kinds of errors for damaged archives
             raise InputError(f"{path}: expected a folder or a zip archive; not a zip archive, or truncated") from None
 
     def enter(self, name: str) -> "Source":
-        """Moves to the folder that holds the file ``name``: the top, or a folder right under it."""
+        """Enters the folder that contains the file ``name``: the top or a folder directly below it."""
         if self.names is not None:
             found = sorted((n for n in self.names if n == name or n.endswith("/" + name)), key=len)
             self.prefix = found[0][: -len(name)] if found else ""
@@ -33,7 +33,7 @@ class Source:
         return self
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file in it."""
+        """Reads the bytes of a file."""
         try:
             return self.image(name).read()
         except (OSError, KeyError):
@@ -51,10 +51,10 @@ class Source:
 
 
 class ImageFinder:
-    """Finds the images that an annotation file names.
+    """Finds the images named in an annotation file.
 
-    They are in the folder that the user gives; or beside the file, in ``images/`` beside or above it, or in a folder of
-    the split as COCO and CVAT lay them out: ``val2017/`` or ``images/default/`` for ``annotations/*_val2017.json``.
+    They are in the folder given by the user; or next to the file, in ``images/`` next to or above it, or in a folder of
+    the split as in COCO and CVAT: ``val2017/`` or ``images/default/`` for ``annotations/*_val2017.json``.
     """
 
     def __init__(self, annotations: str | Path, images: str | Path | None = None) -> None:
@@ -68,7 +68,7 @@ class ImageFinder:
         self.last = self.roots[0]
 
     def find(self, name: str) -> ImageFile:
-        """The image of this name, which may have folders in it, and Windows' separators."""
+        """The image of this name, which may include folders, also with Windows separators."""
         forms = [name] if "\\" not in name else [name, name.replace("\\", "/")]
         for root in (self.last, *self.roots):
             for form in forms:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from data_files import image
+from data_files import image_file
 
 from pypose_ops.cli.inputs import boxes_by_image, expand, image_id_of, output_names
 from pypose_ops.cli.main import COMMANDS, main
@@ -13,7 +13,7 @@ from pypose_ops.errors import InputError
 
 
 def test_folders_and_patterns(tmp_path):
-    a, b = image(tmp_path / "one" / "a.png"), image(tmp_path / "two" / "a.png")
+    a, b = image_file(tmp_path / "one" / "a.png"), image_file(tmp_path / "two" / "a.png")
     (tmp_path / "one" / "notes.txt").write_text("x")
     assert expand([tmp_path / "one", b, b]) == [a, b]
     assert expand([tmp_path / "*" / "*.png"]) == [a, b]
@@ -71,7 +71,7 @@ def test_the_help_of_the_whole_is_that_of_the_commands(capsys):
 
 
 def test_one_bad_image_is_left_out(tmp_path, capsys):
-    good, bad = image(tmp_path / "a.png", (80, 60)), tmp_path / "b.png"
+    good, bad = image_file(tmp_path / "a.png", (80, 60)), tmp_path / "b.png"
     bad.write_bytes(b"no image")
     out = tmp_path / "out"
     options = [

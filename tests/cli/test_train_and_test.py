@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from data_files import image, lsp_folder, write_json
+from data_files import image_file, lsp_folder, write_json
 from PIL import Image
 from rich.console import Console
 
@@ -118,7 +118,7 @@ def predicted(tmp_path, weights, *arguments):
 def test_predict_whole_images(tmp_path, weights):
     pixels, points = dots()
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    image(tmp_path / "b.jpg")
+    image_file(tmp_path / "b.jpg")
     results = predicted(tmp_path, weights, tmp_path / "a.png", tmp_path / "b.jpg", "--whole", "--flip")
     (person,) = results["a"]["people"]
     np.testing.assert_allclose(person["keypoints"], points, atol=0.6)

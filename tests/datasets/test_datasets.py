@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from data_files import coco_file, coco_person, cpm_person, image, lsp_folder, write_json, zipped
+from data_files import coco_file, coco_person, cpm_person, image_file, lsp_folder, write_json, zipped
 
 from pypose_ops.datasets import hold_out, joined, open_dataset
 from pypose_ops.errors import InputError
@@ -57,7 +57,7 @@ def test_lspet_column_is_labelled_and_other_coordinates_mean_nothing(tmp_path):
     joints[:4, 0, 0], joints[:4, 1, 0], joints[:4, 2, 0] = (10, 20, 30, 20), (5, 15, 5, 25), 1
     joints[5, :, 2] = 7, 8, 1
     for i in range(3):
-        image(tmp_path / "images" / f"im{i + 1:05d}.jpg")
+        image_file(tmp_path / "images" / f"im{i + 1:05d}.jpg")
     scipy.io.savemat(tmp_path / "joints.mat", {"joints": joints})
     data = open_dataset(f"lspet:{tmp_path}")
     assert len(data) == 2 and data.skipped == 1  # the second has no labels
@@ -84,7 +84,7 @@ def test_lspet_real(shared_data):
 
 
 def test_mpii_cpm_json(tmp_path):
-    image(tmp_path / "images" / "a.jpg")
+    image_file(tmp_path / "images" / "a.jpg")
     labels = [[0.0, 0.0, 0.0], [5.0, 6.0, 0.0], [7.0, 8.0, 1.0]] + [[0.0, 0.0, 0.0]] * 13
     path = write_json(tmp_path / "mpii.json", [cpm_person(joint_self=labels)])
     (sample,) = open_dataset(f"mpii:{path}").samples
@@ -96,7 +96,7 @@ def test_mpii_cpm_json(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_mpii_cpm_json_other_people(tmp_path, count):
-    image(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     one = [[3.0, 4.0, 1.0], [5.0, 6.0, 0.0]] + [[0.0, 0.0, 0.0]] * 14
     others = [cpm_person()["joint_others"], one, [one, one]][count]  # jsonlab un-nests a list of one
     path = write_json(tmp_path / "mpii.json", [cpm_person(joint_others=others, numOtherPeople=float(count))])
@@ -107,7 +107,7 @@ def test_mpii_cpm_json_other_people(tmp_path, count):
 
 
 def test_mpii_cpm_json_splits(tmp_path):
-    image(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     people = [cpm_person(isValidation=v, scale_provided=s) for v, s in ((0.0, 1.0), (1.0, 2.0), (0.0, 3.0))]
     path = write_json(tmp_path / "mpii.json", people)
     scales = {
@@ -144,7 +144,7 @@ def test_mpii_msra_json(shared_data):
 
 
 def test_mpii_msra_json_missing_joints(tmp_path):
-    image(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     record = {"image": "a.jpg", "center": [21, 11], "scale": 0.1, "joints": [[-1.0, -1.0]] + [[5.0, 6.0]] * 15}
     records = [record | {"joints_vis": [v] + [1] * 14 + [0]} for v in (0, 1)] + [record | {"joints_vis": [0] * 16}]
     data = open_dataset(f"mpii:{write_json(tmp_path / 'mpii.json', records)}")
@@ -159,7 +159,7 @@ def mpii_mat(path, annorects, train=None):
     annolist = np.zeros(len(annorects), dtype=[("image", object), ("annorect", object)])
     for i, rects in enumerate(annorects):
         annolist[i] = ({"name": f"{i}.jpg"}, rects)
-        image(path.parent / "images" / f"{i}.jpg", seed=i)
+        image_file(path.parent / "images" / f"{i}.jpg", seed=i)
     release = {"annolist": annolist, "img_train": np.array(train or [1] * len(annorects))}
     scipy.io.savemat(path, {"RELEASE": release})
     return path
@@ -243,7 +243,7 @@ def test_aic_both_forms(tmp_path):
     own = [v for k in range(14) for v in ((k, 2 * k, 1 + k % 2) if k else (0, 0, 3))]
     converted = [v for k in range(14) for v in ((k, 2 * k, 2 - k % 2) if k else (0, 0, 0))]
     coco_form = coco_file(tmp_path / "coco" / "aic.json", [coco_person(3, converted)])
-    image(tmp_path / "own" / "a.jpg")
+    image_file(tmp_path / "own" / "a.jpg")
     record = {"image_id": "a", "url": "", "human_annotations": {"human1": [1, 2, 31, 22]}}
     record["keypoint_annotations"] = {"human1": own}
     path = write_json(tmp_path / "own" / "aic.json", [record])

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import scipy.io
-from data_files import coco_file, coco_person, cpm_person, image, lsp_folder, write_json, zipped
+from data_files import coco_file, coco_person, cpm_person, image_file, lsp_folder, write_json, zipped
 
 from pypose_ops.datasets import ImageError, open_dataset
 from pypose_ops.errors import InputError
@@ -29,11 +29,11 @@ def truncated_zip(folder):
 
 
 def not_a_zip(folder):
-    return "lsp", image(folder / "a.jpg"), "expected a folder or a zip archive"
+    return "lsp", image_file(folder / "a.jpg"), "expected a folder or a zip archive"
 
 
 def no_joints_mat(folder):
-    image(folder / "images" / "im0001.jpg")
+    image_file(folder / "images" / "im0001.jpg")
     return "lsp", folder, "expected joints.mat in it, there is no such file"
 
 

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import scipy.io
-from data_files import picture
+from data_files import image_file
 from PIL import Image
 
 from pypose_ops.datasets import ImageError, ImageFile, open_dataset
@@ -43,7 +43,7 @@ def content(annotations, names=COCO.joints, image=None):
 
 @pytest.fixture
 def write(tmp_path):
-    picture(tmp_path / "a.png")
+    image_file(tmp_path / "a.png")
 
     def written(value, name="truth.json"):
         path = tmp_path / name
@@ -127,7 +127,7 @@ def test_annotations_without_keypoints_are_counted(write):
     for box in boxes:
         del box["keypoints"]
     data = open_dataset(f"coco:{write(content([annotation(), *boxes]))}")
-    assert len(data) == 1 and data.notes["annotations have no keypoints and are left out"] == 1
+    assert len(data) == 1 and data.notes["annotations without keypoints, skipped"] == 1
 
 
 @pytest.mark.parametrize("size", [{"width": 0, "height": 0}, {"width": None}, {"width": -1, "height": -1}])
@@ -325,7 +325,7 @@ def test_images_that_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ImageError, match="floating-point values from 1000 to 1000"):
         ImageFile(str(tmp_path / "f.tif")).decode()
     monkeypatch.setattr("pypose_ops.datasets.images.PIXELS", 100)
-    picture(tmp_path / "a.png")
+    image_file(tmp_path / "a.png")
     with pytest.raises(ImageError, match="60x40 pixels, which are too many"):
         ImageFile(str(tmp_path / "a.png")).decode()
 

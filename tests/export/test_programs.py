@@ -113,14 +113,14 @@ def test_files_that_are_none(tmp_path):
 
 def test_export_and_predict(tmp_path, capsys):
     """What the program finds is what the weights find."""
-    picture = tmp_path / "astronaut.png"
-    Image.fromarray(pytest.importorskip("skimage.data").astronaut()).save(picture)
+    image = tmp_path / "astronaut.png"
+    Image.fromarray(pytest.importorskip("skimage.data").astronaut()).save(image)
     program = tmp_path / "lsp.onnx"
     assert main(["export", str(WEIGHTS), "--format", "onnx", "--flip", "--out", str(program)]) == 0
     assert f"wrote {program}" in capsys.readouterr().out
     found = []
     for name, options in (("a", ["--weights", "lsp14", "--flip"]), ("b", ["--model", str(program)])):
-        assert main(["predict", str(picture), "--whole", *options, "--out", str(tmp_path / name)]) == 0
+        assert main(["predict", str(image), "--whole", *options, "--out", str(tmp_path / name)]) == 0
         (person,) = json.loads((tmp_path / name / "astronaut.json").read_text())["people"]
         found.append((person["keypoints"], person["scores"]))
     np.testing.assert_allclose(found[1][0], found[0][0], atol=2e-3)
@@ -142,7 +142,7 @@ def test_export_wrong(tmp_path, capsys, options, message):
 
 
 def test_predict_wrong(tmp_path, capsys):
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (8, 8)).save(picture)
-    assert main(["predict", str(picture), "--model", "m.onnx", "--flip", "--out", str(tmp_path / "out")]) == 2
+    image = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(image)
+    assert main(["predict", str(image), "--model", "m.onnx", "--flip", "--out", str(tmp_path / "out")]) == 2
     assert "--flip is for weights" in capsys.readouterr().err
