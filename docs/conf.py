@@ -66,12 +66,13 @@ def write_operator_pages(app):
     """A page for every operator: what it does to a real image, then its documentation."""
     folder = HERE / "api" / "operators"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in draw_operators.OPERATORS:
-        draw_operators.draw(name, folder / f"{name}.png")
-        page = (
-            f"# {name}\n\n![{draw_operators.caption(name)}]({name}.png)\n\n{draw_operators.caption(name)}\n\n"
-            f"```{{eval-rst}}\n.. autofunction:: pypose_ops.{name}\n```\n"
-        )
+    for name in pypose_ops.reference.__all__:
+        page = f"# {name}\n\n"
+        if name in draw_operators.OPERATORS:
+            draw_operators.draw(name, folder / f"{name}.png")
+            caption = draw_operators.caption(name)
+            page += f"![{caption}]({name}.png)\n\n{caption}\n\n"
+        page += f"```{{eval-rst}}\n.. autofunction:: pypose_ops.{name}\n```\n"
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != page:
             path.write_text(page, encoding="utf-8")

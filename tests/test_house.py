@@ -33,7 +33,8 @@ def text_of(pattern):
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob(pattern)))
 
 
-BENCHMARKS, ROOFLINE, DOCS = text_of("benchmarks/bench_*.py"), text_of("docs/roofline.md"), text_of("docs/*.md")
+BENCHMARKS = text_of("benchmarks/bench_*.py") + text_of("benchmarks/roofline.py")
+ROOFLINE, DOCS = text_of("docs/roofline.md"), text_of("docs/*.md")
 
 
 def test_there_are_operators():
@@ -52,6 +53,8 @@ def test_an_operator_is_one_stem(name):
             "definition in pypose_ops/reference/<op>.py": defines(ROOT / f"pypose_ops/reference/{name}.py", name),
             "public name": hasattr(pypose_ops, name) and hasattr(pypose_ops.reference, name),
             "contract in tests/ops/test_<op>.py": (ROOT / f"tests/ops/test_{name}.py").is_file(),
+            "typed example in its docstring": f"{name}("
+            in getattr(pypose_ops, name, torch).__doc__.partition(">>>")[2],
             "benchmark": re.search(rf"\b{name}\b", BENCHMARKS),
             "draw for the fuzzer": name in FUZZED,
             "row of docs/roofline.md": re.search(rf"\b{name}\b", ROOFLINE),

@@ -2,9 +2,11 @@
 
 import math
 
+import large_inputs as large
 import torch
 from op_contract import Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import box_vote, reference
 
 NAN, INF = math.nan, math.inf
@@ -122,3 +124,10 @@ def test_extreme_weights(device):
 def test_second_derivative(device):
     boxes, weights = windows(2, 3).to(device), rand(2, 3, 2).to(device).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda w: box_vote(boxes, w, SIZE).pow(2), weights)
+
+
+LARGE = large.Case(
+    lambda b, w: pypose_ops.box_vote(b, w, (large.H, large.W)),
+    (large.rows(5, 4, scale=40.0), large.rows(5, large.K)),
+    large.K * large.H * large.W,
+)

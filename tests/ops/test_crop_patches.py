@@ -2,9 +2,11 @@
 
 import math
 
+import large_inputs as large
 import torch
 from op_contract import Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import crop_patches, reference
 
 NAN, INF = math.nan, math.inf
@@ -183,4 +185,15 @@ TestCropPatches = check_op(
     batched=("transforms", "images", "image_index", "mask"),
     dtype_argument="dtype",
     second_order="crop_patches.*: double backward is not supported",
+)
+
+
+def crops_of_large(images, shift):
+    """One patch of each image."""
+    transforms = torch.eye(2, 3, device=images.device) + shift[..., None] * images.new_tensor([0.0, 0.0, 1.0])
+    return pypose_ops.crop_patches(images, transforms.float(), (large.H, large.W))
+
+
+LARGE = large.Case(
+    crops_of_large, (large.rows(3, large.H, large.W, dtype=large.HALF), large.rows(2)), 3 * large.H * large.W, True
 )

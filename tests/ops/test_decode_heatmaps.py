@@ -3,11 +3,13 @@
 import math
 from dataclasses import replace
 
+import large_inputs as large
 import pytest
 import torch
 from contract_tools import only_on
 from op_contract import Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import decode_heatmaps, reference
 
 NAN, INF = math.nan, math.inf
@@ -180,3 +182,6 @@ def test_tensors_on_two_devices_are_refused(device):
         decode_heatmaps(maps, **FLIP)
     with pytest.raises(ValueError, match="decode_heatmaps: transform must be on the same device as heatmaps"):
         decode_heatmaps(maps, transform=TRANSFORM)
+
+
+LARGE = large.Case(pypose_ops.decode_heatmaps, (large.maps,), large.K * large.H * large.W)

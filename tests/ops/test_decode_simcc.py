@@ -3,11 +3,13 @@
 import math
 from dataclasses import replace
 
+import large_inputs as large
 import numpy as np
 import pytest
 import torch
 from op_contract import Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import decode_simcc, reference
 
 NAN, INF = math.nan, math.inf
@@ -143,3 +145,10 @@ def test_noise_never_moves_a_peak_further_than_max_offset(device):
     x, y = torch.randn(8, 17, 96).to(device), torch.randn(8, 17, 128).to(device)
     plain, steps = decode_simcc(x, y).coords, decode_simcc(x, y, refine="dark", sigma=1.0).coords
     assert 0 < (steps - plain).norm(dim=-1).max() <= 1 + 1e-5
+
+
+LARGE = large.Case(
+    pypose_ops.decode_simcc,
+    (large.rows(large.K, 1024, dtype=large.HALF), large.rows(large.K, 1024, dtype=large.HALF)),
+    large.K * 1024,
+)

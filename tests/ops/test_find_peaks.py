@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 
+import large_inputs as large
 import pytest
 import torch
 from op_contract import Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import decode_heatmaps, find_peaks, reference
 
 NAN, INF = math.nan, math.inf
@@ -191,3 +193,6 @@ def test_noise_never_moves_a_peak_further_than_max_offset(device):
     steps = find_peaks(maps, threshold=0.0, max_peaks=100, refine="dark", max_offset=0.5, missing=-1.0)
     assert torch.equal(plain.counts, steps.counts)
     assert (steps.coords - plain.coords).norm(dim=-1).max() <= 0.5 * (1 + 1e-5)
+
+
+LARGE = large.Case(pypose_ops.find_peaks, (large.maps,), large.K * large.H * large.W)

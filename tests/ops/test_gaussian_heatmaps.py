@@ -2,11 +2,13 @@
 
 import math
 
+import large_inputs as large
 import pytest
 import torch
 from contract_tools import only_on
 from op_contract import Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import gaussian_heatmaps, reference
 
 NAN, INF = math.nan, math.inf
@@ -181,3 +183,8 @@ def test_a_scale_that_is_not_positive_is_refused(device, scale):
 def test_scaled_heatmaps_trace(device):
     arguments = (K.to(device), None, 2.0, None, *SIZE, 0, 0, None, 0, 0, 255.0, torch.float32)
     torch.library.opcheck(torch.ops.pypose_ops.gaussian_heatmaps.default, arguments)
+
+
+LARGE = large.Case(
+    lambda k: pypose_ops.gaussian_heatmaps(k, 2.0, **large.draw), (large.keypoints,), large.K * large.H * large.W, True
+)

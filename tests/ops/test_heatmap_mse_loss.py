@@ -2,11 +2,13 @@
 
 import math
 
+import large_inputs as large
 import pytest
 import torch
 from contract_tools import only_on
 from op_contract import TOLERANCES, Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import gaussian_heatmaps, heatmap_mse_loss, reference
 
 NAN, INF = math.nan, math.inf
@@ -295,3 +297,10 @@ def test_tensors_on_two_devices_are_refused(device):
         heatmap_mse_loss(F.to(device), K, 2.0)
     with pytest.raises(ValueError, match="heatmap_mse_loss: weight must be on the same device as pred"):
         heatmap_mse_loss(F.to(device), K.to(device), 2.0, weight=torch.ones(3))
+
+
+def losses_of_maps(pred, keypoints):
+    return pypose_ops.heatmap_mse_loss(pred, keypoints, 2.0, reduction="none")
+
+
+LARGE = large.Case(losses_of_maps, (large.maps, large.keypoints), large.K * large.H * large.W, True)

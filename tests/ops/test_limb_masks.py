@@ -1,9 +1,11 @@
 """limb_masks under the contract of op_contract.py, and by hand."""
 
+import large_inputs as large
 import torch
 from op_contract import check_op
 from target_inputs import LIMB_BAD, PAF_BATCH, bad, limb_samples
 
+import pypose_ops
 from pypose_ops import limb_masks, reference
 
 TestLimbMasks = check_op(
@@ -26,3 +28,8 @@ def test_masks_by_hand(device):
     expected[:, 2:] = 0
     expected[2, 2] = 1
     torch.testing.assert_close(disc, expected)
+
+
+LARGE = large.Case(
+    lambda k: pypose_ops.limb_masks(k, large.LIMBS, 2.0, **large.draw), (large.keypoints,), 3 * large.H * large.W
+)

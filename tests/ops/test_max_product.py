@@ -1,11 +1,13 @@
 """max_product under the contract of op_contract.py, and by hand."""
 
+import large_inputs as large
 import pytest
 import torch
 from contract_tools import only_on
 from op_contract import Sample, check_op
 from tree_inputs import HOLED, NOTHING, OPTIONS, SAMPLES, D, E, U, bads
 
+import pypose_ops
 from pypose_ops import max_product, reference, sum_product
 
 # Whole numbers: what is equal is equal on every device.
@@ -55,3 +57,12 @@ def test_gradients_beside_what_is_impossible(device, op, unary):
         results.append([g.cpu() for g in torch.autograd.grad(outputs, leaves, weights)])
     torch.testing.assert_close(*results)
     assert not results[0][0][~unary.isfinite()].any()
+
+
+LARGE = large.Case(
+    lambda u: pypose_ops.max_product(u, large.LIMBS[:2], large.SPRINGS.to(u.device)),
+    (large.rows(3, large.H, large.W, dtype=large.HALF),),
+    8 * large.H * large.W,
+    True,
+    True,
+)

@@ -2,11 +2,13 @@
 
 import math
 
+import large_inputs as large
 import pytest
 import torch
 from contract_tools import only_on
 from op_contract import Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import mrf_message_passing, reference
 
 NAN, INF = math.nan, math.inf
@@ -132,3 +134,11 @@ TestMrfMessagePassing = check_op(
 def test_tensors_on_two_devices_are_refused(device):
     with pytest.raises(ValueError, match="mrf_message_passing: prior must be on the same device as unary"):
         mrf_message_passing(F.to(device), Q, C, E)
+
+
+def messages_of_large(unary):
+    prior, bias = torch.ones(2, 3, 3, device=unary.device) / 9, torch.full((2,), 1e-3, device=unary.device)
+    return pypose_ops.mrf_message_passing(unary, prior, bias, [(0, 1), (1, 0)], floor=0.9)
+
+
+LARGE = large.Case(messages_of_large, (large.rows(2, large.H, large.W, dtype=large.HALF),), 2 * large.H * large.W, True)

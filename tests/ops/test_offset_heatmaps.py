@@ -1,9 +1,11 @@
 """offset_heatmaps under the contract of op_contract.py, and by hand."""
 
+import large_inputs as large
 import torch
 from op_contract import Sample, check_op
 from target_inputs import CROWD, GRAD, NAN, ONE, PAF_BATCH, SIZE, STRANGE, K, bad, points, rand, row
 
+import pypose_ops
 from pypose_ops import offset_heatmaps, reference
 
 TestOffsetHeatmaps = check_op(
@@ -57,3 +59,11 @@ def test_offsets_by_hand(device):
     torch.testing.assert_close(y[0], row(0.5, 0.5, 0.5, 0.5, 0.75, 0.75, 0.75))
     last = offset_heatmaps(keypoints, 2.0, (3, 7), combine="last")[0].cpu()
     torch.testing.assert_close(last[1, 0], row(2.5, 2, 1.5, 1, 0.5, 0, -0.5))
+
+
+LARGE = large.Case(
+    lambda k: pypose_ops.offset_heatmaps(k, 3.5, **large.draw),
+    (large.keypoints,),
+    3 * large.K * large.H * large.W,
+    True,
+)

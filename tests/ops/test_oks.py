@@ -2,6 +2,7 @@
 
 import math
 
+import large_inputs as large
 import torch
 from grouping_inputs import INF, NAN, SIGMAS, rand
 from op_contract import Bad, Sample, check_op
@@ -102,3 +103,11 @@ def test_oks_of_somebody_without_joints():
     torch.testing.assert_close(similarity, torch.tensor([[1.0], [math.exp(-16 / (2 * 0.04 * 100))]]))
     invisible.pop("boxes")
     assert not oks(pred, torch.zeros(1, 1, 2), torch.tensor([100.0]), **invisible).any()
+
+
+LARGE = large.Case(
+    lambda p, t, a: pypose_ops.oks(p, t, a),
+    (large.rows(100, large.K, 2), large.rows(100, large.K, 2), large.rows(100)),
+    100 * 100,
+    True,
+)

@@ -2,6 +2,7 @@
 
 import math
 
+import large_inputs as large
 import numpy as np
 import pytest
 import torch
@@ -130,3 +131,10 @@ def test_suppression_as_mmpose(device, soft):
     )
     assert ours.mask.nonzero().flatten().tolist() == sorted(kept)
     assert 10 < len(kept) < 90
+
+
+LARGE = large.Case(
+    lambda k, s, a: pypose_ops.oks_nms(k, s, a, max_people=3),
+    (large.rows(30, large.K, 2), large.rows(30), large.rows(30)),
+    30 * large.K * 2,
+)

@@ -2,12 +2,14 @@
 
 import math
 
+import large_inputs as large
 import pytest
 import torch
 from contract_tools import only_on
 from op_contract import Sample, check_op
 from target_inputs import CROWD, GRAD, LIMB_BAD, LIMBS, ONE, PAF_BATCH, SIZE, STRANGE, K, bad, limb_samples, points, row
 
+import pypose_ops
 from pypose_ops import limb_masks, offset_heatmaps, part_affinity_fields, reference, simcc_labels
 
 SUMMED = {"profile": "trt_pose", "combine": "sum"}
@@ -133,3 +135,11 @@ def test_gradients_by_hand(device):
 def test_tensors_on_two_devices_are_refused(device):
     with pytest.raises(ValueError, match="limb_masks: visible must be on the same device as keypoints"):
         limb_masks(K.to(device), LIMBS, 2.0, SIZE, visible=torch.ones(2, 3, dtype=torch.bool))
+
+
+LARGE = large.Case(
+    lambda k: pypose_ops.part_affinity_fields(k, large.LIMBS, 2.0, profile="trt_pose", **large.draw),
+    (large.keypoints,),
+    6 * large.H * large.W,
+    True,
+)

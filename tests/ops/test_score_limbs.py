@@ -2,6 +2,7 @@
 
 import math
 
+import large_inputs as large
 import pytest
 import torch
 from grouping_inputs import ALL, COORDS, COUNTS, NAN, STRANGE_COORDS, ours, rand, signed, theirs
@@ -124,3 +125,13 @@ def test_fraction_of_samples():
     assert score_limbs(pafs, peaks, **limbs, fraction=0.7).item() == 0.5
     assert score_limbs(pafs, peaks, **limbs, fraction=0.8).item() == -math.inf
     assert score_limbs(pafs, peaks, **limbs, fraction=0.0, threshold=0.5).item() == -math.inf
+
+
+def scores_of_large(pafs, coords):
+    counts = torch.full(coords.shape[:2], coords.shape[2], device=coords.device)
+    return pypose_ops.score_limbs(pafs, pypose_ops.LocalPeaks(coords, coords[..., 0], counts), large.LIMBS)
+
+
+LARGE = large.Case(
+    scores_of_large, (large.rows(6, 8, 8, dtype=large.HALF), large.rows(4, 100, 2, scale=7.0)), 3 * 100 * 100
+)

@@ -2,10 +2,12 @@
 
 import math
 
+import large_inputs as large
 import torch
 from op_contract import Sample, check_op
 from target_inputs import CROWD, GRAD, INF, NAN, SIZE, STRANGE, K, bad, points, rand, row
 
+import pypose_ops
 from pypose_ops import reference, simcc_labels
 
 PICTURE = (24, 18)
@@ -89,3 +91,11 @@ def test_simcc_by_hand(device):
     )
     hot, _ = simcc_labels(keypoints, 1.0, (2, 3), profile="one_hot", smoothing=0.5)
     torch.testing.assert_close(hot[0, 0].cpu(), row(0.1, 0.1, 0.5, 0.1, 0.1, 0.1))
+
+
+LARGE = large.Case(
+    lambda k: pypose_ops.simcc_labels(k, 6.0, (large.H, large.W), center="exact", dtype=large.HALF),
+    (large.keypoints,),
+    large.K * 2 * large.H,
+    True,
+)

@@ -2,10 +2,12 @@
 
 import math
 
+import large_inputs as large
 import pytest
 import torch
 from op_contract import Bad, Sample, check_op
 
+import pypose_ops
 from pypose_ops import gaussian_heatmaps, reference, soft_argmax
 
 NAN, INF = math.nan, math.inf
@@ -132,3 +134,6 @@ def test_pixels_that_are_not_finite_weigh_nothing(device):
     assert coords.flatten().tolist() == pytest.approx([1 + share, 1 - math.e * share])
     coords.sum().backward()
     assert maps.grad[~maps.isfinite()].tolist() == [0, 0, 0] and (maps.grad[maps.isfinite()] != 0).any()
+
+
+LARGE = large.Case(pypose_ops.soft_argmax, (large.maps,), large.K * large.H * large.W, True)

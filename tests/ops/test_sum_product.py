@@ -1,8 +1,10 @@
 """sum_product under the contract of op_contract.py, and by hand."""
 
+import large_inputs as large
 from op_contract import Sample, check_op
 from tree_inputs import CHAIN, GRAD, OPTIONS, SAMPLES, bads, randn, springs
 
+import pypose_ops
 from pypose_ops import reference, sum_product
 
 # Pixels that say next to nothing, beside pixels that say everything.
@@ -22,4 +24,12 @@ TestSumProduct = check_op(
     bad=bads("sum_product"),
     second_order="sum_product: double backward is not supported",
     **OPTIONS,
+)
+
+LARGE = large.Case(
+    lambda u: pypose_ops.sum_product(u, large.LIMBS[:2], large.SPRINGS.to(u.device)),
+    (large.rows(3, large.H, large.W, dtype=large.HALF),),
+    4 * large.H * large.W,
+    True,
+    True,
 )
