@@ -97,3 +97,16 @@ class ForkedCalls(torch.utils.data.Dataset):
 
 def one_by_one(rows):
     return rows[0]
+
+
+def keypoint_source(seed, default):
+    """``rand(*shape)`` in float64, and ``points(*shape, size=default)``: keypoints in and a little outside of a map."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    def points(*shape, size=default):
+        return rand(*shape, 2) * torch.tensor([size[1] + 3.0, size[0] + 3.0]) - 2
+
+    return rand, points

@@ -2,10 +2,9 @@
 
 import math
 
-import torch
 from torch import nn
 
-from .inverted_residual import ConvNormAct, InvertedResidual, divisible
+from .inverted_residual import ConvNormAct, StagedBackbone, divisible, residuals
 
 # Kernel, channels, blocks, stride of the first of them, expansion; of the smallest.
 BLOCKS = (
@@ -20,7 +19,7 @@ BLOCKS = (
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2), 3: (1.2, 1.4), 4: (1.4, 1.8)}  # width, depth
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(StagedBackbone):
     """EfficientNet-Lite 0 to 4 without its classifier, with TensorFlow's padding.
 
     Args:
@@ -35,8 +34,6 @@ class EfficientNetLite(nn.Module):
         strides (tuple[int, ...]): input pixels per map pixel: 4, 8, 16, 32.
     """
 
-    strides: tuple[int, ...] = (4, 8, 16, 32)
-
     def __init__(self, size: int = 0, *, norm: bool = True, in_channels: int = 3) -> None:
         super().__init__()
         if size not in SCALES:
@@ -49,27 +46,11 @@ class EfficientNetLite(nn.Module):
             outputs = divisible(wide * width)
             # The first and the last stage are equally deep in all models.
             count = count if stage in (0, len(BLOCKS) - 1) else math.ceil(count * depth)
-            for n in range(count):
-                stride = first if n == 0 else 1
-                blocks.append(
-                    InvertedResidual(inputs, outputs, kernel_size=kernel, stride=stride, expand=expand, norm=norm)
-                )
-                inputs = outputs
+            blocks += residuals(inputs, outputs, count, stride=first, kernel_size=kernel, expand=expand, norm=norm)
+            inputs = outputs
             if stage in (1, 2, 4, 6):  # the last block of each resolution
                 ends.append(len(blocks))
                 channels.append(outputs)
         self.blocks: nn.ModuleList = nn.ModuleList(blocks)
         self.ends: tuple[int, ...] = tuple(ends)
         self.channels: tuple[int, ...] = tuple(channels)
-
-    def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Returns maps at 1/4, 1/8, 1/16 and 1/32 of the input size."""
-        x, out = self.stem(x), []
-        for n, block in enumerate(self.blocks, 1):
-            x = block(x)
-            if n in self.ends:
-                out.append(x)
-        return out
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.stages(x)[-1]

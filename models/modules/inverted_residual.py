@@ -1,5 +1,7 @@
 """The building blocks of MobileNetV2 and EfficientNet-Lite."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -73,6 +75,44 @@ class InvertedResidual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.project(self.depthwise(self.expand(x)))
         return x + y if self.skip else y
+
+
+def residuals(inputs: int, outputs: int, count: int, *, stride: int, **options: Any) -> list[nn.Module]:
+    """``count`` inverted residuals, the first of them with the stride; ``options`` of :class:`InvertedResidual`."""
+    widths, strides = [inputs, *[outputs] * (count - 1)], [stride, *[1] * (count - 1)]
+    return [InvertedResidual(n, outputs, stride=s, **options) for n, s in zip(widths, strides, strict=True)]
+
+
+class StagedBackbone(nn.Module):
+    """A stem and blocks, some of which end a resolution.
+
+    Attributes:
+        channels (tuple[int, ...]): of the maps of :meth:`stages`.
+        strides (tuple[int, ...]): input pixels per map pixel: 4, 8, 16, 32.
+        ends (tuple[int, ...]): the numbers of blocks after which a map is returned.
+    """
+
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    stem: ConvNormAct
+    blocks: nn.ModuleList
+    ends: tuple[int, ...]
+    channels: tuple[int, ...]
+
+    def blocks_of(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The last map, and those after ``ends``."""
+        x, out = self.stem(x), []
+        for n, block in enumerate(self.blocks, 1):
+            x = block(x)
+            if n in self.ends:
+                out.append(x)
+        return x, out
+
+    def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Returns maps at 1/4, 1/8, 1/16 and 1/32 of the input size."""
+        return self.blocks_of(x)[1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages(x)[-1]
 
 
 def divisible(channels: float, by: int = 8) -> int:

@@ -5,13 +5,13 @@ from itertools import accumulate
 import torch
 from torch import nn
 
-from .inverted_residual import ConvNormAct, InvertedResidual, divisible
+from .inverted_residual import ConvNormAct, StagedBackbone, divisible, residuals
 
 # Expansion, channels, blocks and the stride of the first of them: table 2.
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(StagedBackbone):
     """MobileNetV2 without its classifier, with TensorFlow's padding.
 
     Args:
@@ -26,8 +26,6 @@ class MobileNetV2(nn.Module):
         strides (tuple[int, ...]): input pixels per map pixel: 4, 8, 16, 32.
     """
 
-    strides: tuple[int, ...] = (4, 8, 16, 32)
-
     def __init__(self, width: float = 1.0, *, norm: bool = True, in_channels: int = 3) -> None:
         super().__init__()
         inputs = divisible(32 * width)
@@ -35,10 +33,8 @@ class MobileNetV2(nn.Module):
         blocks: list[nn.Module] = []
         for expand, channels, count, first in BLOCKS:
             outputs = divisible(channels * width)
-            for n in range(count):
-                stride = first if n == 0 else 1
-                blocks.append(InvertedResidual(inputs, outputs, stride=stride, expand=expand, norm=norm))
-                inputs = outputs
+            blocks += residuals(inputs, outputs, count, stride=first, expand=expand, norm=norm)
+            inputs = outputs
         self.blocks: nn.ModuleList = nn.ModuleList(blocks)
         last = 1280
         self.head: ConvNormAct = ConvNormAct(inputs, last, norm=norm)
@@ -48,12 +44,5 @@ class MobileNetV2(nn.Module):
 
     def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Returns maps at 1/4, 1/8, 1/16 and 1/32 of the input size."""
-        x, out = self.stem(x), []
-        for n, block in enumerate(self.blocks, 1):
-            x = block(x)
-            if n in self.ends:
-                out.append(x)
+        x, out = self.blocks_of(x)
         return [*out, self.head(x)]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.stages(x)[-1]

@@ -3,26 +3,14 @@
 import math
 
 import torch
+from contract_tools import keypoint_source
 from op_contract import Bad, Sample
 
 from pypose_ops import skeletons
 
 NAN, INF = math.nan, math.inf
-
-
-generator = torch.Generator().manual_seed(4)
-
-
-def rand(*shape):
-    return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def points(*shape, size=(9, 7)):
-    """Keypoints in and a little outside of the map."""
-    return rand(*shape, 2) * torch.tensor([size[1] + 3.0, size[0] + 3.0]) - 2
-
-
 SIZE = (9, 7)
+rand, points = keypoint_source(4, SIZE)
 
 
 ONE = points(2, 3)

@@ -5,26 +5,15 @@ import math
 import large_inputs as large
 import pytest
 import torch
-from contract_tools import only_on
+from contract_tools import keypoint_source, only_on
 from op_contract import TOLERANCES, Bad, Sample, check_op
 
 import pypose_ops
 from pypose_ops import gaussian_heatmaps, heatmap_mse_loss, reference
 
 NAN, INF = math.nan, math.inf
-generator = torch.Generator().manual_seed(3)
-
-
-def rand(*shape):
-    return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def points(*shape, size=(6, 5)):
-    """Keypoints in and a little outside of the map."""
-    return rand(*shape, 2) * torch.tensor([size[1] + 3.0, size[0] + 3.0]) - 2
-
-
 SIZE = (6, 5)
+rand, points = keypoint_source(3, SIZE)
 PRED = rand(2, 3, *SIZE)
 ONE = points(2, 3)
 CROWD = points(2, 4, 3)
