@@ -152,7 +152,7 @@ def bad_calls(tmp_path):
         "empty file": ([empty], "empty.npz: not an npz file"),
         "damaged": ([tmp_path / "flipped.npz"], "flipped.npz: not an npz file, or damaged"),
         "zip of something else": ([tmp_path / "other.npz"], "heatmaps must be a float16"),
-        "npy": ([tmp_path / "single.npy"], "single.npy: not an npz file"),
+        "npy": ([tmp_path / "single.npy"], "single.npy: an unnamed array"),
         "pickles": ([save(tmp_path / "p.npz", heatmaps=np.array([{}], object))], "p.npz: not an npz file"),
         "wrong key": ([good, "--key", "heat"], "no array 'heat', it has heatmaps"),
         "rank": ([save(tmp_path / "r.npz", heatmaps=heat[0])], r"(B, K, H, W) and not empty, got shape (8, 8)"),

@@ -76,14 +76,14 @@ def aic_files():
 def test_images_without_predictions_are_missed(tmp_path, capsys):
     assert run_json(tmp_path, "coco", *coco_files()) == 0
     table, note = cells(capsys)
-    assert table["AR"] == 0.5 and note.endswith("1 images have no predictions: their people count as missed")
+    assert table["AR"] == 0.5 and note.endswith("1 images without predictions: their people count as missed")
 
 
 def test_nobody_predicted_and_nobody_annotated(tmp_path, capsys):
     predictions, truth = coco_files()
     assert run_json(tmp_path, "coco", [], truth) == 0
     table, note = cells(capsys)
-    assert table["AP"] == table["AR"] == 0 and "2 images have no predictions" in note
+    assert table["AP"] == table["AR"] == 0 and "2 images without predictions" in note
     assert run_json(tmp_path, "coco", predictions, truth | {"annotations": []}) == 0
     assert set(cells(capsys)[0].values()) == {-1}  # as pycocotools
     predictions, truth = aic_files()

@@ -99,7 +99,7 @@ def test_bad_flic_files(tmp_path, capsys):
         assert message in error, error
 
     truth = examples_mat(tmp_path / "examples.mat", joints, [1, 1])
-    attempt("nobody is of the test set", examples_mat(tmp_path / "train.mat", joints, [0, 0]))
+    attempt("no people in the test split", examples_mat(tmp_path / "train.mat", joints, [0, 0]))
     attempt("--people is for LSP and MPII", truth, pred, "--people", "1:2")
     bad = np.empty((1, 1), [("coords", object), ("istest", object)])
     bad[0, 0] = np.zeros((2, 11)), 1

@@ -85,6 +85,6 @@ def test_one_bad_image_is_left_out(tmp_path, capsys):
         str(out),
     ]
     assert main(["predict", str(good), str(bad), *options]) == 1
-    assert "1 of 2 images left out" in capsys.readouterr().err
+    assert "1 of 2 images skipped" in capsys.readouterr().err
     assert sorted(p.name for p in out.iterdir()) == ["a.json", "all.json"]
     assert {r["image_id"] for r in json.loads((out / "all.json").read_text())} <= {"a.png"}

@@ -13,7 +13,7 @@ from pypose_ops.errors import InputError
 
 def no_image(folder):
     (lsp_folder(folder) / "images" / "im0002.jpg").unlink()
-    return "lsp", folder, r"images/im0002.jpg: no such image, lsp:.* names it$"
+    return "lsp", folder, r"images/im0002.jpg: no such image, named in lsp:"
 
 
 def no_images_in_zip(folder):

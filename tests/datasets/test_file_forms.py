@@ -176,7 +176,7 @@ def test_arrays_of_npz(tmp_path):
     with pytest.raises(InputError, match="objects is an array of Python objects"):
         take(arrays, "objects", path)
     np.save(tmp_path / "b.npy", np.zeros(3))
-    with pytest.raises(InputError, match="not an npz file"):
+    with pytest.raises(InputError, match="expected an npz file"):
         load_npz(tmp_path / "b.npy")
 
 

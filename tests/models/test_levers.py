@@ -35,9 +35,7 @@ def test_what_is_frozen_keeps_still():
 
 
 def test_names_that_are_none():
-    with pytest.raises(
-        InputError, match="--freeze: no parameter's name begins with back; they begin with backbone, head"
-    ):
+    with pytest.raises(InputError, match="--freeze: no parameter starts with back; they start with backbone, head"):
         check_names("--freeze", net(), ["back"])
 
 

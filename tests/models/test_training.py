@@ -171,7 +171,7 @@ def test_a_bad_picture_is_counted_and_reported(tmp_path, capsys):
     (folder / "images" / "im0005.jpg").write_bytes((folder / "images" / "im0004.jpg").read_bytes()[:300])
     assert main(options(f"lsp:{folder}", tmp_path / "run", epochs=2)) == 0
     text = capsys.readouterr().out
-    assert "1 images could not be read, and were left out:" in text and "im0005.jpg" in text
+    assert "1 images could not be read and were skipped:" in text and "im0005.jpg" in text
 
 
 def test_a_batch_of_bad_images_only(tmp_path, capsys):
@@ -244,8 +244,8 @@ def test_wrong_system(data, tmp_path, capsys):
 
 
 def test_a_folder_with_a_run(data, whole, capsys):
-    assert "holds a run already; --resume goes on with it" in refused(capsys, options(data, whole))
-    assert "the run has ended" in refused(capsys, options(data, whole, "--resume"))
+    assert "already contains a run; use --resume to continue it" in refused(capsys, options(data, whole))
+    assert "the run is complete" in refused(capsys, options(data, whole, "--resume"))
     line = refused(capsys, options(data, whole, "--resume", batch=2))
     assert "run.json: the run has recipe" in line and '"batch": 8' in line
 
