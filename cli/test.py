@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     print_scores(console, "PCK@0.2 by visibility, %", kinds)
     for part in stages[0][1].get("ap", {}):
         print_scores(console, f"COCO keypoints, {part}", [(n, stage["ap"][part]) for n, stage in stages], digits=3)
-    left_out = f"; {len(result['left_out'])} pictures could not be read" if result["left_out"] else ""
+    left_out = f"; {len(result['left_out'])} images could not be read" if result["left_out"] else ""
     console.print(f"{info['system']} {info['preset']}, {result['people']} people{left_out}", highlight=False)
     if args.json:
         write_json(args.json, info | {"data": args.data, "split": args.split} | result)

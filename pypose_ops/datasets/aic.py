@@ -63,7 +63,7 @@ def box_of(path: str | Path, person: Person) -> tuple[float, float, float, float
 
 
 def read_aic(path: str, split: str = "train", images: str | None = None, category: str | None = None) -> PoseDataset:
-    """People to train and test on, of AI Challenger's own form or COCO's; a file is one split."""
+    """Reads people from AI Challenger's own format or COCO's; a file is one split."""
     content = load_json(path, packed=("keypoints",), dropped=UNREAD)
     if not isinstance(content, list):
         people = read_people(path, content, default=AIC, category=category)

@@ -23,7 +23,7 @@ from .source import ImageFinder
 
 # Fields of annotations and images that nobody reads, most of a file's bytes.
 UNREAD = ("segmentation", "caption", "coco_url", "flickr_url", "date_captured", "license", "num_keypoints")
-BOX_SHARE = 0.53  # of a box, what a person covers on average: xtcocotools
+BOX_SHARE = 0.53  # the average share of the box that a person covers: xtcocotools
 
 
 @dataclass
@@ -291,7 +291,7 @@ def _boxes(path: str | Path, annotations: list[Any], record: list[int], notes: C
         raise InputError(f"{path}: annotation {record[wide[0]]}: bbox reaches to {np.abs(boxes[wide[0]]).max():g} px")
     corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1)
     empty = ~(corners[:, 2:] > corners[:, :2]).all(1)
-    notes["boxes are missing or empty: the bounds of the joints stand in"] += int(empty.sum())
+    notes["boxes are missing or empty: replaced by the bounds of the joints"] += int(empty.sum())
     return np.where(empty[:, None], np.nan, corners)
 
 

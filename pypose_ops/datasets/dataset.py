@@ -31,9 +31,9 @@ class PoseDataset:
         name (str): the spec that was opened.
         skeleton (Skeleton): the order of the joints.
         samples (list[Sample]): the people.
-        skipped (int): annotated people who have no labelled joint; they are left out.
-        dropped_joints (int): labelled joints that lie far out of their images; they count as not labelled.
-        notes (Counter): what else was left out or read otherwise, with how often.
+        skipped (int): number of annotated people without labelled joints, who are skipped.
+        dropped_joints (int): number of labelled joints far outside their images, treated as not labelled.
+        notes (Counter): counts of other skipped or reinterpreted values.
         people (CocoPeople or None): everybody in a COCO file, crowds too, for its AP.
     """
 

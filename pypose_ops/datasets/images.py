@@ -92,7 +92,7 @@ class ImageFile:
         return self._open(_upright_size)
 
     def frames(self) -> int:
-        """How many images the file holds: 1, or more in a GIF, a TIFF or an animation."""
+        """The number of images in the file: more than 1 in animations and multi-page TIFFs."""
         return self._open(_frames)
 
     def header(self) -> tuple[tuple[int, int], int]:

@@ -61,18 +61,16 @@ def visible_of(path: str | Path, number: int, record: Any) -> np.ndarray:
     return finite_numbers(path, "person", number, "joints_vis", values, JOINTS) > 0
 
 
-def _sample(
-    picture: ImageFile, joints: np.ndarray, visible: np.ndarray, center: Any, scale: Any, **given: Any
-) -> Sample:
+def _sample(image: ImageFile, joints: np.ndarray, visible: np.ndarray, center: Any, scale: Any, **given: Any) -> Sample:
     """Of 1-based values."""
     center, scale = np.asarray(center, np.float64).reshape(2) - 1, float(scale)
     if not (np.isfinite(center).all() and np.abs(center).max() < FAR and 1e-6 < scale < 1e6):
         raise InputError(
-            f"{picture}: center {center + 1} and scale {scale:g} of a person; expected numbers, and more than 0"
+            f"{image}: center {center + 1} and scale {scale:g} of a person; expected numbers, and more than 0"
         )
     middle, half = center + (0, 15 * scale), 100 * scale
     box = (*(middle - half).tolist(), *(middle + half).tolist())
-    return Sample(picture, np.asarray(joints) - 1, visible, box, center=tuple(center.tolist()), scale=scale, **given)
+    return Sample(image, np.asarray(joints) - 1, visible, box, center=tuple(center.tolist()), scale=scale, **given)
 
 
 def read_mpii(path: str, split: str = "train", images: str | None = None) -> PoseDataset:
@@ -107,10 +105,10 @@ def read_mpii(path: str, split: str = "train", images: str | None = None) -> Pos
     return dataset
 
 
-def _msra(path: str, i: int, picture: ImageFile, record: Mapping[str, Any]) -> Sample:
+def _msra(path: str, i: int, image: ImageFile, record: Mapping[str, Any]) -> Sample:
     """Missing joints are (-1, -1) or have joints_vis 0."""
     joints, visible = joints_of(path, i, record, "joints"), visible_of(path, i, record)
-    return _sample(picture, joints, np.where(visible & (joints > 0).any(1), 2, 0), record["center"], record["scale"])
+    return _sample(image, joints, np.where(visible & (joints > 0).any(1), 2, 0), record["center"], record["scale"])
 
 
 def _in_split(record: Mapping[str, Any], split: str) -> bool:
@@ -123,7 +121,7 @@ def _labels(triples: np.ndarray) -> np.ndarray:
     return np.where(labelled, np.where(triples[..., 2] > 0, 2, 1), 0)
 
 
-def _cpm(path: str, i: int, picture: ImageFile, record: Mapping[str, Any]) -> Sample:
+def _cpm(path: str, i: int, image: ImageFile, record: Mapping[str, Any]) -> Sample:
     joints = joints_of(path, i, record, "joint_self")
     values = record.get("joint_others")
     others = np.zeros((0, JOINTS, 3)) if isinstance(values, Mapping) or not values else np.asarray(values, np.float64)
@@ -135,7 +133,7 @@ def _cpm(path: str, i: int, picture: ImageFile, record: Mapping[str, Any]) -> Sa
     size = floats([record.get("img_height"), record.get("img_width")])
     known = size is not None and size.shape == (2,) and bool(((size >= 1) & (size < 1e6)).all())
     return _sample(
-        picture, joints[:, :2], _labels(joints), record["objpos"], record["scale_provided"],
+        image, joints[:, :2], _labels(joints), record["objpos"], record["scale_provided"],
         size=(int(size[0]), int(size[1])) if known and size is not None else None, others=others.astype(np.float32),
     )  # fmt: skip
 
@@ -227,7 +225,7 @@ def _visible(point: Any) -> int:
     return 1 if text in ("0", "0.0") else 2
 
 
-def _person(picture: ImageFile, rect: Any) -> Sample | None:
+def _person(image: ImageFile, rect: Any) -> Sample | None:
     """One annorect, or None where it has neither joints nor position."""
     points, position, scale = (getattr(rect, name, None) for name in ("annopoints", "objpos", "scale"))
     points = [p for holder in _items(points) for p in _items(getattr(holder, "point", None))]
@@ -243,7 +241,7 @@ def _person(picture: ImageFile, rect: Any) -> Sample | None:
     corners = [getattr(rect, name, None) for name in ("x1", "y1", "x2", "y2")]
     head = None if any(c is None or not np.size(c) for c in corners) else tuple(float(c) - 1 for c in corners)
     center = float(position[0].x), float(position[0].y)
-    return _sample(picture, joints, visible, center, scale, head=head)
+    return _sample(image, joints, visible, center, scale, head=head)
 
 
 def _from_mat(path: str, split: str, images: str | None) -> PoseDataset:

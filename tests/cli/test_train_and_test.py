@@ -258,7 +258,7 @@ def test_plot_wrong(tmp_path, capsys):
     assert "expected the folder of a run of train" in capsys.readouterr().err
     (run_folder(tmp_path) / "logs" / "0-coarse" / "version_0" / "metrics.csv").write_text("a,b\n1,2\n")
     assert main(["plot", str(tmp_path)]) == 2
-    assert "metrics.csv: expected the log that train wrote" in capsys.readouterr().err
+    assert "metrics.csv: expected a log written by train" in capsys.readouterr().err
 
 
 def test_predict_batches_across_images(tmp_path, weights, monkeypatch):

@@ -16,15 +16,15 @@ def black(width=160, height=120):
 def test_pose_is_drawn_where_the_keypoints_are():
     keypoints = torch.full((17, 2), float("nan"))
     keypoints[5], keypoints[7], keypoints[6] = torch.tensor([[40.0, 20], [40, 100], [120, 20]])
-    picture = np.asarray(viz.draw_pose(black(), keypoints, skeleton=COCO))
-    assert picture.shape == (120, 160, 3)
-    assert tuple(picture[60, 40]) == ImageColor.getrgb(viz.COLORS["left"])  # the left upper arm
-    assert tuple(picture[20, 80]) == ImageColor.getrgb(viz.COLORS["centre"])  # between the shoulders
-    assert tuple(picture[20, 120]) == ImageColor.getrgb(viz.COLORS["right"])  # the right shoulder itself
-    ys, xs = np.nonzero(picture.sum(-1))
+    drawn = np.asarray(viz.draw_pose(black(), keypoints, skeleton=COCO))
+    assert drawn.shape == (120, 160, 3)
+    assert tuple(drawn[60, 40]) == ImageColor.getrgb(viz.COLORS["left"])  # the left upper arm
+    assert tuple(drawn[20, 80]) == ImageColor.getrgb(viz.COLORS["centre"])  # between the shoulders
+    assert tuple(drawn[20, 120]) == ImageColor.getrgb(viz.COLORS["right"])  # the right shoulder itself
+    ys, xs = np.nonzero(drawn.sum(-1))
     assert xs.min() > 30 and xs.max() < 130 and ys.min() > 10 and ys.max() < 110
     # The line is symmetric about pixel column 40: pixel centres are at integers.
-    np.testing.assert_allclose(picture[60, 30:40].astype(int), picture[60, 50:40:-1].astype(int), atol=2)
+    np.testing.assert_allclose(drawn[60, 30:40].astype(int), drawn[60, 50:40:-1].astype(int), atol=2)
 
 
 def test_unsure_and_invisible_joints_are_left_out():
@@ -41,8 +41,8 @@ def test_lines_follow_the_size_of_the_image():
     keypoints[5], keypoints[7] = torch.tensor([[0.5, 0.1], [0.5, 0.9]], dtype=torch.float64)
     widths = []
     for side in (500, 2000):
-        picture = np.asarray(viz.draw_pose(black(side, side), keypoints * side))
-        widths.append((picture[side // 2, :, 0] > 128).sum())
+        drawn = np.asarray(viz.draw_pose(black(side, side), keypoints * side))
+        widths.append((drawn[side // 2, :, 0] > 128).sum())
     assert widths[1] == pytest.approx(4 * widths[0], abs=2)
 
 

@@ -154,7 +154,7 @@ def test_a_rank_without_data_does_not_hang_the_other(tmp_path, part):
     folder, people = tmp_path / "lsp", 2 if part == "training" else 12
     dataset = open_dataset(f"lsp:{lsp_folder(folder, people)}", "all")
     bad = dataset.samples[0] if part == "training" else hold_out(dataset, 2)[1].samples[1]
-    Path(str(bad.picture)).write_bytes(b"no image")
+    Path(str(bad.image)).write_bytes(b"no image")
     more = ("--held-out", "0" if part == "training" else "2", "--devices", "2")
     process = program(*options(f"lsp:{folder}", tmp_path / "run", *more, epochs=2, batch=1))
     try:
@@ -162,11 +162,11 @@ def test_a_rank_without_data_does_not_hang_the_other(tmp_path, part):
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    assert process.returncode == 0 and "1 pictures could not be read" in output, output
+    assert process.returncode == 0 and "1 images could not be read" in output, output
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
 
 
-def test_a_bad_picture_is_counted_and_reported(tmp_path, capsys):
+def test_a_bad_image_is_counted_and_reported(tmp_path, capsys):
     folder = lsp_folder(tmp_path / "lsp", 20)
     (folder / "images" / "im0005.jpg").write_bytes((folder / "images" / "im0004.jpg").read_bytes()[:300])
     assert main(options(f"lsp:{folder}", tmp_path / "run", epochs=2)) == 0
