@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--people must be positive, got {args.people}")
     batch = batch_of(args)
     if args.out.exists() and same_file(args.out, args.weights):
-        raise InputError(f"--out {args.out}: is the input file, expected another")
+        raise InputError(f"--out {args.out}: is the input file, expected another file")
     check_outputs([args.out], [*args.weights.parent.glob("*.bin"), *map(data_path, args.data)])
     system, info = load_movenet(args.weights) if args.origin == "movenet" else load_weights(args.weights)
     skeleton, dtype = skeleton_of(info), getattr(torch, args.dtype or "float16")

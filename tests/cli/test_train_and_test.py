@@ -207,9 +207,9 @@ def test_export_wrong(tmp_path, weights, capsys):
     torch.nn.init.constant_(system.bias, 70000.0)
     save_weights(tmp_path / "large.safetensors", system, info)
     for path, out, more, message in (
-        ("large.safetensors", "o", [], "bias goes up to 7e+04, expected numbers that torch.float16 holds"),
+        ("large.safetensors", "o", [], "bias goes up to 7e+04, beyond the range of torch.float16"),
         ("none.safetensors", "o", [], "none.safetensors: no such file"),
-        ("w.safetensors", "w.safetensors", [], "the weights themselves, expected another file"),
+        ("w.safetensors", "w.safetensors", [], "is the input file, expected another file"),
         ("w.safetensors", "large.safetensors/o", [], "cannot be written"),
         ("w.safetensors", "o", ["--people", "0"], "--people must be positive"),
     ):

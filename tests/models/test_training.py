@@ -229,7 +229,7 @@ def refused(capsys, arguments):
         (["--preset", "huge"], "tiny has no preset 'huge'; it has paper, compact"),
         (["--set", "width"], "--set must be OPTION=VALUE"),
         (["--set", "depth=3"], "depth"),
-        (["--resume"], "nothing to resume, expected a run.json in it"),
+        (["--resume"], "nothing to resume, no run.json"),
         (["--data", "coco:nowhere.json"], "nowhere.json: no such file"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
     ],
