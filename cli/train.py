@@ -299,7 +299,7 @@ def check_checkpoint(path: Path) -> Any:
             raise KeyError("state_dict")
     except InputError:
         raise
-    except Exception as error:  # zip, pickle and torch raise many kinds of errors of errors
+    except Exception as error:  # zip, pickle and torch raise many kinds of errors
         raise InputError(f"{path}: expected a checkpoint written by train; damaged ({type(error).__name__})") from None
     return path
 

@@ -206,7 +206,7 @@ def _load_hdf5(path: str | Path, data: bytes) -> dict[str, Any]:
             return {name: np.asarray(values).T for name, values in found.items()}
     except InputError:
         raise
-    except Exception as error:  # h5py raises many kinds of errors of errors
+    except Exception as error:  # h5py raises many kinds of errors
         raise InputError(f"{path}: a damaged .mat file of MATLAB 7.3, HDF5 ({type(error).__name__})") from None
 
 

@@ -120,7 +120,7 @@ def a_person_of_no_size(folder):
 
 WRONG = (
     others_out_of_sight, a_person_of_no_size,
-    no_picture, no_pictures_in_zip, truncated_zip, not_a_zip, no_joints_mat, lspet_as_lsp, lsp_as_lspet, other_mat,
+    no_image, no_images_in_zip, truncated_zip, not_a_zip, no_joints_mat, lspet_as_lsp, lsp_as_lspet, other_mat,
     broken_mat, lsp_mat_as_mpii, coco_as_mpii, mpii_as_coco, detections_as_aic, aic_as_coco, not_json, no_file,
     no_folder, joints_out_of_the_image, joint_not_finite, people_without_joints, empty,
 )  # fmt: skip
