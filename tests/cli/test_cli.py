@@ -163,7 +163,7 @@ def bad_calls(tmp_path):
         "joint names": ([one_peak(tmp_path / "j.npz", joint_names=["nose"])], "joint_names must be 17 strings"),
         "meta": ([one_peak(tmp_path / "m.npz", meta="{")], "meta is not json"),
         "skeleton": ([good, "--skeleton", "mpii"], "--skeleton mpii has 16 joints, the file has 17 maps"),
-        "ambiguous": ([one_peak(tmp_path / "a.npz", joints=14)], "say which with --skeleton"),
+        "ambiguous": ([one_peak(tmp_path / "a.npz", joints=14)], "choose with --skeleton"),
         "not an image": ([good, *image], "text.npz: not a readable image"),
         "missing image": ([good, "--image", "none.png", "--out", "out.png"], "none.png: no such file"),
         "no out": ([good, "--image", "none.png"], "--image and --out go together"),
