@@ -16,12 +16,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from skimage.data import astronaut
 
 import pypose_ops
-from pypose_ops import models, skeletons
+from pypose_ops import crop_patches, geometry, models, skeletons
 
-torch.manual_seed(0)
-system = models.build("stacked_hourglass", num_joints=17, preset="compact", stacks=1).eval()
+system, _ = models.pretrained()  # MoveNet Lightning, which the package has
+system.eval()
 
 
 class Poses(torch.nn.Module):
@@ -32,8 +33,8 @@ class Poses(torch.nn.Module):
         self.system = system
 
     def forward(self, crops, transform):
-        maps = self.system(crops)[-1]
-        mirrored = self.system(crops.flip(-1))[-1]
+        maps = self.system.heatmaps(crops)[-1]
+        mirrored = self.system.heatmaps(crops.flip(-1))[-1]
         return pypose_ops.decode_heatmaps(
             maps,
             flipped=mirrored,
@@ -44,8 +45,14 @@ class Poses(torch.nn.Module):
         )
 
 
-crops = torch.randn(2, 3, *system.input_size)
-transform = torch.tensor([[4.0, 0.0, 10.0], [0.0, 4.0, 20.0]]).expand(2, 2, 3).contiguous()
+photograph = torch.from_numpy(astronaut()).permute(2, 0, 1)
+boxes = torch.tensor([[0.0, 0.0, 511.0, 511.0], [60.0, 0.0, 460.0, 400.0]])  # two crops of one person
+to_image = geometry.box_to_transform(
+    *geometry.box_to_center_and_scale(boxes, system.input_size, padding=1.0), 0.0, system.input_size
+)
+crops = crop_patches(photograph, to_image, system.input_size, mean=system.mean, std=system.std, antialias=True)
+height, width = system.heatmaps(crops[:1])[-1].shape[-2:]
+transform = to_image * torch.tensor([system.input_size[1] / width, system.input_size[0] / height, 1.0])  # of heatmap pixels
 module = Poses(system).eval()
 with torch.no_grad():
     expected = module(crops, transform)
@@ -84,9 +91,10 @@ difference = (again[0] - expected.coords).abs().max()
 print(f"largest difference {difference:.2e} px")
 assert difference < 1e-3
 
-figure, axes = plt.subplots(figsize=(4, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
+axes.imshow(astronaut())
 axes.plot(*expected.coords[0].T, "o", label="eager", markersize=8)
 axes.plot(*again[0][0].detach().T, "x", label="exported")
-axes.set(title="joints of an untrained network", xlabel="x", ylabel="y")
+axes.set(title="joints of the first crop", xlim=(0, 511), ylim=(511, 0))
 axes.legend()
 plt.show()

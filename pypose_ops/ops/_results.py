@@ -134,3 +134,12 @@ class Marginals(NamedTuple):
 
     log_marginals: torch.Tensor
     log_partition: torch.Tensor
+
+
+# torch.export.save and AOTInductor write the structure of a program's outputs by these names; torch has no public way.
+_register = getattr(torch.utils._pytree, "_register_namedtuple", None)
+for _result in (
+    Peaks, PeaksWithCovariance, PeaksWithPixels, LocalPeaks, LocalPeaksWithPixels, SoftPeaks, People, NmsResult, Marginals
+):  # fmt: skip
+    if _register is not None:
+        _register(_result, serialized_type_name=f"pypose_ops.{_result.__name__}")

@@ -15,6 +15,8 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 from runtimes import DYNAMIC, Function, leaves  # noqa: E402
 
+import pypose_ops  # noqa: E402
+
 DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
 DIFFERENTIABLE = {
     "box_vote", "crop_patches", "gaussian_heatmaps", "max_product", "mrf_message_passing", "oks", "soft_argmax",
@@ -35,6 +37,18 @@ def test_torch_export(name):
     program = torch.export.export(Function(case.function), case.inputs, dynamic_shapes=(sizes,)).module()
     for inputs in (case.inputs, *case.others):
         same(program(*inputs), case.function(*inputs))
+
+
+def test_saved_programs_return_named_results(tmp_path):
+    class Decode(torch.nn.Module):
+        def forward(self, maps):
+            return pypose_ops.find_peaks(maps), pypose_ops.decode_heatmaps(maps, return_covariance=True)
+
+    maps = torch.rand(2, 3, 16, 12)
+    torch.export.save(torch.export.export(Decode(), (maps,)), tmp_path / "decode.pt2")
+    peaks, best = torch.export.load(tmp_path / "decode.pt2").module()(maps)
+    assert torch.equal(peaks.counts, pypose_ops.find_peaks(maps).counts)
+    torch.testing.assert_close(best.covariance, pypose_ops.decode_heatmaps(maps, return_covariance=True).covariance)
 
 
 @pytest.mark.parametrize("name", NAMES)
