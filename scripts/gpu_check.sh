@@ -6,9 +6,9 @@
 # in several: the build is made again in each (a minute), everything else is independent.
 #
 #   scripts/gpu_check.sh values memcheck          # call 1: every operator's values and gradients, and out-of-bounds accesses
-#   scripts/gpu_check.sh torch races              # call 2: graphs, compile, streams, no host sync; races, uninitialised memory
-#   scripts/gpu_check.sh fuzz benchmarks step     # call 3
-#   scripts/gpu_check.sh large sweep              # call 4
+#   scripts/gpu_check.sh torch sweep              # call 2: graphs, compile, streams, no host sync; every operator timed
+#   scripts/gpu_check.sh races fuzz benchmarks    # where there is more time: races, random calls, peers
+#   scripts/gpu_check.sh large step
 #
 #   values      tests on cuda that compare values and gradients (the contract's, and those by hand)
 #   torch       tests on cuda of what torch does with an operator: graphs, compile, export, autocast, host syncs, streams,

@@ -10,6 +10,7 @@ they stand in for the CPU kernels of ``pypose_ops``, so that the public function
 Environment:
     PYPOSE_OPS_SIMT_SANITIZE=1: the build with AddressSanitizer and UBSan; ``tests/simt/sanitized.py`` sets it, and
         preloads what it needs.
+    PYPOSE_OPS_SIMT_TRACE=1: the build that reports races on shared memory.
     PYPOSE_OPS_SIMT_ORDER=ascending|descending|shuffle:<seed>: the order of blocks, warps and lanes.
 """
 
@@ -19,6 +20,7 @@ import os
 import warnings
 
 import torch
+from simt import limits
 from simt.build import OPERATORS, build
 
 # They run on the host whatever the device: their wrappers copy small tables there, and no CUDA kernel exists.
@@ -84,9 +86,11 @@ def load():
     """Builds and loads the kernels, once per process; returns the path of the library."""
     import pypose_ops  # noqa: F401  the operators that the kernels belong to
 
-    path = build(sanitize=os.environ.get("PYPOSE_OPS_SIMT_SANITIZE") == "1", target=OPERATORS)
+    variants = {name: os.environ.get(f"PYPOSE_OPS_SIMT_{name.upper()}") == "1" for name in ("sanitize", "trace")}
+    path = build(**variants, target=OPERATORS)
     load.schemas = copy_schemas("pypose_ops", "pypose_ops_simt")
     torch.ops.load_library(path)
+    limits.install(path)
     return path
 
 

@@ -1,4 +1,4 @@
-// What every .cu needs around its kernels: the current stream, launch(), shared memory, warp helpers, registration.
+// What every .cu needs around its kernels: the current stream, launch(), shared memory, registration.
 //
 // A .cu file compiles in two ways: by nvcc, for GPUs, and by the host compiler against tests/simt, which runs the same
 // kernels on the CPU. This header is the only place that knows; the .cu files themselves are written once.
@@ -28,8 +28,9 @@ namespace pypose_ops {
 
 constexpr int kWarpSize = 32;
 constexpr unsigned kFullMask = 0xffffffffu;
-// grid.y and grid.z stop here; grid.x goes to 2^31 - 1. Kernels put the long axis on x.
-constexpr int64_t kMaxGridX = 2147483647;
+constexpr int64_t kMaxBlocks = 2147483647;  // of one launch, along x, the only axis that kernels use
+// Static and dynamic shared memory together, without opting in to more.
+constexpr int64_t kMaxSharedBytes = 48 * 1024;
 
 // Launch bounds of kernels that ptxas, left alone, lets spill before sm_90, for the sake of more blocks per
 // multiprocessor: there it must leave registers for that many blocks only.
@@ -47,20 +48,18 @@ using DeviceGuard = torch::stable::accelerator::DeviceGuard;
 
 inline cudaStream_t current_stream(const Tensor& tensor) {
   PYPOSE_OPS_CHECK(
-      aoti_torch_get_current_cuda_stream != nullptr, "pypose_ops: this torch has no CUDA, but a CUDA tensor came");
+      aoti_torch_get_current_cuda_stream != nullptr, "pypose_ops: this torch has no CUDA, got a CUDA tensor");
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
 
-// kernel<<<grid, block, shared_bytes, stream>>>(args...) with the launch checked. The arguments are converted to the
-// kernel's parameter types, so that an int literal may be passed for an int64_t.
-template <typename... Params, typename... Args>
-void launch(
-    void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, const Args&... args) {
-  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Params>(args)...);
-  const cudaError_t error = cudaGetLastError();
-  PYPOSE_OPS_CHECK(error == cudaSuccess, "pypose_ops: kernel launch failed: ", cudaGetErrorString(error));
+// Starts the kernel on grid.x = blocks; simt does the same on the CPU.
+template <typename... Params>
+void start(
+    void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t stream,
+    Params... args) {
+  kernel<<<blocks, threads, shared_bytes, stream>>>(args...);
 }
 
 // The block's dynamic shared memory (shared_bytes of launch), 16-byte aligned.
@@ -83,11 +82,12 @@ inline cudaStream_t current_stream(const Tensor&) {
   return nullptr;
 }
 
-template <typename... Params, typename... Args>
-void launch(
-    void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t, const Args&... args) {
+template <typename... Params>
+void start(
+    void (*kernel)(Params...), unsigned blocks, unsigned threads, size_t shared_bytes, cudaStream_t, Params... args) {
   // As on a GPU, the parameters are copied at the launch and every thread reads the same copy.
-  simt::run(grid, block, shared_bytes, [kernel, args...] { kernel(static_cast<Params>(args)...); });
+  simt::run(
+      reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes, [kernel, args...] { kernel(args...); });
 }
 
 template <typename T>
@@ -101,22 +101,21 @@ inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// That many blocks along x.
-inline dim3 grid_of(const char* op, int64_t blocks) {
+// Runs the kernel with the launch checked; op is named where it fails. The arguments are converted to the kernel's
+// parameter types, so that an int literal may be passed for an int64_t.
+template <typename... Params, typename... Args>
+void launch(
+    const char* op, void (*kernel)(Params...), int64_t blocks, int threads, size_t shared_bytes, cudaStream_t stream,
+    const Args&... args) {
   PYPOSE_OPS_CHECK(
-      blocks <= kMaxGridX, op, ": the tensors are too large for one launch of at most ", kMaxGridX, " blocks, got ",
+      blocks <= kMaxBlocks, op, ": the tensors are too large for one launch of at most ", kMaxBlocks, " blocks, got ",
       blocks);
-  return dim3(static_cast<unsigned>(blocks));
-}
-
-// Sum, maximum, ... over the lanes of a full warp; every lane gets the result, in the same order of operations.
-template <typename T, typename Op>
-__device__ __forceinline__ T warp_reduce(T value, Op op) {
-#pragma unroll
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
-    value = op(value, __shfl_xor_sync(kFullMask, value, offset));
-  }
-  return value;
+  start(kernel, static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes, stream,
+        static_cast<Params>(args)...);
+  const cudaError_t error = cudaGetLastError();
+  PYPOSE_OPS_CHECK(
+      error == cudaSuccess, op, ": the launch of a CUDA kernel with ", blocks, " blocks of ", threads, " threads and ",
+      shared_bytes, " bytes of dynamic shared memory failed: ", cudaGetErrorString(error));
 }
 
 }  // namespace pypose_ops

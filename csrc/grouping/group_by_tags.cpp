@@ -175,9 +175,9 @@ PeopleTensors group_by_tags_cpu(
       max_distance > 0 && max_distance <= kFar, op, ": max_distance must be positive and at most ", kFar, ", got ",
       max_distance);
   const PeopleOut out(peak_scores, peak_scores.size(0), max_people, peak_scores.size(1));
-  const Tensor score = torch::stable::contiguous(peak_scores);
-  const Tensor count = torch::stable::contiguous(counts);
-  const Tensor tag = torch::stable::contiguous(tags);
+  const Tensor score = as_contiguous(peak_scores);
+  const Tensor count = as_contiguous(counts);
+  const Tensor tag = as_contiguous(tags);
   const TagOptions options{min_score, max_distance};
   if (score.scalar_type() == ScalarType::Double) {
     group<double>(score, count, tag, order, options, out);

@@ -21,7 +21,7 @@ struct GroupOptions {
   int64_t min_joints;
 };
 
-// One image's peaks. owner[k * peaks + m] is the person that peak m of joint k belongs to, -1: nobody yet.
+// One image's peaks. owner[k * peaks + m] is the person that peak m of joint k belongs to, -1: none yet.
 template <typename T>
 class Assembly {
  public:
@@ -172,9 +172,9 @@ PeopleTensors group_people_cpu(
   const GroupOptions options{
       check_choice<Assignment>(op, "assignment", assignment, 2), min_limb_score, min_score, min_joints};
   const PeopleOut out(peak_scores, peak_scores.size(0), max_people, peak_scores.size(1));
-  const Tensor peak = torch::stable::contiguous(peak_scores);
-  const Tensor count = torch::stable::contiguous(counts);
-  const Tensor table = torch::stable::contiguous(limb_scores);
+  const Tensor peak = as_contiguous(peak_scores);
+  const Tensor count = as_contiguous(counts);
+  const Tensor table = as_contiguous(limb_scores);
   if (peak.scalar_type() == ScalarType::Double) {
     group<double>(peak, count, table, limbs, options, out);
   } else {

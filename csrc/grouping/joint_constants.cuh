@@ -1,23 +1,24 @@
-// Per-joint constants as a kernel parameter: no copy to the device, so that a call can be captured in a CUDA graph.
+// What oks and oks_nms know of the joints, as a kernel parameter: no copy to the device, so that a call can be captured.
 #pragma once
 
 #include <vector>
 
-#include "common/check.h"
+#include "grouping/oks.h"
 
 namespace pypose_ops {
 namespace grouping {
 
-constexpr int kMaxJoints = 384;  // of the 4 KB that all parameters of a kernel may take
+constexpr int kMaxJoints = 1024;  // 8 KB of float64 in a kernel's parameters
 
-struct JointConstants {
-  double value[kMaxJoints];
+template <typename acc>
+struct SigmaFactors {
+  acc value[kMaxJoints];
 
-  JointConstants(const char* op, const std::vector<double>& values) : value{} {
+  SigmaFactors(const char* op, const std::vector<double>& sigmas) : value{} {
     PYPOSE_OPS_CHECK(
-        values.size() <= kMaxJoints, op, ": sigmas must be at most ", kMaxJoints, " on CUDA, got ", values.size());
-    for (size_t k = 0; k < values.size(); ++k) {
-      value[k] = values[k];
+        sigmas.size() <= kMaxJoints, op, ": sigmas must be at most ", kMaxJoints, " on CUDA, got ", sigmas.size());
+    for (size_t k = 0; k < sigmas.size(); ++k) {
+      value[k] = sigma_factor<acc>(sigmas[k]);
     }
   }
 };

@@ -43,7 +43,7 @@ struct Targets {
         high_x[i] = place.x.high;
         low_y[i] = place.y.low;
         high_y[i] = place.y.high;
-        scale[i] = oks_scale(sigmas[k], area);
+        scale[i] = oks_scale(sigma_factor<acc>(sigmas[k]), area);
         weight[i] = place.counted ? 1 / oks_divisor<acc>(shape, count) : acc(0);
       }
     }
@@ -132,13 +132,13 @@ void oks_backward_rows(
 }
 
 template <typename acc>
-void launch_oks(
+void run_oks(
     const OksTensors& tensors, const OksShape& shape, const std::vector<double>& sigmas, const Tensor& out) {
   oks_rows(tensors.view<acc>(), shape, sigmas.data(), out.mutable_data_ptr<acc>());
 }
 
 template <typename acc>
-void launch_oks_backward(
+void run_oks_backward(
     const OksTensors& tensors, const OksShape& shape, const std::vector<double>& sigmas, const Tensor& grad,
     const Tensor& grad_pred) {
   oks_backward_rows(
@@ -155,9 +155,9 @@ Tensor oks_cpu(
   }
   const OksTensors tensors(pred, target, area, visible, boxes);
   if (pred.scalar_type() == ScalarType::Double) {
-    launch_oks<double>(tensors, shape, sigmas, out);
+    run_oks<double>(tensors, shape, sigmas, out);
   } else {
-    launch_oks<float>(tensors, shape, sigmas, out);
+    run_oks<float>(tensors, shape, sigmas, out);
   }
   return out;
 }
@@ -173,11 +173,11 @@ Tensor oks_backward_cpu(
     return grad_pred;
   }
   const OksTensors tensors(pred, target, area, visible, boxes);
-  const Tensor contiguous = torch::stable::contiguous(grad);
+  const Tensor contiguous = as_contiguous(grad);
   if (pred.scalar_type() == ScalarType::Double) {
-    launch_oks_backward<double>(tensors, shape, sigmas, contiguous, grad_pred);
+    run_oks_backward<double>(tensors, shape, sigmas, contiguous, grad_pred);
   } else {
-    launch_oks_backward<float>(tensors, shape, sigmas, contiguous, grad_pred);
+    run_oks_backward<float>(tensors, shape, sigmas, contiguous, grad_pred);
   }
   return grad_pred;
 }

@@ -15,7 +15,9 @@ constexpr int kThreads = 256;
 // One thread per pair (b, d, g), g fastest: neighbours share the prediction and read annotated people in sequence.
 template <typename acc>
 __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4)
-    oks_kernel(acc* __restrict__ out, const OksInput<acc> in, const OksShape shape, const JointConstants sigmas) {
+    oks_kernel(
+        acc* __restrict__ out, const OksInput<acc> in, const OksShape shape,
+        const __grid_constant__ SigmaFactors<acc> factors) {
   const int64_t pair = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (pair >= shape.pairs()) {
     return;
@@ -31,7 +33,7 @@ __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4)
     if (place.counted) {
       const acc dx = offset_from(pred[2 * k], place.x.low, place.x.high);
       const acc dy = offset_from(pred[2 * k + 1], place.y.low, place.y.high);
-      sum += similarity((dx * dx + dy * dy) * oks_scale(sigmas.value[k], area));
+      sum += similarity((dx * dx + dy * dy) * oks_scale(factors.value[k], area));
     }
   }
   out[pair] = sum / oks_divisor<acc>(shape, count);
@@ -47,11 +49,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// One thread per predicted joint (b, d, k) gathers over the annotated people of the picture.
+// One thread per predicted joint (b, d, k) gathers over the annotated people of the image.
 template <typename acc>
 __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4) oks_backward_kernel(
     acc* __restrict__ grad_pred, const acc* __restrict__ grad, const int64_t* __restrict__ counts,
-    const OksInput<acc> in, const OksShape shape, const JointConstants sigmas) {
+    const OksInput<acc> in, const OksShape shape, const __grid_constant__ SigmaFactors<acc> factors) {
   const int64_t joint = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (joint >= shape.batch * shape.preds * shape.joints) {
     return;
@@ -69,7 +71,7 @@ __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4) oks_backward_kernel(
     if (!place.counted) {
       continue;
     }
-    const acc scale = oks_scale(sigmas.value[k], usable_area(in.area[g]));
+    const acc scale = oks_scale(factors.value[k], usable_area(in.area[g]));
     const acc dx = offset_from(x, place.x.low, place.x.high);
     const acc dy = offset_from(y, place.y.low, place.y.high);
     const acc value = similarity((dx * dx + dy * dy) * scale) / oks_divisor<acc>(shape, counts[g]);
@@ -83,41 +85,36 @@ __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4) oks_backward_kernel(
   grad_pred[2 * joint + 1] = sum_y;
 }
 
-dim3 blocks_for(int64_t threads) {
-  return grid_of("oks", ceil_div(threads, kThreads));
-}
-
 template <typename acc>
 void launch_oks(
-    const OksTensors& tensors, const OksShape& shape, const JointConstants& sigmas, const Tensor& out,
+    const OksTensors& tensors, const OksShape& shape, const std::vector<double>& sigmas, const Tensor& out,
     cudaStream_t stream) {
   launch(
-      oks_kernel<acc>, blocks_for(shape.pairs()), dim3(kThreads), 0, stream, out.mutable_data_ptr<acc>(),
-      tensors.view<acc>(), shape, sigmas);
+      "oks", oks_kernel<acc>, ceil_div(shape.pairs(), kThreads), kThreads, 0, stream, out.mutable_data_ptr<acc>(),
+      tensors.view<acc>(), shape, SigmaFactors<acc>("oks", sigmas));
 }
 
 template <typename acc>
 void launch_oks_backward(
-    const OksTensors& tensors, const OksShape& shape, const JointConstants& sigmas, const Tensor& grad,
+    const OksTensors& tensors, const OksShape& shape, const std::vector<double>& sigmas, const Tensor& grad,
     const Tensor& grad_pred, cudaStream_t stream) {
   const int64_t people = shape.batch * shape.targets;
   const Tensor counts = torch::stable::new_empty(grad, {people}, ScalarType::Long);
   if (people > 0) {
     launch(
-        count_joints_kernel<acc>, blocks_for(people), dim3(kThreads), 0, stream, counts.mutable_data_ptr<int64_t>(),
+        "oks", count_joints_kernel<acc>, ceil_div(people, kThreads), kThreads, 0, stream, counts.mutable_data_ptr<int64_t>(),
         tensors.view<acc>(), shape);
   }
   launch(
-      oks_backward_kernel<acc>, blocks_for(shape.batch * shape.preds * shape.joints), dim3(kThreads), 0, stream,
+      "oks", oks_backward_kernel<acc>, ceil_div(shape.batch * shape.preds * shape.joints, kThreads), kThreads, 0, stream,
       grad_pred.mutable_data_ptr<acc>(), grad.const_data_ptr<acc>(), counts.const_data_ptr<int64_t>(),
-      tensors.view<acc>(), shape, sigmas);
+      tensors.view<acc>(), shape, SigmaFactors<acc>("oks", sigmas));
 }
 
 Tensor oks_cuda(
     const Tensor& pred, const Tensor& target, const Tensor& area, const std::optional<Tensor>& visible,
     const std::optional<Tensor>& boxes, const std::vector<double>& sigmas) {
   const OksShape shape = check_oks("oks", pred, target, area, visible, boxes, sigmas);
-  const JointConstants constants("oks", sigmas);
   const DeviceGuard guard(pred.get_device_index());
   Tensor out = torch::stable::new_empty(pred, {shape.batch, shape.preds, shape.targets});
   if (out.numel() == 0) {
@@ -126,9 +123,9 @@ Tensor oks_cuda(
   const OksTensors tensors(pred, target, area, visible, boxes);
   const cudaStream_t stream = current_stream(pred);
   if (pred.scalar_type() == ScalarType::Double) {
-    launch_oks<double>(tensors, shape, constants, out, stream);
+    launch_oks<double>(tensors, shape, sigmas, out, stream);
   } else {
-    launch_oks<float>(tensors, shape, constants, out, stream);
+    launch_oks<float>(tensors, shape, sigmas, out, stream);
   }
   return out;
 }
@@ -139,19 +136,18 @@ Tensor oks_backward_cuda(
   const OksShape shape = check_oks("oks", pred, target, area, visible, boxes, sigmas);
   check_like("oks", "grad", grad, "(B, D, G)", {shape.batch, shape.preds, shape.targets}, "pred", pred);
   check_coordinates_like("oks", "grad", grad, pred);
-  const JointConstants constants("oks", sigmas);
   const DeviceGuard guard(pred.get_device_index());
   Tensor grad_pred = torch::stable::new_empty(pred, {shape.batch, shape.preds, shape.joints, 2});
   if (grad_pred.numel() == 0) {
     return grad_pred;
   }
   const OksTensors tensors(pred, target, area, visible, boxes);
-  const Tensor contiguous = torch::stable::contiguous(grad);
+  const Tensor contiguous = as_contiguous(grad);
   const cudaStream_t stream = current_stream(pred);
   if (pred.scalar_type() == ScalarType::Double) {
-    launch_oks_backward<double>(tensors, shape, constants, contiguous, grad_pred, stream);
+    launch_oks_backward<double>(tensors, shape, sigmas, contiguous, grad_pred, stream);
   } else {
-    launch_oks_backward<float>(tensors, shape, constants, contiguous, grad_pred, stream);
+    launch_oks_backward<float>(tensors, shape, sigmas, contiguous, grad_pred, stream);
   }
   return grad_pred;
 }

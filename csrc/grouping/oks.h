@@ -10,13 +10,10 @@
 #include <optional>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
 #include "common/dispatch.h"
-#ifndef __CUDA_ARCH__
-#include "common/simd_exp.h"
-#endif
+#include "common/math.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace grouping {
@@ -41,32 +38,28 @@ struct OksInput {
   const acc* boxes;     // (B, G, 4), null: none
 };
 
-template <typename acc>
-POSE_HD bool is_finite(acc v) {
-  const acc huge = std::numeric_limits<acc>::max();
-  return v >= -huge && v <= huge;
-}
-
 // Areas that are not positive count as 0.
 template <typename acc>
 POSE_HD acc usable_area(acc area) {
   return area > 0 ? area : acc(0);
 }
 
-// 1 / (2 (2 sigma)^2 (area + epsilon)), the factor of d^2.
+// 2 (2 sigma)^2, once per joint: in double, then in the arithmetic's type.
 template <typename acc>
-POSE_HD acc oks_scale(double sigma, acc area) {
-  return acc(1) / (static_cast<acc>(8 * sigma * sigma) * (area + static_cast<acc>(kAreaEpsilon)));
+acc sigma_factor(double sigma) {
+  return static_cast<acc>(8 * sigma * sigma);
 }
 
-// exp(-e); what is not a number is no similarity.
+// 1 / (2 (2 sigma)^2 (area + epsilon)), the factor of d^2.
+template <typename acc>
+POSE_HD acc oks_scale(acc sigma_factor, acc area) {
+  return acc(1) / (sigma_factor * (area + static_cast<acc>(kAreaEpsilon)));
+}
+
+// exp(-e); NaN counts as no similarity.
 template <typename acc>
 POSE_HD acc similarity(acc e) {
-#ifdef __CUDA_ARCH__
-  const acc value = ::exp(-e);
-#else
-  const acc value = simd::branchless_exp(-e);
-#endif
+  const acc value = exponential(-e);
   return value >= 0 ? value : acc(0);
 }
 
@@ -82,7 +75,7 @@ struct Interval {
   acc low, high;
 };
 
-// What a predicted joint is compared with: an annotated joint, or the doubled box of somebody without any.
+// What a predicted joint is compared with: an annotated joint, or the doubled box of a person without any.
 template <typename acc>
 struct Place {
   Interval<acc> x, y;
@@ -108,7 +101,8 @@ POSE_HD int64_t count_joints(const OksInput<acc>& in, const OksShape& shape, int
 
 // count: joints of g that are counted.
 template <typename acc>
-POSE_HD Place<acc> place_of(const OksInput<acc>& in, const OksShape& shape, int64_t g, int64_t k, int64_t count) {
+POSE_HD
+Place<acc> place_of(const OksInput<acc>& in, const OksShape& shape, int64_t g, int64_t k, int64_t count) {
   if (count == 0 && in.boxes != nullptr) {
     const acc* box = in.boxes + 4 * g;
     const acc width = box[2] - box[0];
@@ -199,16 +193,11 @@ struct OksTensors {
   OksTensors(
       const Tensor& pred, const Tensor& target, const Tensor& area, const std::optional<Tensor>& visible,
       const std::optional<Tensor>& boxes)
-      : pred(torch::stable::contiguous(pred)),
-        target(torch::stable::contiguous(target)),
-        area(torch::stable::contiguous(area)) {
-    if (visible) {
-      this->visible = torch::stable::contiguous(*visible);
-    }
-    if (boxes) {
-      this->boxes = torch::stable::contiguous(*boxes);
-    }
-  }
+      : pred(as_contiguous(pred)),
+        target(as_contiguous(target)),
+        area(as_contiguous(area)),
+        visible(as_contiguous(visible)),
+        boxes(as_contiguous(boxes)) {}
 
   template <typename acc>
   OksInput<acc> view() const {
@@ -218,7 +207,7 @@ struct OksTensors {
   }
 };
 
-// oks_nms: people of one picture against each other. The area is the mean of the two.
+// oks_nms: people of one image against each other. The area is the mean of the two.
 struct NmsShape {
   int64_t batch, people, joints;
 };
@@ -234,12 +223,7 @@ template <typename acc>
 POSE_HD acc score_beside(acc score, acc oks, const NmsOptions& options) {
   const acc threshold = static_cast<acc>(options.threshold);
   if (options.soft) {
-    const acc value = -oks * oks / threshold;
-#ifdef __CUDA_ARCH__
-    return score * ::exp(value);
-#else
-    return score * simd::exp(value);
-#endif
+    return score * exponential(-oks * oks / threshold);
   }
   return oks <= threshold ? score : -std::numeric_limits<acc>::infinity();
 }

@@ -1,4 +1,4 @@
-// oks_nms on the CPU: one thread takes a image. The best person left is kept and compared with all others at once.
+// oks_nms on the CPU: one thread takes an image. The best person left is kept and compared with all others at once.
 #include <algorithm>
 #include <tuple>
 
@@ -46,7 +46,7 @@ struct Crowd {
     std::fill(score.begin() + people, score.end(), kNever);
   }
 
-  // The highest score, the first of equals; -1 when nobody is left.
+  // The highest score, the first of equals; -1 when none is left.
   int best() const {
     int found = -1;
     acc highest = -std::numeric_limits<acc>::infinity();
@@ -82,7 +82,7 @@ struct Crowd {
         const acc px = xs[i];
         const acc py = ys[i];
         const acc own = areas[i];
-        const acc unit = oks_scale(sigmas[k], acc(1) - static_cast<acc>(kAreaEpsilon));
+        const acc unit = oks_scale(sigma_factor<acc>(sigmas[k]), acc(1) - static_cast<acc>(kAreaEpsilon));
         for (int n = 0; n < stride; ++n) {
           const acc dx = xs[n] - px;
           const acc dy = ys[n] - py;
@@ -133,7 +133,7 @@ void suppress(
 }
 
 template <typename acc>
-void launch_suppress(
+void run_suppress(
     const OksTensors& tensors, const Tensor& scores, const std::vector<double>& sigmas, const NmsShape& shape,
     const NmsOptions& options, const Tensor& mask, const Tensor& out) {
   suppress(
@@ -153,11 +153,11 @@ std::tuple<Tensor, Tensor> oks_nms_cpu(
   }
   const NmsOptions options{threshold, soft, max_people};
   const OksTensors tensors(keypoints, keypoints, area, visible, std::nullopt);
-  const Tensor contiguous = torch::stable::contiguous(scores);
+  const Tensor contiguous = as_contiguous(scores);
   if (keypoints.scalar_type() == ScalarType::Double) {
-    launch_suppress<double>(tensors, contiguous, sigmas, shape, options, mask, out);
+    run_suppress<double>(tensors, contiguous, sigmas, shape, options, mask, out);
   } else {
-    launch_suppress<float>(tensors, contiguous, sigmas, shape, options, mask, out);
+    run_suppress<float>(tensors, contiguous, sigmas, shape, options, mask, out);
   }
   return {mask, out};
 }

@@ -2,6 +2,7 @@
 #include <tuple>
 
 #include "common/cuda.cuh"
+#include "common/reduce.cuh"
 #include "grouping/joint_constants.cuh"
 #include "grouping/oks.h"
 
@@ -11,36 +12,12 @@ namespace {
 using namespace grouping;
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarpSize;
 
-template <typename acc>
-struct Candidate {
-  acc score;
-  int32_t index;
-};
-
-// The higher score, the first of equals.
-template <typename acc>
-__device__ __forceinline__ Candidate<acc> better(const Candidate<acc>& a, const Candidate<acc>& b) {
-  return b.score > a.score || (b.score == a.score && b.index < a.index) ? b : a;
-}
-
-template <typename acc>
-__device__ Candidate<acc> warp_best(Candidate<acc> best) {
-#pragma unroll
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
-    const Candidate<acc> other{
-        __shfl_xor_sync(kFullMask, best.score, offset), __shfl_xor_sync(kFullMask, best.index, offset)};
-    best = better(best, other);
-  }
-  return best;
-}
-
-// OKS of people a and b of one picture over the joints that both have.
+// OKS of people a and b of one image over the joints that both have.
 template <typename acc>
 __device__ acc oks_between(
     const acc* keypoints, const bool* visible, acc area_a, acc area_b, int64_t a, int64_t b, int64_t joints,
-    const JointConstants& sigmas) {
+    const SigmaFactors<acc>& factors) {
   const acc area = (usable_area(area_a) + usable_area(area_b)) / 2;
   acc sum = 0;
   int64_t count = 0;
@@ -53,20 +30,20 @@ __device__ acc oks_between(
     const acc by = keypoints[2 * jb + 1];
     const bool on = is_finite(ax) && is_finite(ay) && is_finite(bx) && is_finite(by);
     if (on && (visible == nullptr || (visible[ja] && visible[jb]))) {
-      sum += similarity(((bx - ax) * (bx - ax) + (by - ay) * (by - ay)) * oks_scale(sigmas.value[k], area));
+      sum += similarity(((bx - ax) * (bx - ax) + (by - ay) * (by - ay)) * oks_scale(factors.value[k], area));
       ++count;
     }
   }
   return count > 0 ? sum / static_cast<acc>(count) : acc(0);
 }
 
-// One block per picture. It keeps the best person left, all threads compare the others with that one, and so on; left
+// One block per image. It keeps the best person left, all threads compare the others with that one, and so on; left
 // holds the scores of those neither kept nor suppressed, minus infinity for the rest.
 template <typename acc>
 __global__ void __launch_bounds__(kThreads) oks_nms_kernel(
     bool* __restrict__ all_masks, acc* __restrict__ all_out, acc* __restrict__ all_left, const OksInput<acc> in,
-    const acc* __restrict__ all_scores, const NmsShape shape, const NmsOptions options, const JointConstants sigmas) {
-  __shared__ Candidate<acc> warps[kWarps];
+    const acc* __restrict__ all_scores, const NmsShape shape, const NmsOptions options,
+    const __grid_constant__ SigmaFactors<acc> factors) {
   constexpr acc kNever = -std::numeric_limits<acc>::infinity();
   const int people = static_cast<int>(shape.people);
   const int64_t first = static_cast<int64_t>(blockIdx.x) * shape.people;
@@ -84,21 +61,13 @@ __global__ void __launch_bounds__(kThreads) oks_nms_kernel(
   }
   __syncthreads();
   for (int64_t kept = 0; kept < options.max_people; ++kept) {
-    Candidate<acc> best{kNever, people};
+    Indexed<acc> best{kNever, people};
     for (int n = threadIdx.x; n < people; n += kThreads) {
-      if (left[n] > best.score) {
+      if (left[n] > best.value) {
         best = {left[n], n};
       }
     }
-    best = warp_best(best);
-    if (threadIdx.x % kWarpSize == 0) {
-      warps[threadIdx.x / kWarpSize] = best;
-    }
-    __syncthreads();
-    best = warps[0];
-    for (int w = 1; w < kWarps; ++w) {
-      best = better(best, warps[w]);
-    }
+    best = block_best<kThreads>(best);
     if (best.index == people) {
       break;
     }
@@ -108,29 +77,28 @@ __global__ void __launch_bounds__(kThreads) oks_nms_kernel(
         left[n] = kNever;
       } else if (left[n] > kNever) {
         const acc oks =
-            oks_between(keypoints, visible, area[best.index], area[n], best.index, n, shape.joints, sigmas);
+            oks_between(keypoints, visible, area[best.index], area[n], best.index, n, shape.joints, factors);
         left[n] = score_beside(left[n], oks, options);
         if (options.soft) {
           out[n] = left[n];
         }
       }
     }
-    __syncthreads();  // before the warps' candidates are written again
   }
 }
 
 template <typename acc>
 void launch_nms(
     const OksTensors& tensors, const Tensor& scores, const NmsShape& shape, const NmsOptions& options,
-    const JointConstants& sigmas, const Tensor& mask, const Tensor& out, cudaStream_t stream) {
+    const std::vector<double>& sigmas, const Tensor& mask, const Tensor& out, cudaStream_t stream) {
   PYPOSE_OPS_CHECK(
-      shape.batch <= kMaxGridX && shape.people <= std::numeric_limits<int32_t>::max() / 2,
-      "oks_nms: the input is too large, got ", shape.batch, " pictures of ", shape.people, " people");
+      shape.batch <= kMaxBlocks && shape.people <= std::numeric_limits<int32_t>::max() / 2,
+      "oks_nms: the input is too large, got ", shape.batch, " images of ", shape.people, " people");
   const Tensor left = torch::stable::new_empty(scores, {shape.batch, shape.people});
   launch(
-      oks_nms_kernel<acc>, dim3(static_cast<unsigned>(shape.batch)), dim3(kThreads), 0, stream,
-      mask.mutable_data_ptr<bool>(), out.mutable_data_ptr<acc>(), left.mutable_data_ptr<acc>(), tensors.view<acc>(),
-      scores.const_data_ptr<acc>(), shape, options, sigmas);
+      "oks_nms", oks_nms_kernel<acc>, shape.batch, kThreads, 0, stream, mask.mutable_data_ptr<bool>(),
+      out.mutable_data_ptr<acc>(), left.mutable_data_ptr<acc>(), tensors.view<acc>(), scores.const_data_ptr<acc>(),
+      shape, options, SigmaFactors<acc>("oks_nms", sigmas));
 }
 
 std::tuple<Tensor, Tensor> oks_nms_cuda(
@@ -138,7 +106,6 @@ std::tuple<Tensor, Tensor> oks_nms_cuda(
     const std::vector<double>& sigmas, double threshold, bool soft, int64_t max_people) {
   constexpr const char* op = "oks_nms";
   const NmsShape shape = check_nms(op, keypoints, scores, area, visible, sigmas, threshold, max_people);
-  const JointConstants constants(op, sigmas);
   const DeviceGuard guard(keypoints.get_device_index());
   Tensor mask = torch::stable::new_empty(keypoints, {shape.batch, shape.people}, ScalarType::Bool);
   Tensor out = torch::stable::new_empty(scores, {shape.batch, shape.people});
@@ -147,12 +114,12 @@ std::tuple<Tensor, Tensor> oks_nms_cuda(
   }
   const NmsOptions options{threshold, soft, max_people};
   const OksTensors tensors(keypoints, keypoints, area, visible, std::nullopt);
-  const Tensor contiguous = torch::stable::contiguous(scores);
+  const Tensor contiguous = as_contiguous(scores);
   const cudaStream_t stream = current_stream(keypoints);
   if (keypoints.scalar_type() == ScalarType::Double) {
-    launch_nms<double>(tensors, contiguous, shape, options, constants, mask, out, stream);
+    launch_nms<double>(tensors, contiguous, shape, options, sigmas, mask, out, stream);
   } else {
-    launch_nms<float>(tensors, contiguous, shape, options, constants, mask, out, stream);
+    launch_nms<float>(tensors, contiguous, shape, options, sigmas, mask, out, stream);
   }
   return {mask, out};
 }

@@ -7,9 +7,8 @@
 #include <tuple>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace grouping {

@@ -1,4 +1,4 @@
-// score_limbs on the CPU: one thread takes whole tables, of a limb in a image. Its candidates are lanes of vectors
+// score_limbs on the CPU: one thread takes whole tables, of a limb in an image. Its candidates are lanes of vectors
 // that walk along their limbs together.
 #include "grouping/score_limbs.h"
 
@@ -182,7 +182,7 @@ void score(
 }
 
 template <typename T>
-void launch_score(
+void run_score(
     const LimbTensors& tensors, const std::vector<int64_t>& limbs, const std::vector<int64_t>& channels,
     const LimbOptions& options, const LimbShape& shape, const Tensor& out) {
   switch (options.rule) {
@@ -207,7 +207,7 @@ Tensor score_limbs_cpu(
   }
   const LimbTensors tensors(pafs, coords, counts);
   PYPOSE_OPS_DISPATCH_FLOATING(pafs.scalar_type(), "score_limbs", [&] {
-    launch_score<scalar_t>(tensors, limbs, channels, options, shape, out);
+    run_score<scalar_t>(tensors, limbs, channels, options, shape, out);
   });
   return out;
 }

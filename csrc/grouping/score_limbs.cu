@@ -15,7 +15,7 @@ struct LimbList {
   int32_t first, count;
 };
 
-// One thread per pair of candidates of a limb of a picture; out (B, L, M, M). Blocks number a table's chunks first.
+// One thread per pair of candidates of a limb of an image; out (B, L, M, M). Blocks number a table's chunks first.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) score_limbs_kernel(
     acc_t<T>* __restrict__ out, const T* __restrict__ pafs, const acc_t<T>* __restrict__ coords,
@@ -87,7 +87,7 @@ void launch_score(
     }
     const int64_t chunks = ceil_div(shape.pairs(), kThreads);
     launch(
-        score_limbs_kernel<T>, grid_of("score_limbs", shape.batch * list.count * chunks), dim3(kThreads), 0, stream,
+        "score_limbs", score_limbs_kernel<T>, shape.batch * list.count * chunks, kThreads, 0, stream,
         out.mutable_data_ptr<acc>(), tensors.pafs.const_data_ptr<T>(), tensors.coords.const_data_ptr<acc>(),
         tensors.counts.const_data_ptr<int64_t>(), list, options, shape, chunks);
   }

@@ -15,13 +15,10 @@
 #include <limits>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
 #include "common/dispatch.h"
-#ifndef __CUDA_ARCH__
-#include "common/simd.h"
-#endif
+#include "common/math.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace grouping {
@@ -56,13 +53,6 @@ struct Limb {
   acc samples;
   bool scored;  // false: no direction, or endless
 };
-
-POSE_HD float round_half_up(float v) {
-  return ::floorf(v + 0.5f);
-}
-POSE_HD double round_half_up(double v) {
-  return ::floor(v + 0.5);
-}
 
 // OpenPose: round(sqrt(5 max(|dx|, |dy|))), from 5 to 25.
 template <typename acc>
@@ -200,14 +190,9 @@ struct LimbTensors {
   Tensor pafs, coords, counts;
 
   LimbTensors(const Tensor& pafs, const Tensor& coords, const Tensor& counts)
-      : pafs(torch::stable::contiguous(pafs)),
-        coords(torch::stable::contiguous(as_type(coords, acc_scalar_type(pafs.scalar_type())))),
-        counts(torch::stable::contiguous(counts)) {}
-
- private:
-  static Tensor as_type(const Tensor& tensor, ScalarType type) {
-    return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-  }
+      : pafs(as_contiguous(pafs)),
+        coords(as_contiguous(coords, acc_scalar_type(pafs.scalar_type()))),
+        counts(as_contiguous(counts)) {}
 };
 
 }  // namespace grouping

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
-    moments[i] = warp_reduce(moments[i], [](acc a, acc b) { return a + b; });
+    moments[i] = warp_sum(moments[i]);
   }
   if (threadIdx.x % kWarpSize == 0) {
     sums[index] = AxisSum<acc>::of(axis, moments[0], moments[1], moments[2]);
@@ -88,8 +88,19 @@ struct Map {
   }
 };
 
-// One block owns one keypoint (b, p, k) and gathers its gradient from the whole map: no atomics, the same bits every
-// time. Where people compete, each pixel that the keypoint reaches asks all of them again who won.
+// Further from a centre than so many sigmas a Gaussian is 0, but for subnormal numbers.
+template <typename acc>
+constexpr acc kFarthestSigma = sizeof(acc) == 8 ? acc(38.7) : acc(13.3);
+
+template <typename acc>
+__device__ __forceinline__ void reached_pixels(const Axis<acc>& axis, int64_t size, int32_t& first, int32_t& end) {
+  const acc far = kFarthestSigma<acc> * axis.sigma;
+  const acc reach = axis.reach < far ? axis.reach : far;
+  pixel_range(axis.center - reach, axis.center + reach, size, first, end);
+}
+
+// One block owns one keypoint (b, p, k) and gathers its gradient from the pixels that it reaches: no atomics, the same
+// bits every time. Where people compete, each pixel that the keypoint reaches checks again which of them won.
 // source(map, value, x, y) is the gradient of the map's pixel (x, y), where
 // the keypoint draws `value`.
 template <typename acc, typename Source>
@@ -111,16 +122,19 @@ __global__ void __launch_bounds__(kThreads, kMinGradientBlocks<acc>) keypoint_gr
   const Map<acc> map{people, options, shape, sums, b, k};
   const bool competing = shape.people > 1 && options.combine != Combine::sum;
   acc moments[5] = {};
+  int32_t left, right, top, bottom;
+  reached_pixels(blob.x, shape.width, left, right);
+  reached_pixels(blob.y, shape.height, top, bottom);
   // 32-bit positions, stepped rather than divided: a division per pixel would cost more than the exponentials.
-  const int32_t width = static_cast<int32_t>(shape.width);
+  const int32_t width = right > left ? right - left : 1;
   const int32_t step_x = kThreads % width;
   const int32_t step_y = kThreads / width;
-  int32_t x = static_cast<int32_t>(threadIdx.x) % width;
-  int32_t y = static_cast<int32_t>(threadIdx.x) / width;
-  for (; y < shape.height; x += step_x, y += step_y) {
-    if (x >= width) {
+  int32_t x = left + static_cast<int32_t>(threadIdx.x) % width;
+  int32_t y = top + static_cast<int32_t>(threadIdx.x) / width;
+  for (; right > left && y < bottom; x += step_x, y += step_y) {
+    if (x >= right) {
       x -= width;
-      if (++y >= shape.height) {
+      if (++y >= bottom) {
         break;
       }
     }
@@ -136,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, kMinGradientBlocks<acc>) keypoint_gr
       moments[4] += g * uy * uy;
     }
   }
-  block_sum(moments);
+  block_sum<kThreads>(moments);
   if (threadIdx.x == 0) {
     blob_gradients(
         blob, moments, map.axis_sum(p, 0), map.axis_sum(p, 1), options.center, grad_keypoints + at, grad_sigma + at);
@@ -151,16 +165,14 @@ void launch_keypoint_gradients(
   const int64_t blobs = shape.maps() * shape.people;
   std::optional<Tensor> scratch;
   AxisSum<acc>* sums = nullptr;
-  if (options.normalize == Normalize::sum) {
+  if (options.normalize == Normalization::sum) {
     static_assert(sizeof(AxisSum<acc>) == 3 * sizeof(acc), "three values per axis");
     scratch = torch::stable::new_empty(grad_keypoints, {blobs, 2, 3});
     sums = static_cast<AxisSum<acc>*>(scratch->mutable_data_ptr());
-    launch(
-        axis_sums_kernel<acc>, grid_of(op, ceil_div(blobs * 2, kWarps)), dim3(kThreads), 0, stream,
-        sums, people, options, shape);
+    launch(op, axis_sums_kernel<acc>, ceil_div(blobs * 2, kWarps), kThreads, 0, stream, sums, people, options, shape);
   }
   launch(
-      keypoint_gradients_kernel<acc, Source>, grid_of(op, blobs), dim3(kThreads), 0, stream, source,
+      op, keypoint_gradients_kernel<acc, Source>, blobs, kThreads, 0, stream, source,
       grad_keypoints.mutable_data_ptr<acc>(), grad_sigma.mutable_data_ptr<acc>(), sums, people, options, shape);
 }
 

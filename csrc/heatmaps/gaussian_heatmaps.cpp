@@ -5,7 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/empty.h"
+#include "common/tensors.h"
 #include "common/pages.h"
 #include "heatmaps/gaussian_tables.h"
 
@@ -147,7 +147,7 @@ void render(T* out, const People<acc_t<T>>& people, const Options& options, cons
     Tables<acc> tables(shape);
     std::vector<acc> row(shape.width);
     const bool windows = shape.people == 1 && options.profile == Profile::gaussian &&
-        options.normalize == Normalize::peak && std::isfinite(options.truncate);
+        options.normalize == Normalization::peak && std::isfinite(options.truncate);
     for (int64_t map = begin; map < end; ++map) {
       T* target = out + map * pixels;
       if (windows) {
@@ -169,7 +169,7 @@ void render(T* out, const People<acc_t<T>>& people, const Options& options, cons
 }
 
 template <typename T>
-void launch_render(const Tensor& out, const PeopleTensors& people, const Options& options, const Shape& shape) {
+void run_render(const Tensor& out, const PeopleTensors& people, const Options& options, const Shape& shape) {
   render(out.mutable_data_ptr<T>(), people.view<acc_t<T>>(), options, shape);
 }
 
@@ -187,7 +187,7 @@ Tensor gaussian_heatmaps_cpu(
     return out;
   }
   const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(dtype));
-  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_render<scalar_t>(out, people, options, shape); });
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_render<scalar_t>(out, people, options, shape); });
   return out;
 }
 

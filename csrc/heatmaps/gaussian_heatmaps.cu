@@ -1,5 +1,5 @@
 #include "common/cuda.cuh"
-#include "common/empty.h"
+#include "common/tensors.h"
 #include "heatmaps/gaussian_heatmaps.h"
 #include "heatmaps/gaussian_render.cuh"
 
@@ -8,9 +8,20 @@ namespace {
 
 using namespace heatmaps;
 
+// As many blocks per multiprocessor as there are registers for without spilling.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kFloatBlocks = 3, kDoubleBlocks = 2;
+#else
+constexpr int kFloatBlocks = 4, kDoubleBlocks = 3;
+#endif
+template <typename T, int kVec>
+constexpr int kRenderBlocks = kVec == 8 ? 2
+    : sizeof(acc_t<T>) == 4 ? (kVec == 1 ? 3 : kFloatBlocks)
+                            : (kVec == 1 ? 2 : kDoubleBlocks);
+
 // One block draws one chunk of one map.
 template <typename T, int kVec>
-__global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, sizeof(acc_t<T>) == 4 ? 3 : 2) gaussian_heatmaps_kernel(
+__global__ void __launch_bounds__(kThreads, kRenderBlocks<T, kVec>) gaussian_heatmaps_kernel(
     T* __restrict__ out, const People<acc_t<T>> people, const Options options, const Shape shape,
     const Layout layout) {
   using acc = acc_t<T>;
@@ -25,8 +36,8 @@ __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, sizeof(acc_t<T>) == 4 ? 3 
     for (int v = 0; v < kVec; ++v) {
       pack.v[v] = static_cast<T>(clipped(values[item][v], options) * scale);
     }
-    // kVec > 1 only where the pixels of a map are a multiple of it: every pack is whole and aligned.
-    *reinterpret_cast<Pack<T, kVec>*>(target + pixel) = pack;
+    // The pixels of a map are a multiple of kVec: every pack is whole and aligned.
+    store_pack(target + pixel, pack);
   });
 }
 
@@ -36,18 +47,16 @@ void launch_render(
   using acc = acc_t<T>;
   const Layout layout = layout_of<kVec>(shape, sizeof(acc));
   launch(
-      gaussian_heatmaps_kernel<T, kVec>, grid_of("gaussian_heatmaps", shape.maps() * layout.chunks), dim3(kThreads),
+      "gaussian_heatmaps", gaussian_heatmaps_kernel<T, kVec>, shape.maps() * layout.chunks, kThreads,
       layout.shared_bytes, stream, out.mutable_data_ptr<T>(), people.view<acc>(), options, shape, layout);
 }
 
 template <typename T>
 void launch_render_vec(
     const Tensor& out, const PeopleTensors& people, const Options& options, const Shape& shape, cudaStream_t stream) {
-  if (packs_fit<T>(shape, out)) {
-    launch_render<T, kPack<T>>(out, people, options, shape, stream);
-  } else {
-    launch_render<T, 1>(out, people, options, shape, stream);
-  }
+  with_pack_width<T>(map_pack_width<T>(shape, out), [&](auto width) {
+    launch_render<T, width>(out, people, options, shape, stream);
+  });
 }
 
 Tensor gaussian_heatmaps_cuda(

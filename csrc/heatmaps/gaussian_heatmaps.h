@@ -8,13 +8,10 @@
 #include <limits>
 #include <optional>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
 #include "common/dispatch.h"
-#ifndef __CUDA_ARCH__
-#include "common/simd.h"
-#endif
+#include "common/math.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace heatmaps {
@@ -22,13 +19,13 @@ namespace heatmaps {
 enum class Profile : int { gaussian, disc };
 enum class Center : int { exact, rounded };
 enum class Combine : int { max, sum, sum_clip };
-enum class Normalize : int { peak, sum };
+enum class Normalization : int { peak, sum };
 
 struct Options {
   Profile profile;
   Center center;
   Combine combine;
-  Normalize normalize;
+  Normalization normalize;
   double truncate;  // in sigmas, infinity for none
   double sigma;     // used where no sigma tensor was given
   double scale = 1; // what the maps are multiplied by, after the sum is clipped
@@ -75,11 +72,7 @@ struct Axis {
   POSE_HD acc gaussian(Index i) const {
     const acc u = offset(i);
     const acc exponent = acc(-0.5) * u * u;
-#ifdef __CUDA_ARCH__
-    const acc value = ::exp(exponent);
-#else
-    const acc value = simd::exp(exponent);
-#endif
+    const acc value = exponential(exponent);
     return inside(i) ? value : acc(0);
   }
   // Squared distance in units of the radius; the disc is where the two axes add up to at most 1.
@@ -100,17 +93,11 @@ struct Blob {
   bool drawn;
 };
 
-POSE_HD float round_half_up(float v) {
-  return ::floorf(v + 0.5f);
-}
-POSE_HD double round_half_up(double v) {
-  return ::floor(v + 0.5);
-}
-
 // A keypoint that is invisible, not finite, or whose sigma is not a positive finite number draws nothing.
 // The comparisons are written so that NaN takes the safe branch.
 template <typename acc>
-POSE_HD Blob<acc> blob_of(const People<acc>& people, const Options& options, int64_t b, int64_t p, int64_t k) {
+POSE_HD
+Blob<acc> blob_of(const People<acc>& people, const Options& options, int64_t b, int64_t p, int64_t k) {
   const acc huge = std::numeric_limits<acc>::max();
   const int64_t* ks = people.keypoint_stride;
   const acc* keypoint = people.keypoints + b * ks[0] + p * ks[1] + k * ks[2];
@@ -196,6 +183,15 @@ POSE_HD int64_t disc_row_count(const Blob<acc>& blob, int64_t y, int64_t width) 
   return end - first + 1;
 }
 
+// The integers from `low` to `high`, cut to [0, size): first and one past the last.
+template <typename acc>
+POSE_HD void pixel_range(acc low, acc high, int64_t size, int32_t& first, int32_t& end) {
+  const acc last = static_cast<acc>(size - 1);
+  first = low > 0 ? (low < last ? static_cast<int32_t>(::ceil(low)) : static_cast<int32_t>(size - 1)) : 0;
+  end = high < last ? (high >= 0 ? static_cast<int32_t>(::floor(high)) + 1 : 0) : static_cast<int32_t>(size);
+  end = low > last || end < first ? first : end;
+}
+
 // Choices cross the operator boundary as the enumerators' numbers: strings would double the cost of a small call.
 inline Options check_options(
     const char* op, int64_t profile, int64_t center, std::optional<double> truncate, int64_t combine,
@@ -207,7 +203,7 @@ inline Options check_options(
   options.profile = check_choice<Profile>(op, "profile", profile, 2);
   options.center = check_choice<Center>(op, "center", center, 2);
   options.combine = check_choice<Combine>(op, "combine", combine, 3);
-  options.normalize = check_choice<Normalize>(op, "normalize", normalize, 2);
+  options.normalize = check_choice<Normalization>(op, "normalize", normalize, 2);
   options.truncate = truncate.value_or(std::numeric_limits<double>::infinity());
   options.sigma = sigma;
   return options;
@@ -284,11 +280,9 @@ struct PeopleTensors {
   PeopleTensors(
       const Tensor& keypoints, const std::optional<Tensor>& sigma, const std::optional<Tensor>& visible,
       ScalarType acc_type)
-      : keypoints(as_type(keypoints, acc_type)), visible(visible) {
-    if (sigma) {
-      this->sigma = as_type(*sigma, acc_type);
-    }
-  }
+      : keypoints(as_type(keypoints, acc_type)),
+        sigma(sigma ? std::optional(as_type(*sigma, acc_type)) : std::nullopt),
+        visible(visible) {}
 
   template <typename acc>
   People<acc> view() const {
@@ -307,10 +301,6 @@ struct PeopleTensors {
   }
 
  private:
-  static Tensor as_type(const Tensor& tensor, ScalarType type) {
-    return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-  }
-
   // Strides with the people axis always at position 1; a tensor without one has a single person.
   static void strides_of(const Tensor& tensor, int64_t dims, int64_t* strides) {
     const bool has_people = tensor.dim() == dims;

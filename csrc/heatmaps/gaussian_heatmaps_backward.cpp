@@ -26,7 +26,7 @@ void map_backward(
 }
 
 template <typename T>
-void launch_backward(
+void run_backward(
     const Tensor& grad, const Tensor& grad_keypoints, const Tensor& grad_sigma, const PeopleTensors& tensors,
     const Options& options, const Shape& shape) {
   using acc = acc_t<T>;
@@ -65,9 +65,9 @@ std::tuple<Tensor, Tensor> gaussian_heatmaps_backward_cpu(
     return {grad_keypoints, grad_sigma};
   }
   const PeopleTensors people(keypoints, sigma, visible, acc_type);
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {
-    launch_backward<scalar_t>(dense, grad_keypoints, grad_sigma, people, options, shape);
+    run_backward<scalar_t>(dense, grad_keypoints, grad_sigma, people, options, shape);
   });
   return {grad_keypoints, grad_sigma};
 }

@@ -37,7 +37,7 @@ std::tuple<Tensor, Tensor> gaussian_heatmaps_backward_cuda(
     return {grad_keypoints, grad_sigma};
   }
   const PeopleTensors people(keypoints, sigma, visible, acc_type);
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   const cudaStream_t stream = current_stream(keypoints);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {
     launch_keypoint_gradients<acc_t<scalar_t>>(

@@ -130,7 +130,7 @@ void write_gradients(
     const Options& options, const Shape& shape, int64_t b, int64_t k) {
   for (size_t i = 0; i < tables.blobs.size(); ++i) {
     AxisSum<acc> sum_x, sum_y;
-    if (options.normalize == Normalize::sum) {
+    if (options.normalize == Normalization::sum) {
       sum_x = axis_sum(tables.blobs[i].x, shape.width);
       sum_y = axis_sum(tables.blobs[i].y, shape.height);
     }

@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "common/cuda.cuh"
+#include "common/reduce.cuh"
+#include "common/vector.cuh"
 #include "heatmaps/gaussian_heatmaps.h"
 
 namespace pypose_ops {
@@ -42,7 +44,7 @@ __device__ acc axis_sum(const Axis<acc>& axis, int64_t n) {
   for (int64_t i = threadIdx.x % kWarpSize; i < n; i += kWarpSize) {
     sum += axis.gaussian(i);
   }
-  return warp_reduce(sum, [](acc a, acc b) { return a + b; });
+  return warp_sum(sum);
 }
 
 // One warp: the factors that make the blob's pixels sum to 1.
@@ -53,7 +55,7 @@ __device__ Factors<acc> sum_factors(const Blob<acc>& blob, Profile profile, cons
     for (int64_t y = threadIdx.x % kWarpSize; y < shape.height; y += kWarpSize) {
       count += disc_row_count(blob, y, shape.width);
     }
-    count = warp_reduce(count, [](int64_t a, int64_t b) { return a + b; });
+    count = warp_sum(count);
     return {acc(1) / static_cast<acc>(count > 0 ? count : 1), acc(1)};
   }
   const acc epsilon = static_cast<acc>(kSumEpsilon);
@@ -73,7 +75,7 @@ __device__ void fill_tables(
   for (int q = threadIdx.x / kWarpSize; q < tile; q += kWarps) {
     const Blob<acc> blob = blob_of(people, options, b, begin + q, k);
     Factors<acc> found{acc(1), acc(1)};
-    if (blob.drawn && options.normalize == Normalize::sum) {
+    if (blob.drawn && options.normalize == Normalization::sum) {
       found = sum_factors(blob, options.profile, shape);
     }
     if (threadIdx.x % kWarpSize == 0) {
@@ -117,24 +119,18 @@ struct Lines {
   acc peak;
 };
 
-// kVec pixels of one row, whose columns are read from shared memory 16 bytes at a time.
+// kVec pixels of one row, whose columns are read from shared memory up to 16 bytes at a time.
 template <int kVec, typename acc>
 __device__ __forceinline__ void combine_within_row(
     acc (&values)[kVec], const Lines<acc>& lines, uint32_t row, uint32_t column, const Options& options) {
-  struct alignas(16) Pack {
-    acc v[kVec];
-  };
   const acc ty = lines.y[row];
-  if constexpr (kVec * sizeof(acc) % 16 == 0) {
-    const Pack tx = *reinterpret_cast<const Pack*>(lines.x + column);
+  constexpr int kStep = kVec < kPack<acc> ? kVec : kPack<acc>;
 #pragma unroll
-    for (int v = 0; v < kVec; ++v) {
-      values[v] = combined(values[v], tx.v[v], ty, lines.peak, options);
-    }
-  } else {
+  for (int first = 0; first < kVec; first += kStep) {
+    const auto tx = *reinterpret_cast<const Pack<acc, kStep>*>(lines.x + column + first);
 #pragma unroll
-    for (int v = 0; v < kVec; ++v) {
-      values[v] = combined(values[v], lines.x[column + v], ty, lines.peak, options);
+    for (int v = 0; v < kStep; ++v) {
+      values[first + v] = combined(values[first + v], tx.v[v], ty, lines.peak, options);
     }
   }
 }
@@ -153,15 +149,6 @@ __device__ __forceinline__ void combine_across_rows(
   }
 }
 
-// What a thread loads and stores at once.
-template <typename T, int kVec>
-struct alignas(sizeof(T) * kVec) Pack {
-  T v[kVec];
-};
-
-template <typename T>
-constexpr int kPack = 16 / sizeof(T);
-
 // Blocks per multiprocessor that the compiler must leave registers for: as many as it can without spilling.
 template <typename T>
 constexpr int kMinBlocks = sizeof(T) == 4 ? 4 : 2;
@@ -174,10 +161,10 @@ template <typename T>
 constexpr int kMinGradientBlocks = kMinBlocks<T>;
 #endif
 
-// Whether the maps of an existing tensor are made of whole, aligned packs; a new tensor is always aligned.
+// The widest packs that maps of an existing tensor are made of; a new tensor is always aligned.
 template <typename T>
-bool packs_fit(const Shape& shape, const Tensor& maps) {
-  return shape.pixels() % kPack<T> == 0 && reinterpret_cast<uintptr_t>(maps.const_data_ptr()) % 16 == 0;
+int map_pack_width(const Shape& shape, const Tensor& maps) {
+  return pack_width<T>(shape.pixels(), reinterpret_cast<uintptr_t>(maps.const_data_ptr()));
 }
 
 template <int kVec>
@@ -265,28 +252,6 @@ __device__ __forceinline__ void render_chunk(
 template <typename acc>
 __device__ __forceinline__ acc clipped(acc value, const Options& options) {
   return options.combine == Combine::sum_clip && value > acc(1) ? acc(1) : value;
-}
-
-// Sums each of n values over the block; every thread gets the same bits.
-template <typename acc, int n>
-__device__ void block_sum(acc (&values)[n]) {
-  __shared__ acc partial[kWarps][n];
-  const int warp = threadIdx.x / kWarpSize;
-#pragma unroll
-  for (int i = 0; i < n; ++i) {
-    const acc sum = warp_reduce(values[i], [](acc a, acc b) { return a + b; });
-    if (threadIdx.x % kWarpSize == 0) {
-      partial[warp][i] = sum;
-    }
-  }
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < n; ++i) {
-    values[i] = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      values[i] += partial[w][i];
-    }
-  }
 }
 
 }  // namespace heatmaps

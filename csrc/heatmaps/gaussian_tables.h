@@ -79,7 +79,7 @@ struct Tables {
         fill_axis(ty, ay, profile, h);
       });
       peak[i] = 1;
-      if (options.normalize == Normalize::sum) {
+      if (options.normalize == Normalization::sum) {
         normalize(i, profile);
       }
       if (options.scale != 1) {
@@ -133,7 +133,8 @@ struct Tables {
 
 // row[x] = combine(row[x], blob i's values in row y).
 template <typename acc>
-POSE_HD void add_blob(acc* row, const acc* tx, acc ty, acc peak, int64_t width, Profile profile, Combine combine) {
+POSE_HD
+void add_blob(acc* row, const acc* tx, acc ty, acc peak, int64_t width, Profile profile, Combine combine) {
   if (profile == Profile::disc) {
     for (int64_t x = 0; x < width; ++x) {
       const acc value = tx[x] + ty <= acc(1) ? peak : acc(0);

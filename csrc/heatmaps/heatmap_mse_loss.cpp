@@ -124,7 +124,7 @@ void loss(
 }
 
 template <typename T>
-void launch_loss(
+void run_loss(
     const Tensor& losses, const Tensor& pred, const PeopleTensors& people, const std::optional<Tensor>& weight,
     const Options& options, const LossShape& shape) {
   using acc = acc_t<T>;
@@ -144,10 +144,10 @@ Tensor heatmap_mse_loss_cpu(
   if (losses.numel() == 0) {
     return losses;
   }
-  const Tensor dense = torch::stable::contiguous(pred);
+  const Tensor dense = as_contiguous(pred);
   const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(pred.scalar_type()));
   PYPOSE_OPS_DISPATCH_FLOATING(
-      pred.scalar_type(), op, [&] { launch_loss<scalar_t>(losses, dense, people, weight, options, shape); });
+      pred.scalar_type(), op, [&] { run_loss<scalar_t>(losses, dense, people, weight, options, shape); });
   return losses;
 }
 

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<T>) heatmap_mse_loss_kern
     if (weight > 0) {
       const T* source = pred + map * shape.target.pixels() + chunk.first;
       for_packs<kVec>(chunk, [&](int item, uint32_t pixel) {
-        const auto pack = *reinterpret_cast<const Pack<T, kVec>*>(source + pixel);
+        const auto pack = load_pack<kVec>(source + pixel);
 #pragma unroll
         for (int v = 0; v < kVec; ++v) {
           const acc difference = static_cast<acc>(pack.v[v]) - clipped(target[item][v], options);
@@ -38,10 +38,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<T>) heatmap_mse_loss_kern
         }
       });
     }
-    if (s > 0) {
-      __syncthreads();  // block_sum's memory is still being read
-    }
-    block_sum(sum);
+    block_sum<kThreads>(sum);
     if (threadIdx.x == 0) {
       losses[map * layout.chunks + blockIdx.x % layout.chunks] =
           weight * (sum[0] / static_cast<acc>(shape.target.pixels()));
@@ -61,7 +58,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = threadIdx.x % kWarpSize; i < chunks; i += kWarpSize) {
     sum += parts[map * chunks + i];
   }
-  sum = warp_reduce(sum, [](acc a, acc b) { return a + b; });
+  sum = warp_sum(sum);
   if (threadIdx.x % kWarpSize == 0) {
     losses[map] = sum;
   }
@@ -76,12 +73,12 @@ void launch_loss(
   const bool whole = layout.chunks == 1;
   const Tensor parts = whole ? losses : torch::stable::new_empty(losses, {shape.maps(), layout.chunks});
   launch(
-      heatmap_mse_loss_kernel<T, kVec>, grid_of("heatmap_mse_loss", shape.target.maps() * layout.chunks),
-      dim3(kThreads), layout.shared_bytes, stream, parts.mutable_data_ptr<acc>(), pred.const_data_ptr<T>(),
-      people.view<acc>(), per_map<acc>(weight), options, shape, layout);
+      "heatmap_mse_loss", heatmap_mse_loss_kernel<T, kVec>, shape.target.maps() * layout.chunks, kThreads,
+      layout.shared_bytes, stream, parts.mutable_data_ptr<acc>(), pred.const_data_ptr<T>(), people.view<acc>(),
+      per_map<acc>(weight), options, shape, layout);
   if (!whole) {
     launch(
-        sum_chunks_kernel<acc>, grid_of("heatmap_mse_loss", ceil_div(shape.maps(), kWarps)), dim3(kThreads), 0, stream,
+        "heatmap_mse_loss", sum_chunks_kernel<acc>, ceil_div(shape.maps(), kWarps), kThreads, 0, stream,
         losses.mutable_data_ptr<acc>(), parts.const_data_ptr<acc>(), shape.maps(), layout.chunks);
   }
 }
@@ -90,11 +87,9 @@ template <typename T>
 void launch_loss_vec(
     const Tensor& losses, const Tensor& pred, const PeopleTensors& people, const std::optional<Tensor>& weight,
     const Options& options, const LossShape& shape, cudaStream_t stream) {
-  if (packs_fit<T>(shape.target, pred)) {
-    launch_loss<T, kPack<T>>(losses, pred, people, weight, options, shape, stream);
-  } else {
-    launch_loss<T, 1>(losses, pred, people, weight, options, shape, stream);
-  }
+  with_pack_width<T>(map_pack_width<T>(shape.target, pred), [&](auto width) {
+    launch_loss<T, width>(losses, pred, people, weight, options, shape, stream);
+  });
 }
 
 Tensor heatmap_mse_loss_cuda(
@@ -109,7 +104,7 @@ Tensor heatmap_mse_loss_cuda(
   if (losses.numel() == 0) {
     return losses;
   }
-  const Tensor dense = torch::stable::contiguous(pred);
+  const Tensor dense = as_contiguous(pred);
   const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(pred.scalar_type()));
   const cudaStream_t stream = current_stream(pred);
   PYPOSE_OPS_DISPATCH_FLOATING(pred.scalar_type(), op, [&] {

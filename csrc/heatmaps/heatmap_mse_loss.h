@@ -47,9 +47,10 @@ PerMap<acc> per_map(const std::optional<Tensor>& tensor) {
 }
 
 // Whether map (b, k) has a target at all. The map of a keypoint that is not drawn has none; with a people axis a map
-// with nobody in it is a target of zeros.
+// without people is a target of zeros.
 template <typename acc>
-POSE_HD bool has_target(const People<acc>& people, const Options& options, const LossShape& shape, int64_t b, int64_t k) {
+POSE_HD
+bool has_target(const People<acc>& people, const Options& options, const LossShape& shape, int64_t b, int64_t k) {
   return shape.crowd || blob_of(people, options, b, 0, k).drawn;
 }
 
@@ -114,7 +115,7 @@ inline Tensor new_pred_gradient(const Tensor& pred, bool wanted) {
 // (B, P, K, 2), or nothing where no gradient is wanted.
 inline Tensor new_target_gradient(const Tensor& keypoints, const LossShape& shape, ScalarType type, bool wanted) {
   const Shape& target = shape.target;
-  return wanted ? torch::stable::new_zeros(keypoints, {target.batch, target.people, target.joints, 2}, type)
+  return wanted ? torch::stable::new_empty(keypoints, {target.batch, target.people, target.joints, 2}, type)
                 : torch::stable::new_empty(keypoints, {0}, type);
 }
 

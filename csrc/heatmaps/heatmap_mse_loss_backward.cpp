@@ -42,7 +42,8 @@ void write_single(T* grad, const T* pred, acc scale, const acc* tx, const acc* t
 
 // target_grad[x] -= scale * (pred[x] - target[x]): what the target's pixel gets from one stage.
 template <typename T, typename acc = acc_t<T>>
-POSE_HD void add_target_gradient(acc* target_grad, const T* pred, const acc* target, acc scale, int64_t width) {
+POSE_HD
+void add_target_gradient(acc* target_grad, const T* pred, const acc* target, acc scale, int64_t width) {
   for (int64_t x = 0; x < width; ++x) {
     target_grad[x] -= scale * (simd::load(pred[x]) - target[x]);
   }
@@ -148,7 +149,7 @@ void backward(
 }
 
 template <typename T>
-void launch_backward(
+void run_backward(
     const Tensor& grad_pred, const Tensor& grad_keypoints, const Tensor& grad_sigma, const Tensor& grad,
     const Tensor& pred, const PeopleTensors& people, const std::optional<Tensor>& weight, const Options& options,
     const LossShape& shape) {
@@ -176,13 +177,13 @@ std::tuple<Tensor, Tensor, Tensor> heatmap_mse_loss_backward_cpu(
   const Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
   check_loss_gradient(op, grad, pred);
   const ScalarType acc_type = acc_scalar_type(pred.scalar_type());
-  const Tensor dense = torch::stable::contiguous(pred);
+  const Tensor dense = as_contiguous(pred);
   Tensor grad_pred = new_pred_gradient(pred, needs_pred);
   Tensor grad_keypoints = new_target_gradient(keypoints, shape, acc_type, needs_target);
   Tensor grad_sigma = new_target_gradient(keypoints, shape, acc_type, needs_target);
   const PeopleTensors people(keypoints, sigma, visible, acc_type);
   PYPOSE_OPS_DISPATCH_FLOATING(pred.scalar_type(), op, [&] {
-    launch_backward<scalar_t>(grad_pred, grad_keypoints, grad_sigma, grad, dense, people, weight, options, shape);
+    run_backward<scalar_t>(grad_pred, grad_keypoints, grad_sigma, grad, dense, people, weight, options, shape);
   });
   return {grad_pred, grad_keypoints, grad_sigma};
 }

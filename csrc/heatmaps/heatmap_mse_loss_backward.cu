@@ -38,13 +38,13 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<T>) heatmap_mse_loss_back
     for_packs<kVec>(chunk, [&](int item, uint32_t pixel) {
       Pack<T, kVec> pack{};
       if (scale != acc(0)) {
-        pack = *reinterpret_cast<const Pack<T, kVec>*>(pred + at + pixel);
+        pack = load_pack<kVec>(pred + at + pixel);
 #pragma unroll
         for (int v = 0; v < kVec; ++v) {
           pack.v[v] = static_cast<T>((static_cast<acc>(pack.v[v]) - clipped(target[item][v], options)) * scale);
         }
       }
-      *reinterpret_cast<Pack<T, kVec>*>(grad_pred + at + pixel) = pack;
+      store_pack(grad_pred + at + pixel, pack);
     });
   }
 }
@@ -78,9 +78,9 @@ void launch_pred_gradient(
   using acc = acc_t<T>;
   const Layout layout = layout_of<kVec>(shape.target, sizeof(acc));
   launch(
-      heatmap_mse_loss_backward_kernel<T, kVec>, grid_of("heatmap_mse_loss", shape.target.maps() * layout.chunks),
-      dim3(kThreads), layout.shared_bytes, stream, grad_pred.mutable_data_ptr<T>(), per_map<acc>(grad),
-      pred.const_data_ptr<T>(), people.view<acc>(), per_map<acc>(weight), options, shape, layout);
+      "heatmap_mse_loss", heatmap_mse_loss_backward_kernel<T, kVec>, shape.target.maps() * layout.chunks, kThreads,
+      layout.shared_bytes, stream, grad_pred.mutable_data_ptr<T>(), per_map<acc>(grad), pred.const_data_ptr<T>(),
+      people.view<acc>(), per_map<acc>(weight), options, shape, layout);
 }
 
 template <typename T>
@@ -90,11 +90,9 @@ void launch_backward(
     const LossShape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
   if (grad_pred.numel() > 0) {
-    if (packs_fit<T>(shape.target, pred)) {
-      launch_pred_gradient<T, kPack<T>>(grad_pred, grad, pred, people, weight, options, shape, stream);
-    } else {
-      launch_pred_gradient<T, 1>(grad_pred, grad, pred, people, weight, options, shape, stream);
-    }
+    with_pack_width<T>(map_pack_width<T>(shape.target, pred), [&](auto width) {
+      launch_pred_gradient<T, width>(grad_pred, grad, pred, people, weight, options, shape, stream);
+    });
   }
   if (grad_keypoints.numel() > 0) {
     const TargetGradient<T> source{pred.const_data_ptr<T>(), per_map<acc>(grad), per_map<acc>(weight), shape};
@@ -114,7 +112,7 @@ std::tuple<Tensor, Tensor, Tensor> heatmap_mse_loss_backward_cuda(
   check_loss_gradient(op, grad, pred);
   const DeviceGuard guard(pred.get_device_index());
   const ScalarType acc_type = acc_scalar_type(pred.scalar_type());
-  const Tensor dense = torch::stable::contiguous(pred);
+  const Tensor dense = as_contiguous(pred);
   Tensor grad_pred = new_pred_gradient(pred, needs_pred);
   Tensor grad_keypoints = new_target_gradient(keypoints, shape, acc_type, needs_target);
   Tensor grad_sigma = new_target_gradient(keypoints, shape, acc_type, needs_target);

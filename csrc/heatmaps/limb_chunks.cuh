@@ -10,17 +10,17 @@ namespace heatmaps {
 
 template <typename acc>
 __device__ __forceinline__ acc limb_weight(const Limb<acc>& limb, const LimbOptions& options, int32_t x, int32_t y) {
-  const acc width = static_cast<acc>(options.width);
+  const acc radius = static_cast<acc>(options.radius);
   switch (options.profile) {
     case LimbProfile::band:
     case LimbProfile::openpose:  // they differ in the limb's range
-      return limb_weight<LimbProfile::band>(limb, width, x, y);
+      return limb_weight<LimbProfile::band>(limb, radius, x, y);
     case LimbProfile::trt_pose:
-      return limb_weight<LimbProfile::trt_pose>(limb, width, x, y);
+      return limb_weight<LimbProfile::trt_pose>(limb, radius, x, y);
     case LimbProfile::sleap:
-      return limb_weight<LimbProfile::sleap>(limb, width, x, y);
+      return limb_weight<LimbProfile::sleap>(limb, radius, x, y);
     case LimbProfile::capsule:
-      return limb_weight<LimbProfile::capsule>(limb, width, x, y);
+      return limb_weight<LimbProfile::capsule>(limb, radius, x, y);
   }
   return 0;
 }
@@ -97,13 +97,13 @@ __global__ void __launch_bounds__(kThreads, 2) limbs_kernel(
   for (int v = 0; v < kVec; ++v) {
     pack.v[v] = static_cast<T>(values.x[v] / values.divisor(v, options, present));
   }
-  *reinterpret_cast<Pack<T, kVec>*>(target) = pack;
+  store_pack(target, pack);
   if constexpr (channels == 2) {
 #pragma unroll
     for (int v = 0; v < kVec; ++v) {
       pack.v[v] = static_cast<T>(values.y[v] / values.divisor(v, options, present));
     }
-    *reinterpret_cast<Pack<T, kVec>*>(target + shape.pixels()) = pack;
+    store_pack(target + shape.pixels(), pack);
   }
 }
 
@@ -113,19 +113,17 @@ void launch_limbs_vec(
     const Shape& shape, cudaStream_t stream) {
   const int64_t chunks = ceil_div(shape.pixels(), kThreads * kVec);
   launch(
-      limbs_kernel<T, channels, kVec>, grid_of(op, shape.batch * limbs.count * chunks), dim3(kThreads), 0, stream,
-      out, people.view<acc_t<T>>(), limbs, options, shape, chunks);
+      op, limbs_kernel<T, channels, kVec>, shape.batch * limbs.count * chunks, kThreads, 0, stream, out,
+      people.view<acc_t<T>>(), limbs, options, shape, chunks);
 }
 
 template <int channels, typename T>
 void launch_limbs(
     const char* op, T* out, const PeopleTensors& people, const LimbList& limbs, const LimbOptions& options,
     const Shape& shape, cudaStream_t stream) {
-  if (shape.width % kPack<T> == 0) {
-    launch_limbs_vec<channels, kPack<T>>(op, out, people, limbs, options, shape, stream);
-  } else {
-    launch_limbs_vec<channels, 1>(op, out, people, limbs, options, shape, stream);
-  }
+  with_pack_width<T>(pack_width<T>(shape.width), [&](auto width) {
+    launch_limbs_vec<channels, width>(op, out, people, limbs, options, shape, stream);
+  });
 }
 
 template <int channels>

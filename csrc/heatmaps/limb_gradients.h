@@ -16,8 +16,8 @@ constexpr int kLimbMoments = 6;
 
 template <LimbProfile profile, typename acc>
 POSE_HD void limb_moments(
-    const Limb<acc>& limb, acc width, int32_t x, int32_t y, acc grad_x, acc grad_y, acc (&moments)[kLimbMoments]) {
-  const acc weight = limb_weight<profile>(limb, width, x, y);
+    const Limb<acc>& limb, acc radius, int32_t x, int32_t y, acc grad_x, acc grad_y, acc (&moments)[kLimbMoments]) {
+  const acc weight = limb_weight<profile>(limb, radius, x, y);
   moments[0] = weight * grad_x;
   moments[1] = weight * grad_y;
   if constexpr (profile == LimbProfile::band || profile == LimbProfile::openpose) {
@@ -37,7 +37,7 @@ POSE_HD void limb_moments(
     const acc across = dx * limb.along_y - dy * limb.along_x;
     const acc rx = beyond * limb.along_x + across * limb.along_y;
     const acc ry = beyond * limb.along_y - across * limb.along_x;
-    const acc slope = acc(2) * weight / (width * width) * (grad_x * limb.along_x + grad_y * limb.along_y);
+    const acc slope = acc(2) * weight / (radius * radius) * (grad_x * limb.along_x + grad_y * limb.along_y);
     if constexpr (profile == LimbProfile::sleap) {
       // Of a limb that sleap counts as one pixel long, r is not perpendicular to it: t counts too.
       const acc inside = along > 0 ? (along < limb.length ? acc(1) : acc(0)) : acc(0);

@@ -6,10 +6,10 @@ namespace {
 using namespace heatmaps;
 
 Tensor limb_masks_cuda(
-    const Tensor& keypoints, std::vector<int64_t> limbs, double limb_width, const std::optional<Tensor>& visible,
+    const Tensor& keypoints, std::vector<int64_t> limbs, double limb_radius, const std::optional<Tensor>& visible,
     int64_t height, int64_t width, ScalarType dtype) {
   constexpr const char* op = "limb_masks";
-  return limb_maps_cuda<1>(op, keypoints, limbs, check_mask_options(op, limb_width), visible, height, width, dtype);
+  return limb_maps_cuda<1>(op, keypoints, limbs, check_mask_options(op, limb_radius), visible, height, width, dtype);
 }
 
 }  // namespace

@@ -22,9 +22,9 @@ struct LimbRow {
 };
 
 template <LimbProfile profile, typename acc>
-POSE_HD void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, acc width, int32_t y) {
+POSE_HD void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, acc radius, int32_t y) {
   for (int32_t x = limb.left; x < limb.right; ++x) {
-    const acc weight = limb_weight<profile>(limb, width, x, y);
+    const acc weight = limb_weight<profile>(limb, radius, x, y);
     if constexpr (profile == LimbProfile::capsule) {
       row_x[x] = weight > row_x[x] ? weight : row_x[x];
     } else {
@@ -38,18 +38,19 @@ POSE_HD void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb
 }
 
 template <typename acc>
-POSE_HD void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, const LimbOptions& options, int32_t y) {
-  const acc width = static_cast<acc>(options.width);
+POSE_HD
+void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, const LimbOptions& options, int32_t y) {
+  const acc radius = static_cast<acc>(options.radius);
   switch (options.profile) {
     case LimbProfile::band:
     case LimbProfile::openpose:  // they differ in the limb's range
-      return add_limb<LimbProfile::band>(row_x, row_y, people, limb, width, y);
+      return add_limb<LimbProfile::band>(row_x, row_y, people, limb, radius, y);
     case LimbProfile::trt_pose:
-      return add_limb<LimbProfile::trt_pose>(row_x, row_y, people, limb, width, y);
+      return add_limb<LimbProfile::trt_pose>(row_x, row_y, people, limb, radius, y);
     case LimbProfile::sleap:
-      return add_limb<LimbProfile::sleap>(row_x, row_y, people, limb, width, y);
+      return add_limb<LimbProfile::sleap>(row_x, row_y, people, limb, radius, y);
     case LimbProfile::capsule:
-      return add_limb<LimbProfile::capsule>(row_x, row_y, people, limb, width, y);
+      return add_limb<LimbProfile::capsule>(row_x, row_y, people, limb, radius, y);
   }
 }
 

@@ -15,7 +15,7 @@ enum class LimbCombine : int { mean, sum };
 struct LimbOptions {
   LimbProfile profile;
   LimbCombine combine;
-  double width;  // half the width of a band or capsule; the soft profiles' sigma
+  double radius;  // of a band or capsule; the soft profiles' sigma
 };
 
 // By value in kernel parameters, which hold 4 KiB.
@@ -47,25 +47,17 @@ POSE_HD bool is_soft(LimbProfile profile) {
 // How far from the limb its weight is not 0 in acc's arithmetic.
 template <typename acc>
 POSE_HD acc reach_of(const LimbOptions& options) {
-  const acc width = static_cast<acc>(options.width);
+  const acc radius = static_cast<acc>(options.radius);
   const acc exponent = sizeof(acc) == 8 ? acc(746) : acc(88);  // e^-exponent is 0
   if (options.profile == LimbProfile::trt_pose) {
-    return ::sqrt(exponent) * width;
+    return ::sqrt(exponent) * radius;
   }
-  return options.profile == LimbProfile::sleap ? ::sqrt(::sqrt(acc(2) * exponent) * width) : width;
-}
-
-// The integers from `low` to `high`, cut to [0, size): first and one past the last.
-template <typename acc>
-POSE_HD void pixel_range(acc low, acc high, int64_t size, int32_t& first, int32_t& end) {
-  const acc last = static_cast<acc>(size - 1);
-  first = low > 0 ? (low < last ? static_cast<int32_t>(::ceil(low)) : static_cast<int32_t>(size - 1)) : 0;
-  end = high < last ? (high >= 0 ? static_cast<int32_t>(::floor(high)) + 1 : 0) : static_cast<int32_t>(size);
-  end = low > last || end < first ? first : end;
+  return options.profile == LimbProfile::sleap ? ::sqrt(::sqrt(acc(2) * exponent) * radius) : radius;
 }
 
 template <typename acc>
-POSE_HD void limb_range(const LimbOptions& options, acc a, acc b, int64_t size, int32_t& first, int32_t& end) {
+POSE_HD
+void limb_range(const LimbOptions& options, acc a, acc b, int64_t size, int32_t& first, int32_t& end) {
   const acc reach = reach_of<acc>(options);
   acc low = (a < b ? a : b) - reach;
   acc high = (a < b ? b : a) + reach;
@@ -116,12 +108,12 @@ POSE_HD Limb<acc> limb_of(
 
 // The weight at pixel (x, y), one of those in the limb's range.
 template <LimbProfile profile, typename acc>
-POSE_HD acc limb_weight(const Limb<acc>& limb, acc width, int32_t x, int32_t y) {
+POSE_HD acc limb_weight(const Limb<acc>& limb, acc radius, int32_t x, int32_t y) {
   const acc dx = static_cast<acc>(x) - limb.x;
   const acc dy = static_cast<acc>(y) - limb.y;
   const acc across = dx * limb.along_y - dy * limb.along_x;
   if constexpr (profile == LimbProfile::band || profile == LimbProfile::openpose) {
-    return across <= width && across >= -width ? acc(1) : acc(0);
+    return across <= radius && across >= -radius ? acc(1) : acc(0);
   } else {
     // To the nearest point of the limb; sleap counts a limb shorter than a pixel as one pixel long here.
     acc along = dx * limb.along_x + dy * limb.along_y;
@@ -131,22 +123,18 @@ POSE_HD acc limb_weight(const Limb<acc>& limb, acc width, int32_t x, int32_t y) 
     const acc nearest = along > 0 ? (along < limb.length ? along : limb.length) : acc(0);
     const acc beyond = dx * limb.along_x + dy * limb.along_y - nearest;
     if constexpr (profile == LimbProfile::capsule) {
-      return beyond * beyond + across * across <= width * width ? acc(1) : acc(0);
+      return beyond * beyond + across * across <= radius * radius ? acc(1) : acc(0);
     }
     acc exponent;
     if constexpr (profile == LimbProfile::trt_pose) {
-      const acc u = beyond / width;
-      const acc v = across / width;
+      const acc u = beyond / radius;
+      const acc v = across / radius;
       exponent = -(u * u + v * v);
     } else {
-      const acc u = (beyond * beyond + across * across) / width;
+      const acc u = (beyond * beyond + across * across) / radius;
       exponent = acc(-0.5) * u * u;
     }
-#ifdef __CUDA_ARCH__
-    return ::exp(exponent);
-#else
-    return simd::exp(exponent);
-#endif
+    return exponential(exponent);
   }
 }
 
@@ -190,21 +178,22 @@ struct LimbMaps {
   }
 };
 
-inline void check_limb_width(const char* op, double width) {
+inline void check_limb_radius(const char* op, double radius) {
   PYPOSE_OPS_CHECK(
-      width >= kShortest && width <= kFarthest, op, ": limb_radius must be positive, from ", kShortest, " to ", kFarthest,
-      ", got ", width);
+      radius >= kShortest && radius <= kFarthest, op, ": limb_radius must be positive, from ", kShortest, " to ",
+      kFarthest, ", got ", radius);
 }
 
-inline LimbOptions check_limb_options(const char* op, double width, int64_t profile, int64_t combine) {
-  check_limb_width(op, width);
+inline LimbOptions check_limb_options(const char* op, double radius, int64_t profile, int64_t combine) {
+  check_limb_radius(op, radius);
   return {
-      check_choice<LimbProfile>(op, "profile", profile, 4), check_choice<LimbCombine>(op, "combine", combine, 2), width};
+      check_choice<LimbProfile>(op, "profile", profile, 4), check_choice<LimbCombine>(op, "combine", combine, 2),
+      radius};
 }
 
-inline LimbOptions check_mask_options(const char* op, double width) {
-  check_limb_width(op, width);
-  return {LimbProfile::capsule, LimbCombine::sum, width};
+inline LimbOptions check_mask_options(const char* op, double radius) {
+  check_limb_radius(op, radius);
+  return {LimbProfile::capsule, LimbCombine::sum, radius};
 }
 
 }  // namespace heatmaps

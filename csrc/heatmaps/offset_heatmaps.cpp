@@ -23,7 +23,9 @@ struct OffsetRow {
 
 // out is three maps of one joint.
 template <typename T, typename acc = acc_t<T>>
-void draw(T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, acc radius, Winner winner, const Shape& shape) {
+void draw(
+    T* out, const std::vector<Point<acc>>& points, OffsetRow<acc>& row, acc radius, Winner winner,
+    const Shape& shape) {
   const int32_t width = static_cast<int32_t>(shape.width);
   acc* inside = row.inside.data();
   acc* offset_x = row.x.data();
@@ -99,7 +101,7 @@ void draw_one(T* out, const Point<acc>& point, OffsetRow<acc>& row, acc radius, 
 }
 
 template <typename T>
-void launch_draw(
+void run_draw(
     const Tensor& out, const PeopleTensors& tensors, double radius, Winner winner, const Shape& shape) {
   using acc = acc_t<T>;
   T* data = out.mutable_data_ptr<T>();
@@ -141,7 +143,7 @@ Tensor offset_heatmaps_cpu(
     return out;
   }
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
-  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_draw<scalar_t>(out, people, radius, winner, shape); });
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_draw<scalar_t>(out, people, radius, winner, shape); });
   return out;
 }
 

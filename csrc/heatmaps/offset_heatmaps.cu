@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads) offset_heatmaps_kernel(
   }
 #pragma unroll
   for (int channel = 0; channel < 3; ++channel) {
-    *reinterpret_cast<Pack<T, kVec>*>(target + channel * shape.pixels()) = packs[channel];
+    store_pack(target + channel * shape.pixels(), packs[channel]);
   }
 }
 
@@ -67,7 +67,7 @@ void launch_draw(
     cudaStream_t stream) {
   const int64_t chunks = ceil_div(shape.pixels(), kThreads * kVec);
   launch(
-      offset_heatmaps_kernel<T, kVec>, grid_of("offset_heatmaps", shape.maps() * chunks), dim3(kThreads), 0, stream,
+      "offset_heatmaps", offset_heatmaps_kernel<T, kVec>, shape.maps() * chunks, kThreads, 0, stream,
       out.mutable_data_ptr<T>(), people.view<acc_t<T>>(), radius, winner, shape, chunks);
 }
 
@@ -75,11 +75,9 @@ template <typename T>
 void launch_draw_vec(
     const Tensor& out, const PeopleTensors& people, double radius, Winner winner, const Shape& shape,
     cudaStream_t stream) {
-  if (shape.width % kPack<T> == 0) {
-    launch_draw<T, kPack<T>>(out, people, radius, winner, shape, stream);
-  } else {
-    launch_draw<T, 1>(out, people, radius, winner, shape, stream);
-  }
+  with_pack_width<T>(pack_width<T>(shape.width), [&](auto width) {
+    launch_draw<T, width>(out, people, radius, winner, shape, stream);
+  });
 }
 
 Tensor offset_heatmaps_cuda(

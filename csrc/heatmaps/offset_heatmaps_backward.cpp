@@ -79,7 +79,7 @@ void map_backward(
 }
 
 template <typename T>
-void launch_backward(
+void run_backward(
     const Tensor& grad, const Tensor& grad_keypoints, const PeopleTensors& tensors, double radius, Winner winner,
     const Shape& shape) {
   using acc = acc_t<T>;
@@ -122,9 +122,9 @@ Tensor offset_heatmaps_backward_cpu(
     return grad_keypoints;
   }
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_type);
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {
-    launch_backward<scalar_t>(dense, grad_keypoints, people, radius, winner, shape);
+    run_backward<scalar_t>(dense, grad_keypoints, people, radius, winner, shape);
   });
   return grad_keypoints;
 }

@@ -54,7 +54,7 @@ __global__ void PYPOSE_OPS_BOUNDS_BEFORE_90(kThreads, 4) offset_gradients_kernel
       }
     }
   }
-  block_sum(sums);
+  block_sum<kThreads>(sums);
   if (threadIdx.x == 0) {
     grad_keypoints[static_cast<int64_t>(blockIdx.x) * 2] = sums[0] / radius;
     grad_keypoints[static_cast<int64_t>(blockIdx.x) * 2 + 1] = sums[1] / radius;
@@ -67,8 +67,8 @@ void launch_backward(
     Winner winner, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
   launch(
-      offset_gradients_kernel<T>, grid_of(op, shape.maps() * shape.people), dim3(kThreads), 0, stream,
-      grad.const_data_ptr<T>(), grad_keypoints.mutable_data_ptr<acc>(), people.view<acc>(), radius, winner, shape);
+      op, offset_gradients_kernel<T>, shape.maps() * shape.people, kThreads, 0, stream, grad.const_data_ptr<T>(),
+      grad_keypoints.mutable_data_ptr<acc>(), people.view<acc>(), radius, winner, shape);
 }
 
 Tensor offset_heatmaps_backward_cuda(
@@ -84,7 +84,7 @@ Tensor offset_heatmaps_backward_cuda(
     return grad_keypoints;
   }
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_type);
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   const cudaStream_t stream = current_stream(keypoints);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {
     launch_backward<scalar_t>(op, dense, grad_keypoints, people, radius, winner, shape, stream);

@@ -6,11 +6,11 @@ namespace {
 using namespace heatmaps;
 
 Tensor part_affinity_fields_cuda(
-    const Tensor& keypoints, std::vector<int64_t> limbs, double limb_width, const std::optional<Tensor>& visible,
+    const Tensor& keypoints, std::vector<int64_t> limbs, double limb_radius, const std::optional<Tensor>& visible,
     int64_t height, int64_t width, int64_t profile, int64_t combine, ScalarType dtype) {
   constexpr const char* op = "part_affinity_fields";
   return limb_maps_cuda<2>(
-      op, keypoints, limbs, check_limb_options(op, limb_width, profile, combine), visible, height, width, dtype);
+      op, keypoints, limbs, check_limb_options(op, limb_radius, profile, combine), visible, height, width, dtype);
 }
 
 }  // namespace

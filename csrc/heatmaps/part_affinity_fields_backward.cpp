@@ -11,7 +11,7 @@ namespace {
 
 using namespace heatmaps;
 
-// One row of the gradient of a limb's field, and the moments of the people who draw it, kept per column until the last
+// One row of the gradient of a limb's field, and the moments of the people that draw it, kept per column until the last
 // row: adding a row is then a vector loop without a reduction.
 template <typename acc>
 struct Columns {
@@ -35,12 +35,12 @@ constexpr int32_t kChunk = 16;
 // By way of local arrays: the compiler gives up on eight pointers that may overlap.
 template <LimbProfile profile, typename acc>
 POSE_HD void add_chunk(
-    acc* columns, int64_t stride, const Limb<acc>& limb, acc width, const acc* grad_x, const acc* grad_y, int32_t first,
+    acc* columns, int64_t stride, const Limb<acc>& limb, acc radius, const acc* grad_x, const acc* grad_y, int32_t first,
     int32_t count, int32_t y) {
   acc parts[kLimbMoments][kChunk];
   for (int32_t j = 0; j < count; ++j) {
     acc moments[kLimbMoments];
-    limb_moments<profile>(limb, width, first + j, y, grad_x[first + j], grad_y[first + j], moments);
+    limb_moments<profile>(limb, radius, first + j, y, grad_x[first + j], grad_y[first + j], moments);
     parts[0][j] = moments[0];
     parts[1][j] = moments[1];
     parts[2][j] = moments[2];
@@ -58,18 +58,18 @@ POSE_HD void add_chunk(
 
 template <LimbProfile profile, typename acc>
 POSE_HD void add_moments(
-    acc* columns, int64_t stride, const Limb<acc>& limb, acc width, const acc* grad_x, const acc* grad_y, int32_t y) {
+    acc* columns, int64_t stride, const Limb<acc>& limb, acc radius, const acc* grad_x, const acc* grad_y, int32_t y) {
   const Limb<acc> here = limb;
   int32_t x = here.left;
   for (; x + kChunk <= here.right; x += kChunk) {
-    add_chunk<profile>(columns, stride, here, width, grad_x, grad_y, x, kChunk, y);
+    add_chunk<profile>(columns, stride, here, radius, grad_x, grad_y, x, kChunk, y);
   }
   if (x < here.right) {
-    add_chunk<profile>(columns, stride, here, width, grad_x, grad_y, x, here.right - x, y);
+    add_chunk<profile>(columns, stride, here, radius, grad_x, grad_y, x, here.right - x, y);
   }
 }
 
-// Loads a row of the gradient, divided by the people who share each pixel.
+// Loads a row of the gradient, divided by the number of people that share each pixel.
 template <typename T, typename acc = acc_t<T>>
 POSE_HD void load_gradient(
     const T* grad, int64_t pixels, const std::vector<Limb<acc>>& limbs, const LimbOptions& options, acc everywhere,
@@ -80,7 +80,7 @@ POSE_HD void load_gradient(
   }
   for (const Limb<acc>& limb : limbs) {
     if (counted && limb.top <= y && y < limb.bottom) {
-      const acc band = static_cast<acc>(options.width);
+      const acc band = static_cast<acc>(options.radius);
       for (int32_t x = limb.left; x < limb.right; ++x) {
         people[x] += limb_weight<LimbProfile::band>(limb, band, x, y);
       }
@@ -101,7 +101,7 @@ void field_moments(
   columns.clear(limbs.size());
   const bool shared = options.combine == LimbCombine::mean && is_soft(options.profile);
   const acc everywhere = shared ? static_cast<acc>(present) : acc(0);
-  const acc width = static_cast<acc>(options.width);
+  const acc radius = static_cast<acc>(options.radius);
   acc* grad_x = columns.grad_x.data();
   acc* grad_y = columns.grad_y.data();
   acc* people = columns.people.data();
@@ -120,11 +120,11 @@ void field_moments(
         }
         acc* into = columns.of(i);
         if (options.profile == LimbProfile::trt_pose) {
-          add_moments<LimbProfile::trt_pose>(into, shape.width, limbs[i], width, grad_x, grad_y, y);
+          add_moments<LimbProfile::trt_pose>(into, shape.width, limbs[i], radius, grad_x, grad_y, y);
         } else if (options.profile == LimbProfile::sleap) {
-          add_moments<LimbProfile::sleap>(into, shape.width, limbs[i], width, grad_x, grad_y, y);
+          add_moments<LimbProfile::sleap>(into, shape.width, limbs[i], radius, grad_x, grad_y, y);
         } else {
-          add_moments<LimbProfile::band>(into, shape.width, limbs[i], width, grad_x, grad_y, y);
+          add_moments<LimbProfile::band>(into, shape.width, limbs[i], radius, grad_x, grad_y, y);
         }
       }
     });
@@ -144,7 +144,7 @@ void write_ends(const Limb<acc>& limb, const acc* columns, int64_t width, acc* g
 
 // grad_ends is (B, P, L, 4), zeroed before.
 template <typename T>
-void launch_ends(
+void run_ends(
     const Tensor& grad, const Tensor& grad_ends, const PeopleTensors& tensors, const LimbList& limbs,
     const LimbOptions& options, const Shape& shape) {
   using acc = acc_t<T>;
@@ -180,11 +180,11 @@ void launch_ends(
 }
 
 template <typename T>
-void launch_backward(
+void run_backward(
     const Tensor& grad, const Tensor& grad_ends, const Tensor& grad_keypoints, const PeopleTensors& people,
     const LimbList& limbs, const LimbOptions& options, const Shape& shape) {
   using acc = acc_t<T>;
-  launch_ends<T>(grad, grad_ends, people, limbs, options, shape);
+  run_ends<T>(grad, grad_ends, people, limbs, options, shape);
   const acc* ends = grad_ends.const_data_ptr<acc>();
   acc* out = grad_keypoints.mutable_data_ptr<acc>();
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / std::max<int64_t>(1, limbs.count));
@@ -197,12 +197,12 @@ void launch_backward(
 }
 
 Tensor part_affinity_fields_backward_cpu(
-    const Tensor& grad, const Tensor& keypoints, std::vector<int64_t> limbs, double limb_width,
+    const Tensor& grad, const Tensor& keypoints, std::vector<int64_t> limbs, double limb_radius,
     const std::optional<Tensor>& visible, int64_t profile, int64_t combine) {
   constexpr const char* op = "_part_affinity_fields_backward";
   const Shape shape = check_field_backward(op, grad, keypoints, visible, static_cast<int64_t>(limbs.size() / 2));
   const LimbList list = check_limbs(op, limbs, shape.joints);
-  const LimbOptions options = check_limb_options(op, limb_width, profile, combine);
+  const LimbOptions options = check_limb_options(op, limb_radius, profile, combine);
   const ScalarType acc_type = acc_scalar_type(grad.scalar_type());
   Tensor grad_keypoints = torch::stable::new_zeros(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
   if (grad_keypoints.numel() == 0 || list.count == 0) {
@@ -210,9 +210,9 @@ Tensor part_affinity_fields_backward_cpu(
   }
   const Tensor grad_ends = torch::stable::new_zeros(keypoints, {shape.batch, shape.people, list.count, 4}, acc_type);
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_type);
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {
-    launch_backward<scalar_t>(dense, grad_ends, grad_keypoints, people, list, options, shape);
+    run_backward<scalar_t>(dense, grad_ends, grad_keypoints, people, list, options, shape);
   });
   return grad_keypoints;
 }
@@ -221,7 +221,7 @@ Tensor part_affinity_fields_backward_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "_part_affinity_fields_backward(Tensor grad, Tensor keypoints, int[] limbs, float limb_width, Tensor? visible, "
+      "_part_affinity_fields_backward(Tensor grad, Tensor keypoints, int[] limbs, float limb_radius, Tensor? visible, "
       "int profile, int combine) -> Tensor");
 }
 

@@ -11,13 +11,13 @@ template <typename acc>
 __device__ __forceinline__ void moments_at(
     const Limb<acc>& limb, const LimbOptions& options, int32_t x, int32_t y, acc grad_x, acc grad_y,
     acc (&moments)[kLimbMoments]) {
-  const acc width = static_cast<acc>(options.width);
+  const acc radius = static_cast<acc>(options.radius);
   if (options.profile == LimbProfile::trt_pose) {
-    limb_moments<LimbProfile::trt_pose>(limb, width, x, y, grad_x, grad_y, moments);
+    limb_moments<LimbProfile::trt_pose>(limb, radius, x, y, grad_x, grad_y, moments);
   } else if (options.profile == LimbProfile::sleap) {
-    limb_moments<LimbProfile::sleap>(limb, width, x, y, grad_x, grad_y, moments);
+    limb_moments<LimbProfile::sleap>(limb, radius, x, y, grad_x, grad_y, moments);
   } else {
-    limb_moments<LimbProfile::band>(limb, width, x, y, grad_x, grad_y, moments);
+    limb_moments<LimbProfile::band>(limb, radius, x, y, grad_x, grad_y, moments);
   }
 }
 
@@ -33,7 +33,7 @@ __device__ acc people_at(
       count += limb.present ? acc(1) : acc(0);
     } else if (
         limb.drawn && x >= limb.left && x < limb.right && y >= limb.top && y < limb.bottom) {
-      count += limb_weight<LimbProfile::band>(limb, static_cast<acc>(options.width), x, y);
+      count += limb_weight<LimbProfile::band>(limb, static_cast<acc>(options.radius), x, y);
     }
   }
   return count > acc(1) ? count : acc(1);
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kThreads) limb_gradients_kernel(
       sums[j] += moments[j];
     }
   }
-  block_sum(sums);
+  block_sum<kThreads>(sums);
   if (threadIdx.x == 0) {
     end_gradients(limb, sums, out);
   }
@@ -105,20 +105,20 @@ void launch_backward(
   using acc = acc_t<T>;
   const int64_t keypoints = shape.batch * shape.people * shape.joints;
   launch(
-      limb_gradients_kernel<T>, grid_of(op, shape.batch * shape.people * limbs.count), dim3(kThreads), 0, stream,
+      op, limb_gradients_kernel<T>, shape.batch * shape.people * limbs.count, kThreads, 0, stream,
       grad.const_data_ptr<T>(), grad_ends.mutable_data_ptr<acc>(), people.view<acc>(), limbs, options, shape);
   launch(
-      gather_ends_kernel<acc>, grid_of(op, ceil_div(keypoints, kThreads)), dim3(kThreads), 0, stream,
-      grad_ends.const_data_ptr<acc>(), grad_keypoints.mutable_data_ptr<acc>(), limbs, shape.joints, keypoints);
+      op, gather_ends_kernel<acc>, ceil_div(keypoints, kThreads), kThreads, 0, stream, grad_ends.const_data_ptr<acc>(),
+      grad_keypoints.mutable_data_ptr<acc>(), limbs, shape.joints, keypoints);
 }
 
 Tensor part_affinity_fields_backward_cuda(
-    const Tensor& grad, const Tensor& keypoints, std::vector<int64_t> limbs, double limb_width,
+    const Tensor& grad, const Tensor& keypoints, std::vector<int64_t> limbs, double limb_radius,
     const std::optional<Tensor>& visible, int64_t profile, int64_t combine) {
   constexpr const char* op = "_part_affinity_fields_backward";
   const Shape shape = check_field_backward(op, grad, keypoints, visible, static_cast<int64_t>(limbs.size() / 2));
   const LimbList list = check_limbs(op, limbs, shape.joints);
-  const LimbOptions options = check_limb_options(op, limb_width, profile, combine);
+  const LimbOptions options = check_limb_options(op, limb_radius, profile, combine);
   const ScalarType acc_type = acc_scalar_type(grad.scalar_type());
   const DeviceGuard guard(keypoints.get_device_index());
   const std::array<int64_t, 4> sizes{shape.batch, shape.people, shape.joints, 2};
@@ -128,7 +128,7 @@ Tensor part_affinity_fields_backward_cuda(
   Tensor grad_keypoints = torch::stable::new_empty(keypoints, sizes, acc_type);
   const Tensor grad_ends = torch::stable::new_empty(keypoints, {shape.batch, shape.people, list.count, 4}, acc_type);
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_type);
-  const Tensor dense = torch::stable::contiguous(grad);
+  const Tensor dense = as_contiguous(grad);
   const cudaStream_t stream = current_stream(keypoints);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {
     launch_backward<scalar_t>(op, dense, grad_ends, grad_keypoints, people, list, options, shape, stream);

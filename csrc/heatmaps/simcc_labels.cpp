@@ -56,7 +56,7 @@ void draw(T* out, const Label<acc>& label, LabelProfile profile, acc* row, int64
 }
 
 template <typename T>
-void launch_draw(
+void run_draw(
     const Tensor& x, const Tensor& y, const PeopleTensors& tensors, const LabelOptions& options,
     const LabelShape& shape) {
   using acc = acc_t<T>;
@@ -91,7 +91,7 @@ std::tuple<Tensor, Tensor> simcc_labels_cpu(
     return {x, y};
   }
   const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(dtype));
-  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { launch_draw<scalar_t>(x, y, people, options, shape); });
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_draw<scalar_t>(x, y, people, options, shape); });
   return {x, y};
 }
 

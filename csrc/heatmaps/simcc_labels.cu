@@ -38,8 +38,8 @@ void launch_draw(
     const Tensor& x, const Tensor& y, const PeopleTensors& people, const LabelOptions& options,
     const LabelShape& shape, cudaStream_t stream) {
   launch(
-      simcc_labels_kernel<T>, grid_of("simcc_labels", shape.batch * shape.joints), dim3(kThreads), 0, stream,
-      x.mutable_data_ptr<T>(), y.mutable_data_ptr<T>(), people.view<acc_t<T>>(), options, shape);
+      "simcc_labels", simcc_labels_kernel<T>, shape.batch * shape.joints, kThreads, 0, stream, x.mutable_data_ptr<T>(),
+      y.mutable_data_ptr<T>(), people.view<acc_t<T>>(), options, shape);
 }
 
 std::tuple<Tensor, Tensor> simcc_labels_cuda(

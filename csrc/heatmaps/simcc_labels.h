@@ -43,11 +43,7 @@ struct Label {
   POSE_HD acc peak(int32_t i) const {
     const acc u = offset(i);
     const acc exponent = acc(-0.5) * u * u;
-#ifdef __CUDA_ARCH__
-    const acc value = ::exp(exponent);
-#else
-    const acc value = simd::exp(exponent);
-#endif
+    const acc value = exponential(exponent);
     return value > 0 ? value : acc(0);
   }
   POSE_HD acc gaussian(int32_t i) const {

@@ -59,7 +59,7 @@ void label_backward(
 
 // The gradients are (B, K, 2), zeroed before.
 template <typename T>
-void launch_backward(
+void run_backward(
     const Tensor& grad_x, const Tensor& grad_y, const Tensor& grad_keypoints, const Tensor& grad_sigma,
     const PeopleTensors& tensors, const LabelOptions& options, const LabelShape& shape) {
   using acc = acc_t<T>;
@@ -100,9 +100,9 @@ std::tuple<Tensor, Tensor> simcc_labels_backward_cpu(
     return {grad_keypoints, grad_sigma};
   }
   const PeopleTensors people(keypoints, sigma, visible, acc_type);
-  const Tensor dense_x = torch::stable::contiguous(grad_x), dense_y = torch::stable::contiguous(grad_y);
+  const Tensor dense_x = as_contiguous(grad_x), dense_y = as_contiguous(grad_y);
   PYPOSE_OPS_DISPATCH_FLOATING(grad_x.scalar_type(), op, [&] {
-    launch_backward<scalar_t>(dense_x, dense_y, grad_keypoints, grad_sigma, people, options, shape);
+    run_backward<scalar_t>(dense_x, dense_y, grad_keypoints, grad_sigma, people, options, shape);
   });
   return {grad_keypoints, grad_sigma};
 }

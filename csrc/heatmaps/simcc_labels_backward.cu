@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads) label_gradients_kernel(
       }
     }
   }
-  block_sum(sums);
+  block_sum<kThreads>(sums);
   if (threadIdx.x < 2) {
     // Selected, not indexed: an index known only at run time would put the arrays into local memory.
     const bool is_x = threadIdx.x == 0;
@@ -55,9 +55,9 @@ void launch_backward(
     const PeopleTensors& people, const LabelOptions& options, const LabelShape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
   launch(
-      label_gradients_kernel<T>, grid_of(op, shape.batch * shape.joints), dim3(kThreads), 0, stream,
-      grad_x.const_data_ptr<T>(), grad_y.const_data_ptr<T>(), grad_keypoints.mutable_data_ptr<acc>(),
-      grad_sigma.mutable_data_ptr<acc>(), people.view<acc>(), options, shape);
+      op, label_gradients_kernel<T>, shape.batch * shape.joints, kThreads, 0, stream, grad_x.const_data_ptr<T>(),
+      grad_y.const_data_ptr<T>(), grad_keypoints.mutable_data_ptr<acc>(), grad_sigma.mutable_data_ptr<acc>(),
+      people.view<acc>(), options, shape);
 }
 
 std::tuple<Tensor, Tensor> simcc_labels_backward_cuda(
@@ -76,7 +76,7 @@ std::tuple<Tensor, Tensor> simcc_labels_backward_cuda(
     return {grad_keypoints, grad_sigma};
   }
   const PeopleTensors people(keypoints, sigma, visible, acc_type);
-  const Tensor dense_x = torch::stable::contiguous(grad_x), dense_y = torch::stable::contiguous(grad_y);
+  const Tensor dense_x = as_contiguous(grad_x), dense_y = as_contiguous(grad_y);
   const cudaStream_t stream = current_stream(keypoints);
   PYPOSE_OPS_DISPATCH_FLOATING(grad_x.scalar_type(), op, [&] {
     launch_backward<scalar_t>(op, dense_x, dense_y, grad_keypoints, grad_sigma, people, options, shape, stream);

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "common/cuda.cuh"
+#include "common/reduce.cuh"
 #include "mrf/mrf_message_passing.h"
 
 namespace pypose_ops {
@@ -29,7 +29,7 @@ struct BoxShape {
 };
 
 // Where a block keeps its columns: in shared memory, or where they are too many for it, in a slice of global memory.
-constexpr int64_t kBoxBytes = 48 * 1024;
+constexpr int64_t kBoxBytes = kMaxSharedBytes - kWarps * static_cast<int64_t>(sizeof(double));  // beside warp_totals
 struct BoxPlace {
   double* memory;  // null: shared
   int32_t rows;    // per block: many where it is slow to begin
@@ -122,8 +122,8 @@ void launch_box_sums(
   if (bytes <= kBoxBytes) {
     const BoxPlace place{nullptr, 8};
     launch(
-        box_sums_kernel<acc, kUsable>, grid_of(op, maps * ceil_div(box.out_rows, place.rows)), dim3(kThreads), bytes,
-        stream, out, out_map_stride, out_row_stride, source, box, place, scale);
+        op, box_sums_kernel<acc, kUsable>, maps * ceil_div(box.out_rows, place.rows), kThreads, bytes, stream, out,
+        out_map_stride, out_row_stride, source, box, place, scale);
     return;
   }
   // Some maps at a time: 64 MiB, or what one needs.
@@ -138,8 +138,8 @@ void launch_box_sums(
     BoxSource<acc> part = source;
     part.data += first * source.map_stride;
     launch(
-        box_sums_kernel<acc, kUsable>, grid_of(op, std::min(together, maps - first) * blocks), dim3(kThreads), 0,
-        stream, out + first * out_map_stride, out_map_stride, out_row_stride, part, box, place, scale);
+        op, box_sums_kernel<acc, kUsable>, std::min(together, maps - first) * blocks, kThreads, 0, stream,
+        out + first * out_map_stride, out_map_stride, out_row_stride, part, box, place, scale);
   }
 }
 

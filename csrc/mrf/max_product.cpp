@@ -26,7 +26,7 @@ int64_t highest_pixel(const acc* map, int64_t pixels) {
 }
 
 template <typename T>
-void launch_max_product(
+void run_max_product(
     const MaxProductTensors& out, const Tensor& unary, const Tensor& deformation, const Schedule& schedule,
     int64_t root, const Shape& shape) {
   using acc = acc_t<T>;
@@ -67,10 +67,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> max_product_cpu(
   const Schedule schedule = make_schedule(op, edges, shape.joints, root);
   const MaxProductTensors out = new_max_product(unary, shape);
   if (shape.batch > 0) {
-    const Tensor dense = torch::stable::contiguous(unary);
+    const Tensor dense = as_contiguous(unary);
     const Tensor springs = as_contiguous(deformation, acc_scalar_type(unary.scalar_type()));
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
-      launch_max_product<scalar_t>(out, dense, springs, schedule, root, shape);
+      run_max_product<scalar_t>(out, dense, springs, schedule, root, shape);
     });
   }
   return {out.max_marginals, out.coords, out.scores, out.steps};

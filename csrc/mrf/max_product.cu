@@ -20,9 +20,10 @@ struct Scratch {
 template <typename T>
 __global__ void __launch_bounds__(kThreads) max_messages_kernel(
     acc_t<T>* messages, int16_t* __restrict__ steps, const T* __restrict__ unary,
-    const acc_t<T>* __restrict__ deformation, const Tables t, const Level level, const Scratch<acc_t<T>> scratch,
-    const Shape shape) {
+    const acc_t<T>* __restrict__ deformation, const __grid_constant__ IntTable table, const Level level,
+    const Scratch<acc_t<T>> scratch, const Shape shape) {
   using acc = acc_t<T>;
+  const Tables t = tables_of(table, shape);
   const Job job(level);
   const int64_t pixels = shape.pixels();
   acc* maps = messages + job.b * shape.messages() * pixels;
@@ -55,9 +56,10 @@ __global__ void __launch_bounds__(kThreads) max_messages_kernel(
 // One thread per pixel of a joint.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) max_beliefs_kernel(
-    acc_t<T>* __restrict__ beliefs, const acc_t<T>* __restrict__ messages, const T* __restrict__ unary, const Tables t,
-    const Shape shape) {
+    acc_t<T>* __restrict__ beliefs, const acc_t<T>* __restrict__ messages, const T* __restrict__ unary,
+    const __grid_constant__ IntTable table, const Shape shape) {
   using acc = acc_t<T>;
+  const Tables t = tables_of(table, shape);
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= shape.batch * shape.joints * shape.pixels()) {
     return;
@@ -73,34 +75,24 @@ __global__ void __launch_bounds__(kThreads) max_beliefs_kernel(
 template <typename T>
 __global__ void __launch_bounds__(kThreads) decode_kernel(
     acc_t<T>* __restrict__ coords, acc_t<T>* __restrict__ scores, const acc_t<T>* __restrict__ beliefs,
-    const T* __restrict__ unary, const int16_t* __restrict__ steps, const Tables t, const int64_t root,
-    const Shape shape) {
+    const T* __restrict__ unary, const int16_t* __restrict__ steps, const __grid_constant__ IntTable table,
+    const int64_t root, const Shape shape) {
   using acc = acc_t<T>;
-  __shared__ acc values[kThreads];
-  __shared__ int64_t places[kThreads];
+  const Tables t = tables_of(table, shape);
   const int64_t b = blockIdx.x;
   const acc* map = beliefs + (b * shape.joints + root) * shape.pixels();
-  acc highest = -std::numeric_limits<acc>::infinity();
-  int64_t best = -1;
+  constexpr int kNone = std::numeric_limits<int>::max();
+  Indexed<acc> best{-std::numeric_limits<acc>::infinity(), kNone};
   for (int64_t p = threadIdx.x; p < shape.pixels(); p += kThreads) {
-    if (map[p] > highest) {
-      highest = map[p];
-      best = p;
+    if (map[p] > best.value) {
+      best = {map[p], static_cast<int>(p)};
     }
   }
-  values[threadIdx.x] = highest;
-  places[threadIdx.x] = best;
-  __syncthreads();
+  best = block_best<kThreads>(best);
   if (threadIdx.x == 0) {
-    for (int i = 1; i < kThreads; ++i) {
-      if (places[i] >= 0 && (values[i] > highest || (values[i] == highest && places[i] < best))) {
-        highest = values[i];
-        best = places[i];
-      }
-    }
     decode(
         coords + b * shape.joints * 2, scores + b * shape.joints, unary + b * shape.joints * shape.pixels(),
-        steps + b * shape.messages() * kSteps * shape.pixels(), t, shape, best);
+        steps + b * shape.messages() * kSteps * shape.pixels(), t, shape, best.index == kNone ? -1 : best.index);
   }
 }
 
@@ -109,8 +101,8 @@ void launch_max_product(
     const char* op, const MaxProductTensors& out, const Tensor& unary, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const LevelMemory<acc> memory(out.max_marginals, schedule, shape, 3, stream);
-  const Tables& t = memory.tables;
+  const LevelMemory<acc> memory(op, out.max_marginals, schedule, shape, 3, stream);
+  const IntTable& table = memory.table();
   const Tensor messages =
       torch::stable::new_empty(out.max_marginals, {shape.batch, shape.messages(), shape.height, shape.width});
   const int64_t positions = memory.size;
@@ -118,17 +110,17 @@ void launch_max_product(
   const Scratch<acc> scratch{memory.buffer(0), memory.buffer(1), memory.buffer(2), hull.mutable_data_ptr<int16_t>()};
   each_level(schedule, false, [&](const Level& level) {
     launch(
-        max_messages_kernel<T>, grid_of(op, shape.batch * level.count), dim3(kThreads), 0, stream,
-        messages.mutable_data_ptr<acc>(), out.steps.mutable_data_ptr<int16_t>(), unary.const_data_ptr<T>(),
-        deformation.const_data_ptr<acc>(), t, level, scratch, shape);
+        op, max_messages_kernel<T>, shape.batch * level.count, kThreads, 0, stream, messages.mutable_data_ptr<acc>(),
+        out.steps.mutable_data_ptr<int16_t>(), unary.const_data_ptr<T>(), deformation.const_data_ptr<acc>(), table, level,
+        scratch, shape);
   });
   launch(
-      max_beliefs_kernel<T>, grid_of(op, ceil_div(out.max_marginals.numel(), kThreads)), dim3(kThreads), 0, stream,
-      out.max_marginals.mutable_data_ptr<acc>(), messages.const_data_ptr<acc>(), unary.const_data_ptr<T>(), t, shape);
+      op, max_beliefs_kernel<T>, ceil_div(out.max_marginals.numel(), kThreads), kThreads, 0, stream,
+      out.max_marginals.mutable_data_ptr<acc>(), messages.const_data_ptr<acc>(), unary.const_data_ptr<T>(), table, shape);
   launch(
-      decode_kernel<T>, grid_of(op, shape.batch), dim3(kThreads), 0, stream, out.coords.mutable_data_ptr<acc>(),
+      op, decode_kernel<T>, shape.batch, kThreads, 0, stream, out.coords.mutable_data_ptr<acc>(),
       out.scores.mutable_data_ptr<acc>(), out.max_marginals.const_data_ptr<acc>(), unary.const_data_ptr<T>(),
-      out.steps.const_data_ptr<int16_t>(), t, root, shape);
+      out.steps.const_data_ptr<int16_t>(), table, root, shape);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> max_product_cuda(
@@ -139,7 +131,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> max_product_cuda(
   const DeviceGuard guard(unary.get_device_index());
   const MaxProductTensors out = new_max_product(unary, shape);
   if (shape.batch > 0) {
-    const Tensor dense = torch::stable::contiguous(unary);
+    const Tensor dense = as_contiguous(unary);
     const Tensor springs = as_contiguous(deformation, acc_scalar_type(unary.scalar_type()));
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
       launch_max_product<scalar_t>(op, out, dense, springs, schedule, root, shape, current_stream(unary));

@@ -63,7 +63,7 @@ void fill_beliefs(acc* out, const acc* grad, const acc* max_marginals, int64_t c
 }
 
 template <typename acc>
-void launch_backward(
+void run_backward(
     const Gradients& out, const Tensor& grad, const Tensor& grad_scores,
     const Tensor& max_marginals, const Tensor& coords, const Tensor& steps, const Tensor& deformation,
     const Schedule& schedule, const Shape& shape) {
@@ -109,9 +109,9 @@ std::tuple<Tensor, Tensor> max_product_backward_cpu(
   const Gradients out = new_gradients(max_marginals, shape);
   if (shape.batch > 0) {
     const auto run = [&](auto zero) {
-      launch_backward<decltype(zero)>(
-          out, torch::stable::contiguous(grad), torch::stable::contiguous(grad_scores),
-          torch::stable::contiguous(max_marginals), torch::stable::contiguous(coords), torch::stable::contiguous(steps),
+      run_backward<decltype(zero)>(
+          out, as_contiguous(grad), as_contiguous(grad_scores),
+          as_contiguous(max_marginals), as_contiguous(coords), as_contiguous(steps),
           as_contiguous(deformation, acc), schedule, shape);
     };
     acc == ScalarType::Double ? run(double(0)) : run(float(0));

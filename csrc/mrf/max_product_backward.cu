@@ -21,9 +21,9 @@ __global__ void __launch_bounds__(kThreads) max_belief_gradient_kernel(
 template <typename acc>
 __global__ void __launch_bounds__(kThreads) route_kernel(
     acc* maps, double* __restrict__ partial, const acc* __restrict__ grads, const int16_t* __restrict__ steps,
-    const acc* __restrict__ deformation, const Tables t, const Level level, acc* __restrict__ level_incoming,
-    acc* __restrict__ level_rows, const Shape shape) {
-  __shared__ double shared[kWarps];
+    const acc* __restrict__ deformation, const __grid_constant__ IntTable table, const Level level,
+    acc* __restrict__ level_incoming, acc* __restrict__ level_rows, const Shape shape) {
+  const Tables t = tables_of(table, shape);
   const Job job(level);
   const int64_t pixels = shape.pixels();
   const int64_t width = shape.width;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) route_kernel(
       }
     }
   }
-  write_stretch_sums(partial, sums_x, sums_y, job, shape, shared);
+  write_stretch_sums(partial, sums_x, sums_y, job, shape);
 }
 
 // One thread per joint: its score's gradient goes to its place.
@@ -83,24 +83,24 @@ void launch_backward(
     const Gradients& out, const Tensor& grad, const Tensor& grad_scores,
     const Tensor& max_marginals, const Tensor& coords, const Tensor& steps, const Tensor& deformation,
     const Schedule& schedule, const Shape& shape, cudaStream_t stream) {
-  const LevelMemory<acc> memory(grad, schedule, shape, 2, stream);
-  const Tables& t = memory.tables;
+  const LevelMemory<acc> memory(kMaxBackward, grad, schedule, shape, 2, stream);
+  const IntTable& table = memory.table();
   const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
   const Tensor partial = torch::stable::new_empty(grad, {shape.batch, shape.messages(), 4}, ScalarType::Double);
   acc* grads = out.unary.mutable_data_ptr<acc>();
   launch(
-      max_belief_gradient_kernel<acc>, grid_of(kMaxBackward, ceil_div(grad.numel(), kThreads)), dim3(kThreads), 0,
-      stream, grads, grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), shape);
+      kMaxBackward, max_belief_gradient_kernel<acc>, ceil_div(grad.numel(), kThreads), kThreads, 0, stream, grads,
+      grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), shape);
   each_level(schedule, true, [&](const Level& level) {
     launch(
-        route_kernel<acc>, grid_of(kMaxBackward, shape.batch * level.count), dim3(kThreads), 0, stream,
-        maps.mutable_data_ptr<acc>(), partial.mutable_data_ptr<double>(), grads, steps.const_data_ptr<int16_t>(),
-        deformation.const_data_ptr<acc>(), t, level, memory.buffer(0), memory.buffer(1), shape);
+        kMaxBackward, route_kernel<acc>, shape.batch * level.count, kThreads, 0, stream, maps.mutable_data_ptr<acc>(),
+        partial.mutable_data_ptr<double>(), grads, steps.const_data_ptr<int16_t>(), deformation.const_data_ptr<acc>(),
+        table, level, memory.buffer(0), memory.buffer(1), shape);
   });
-  finish_gradients<acc>(kMaxBackward, out, maps, partial, deformation, t, shape, stream);
+  finish_gradients<acc>(kMaxBackward, out, maps, partial, deformation, table, shape, stream);
   launch(
-      score_gradient_kernel<acc>, grid_of(kMaxBackward, ceil_div(shape.batch * shape.joints, kThreads)),
-      dim3(kThreads), 0, stream, grads, grad_scores.const_data_ptr<acc>(), coords.const_data_ptr<acc>(), shape);
+      kMaxBackward, score_gradient_kernel<acc>, ceil_div(shape.batch * shape.joints, kThreads), kThreads, 0, stream,
+      grads, grad_scores.const_data_ptr<acc>(), coords.const_data_ptr<acc>(), shape);
 }
 
 std::tuple<Tensor, Tensor> max_product_backward_cuda(
@@ -114,8 +114,8 @@ std::tuple<Tensor, Tensor> max_product_backward_cuda(
   if (shape.batch > 0) {
     const auto run = [&](auto zero) {
       launch_backward<decltype(zero)>(
-          out, torch::stable::contiguous(grad), torch::stable::contiguous(grad_scores),
-          torch::stable::contiguous(max_marginals), torch::stable::contiguous(coords), torch::stable::contiguous(steps),
+          out, as_contiguous(grad), as_contiguous(grad_scores),
+          as_contiguous(max_marginals), as_contiguous(coords), as_contiguous(steps),
           as_contiguous(deformation, type), schedule, shape, current_stream(grad));
     };
     type == ScalarType::Double ? run(double(0)) : run(float(0));

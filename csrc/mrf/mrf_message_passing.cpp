@@ -85,7 +85,7 @@ void write_logs(acc* out, const acc* mantissa, const typename FloatBits<acc>::ty
 
 // One thread owns a target and a few images: it prepares the prior of every edge into the target once for them.
 template <typename T>
-void launch_messages(
+void run_messages(
     const Tensor& out, const Tensor& unary, const Tensor& prior, const Tensor& bias, const std::vector<int64_t>& edges,
     const std::vector<int64_t>& prior_index, double floor_value, const Shape& shape) {
   using acc = acc_t<T>;
@@ -142,11 +142,11 @@ Tensor mrf_message_passing_cpu(
   if (out.numel() == 0) {
     return out;
   }
-  const Tensor dense = torch::stable::contiguous(unary);
+  const Tensor dense = as_contiguous(unary);
   const Tensor dense_prior = as_contiguous(prior, acc_type);
   const Tensor dense_bias = as_contiguous(bias, acc_type);
   PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
-    launch_messages<scalar_t>(out, dense, dense_prior, dense_bias, edges, prior_index, floor, shape);
+    run_messages<scalar_t>(out, dense, dense_prior, dense_bias, edges, prior_index, floor, shape);
   });
   return out;
 }

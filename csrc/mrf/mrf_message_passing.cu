@@ -11,8 +11,9 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, kBlocks<acc_t<T>>) mrf_message_passing_kernel(
     acc_t<T>* __restrict__ out, const T* __restrict__ unary, const uint32_t* __restrict__ masks,
     const acc_t<T>* __restrict__ prior, const acc_t<T>* __restrict__ base, const acc_t<T>* __restrict__ bias,
-    const EdgeTable table, const Shape shape, const Tiles tiles, const acc_t<T> floor) {
+    const __grid_constant__ IntTable ints, const Shape shape, const Tiles tiles, const acc_t<T> floor) {
   using acc = acc_t<T>;
+  const EdgeTable table = EdgeTable::of(ints, shape.targets, shape.edges);
   using Bits = typename FloatBits<acc>::type;
   __shared__ TileShared<acc> shared;
   const int64_t map = blockIdx.x / tiles.count;
@@ -62,8 +63,7 @@ void launch_messages(
   constexpr const char* op = "mrf_message_passing";
   const acc floor = static_cast<acc>(floor_value);
   const Tiles tiles = Tiles::of(shape.height, shape.width);
-  EdgeTable table;
-  const Tensor table_memory = upload_edges(table, out, edges, prior_index, shape.targets, 1, stream);
+  const HostTable table(op, out, edge_values(edges, prior_index, shape.targets, 1), stream);
   const Tensor masks = new_ints(out, shape.batch * shape.sources * tiles.count * kMaskWords);
   const Tensor base = torch::stable::new_empty(out, {shape.priors, shape.height, shape.width});
   uint32_t* mask_data = static_cast<uint32_t*>(masks.mutable_data_ptr());
@@ -72,9 +72,9 @@ void launch_messages(
     launch_base(op, base, prior.const_data_ptr<acc>(), shape, floor, stream);
   }
   launch(
-      mrf_message_passing_kernel<T>, grid_of(op, shape.batch * shape.targets * tiles.count), dim3(kThreads), 0, stream,
+      op, mrf_message_passing_kernel<T>, shape.batch * shape.targets * tiles.count, kThreads, 0, stream,
       out.mutable_data_ptr<acc>(), unary.const_data_ptr<T>(), mask_data, prior.const_data_ptr<acc>(),
-      base.const_data_ptr<acc>(), bias.const_data_ptr<acc>(), table, shape, tiles, floor);
+      base.const_data_ptr<acc>(), bias.const_data_ptr<acc>(), table.table, shape, tiles, floor);
 }
 
 Tensor mrf_message_passing_cuda(
@@ -89,7 +89,7 @@ Tensor mrf_message_passing_cuda(
   if (out.numel() == 0) {
     return out;
   }
-  const Tensor dense = torch::stable::contiguous(unary);
+  const Tensor dense = as_contiguous(unary);
   const Tensor dense_prior = as_contiguous(prior, acc_type);
   const Tensor dense_bias = as_contiguous(bias, acc_type);
   const cudaStream_t stream = current_stream(unary);

@@ -17,10 +17,9 @@
 #include <limits>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
 #include "common/dispatch.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace mrf {
@@ -220,10 +219,6 @@ inline Shape check_backward(
   check_size(op, "grad", grad, 2, shape.height);
   check_size(op, "grad", grad, 3, shape.width);
   return shape;
-}
-
-inline Tensor as_contiguous(const Tensor& tensor, ScalarType type) {
-  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
 }
 
 // Zeros for each gradient that is wanted, in the arithmetic's dtype; empty tensors for the others.

@@ -168,7 +168,7 @@ using SourceBackward = void (*)(
     const std::vector<int64_t>&, const EdgeGroups&, int64_t, acc, const Shape&, Workspace<acc>&);
 
 template <typename T>
-void launch_backward(
+void run_backward(
     const Gradients<acc_t<T>>& grads, const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias,
     const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor_value, const Shape& shape) {
   using acc = acc_t<T>;
@@ -214,7 +214,7 @@ void dispatch_backward(
     return tensor.numel() > 0 ? tensor.mutable_data_ptr<acc>() : nullptr;
   };
   const Gradients<acc> grads{pointer(grad_unary), pointer(per_edge), pointer(grad_bias)};
-  launch_backward<T>(grads, grad, unary, prior, bias, edges, prior_index, floor, shape);
+  run_backward<T>(grads, grad, unary, prior, bias, edges, prior_index, floor, shape);
   if (shared) {
     add_shared<acc>(grad_prior, per_edge, prior_index, shape.kernel_height * shape.kernel_width);
   }
@@ -235,7 +235,7 @@ std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cpu(
   if (grad.numel() == 0 || shape.edges == 0) {
     return {out.unary, out.prior, out.bias};
   }
-  const Tensor dense = torch::stable::contiguous(unary);
+  const Tensor dense = as_contiguous(unary);
   const Tensor dense_grad = as_contiguous(grad, acc_type);
   const Tensor dense_prior = as_contiguous(prior, acc_type);
   const Tensor dense_bias = as_contiguous(bias, acc_type);

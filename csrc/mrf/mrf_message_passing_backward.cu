@@ -17,9 +17,10 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, kBlocks<acc_t<T>>) slopes_kernel(
     acc_t<T>* __restrict__ slopes, const acc_t<T>* __restrict__ grad, const T* __restrict__ unary,
     const uint32_t* __restrict__ masks, const acc_t<T>* __restrict__ prior, const acc_t<T>* __restrict__ base,
-    const acc_t<T>* __restrict__ bias, const EdgeTable table, const Chunk chunk, const Shape shape, const Tiles tiles,
-    const acc_t<T> floor) {
+    const acc_t<T>* __restrict__ bias, const __grid_constant__ IntTable ints, const Chunk chunk, const Shape shape,
+    const Tiles tiles, const acc_t<T> floor) {
   using acc = acc_t<T>;
+  const EdgeTable table = EdgeTable::of(ints, shape.sources, shape.edges);
   __shared__ TileShared<acc> shared;
   const int64_t map = blockIdx.x / tiles.count;
   const int32_t i = chunk.first + static_cast<int32_t>(map / shape.batch);
@@ -47,8 +48,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_t<T>>) slopes_kernel(
 // a bias map.
 template <typename acc>
 __global__ void __launch_bounds__(kThreads) totals_kernel(
-    acc* __restrict__ totals, acc* __restrict__ grad_bias, const acc* __restrict__ slopes, const acc* __restrict__ bias,
-    const EdgeTable table, const Chunk chunk, const Shape shape) {
+    acc* __restrict__ totals, acc* __restrict__ grad_bias, const acc* __restrict__ slopes,
+    const acc* __restrict__ bias, const __grid_constant__ IntTable ints, const Chunk chunk, const Shape shape) {
+  const EdgeTable table = EdgeTable::of(ints, shape.sources, shape.edges);
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= chunk.count * shape.pixels()) {
     return;
@@ -69,22 +71,15 @@ __global__ void __launch_bounds__(kThreads) totals_kernel(
 // One block per edge: the gradient of its bias.
 template <typename acc>
 __global__ void __launch_bounds__(kThreads) bias_gradient_kernel(
-    acc* __restrict__ grad_bias, const acc* __restrict__ totals, const acc* __restrict__ bias, const EdgeTable table,
-    const Chunk chunk, const Shape shape) {
-  __shared__ double partial[kWarps];
+    acc* __restrict__ grad_bias, const acc* __restrict__ totals, const acc* __restrict__ bias,
+    const __grid_constant__ IntTable ints, const Chunk chunk, const Shape shape) {
+  const EdgeTable table = EdgeTable::of(ints, shape.sources, shape.edges);
   double sum = 0;
   for (int64_t pixel = threadIdx.x; pixel < shape.pixels(); pixel += kThreads) {
     sum += static_cast<double>(totals[blockIdx.x * shape.pixels() + pixel]);
   }
-  sum = warp_reduce(sum, [](double a, double b) { return a + b; });
-  if (threadIdx.x % kWarpSize == 0) {
-    partial[threadIdx.x / kWarpSize] = sum;
-  }
-  __syncthreads();
+  sum = block_sum<kThreads>(sum);
   if (threadIdx.x == 0) {
-    for (int w = 1; w < kWarps; ++w) {
-      sum += partial[w];
-    }
     const int64_t edge = table.edge[chunk.first + static_cast<int32_t>(blockIdx.x)];
     grad_bias[edge] = is_usable(bias[edge]) ? static_cast<acc>(sum) : acc(0);
   }
@@ -96,9 +91,10 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, kBlocks<acc_t<T>>) prior_gradient_kernel(
     acc_t<T>* __restrict__ grad_prior, const acc_t<T>* __restrict__ boxes, const acc_t<T>* __restrict__ slopes,
     const T* __restrict__ unary, const uint32_t* __restrict__ masks, const acc_t<T>* __restrict__ prior,
-    const EdgeTable table, const Chunk chunk, const Shape shape, const Tiles tiles, const Tiles kernel_tiles,
-    const acc_t<T> floor) {
+    const __grid_constant__ IntTable ints, const Chunk chunk, const Shape shape, const Tiles tiles,
+    const Tiles kernel_tiles, const acc_t<T> floor) {
   using acc = acc_t<T>;
+  const EdgeTable table = EdgeTable::of(ints, shape.sources, shape.edges);
   __shared__ TileShared<acc> shared;
   const int32_t e = static_cast<int32_t>(blockIdx.x / kernel_tiles.count);
   const int32_t i = chunk.first + e;
@@ -153,9 +149,10 @@ constexpr int kParts = 4;  // blocks that share the quads of a tile
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 2) unary_gradient_kernel(
     acc_t<T>* __restrict__ grad_unary, const acc_t<T>* __restrict__ slopes, const T* __restrict__ unary,
-    const uint32_t* __restrict__ masks, const acc_t<T>* __restrict__ prior, const EdgeTable table, const Chunk chunk,
-    const Shape shape, const Tiles tiles, const acc_t<T> floor) {
+    const uint32_t* __restrict__ masks, const acc_t<T>* __restrict__ prior, const __grid_constant__ IntTable ints,
+    const Chunk chunk, const Shape shape, const Tiles tiles, const acc_t<T> floor) {
   using acc = acc_t<T>;
+  const EdgeTable table = EdgeTable::of(ints, shape.sources, shape.edges);
   const int part = static_cast<int>(blockIdx.x % kParts);
   const int32_t tile = static_cast<int32_t>(blockIdx.x / kParts % tiles.count);
   const int64_t map = blockIdx.x / kParts / tiles.count;
@@ -196,7 +193,7 @@ __global__ void __launch_bounds__(kThreads, 2) unary_gradient_kernel(
     }
 #pragma unroll
     for (int s = 0; s < kQuad; ++s) {
-      const acc sum = warp_reduce(sums[s], [](acc a, acc other) { return a + other; });
+      const acc sum = warp_sum(sums[s]);
       if (lane == 0 && x + s < width) {
         const int64_t at = map * shape.pixels() + static_cast<int64_t>(y) * width + x + s;
         if (active_part(static_cast<acc>(unary[at]), floor) > 0) {
@@ -210,14 +207,15 @@ __global__ void __launch_bounds__(kThreads, 2) unary_gradient_kernel(
 // One thread per weight of a prior: edges that share it add up in their order.
 template <typename acc>
 __global__ void __launch_bounds__(kThreads) shared_priors_kernel(
-    acc* __restrict__ grad_prior, const acc* __restrict__ per_edge, const EdgeTable table, const int64_t edges,
-    const int64_t kernel, const int64_t count) {
+    acc* __restrict__ grad_prior, const acc* __restrict__ per_edge, const __grid_constant__ IntTable ints,
+    const Shape shape, const int64_t kernel, const int64_t count) {
+  const EdgeTable table = EdgeTable::of(ints, shape.sources, shape.edges);
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= count) {
     return;
   }
   acc sum = 0;
-  for (int64_t i = 0; i < edges; ++i) {
+  for (int64_t i = 0; i < shape.edges; ++i) {
     if (table.prior[i] == index / kernel) {
       sum += per_edge[table.edge[i] * kernel + index % kernel];
     }
@@ -242,7 +240,7 @@ struct Backward {
   acc* slopes;
   acc* totals;
   acc* boxes;
-  EdgeTable table;
+  IntTable table;
   Shape shape;
   Tiles tiles;
   acc floor;
@@ -251,22 +249,22 @@ struct Backward {
   void run(const Chunk& chunk) const {
     const int64_t maps = chunk.count * shape.batch;
     launch(
-        slopes_kernel<T>, grid_of(op, maps * tiles.count), dim3(kThreads), 0, stream, slopes, grad, unary, masks, prior,
-        base, bias, table, chunk, shape, tiles, floor);
+        op, slopes_kernel<T>, maps * tiles.count, kThreads, 0, stream, slopes, grad, unary, masks, prior, base, bias,
+        table, chunk, shape, tiles, floor);
     if (grad_unary) {
       launch(
-          unary_gradient_kernel<T>, grid_of(op, shape.batch * shape.sources * tiles.count * kParts), dim3(kThreads), 0,
-          stream, grad_unary, slopes, unary, masks, prior, table, chunk, shape, tiles, floor);
+          op, unary_gradient_kernel<T>, shape.batch * shape.sources * tiles.count * kParts, kThreads, 0, stream,
+          grad_unary, slopes, unary, masks, prior, table, chunk, shape, tiles, floor);
     }
     if (grad_prior || grad_bias) {
       launch(
-          totals_kernel<acc>, grid_of(op, ceil_div(chunk.count * shape.pixels(), kThreads)), dim3(kThreads), 0, stream,
-          totals, grad_bias, slopes, bias, table, chunk, shape);
+          op, totals_kernel<acc>, ceil_div(chunk.count * shape.pixels(), kThreads), kThreads, 0, stream, totals,
+          grad_bias, slopes, bias, table, chunk, shape);
     }
     if (grad_bias && !shape.bias_maps) {
       launch(
-          bias_gradient_kernel<acc>, dim3(chunk.count), dim3(kThreads), 0, stream, grad_bias, totals, bias, table,
-          chunk, shape);
+          op, bias_gradient_kernel<acc>, chunk.count, kThreads, 0, stream, grad_bias, totals, bias, table, chunk,
+          shape);
     }
     if (grad_prior) {
       run_prior(chunk);
@@ -285,8 +283,8 @@ struct Backward {
     launch_box_sums<acc, false>(op, memory, boxes, rows * columns, columns, source, box, chunk.count, floor, stream);
     const Tiles kernel_tiles = Tiles::of(rows, columns);
     launch(
-        prior_gradient_kernel<T>, grid_of(op, static_cast<int64_t>(chunk.count) * kernel_tiles.count), dim3(kThreads),
-        0, stream, grad_prior, boxes, slopes, unary, masks, prior, table, chunk, shape, tiles, kernel_tiles, floor);
+        op, prior_gradient_kernel<T>, static_cast<int64_t>(chunk.count) * kernel_tiles.count, kThreads, 0, stream,
+        grad_prior, boxes, slopes, unary, masks, prior, table, chunk, shape, tiles, kernel_tiles, floor);
   }
 };
 
@@ -303,7 +301,8 @@ void launch_backward(
   work.tiles = Tiles::of(shape.height, shape.width);
   work.floor = static_cast<acc>(floor);
   work.stream = stream;
-  const Tensor table_memory = upload_edges(work.table, grad, edges, prior_index, shape.sources, 0, stream);
+  const HostTable table(work.op, grad, edge_values(edges, prior_index, shape.sources, 0), stream);
+  work.table = table.table;
   const Tensor masks = new_ints(grad, shape.batch * shape.sources * work.tiles.count * kMaskWords);
   uint32_t* mask_data = static_cast<uint32_t*>(masks.mutable_data_ptr());
   launch_masks(work.op, mask_data, unary.const_data_ptr<T>(), shape, work.tiles, work.floor, stream);
@@ -340,8 +339,8 @@ void launch_backward(
     const int64_t kernel = shape.kernel_height * shape.kernel_width;
     const int64_t count = shape.priors * kernel;
     launch(
-        shared_priors_kernel<acc>, grid_of(work.op, ceil_div(count, kThreads)), dim3(kThreads), 0, stream,
-        grad_prior.mutable_data_ptr<acc>(), per_edge.const_data_ptr<acc>(), work.table, shape.edges, kernel, count);
+        work.op, shared_priors_kernel<acc>, ceil_div(count, kThreads), kThreads, 0, stream,
+        grad_prior.mutable_data_ptr<acc>(), per_edge.const_data_ptr<acc>(), work.table, shape, kernel, count);
   }
 }
 
@@ -357,7 +356,7 @@ std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cuda(
   if (grad.numel() == 0 || shape.edges == 0) {
     return {out.unary, out.prior, out.bias};
   }
-  const Tensor dense = torch::stable::contiguous(unary);
+  const Tensor dense = as_contiguous(unary);
   const Tensor dense_grad = as_contiguous(grad, acc_type);
   const Tensor dense_prior = as_contiguous(prior, acc_type);
   const Tensor dense_bias = as_contiguous(bias, acc_type);

@@ -1,5 +1,5 @@
-// The sparse half of mrf_message_passing on the GPU, shared by forward and backward: tables of edges in device memory,
-// bit masks of the active pixels, and the loop that correlates a tile with a tile.
+// The sparse half of mrf_message_passing on the GPU, shared by forward and backward: tables of edges, bit
+// masks of the active pixels, and the loop that correlates a tile with a tile.
 //
 // Maps are cut into tiles of 16 x 64 pixels. A block owns one tile of outputs and 4 neighbouring outputs per thread. It
 // visits the tiles of the source that hold active pixels: their quads (4 neighbouring pixels, at least one of them
@@ -7,7 +7,7 @@
 #pragma once
 
 #include "mrf/box_sums.cuh"
-#include "mrf/upload.cuh"
+#include "mrf/int_table.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -41,19 +41,28 @@ struct Tiles {
   }
 };
 
-// The edges in the order of their groups (targets or sources), in device memory: begin is (groups + 1), the others (E).
+// The edges in the order of their groups (targets or sources): begin is (groups + 1), the others (E).
 struct EdgeTable {
   const int32_t* begin;
   const int32_t* source;
   const int32_t* target;
   const int32_t* prior;
   const int32_t* edge;
+
+  static __device__ __forceinline__ EdgeTable of(const IntTable& table, int64_t groups, int64_t edges) {
+    EdgeTable t;
+    t.begin = table.data();
+    t.source = t.begin + groups + 1;
+    t.target = t.source + edges;
+    t.prior = t.target + edges;
+    t.edge = t.prior + edges;
+    return t;
+  }
 };
 
-// The table's memory; keep it while kernels read it.
-inline Tensor upload_edges(
-    EdgeTable& table, const Tensor& like, const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index,
-    int64_t groups, int side, cudaStream_t stream) {
+// side: 0 groups the edges by their sources, 1 by their targets.
+inline std::vector<int64_t> edge_values(
+    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, int64_t groups, int side) {
   const EdgeGroups grouped = group_edges(edges, groups, side);
   std::vector<int64_t> values(grouped.begin);
   for (int column = 0; column < 4; ++column) {
@@ -61,15 +70,7 @@ inline Tensor upload_edges(
       values.push_back(column < 2 ? edges[2 * e + column] : column == 2 ? prior_of(prior_index, e) : e);
     }
   }
-  Tensor memory = upload_ints(like, values, stream);
-  const int32_t* data = static_cast<const int32_t*>(memory.const_data_ptr());
-  const int64_t edge_count = static_cast<int64_t>(grouped.order.size());
-  table.begin = data;
-  table.source = data + groups + 1;
-  table.target = table.source + edge_count;
-  table.prior = table.target + edge_count;
-  table.edge = table.prior + edge_count;
-  return memory;
+  return values;
 }
 
 // One block per tile of a map (B, V), one thread per quad: masks (B, V, tiles, kMaskWords).
@@ -261,7 +262,7 @@ void launch_masks(
     cudaStream_t stream) {
   const int64_t blocks = shape.batch * shape.sources * tiles.count;
   if (blocks > 0) {
-    launch(active_masks_kernel<T>, grid_of(op, blocks), dim3(kThreads), 0, stream, masks, unary, shape, tiles, floor);
+    launch(op, active_masks_kernel<T>, blocks, kThreads, 0, stream, masks, unary, shape, tiles, floor);
   }
 }
 

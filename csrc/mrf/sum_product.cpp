@@ -49,7 +49,7 @@ acc normalise(acc* map, int64_t pixels) {
 }
 
 template <typename T>
-void launch_sum_product(
+void run_sum_product(
     const SumProductTensors& out, const Tensor& unary, const Tensor& deformation, const Schedule& schedule,
     int64_t root, const Shape& shape) {
   using acc = acc_t<T>;
@@ -92,10 +92,10 @@ std::tuple<Tensor, Tensor, Tensor> sum_product_cpu(
   const Schedule schedule = make_schedule(op, edges, shape.joints, root);
   const SumProductTensors out = new_sum_product(unary, shape);
   if (shape.batch > 0) {
-    const Tensor dense = torch::stable::contiguous(unary);
+    const Tensor dense = as_contiguous(unary);
     const Tensor springs = as_contiguous(deformation, acc_scalar_type(unary.scalar_type()));
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
-      launch_sum_product<scalar_t>(out, dense, springs, schedule, root, shape);
+      run_sum_product<scalar_t>(out, dense, springs, schedule, root, shape);
     });
   }
   return {out.log_marginals, out.log_partition, out.messages};

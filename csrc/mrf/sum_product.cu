@@ -9,9 +9,11 @@ namespace {
 // source and rows are (B, count, H, W).
 template <typename T>
 __global__ void __launch_bounds__(kThreads) sum_messages_kernel(
-    acc_t<T>* messages, const T* __restrict__ unary, const acc_t<T>* __restrict__ deformation, const Tables t,
-    const Level level, acc_t<T>* __restrict__ level_source, acc_t<T>* __restrict__ level_rows, const Shape shape) {
+    acc_t<T>* messages, const T* __restrict__ unary, const acc_t<T>* __restrict__ deformation,
+    const __grid_constant__ IntTable table, const Level level, acc_t<T>* __restrict__ level_source,
+    acc_t<T>* __restrict__ level_rows, const Shape shape) {
   using acc = acc_t<T>;
+  const Tables t = tables_of(table, shape);
   const Job job(level);
   const int64_t pixels = shape.pixels();
   acc* maps = messages + job.b * shape.messages() * pixels;
@@ -28,10 +30,9 @@ __global__ void __launch_bounds__(kThreads) sum_messages_kernel(
 template <typename T>
 __global__ void __launch_bounds__(kThreads) marginals_kernel(
     acc_t<T>* __restrict__ log_marginals, acc_t<T>* __restrict__ log_partition, const acc_t<T>* __restrict__ messages,
-    const T* __restrict__ unary, const Tables t, const int64_t root, const Shape shape) {
+    const T* __restrict__ unary, const __grid_constant__ IntTable table, const int64_t root, const Shape shape) {
   using acc = acc_t<T>;
-  __shared__ double shared[kWarps];
-  __shared__ acc peaks[kThreads];
+  const Tables t = tables_of(table, shape);
   __shared__ acc total;
   const int64_t pixels = shape.pixels();
   const int64_t b = blockIdx.x / shape.joints;
@@ -44,16 +45,12 @@ __global__ void __launch_bounds__(kThreads) marginals_kernel(
         -1, p, pixels);
     peak = out[p] > peak ? out[p] : peak;
   }
-  peaks[threadIdx.x] = peak;
-  __syncthreads();
-  for (int i = 0; i < kThreads; ++i) {
-    peak = peaks[i] > peak ? peaks[i] : peak;
-  }
+  peak = block_max<kThreads>(peak);
   double sum = 0;
   for (int64_t p = threadIdx.x; is_possible(peak) && p < pixels; p += kThreads) {
     sum += static_cast<double>(::exp(out[p] - peak));
   }
-  sum = block_sum(sum, shared);
+  sum = block_sum<kThreads>(sum);
   if (threadIdx.x == 0) {
     total = is_possible(peak) ? peak + static_cast<acc>(::log(sum)) : peak;
     if (joint == root) {
@@ -71,18 +68,18 @@ void launch_sum_product(
     const char* op, const SumProductTensors& out, const Tensor& unary, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const LevelMemory<acc> memory(out.log_marginals, schedule, shape, 2, stream);
-  const Tables& t = memory.tables;
+  const LevelMemory<acc> memory(op, out.log_marginals, schedule, shape, 2, stream);
+  const IntTable& table = memory.table();
   each_level(schedule, false, [&](const Level& level) {
     launch(
-        sum_messages_kernel<T>, grid_of(op, shape.batch * level.count), dim3(kThreads), 0, stream,
-        out.messages.mutable_data_ptr<acc>(), unary.const_data_ptr<T>(), deformation.const_data_ptr<acc>(), t, level,
+        op, sum_messages_kernel<T>, shape.batch * level.count, kThreads, 0, stream,
+        out.messages.mutable_data_ptr<acc>(), unary.const_data_ptr<T>(), deformation.const_data_ptr<acc>(), table, level,
         memory.buffer(0), memory.buffer(1), shape);
   });
   launch(
-      marginals_kernel<T>, grid_of(op, shape.batch * shape.joints), dim3(kThreads), 0, stream,
+      op, marginals_kernel<T>, shape.batch * shape.joints, kThreads, 0, stream,
       out.log_marginals.mutable_data_ptr<acc>(), out.log_partition.mutable_data_ptr<acc>(),
-      out.messages.const_data_ptr<acc>(), unary.const_data_ptr<T>(), t, root, shape);
+      out.messages.const_data_ptr<acc>(), unary.const_data_ptr<T>(), table, root, shape);
 }
 
 std::tuple<Tensor, Tensor, Tensor> sum_product_cuda(
@@ -93,7 +90,7 @@ std::tuple<Tensor, Tensor, Tensor> sum_product_cuda(
   const DeviceGuard guard(unary.get_device_index());
   const SumProductTensors out = new_sum_product(unary, shape);
   if (shape.batch > 0) {
-    const Tensor dense = torch::stable::contiguous(unary);
+    const Tensor dense = as_contiguous(unary);
     const Tensor springs = as_contiguous(deformation, acc_scalar_type(unary.scalar_type()));
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
       launch_sum_product<scalar_t>(op, out, dense, springs, schedule, root, shape, current_stream(unary));

@@ -213,7 +213,7 @@ void pass_back(acc* out, BackwardWorkspace<acc>& w, const acc* message, const Sh
 }
 
 template <typename T>
-void launch_backward(
+void run_backward(
     const Gradients& out, const Tensor& grad, const Tensor& grad_partition,
     const Tensor& unary, const Tensor& log_marginals, const Tensor& messages, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape) {
@@ -257,10 +257,10 @@ std::tuple<Tensor, Tensor> sum_product_backward_cpu(
   const Gradients out = new_gradients(log_marginals, shape);
   if (shape.batch > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), kSumBackward, [&] {
-      launch_backward<scalar_t>(
-          out, torch::stable::contiguous(grad), torch::stable::contiguous(grad_partition),
-          torch::stable::contiguous(unary), torch::stable::contiguous(log_marginals),
-          torch::stable::contiguous(messages), as_contiguous(deformation, log_marginals.scalar_type()), schedule, root,
+      run_backward<scalar_t>(
+          out, as_contiguous(grad), as_contiguous(grad_partition),
+          as_contiguous(unary), as_contiguous(log_marginals),
+          as_contiguous(messages), as_contiguous(deformation, log_marginals.scalar_type()), schedule, root,
           shape);
     });
   }

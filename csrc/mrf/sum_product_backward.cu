@@ -45,10 +45,10 @@ struct Scratch {
 template <typename T>
 __global__ void __launch_bounds__(kThreads) sum_pass_back_kernel(
     acc_t<T>* maps, double* __restrict__ partial, const acc_t<T>* __restrict__ grads, const T* __restrict__ unary,
-    const acc_t<T>* __restrict__ messages, const acc_t<T>* __restrict__ deformation, const Tables t, const Level level,
-    const Scratch<acc_t<T>> scratch, const Shape shape) {
+    const acc_t<T>* __restrict__ messages, const acc_t<T>* __restrict__ deformation,
+    const __grid_constant__ IntTable table, const Level level, const Scratch<acc_t<T>> scratch, const Shape shape) {
   using acc = acc_t<T>;
-  __shared__ double shared[kWarps];
+  const Tables t = tables_of(table, shape);
   const Job job(level);
   const int64_t pixels = shape.pixels();
   const int64_t width = shape.width;
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kThreads) sum_pass_back_kernel(
         sums_x, at_rows + first, rows + first, 1, static_cast<int>(width), static_cast<int>(p - first), source[p],
         along_x);
   }
-  write_stretch_sums(partial, sums_x, sums_y, job, shape, shared);
+  write_stretch_sums(partial, sums_x, sums_y, job, shape);
 }
 
 // One block per joint of an image: the gradient of its belief. The marginals are made to add up to 1: those of rounded
@@ -102,7 +102,6 @@ template <typename acc>
 __global__ void __launch_bounds__(kThreads, 2) sum_belief_gradient_kernel(
     acc* __restrict__ out, const acc* __restrict__ grad, const acc* __restrict__ grad_partition,
     const acc* __restrict__ log_marginals, const int64_t root, const Shape shape) {
-  __shared__ double shared[kWarps];
   __shared__ acc rest;
   const int64_t first = blockIdx.x * shape.pixels();
   double sum = 0;
@@ -112,8 +111,8 @@ __global__ void __launch_bounds__(kThreads, 2) sum_belief_gradient_kernel(
     sum += is_possible(logarithm) ? static_cast<double>(grad[first + p]) : 0.0;
     total += static_cast<double>(::exp(logarithm));
   }
-  sum = block_sum(sum, shared);
-  total = block_sum(total, shared);
+  sum = block_sum<kThreads>(sum);
+  total = block_sum<kThreads>(total);
   if (threadIdx.x == 0) {
     const acc of_partition = blockIdx.x % shape.joints == root ? grad_partition[blockIdx.x / shape.joints] : acc(0);
     rest = total > 0 ? static_cast<acc>((static_cast<double>(of_partition) - sum) / total) : acc(0);
@@ -131,23 +130,23 @@ void launch_backward(
     const Tensor& unary, const Tensor& log_marginals, const Tensor& messages, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const LevelMemory<acc> memory(grad, schedule, shape, 4, stream);
-  const Tables& t = memory.tables;
+  const LevelMemory<acc> memory(kSumBackward, grad, schedule, shape, 4, stream);
+  const IntTable& table = memory.table();
   const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
   const Tensor partial = torch::stable::new_empty(grad, {shape.batch, shape.messages(), 4}, ScalarType::Double);
   acc* grads = out.unary.mutable_data_ptr<acc>();
   const Scratch<acc> scratch{memory.buffer(0), memory.buffer(1), memory.buffer(2), memory.buffer(3)};
   launch(
-      sum_belief_gradient_kernel<acc>, grid_of(kSumBackward, shape.batch * shape.joints), dim3(kThreads), 0, stream,
-      grads, grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
+      kSumBackward, sum_belief_gradient_kernel<acc>, shape.batch * shape.joints, kThreads, 0, stream, grads,
+      grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
       shape);
   each_level(schedule, true, [&](const Level& level) {
     launch(
-        sum_pass_back_kernel<T>, grid_of(kSumBackward, shape.batch * level.count), dim3(kThreads), 0, stream,
+        kSumBackward, sum_pass_back_kernel<T>, shape.batch * level.count, kThreads, 0, stream,
         maps.mutable_data_ptr<acc>(), partial.mutable_data_ptr<double>(), grads, unary.const_data_ptr<T>(),
-        messages.const_data_ptr<acc>(), deformation.const_data_ptr<acc>(), t, level, scratch, shape);
+        messages.const_data_ptr<acc>(), deformation.const_data_ptr<acc>(), table, level, scratch, shape);
   });
-  finish_gradients<acc>(kSumBackward, out, maps, partial, deformation, t, shape, stream);
+  finish_gradients<acc>(kSumBackward, out, maps, partial, deformation, table, shape, stream);
 }
 
 std::tuple<Tensor, Tensor> sum_product_backward_cuda(
@@ -160,9 +159,9 @@ std::tuple<Tensor, Tensor> sum_product_backward_cuda(
   if (shape.batch > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), kSumBackward, [&] {
       launch_backward<scalar_t>(
-          out, torch::stable::contiguous(grad), torch::stable::contiguous(grad_partition),
-          torch::stable::contiguous(unary), torch::stable::contiguous(log_marginals),
-          torch::stable::contiguous(messages), as_contiguous(deformation, log_marginals.scalar_type()), schedule, root,
+          out, as_contiguous(grad), as_contiguous(grad_partition),
+          as_contiguous(unary), as_contiguous(log_marginals),
+          as_contiguous(messages), as_contiguous(deformation, log_marginals.scalar_type()), schedule, root,
           shape, current_stream(grad));
     });
   }

@@ -2,9 +2,9 @@
 // source, and runs along x and then along y. One launch per level of the tree.
 #pragma once
 
-#include "common/cuda.cuh"
+#include "common/reduce.cuh"
 #include "mrf/tree.h"
-#include "mrf/upload.cuh"
+#include "mrf/int_table.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -13,6 +13,10 @@ using namespace tree;
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarpSize;
+
+__device__ __forceinline__ Tables tables_of(const IntTable& table, const Shape& shape) {
+  return Tables::of(table.data(), shape.joints, shape.messages());
+}
 
 // Messages [first, first + count) of the schedule.
 struct Level {
@@ -70,38 +74,22 @@ __device__ void fill_incoming(
   }
 }
 
-// The sum over the block, in a fixed order; valid in thread 0. `shared` holds kWarps numbers.
-__device__ __forceinline__ double block_sum(double value, double* shared) {
-  value = warp_reduce(value, [](double a, double b) { return a + b; });
-  __syncthreads();
-  if (threadIdx.x % kWarpSize == 0) {
-    shared[threadIdx.x / kWarpSize] = value;
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int w = 1; w < kWarps; ++w) {
-      value += shared[w];
-    }
-  }
-  return value;
-}
-
 // Backward: what a block's message adds to the gradients of its spring -> partial (B, messages, 2 axes, 2).
 __device__ __forceinline__ void write_stretch_sums(
-    double* partial, const StretchSums& x, const StretchSums& y, const Job& job, const Shape& shape, double* shared) {
-  const double sums[4] = {x.first, x.second, y.first, y.second};
-  for (int n = 0; n < 4; ++n) {
-    const double sum = block_sum(sums[n], shared);
-    if (threadIdx.x == 0) {
-      partial[(job.b * shape.messages() + job.i) * 4 + n] = sum;
-    }
+    double* partial, const StretchSums& x, const StretchSums& y, const Job& job, const Shape& shape) {
+  double sums[4] = {x.first, x.second, y.first, y.second};
+  block_sum<kThreads>(sums);
+  for (int n = 0; threadIdx.x == 0 && n < 4; ++n) {
+    partial[(job.b * shape.messages() + job.i) * 4 + n] = sums[n];
   }
 }
 
 // The gradient of the beliefs, in place: plus what came back along the messages. One thread per pixel.
 template <typename acc>
 __global__ void __launch_bounds__(kThreads)
-    unary_gradient_kernel(acc* grads, const acc* __restrict__ maps, const Tables t, const Shape shape) {
+    unary_gradient_kernel(
+        acc* grads, const acc* __restrict__ maps, const __grid_constant__ IntTable table, const Shape shape) {
+  const Tables t = tables_of(table, shape);
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= shape.batch * shape.joints * shape.pixels()) {
     return;
@@ -117,9 +105,9 @@ __global__ void __launch_bounds__(kThreads)
 // and times squared stretch.
 template <typename acc>
 __global__ void __launch_bounds__(kThreads) deformation_gradient_kernel(
-    acc* __restrict__ out, const double* __restrict__ partial, const acc* __restrict__ deformation, const Tables t,
-    const Shape shape) {
-  __shared__ double shared[kWarps];
+    acc* __restrict__ out, const double* __restrict__ partial, const acc* __restrict__ deformation,
+    const __grid_constant__ IntTable table, const Shape shape) {
+  const Tables t = tables_of(table, shape);
   const int32_t e = static_cast<int32_t>(blockIdx.x);
   double sums[4] = {0, 0, 0, 0};
   for (int64_t i = 0; i < shape.messages(); ++i) {
@@ -134,28 +122,26 @@ __global__ void __launch_bounds__(kThreads) deformation_gradient_kernel(
       }
     }
   }
-  for (int n = 0; n < 4; ++n) {
-    const double sum = block_sum(sums[n], shared);
-    if (threadIdx.x == 0) {
-      const Spring<acc> spring = spring_of(deformation, e, 1, n % 2);
-      out[4 * e + n] = n < 2 ? static_cast<acc>(static_cast<double>(spring.weight) * sum * 2)
-                             : spring.weight > 0 ? static_cast<acc>(-sum) : acc(0);
-    }
+  block_sum<kThreads>(sums);
+  for (int n = 0; threadIdx.x == 0 && n < 4; ++n) {
+    const Spring<acc> spring = spring_of(deformation, e, 1, n % 2);
+    out[4 * e + n] = n < 2 ? static_cast<acc>(static_cast<double>(spring.weight) * sums[n] * 2)
+                           : spring.weight > 0 ? static_cast<acc>(-sums[n]) : acc(0);
   }
 }
 
 template <typename acc>
 void finish_gradients(
     const char* op, const Gradients& out, const Tensor& maps, const Tensor& partial, const Tensor& deformation,
-    const Tables& t, const Shape& shape, cudaStream_t stream) {
+    const IntTable& table, const Shape& shape, cudaStream_t stream) {
   launch(
-      unary_gradient_kernel<acc>, grid_of(op, ceil_div(out.unary.numel(), kThreads)), dim3(kThreads), 0, stream,
-      out.unary.mutable_data_ptr<acc>(), maps.const_data_ptr<acc>(), t, shape);
+      op, unary_gradient_kernel<acc>, ceil_div(out.unary.numel(), kThreads), kThreads, 0, stream,
+      out.unary.mutable_data_ptr<acc>(), maps.const_data_ptr<acc>(), table, shape);
   if (shape.edges > 0) {
     launch(
-        deformation_gradient_kernel<acc>, grid_of(op, shape.edges), dim3(kThreads), 0, stream,
+        op, deformation_gradient_kernel<acc>, shape.edges, kThreads, 0, stream,
         out.deformation.mutable_data_ptr<acc>(), partial.const_data_ptr<double>(), deformation.const_data_ptr<acc>(),
-        t, shape);
+        table, shape);
   }
 }
 
@@ -175,19 +161,23 @@ inline int64_t widest_level(const Schedule& schedule) {
   return widest;
 }
 
-// Device memory of a launcher: the schedule's tables, and buffers for the messages of one level, (B, count, H, W) each.
-// like: of the arithmetic's dtype, on the device.
+// What a launcher keeps: the schedule's table, and buffers for the messages of one level, (B, count, H, W) each, in
+// device memory. like: of the arithmetic's dtype, on the device.
 template <typename acc>
 struct LevelMemory {
   int64_t size;  // of a buffer
-  Tensor table_memory, buffers;
-  Tables tables;
+  HostTable host;
+  Tensor buffers;
 
-  LevelMemory(const Tensor& like, const Schedule& schedule, const Shape& shape, int64_t count, cudaStream_t stream)
+  LevelMemory(
+      const char* op, const Tensor& like, const Schedule& schedule, const Shape& shape, int64_t count,
+      cudaStream_t stream)
       : size(shape.batch * widest_level(schedule) * shape.pixels()),
-        table_memory(upload_ints(like, schedule.values, stream)),
-        buffers(torch::stable::new_empty(like, {count, size})),
-        tables(schedule.tables(static_cast<const int32_t*>(table_memory.const_data_ptr()))) {}
+        host(op, like, schedule.values, stream),
+        buffers(torch::stable::new_empty(like, {count, size})) {}
+  const IntTable& table() const {
+    return host.table;
+  }
   acc* buffer(int64_t n) const {
     return buffers.mutable_data_ptr<acc>() + n * size;
   }

@@ -13,10 +13,9 @@
 #include <limits>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
 #include "common/dispatch.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace tree {
@@ -32,7 +31,7 @@ struct Shape {
   }
 };
 
-// Messages in an order in which each comes after those it needs; as arrays, so that they can be copied to a device.
+// Messages in an order in which each comes after those it needs; as arrays, so that kernels can read them.
 struct Tables {
   const int32_t* source;      // (messages): joints
   const int32_t* target;
@@ -43,14 +42,9 @@ struct Tables {
   const int32_t* into;        // (messages): those into joint k from into_begin[k] on
   const int32_t* order;       // (joints): from the root on, parents first
   const int32_t* up;          // (joints): the message from a joint to its parent; -1 at the root
-};
 
-struct Schedule {
-  std::vector<int32_t> values;
-  std::vector<int64_t> level_begin;  // the messages of one level do not need each other
-  int64_t joints, messages;
-
-  Tables tables(const int32_t* data) const {
+  // All of them one after the other.
+  static POSE_HD Tables of(const int32_t* data, int64_t joints, int64_t messages) {
     Tables t;
     t.source = data;
     t.target = t.source + messages;
@@ -63,8 +57,15 @@ struct Schedule {
     t.up = t.order + joints;
     return t;
   }
+};
+
+struct Schedule {
+  std::vector<int32_t> values;
+  std::vector<int64_t> level_begin;  // the messages of one level do not need each other
+  int64_t joints, messages;
+
   Tables tables() const {
-    return tables(values.data());
+    return Tables::of(values.data(), joints, messages);
   }
   int64_t levels() const {
     return static_cast<int64_t>(level_begin.size()) - 1;
@@ -206,10 +207,6 @@ inline Shape check_inputs(
       shape.height <= kMaxSide && shape.width <= kMaxSide, op, ": unary must be at most ", kMaxSide,
       " a side, got shape ", shape_of(unary));
   return shape;
-}
-
-inline Tensor as_contiguous(const Tensor& tensor, ScalarType type) {
-  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
 }
 
 // What both operators return backward. like: of the arithmetic's dtype.

@@ -43,7 +43,7 @@ void vote_map(T* out, const double* boxes, const T* weights, int64_t* units, con
 }
 
 template <typename T>
-void launch_vote(const Tensor& out, const Tensor& boxes, const Tensor& weights, const VoteShape& shape) {
+void run_vote(const Tensor& out, const Tensor& boxes, const Tensor& weights, const VoteShape& shape) {
   T* out_data = out.mutable_data_ptr<T>();
   const double* box_data = boxes.const_data_ptr<double>();
   const T* weight_data = weights.const_data_ptr<T>();
@@ -66,9 +66,9 @@ Tensor box_vote_cpu(const Tensor& boxes, const Tensor& weights, int64_t height, 
   if (out.numel() == 0) {
     return out;
   }
-  const Tensor corners = dense_boxes(boxes), dense = torch::stable::contiguous(weights);
+  const Tensor corners = as_contiguous(boxes, ScalarType::Double), dense = as_contiguous(weights);
   PYPOSE_OPS_DISPATCH_FLOATING(
-      weights.scalar_type(), op, [&] { launch_vote<scalar_t>(out, corners, dense, shape); });
+      weights.scalar_type(), op, [&] { run_vote<scalar_t>(out, corners, dense, shape); });
   return out;
 }
 
@@ -96,7 +96,7 @@ void map_backward(T* out, const T* grad, const double* boxes, double* integral, 
 }
 
 template <typename T>
-void launch_backward(const Tensor& out, const Tensor& grad, const Tensor& boxes, const VoteShape& shape) {
+void run_backward(const Tensor& out, const Tensor& grad, const Tensor& boxes, const VoteShape& shape) {
   T* out_data = out.mutable_data_ptr<T>();
   const double* box_data = boxes.const_data_ptr<double>();
   const T* grad_data = grad.const_data_ptr<T>();
@@ -119,9 +119,9 @@ Tensor box_vote_backward_cpu(const Tensor& grad, const Tensor& boxes) {
   if (out.numel() == 0) {
     return out;
   }
-  const Tensor corners = dense_boxes(boxes), dense = torch::stable::contiguous(grad);
+  const Tensor corners = as_contiguous(boxes, ScalarType::Double), dense = as_contiguous(grad);
   PYPOSE_OPS_DISPATCH_FLOATING(
-      grad.scalar_type(), op, [&] { launch_backward<scalar_t>(out, dense, corners, shape); });
+      grad.scalar_type(), op, [&] { run_backward<scalar_t>(out, dense, corners, shape); });
   return out;
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "common/cuda.cuh"
+#include "common/reduce.cuh"
 #include "patches/box_vote.h"
 
 namespace pypose_ops {
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(kThreads)
     const double weight = ::fabs(finite_or_zero(static_cast<double>(column[p * shape.maps])));
     largest = weight > largest ? weight : largest;
   }
-  largest = warp_reduce(largest, [](double a, double b) { return a > b ? a : b; });
+  largest = warp_max(largest);
   if (threadIdx.x % kWarpSize == 0) {
     exponents[map] = unit_exponent(largest, shape.boxes);
   }
@@ -127,8 +128,8 @@ __global__ void __launch_bounds__(kThreads) boxes_kernel(
   out[index] = static_cast<T>(static_cast<acc_t<T>>(sum));
 }
 
-dim3 blocks_for(int64_t threads) {
-  return grid_of("box_vote", std::max<int64_t>(1, ceil_div(threads, kThreads)));
+int64_t blocks_for(int64_t threads) {
+  return std::max<int64_t>(1, ceil_div(threads, kThreads));
 }
 
 template <typename T>
@@ -140,17 +141,18 @@ void launch_vote(
   auto* unit_data = static_cast<unsigned long long*>(units.mutable_data_ptr());
   auto* signed_data = static_cast<long long*>(units.mutable_data_ptr());
   launch(
-      units_kernel<T>, blocks_for(maps * kWarpSize), dim3(kThreads), 0, stream, exponents.mutable_data_ptr<int32_t>(),
-      weights.const_data_ptr<T>(), shape);
+      "box_vote", units_kernel<T>, blocks_for(maps * kWarpSize), kThreads, 0, stream,
+      exponents.mutable_data_ptr<int32_t>(), weights.const_data_ptr<T>(), shape);
   launch(
-      corners_kernel<T>, blocks_for(shape.batch * shape.boxes * shape.maps), dim3(kThreads), 0, stream, unit_data,
-      boxes.const_data_ptr<double>(), weights.const_data_ptr<T>(), exponents.const_data_ptr<int32_t>(), shape);
+      "box_vote", corners_kernel<T>, blocks_for(shape.batch * shape.boxes * shape.maps), kThreads, 0, stream,
+      unit_data, boxes.const_data_ptr<double>(), weights.const_data_ptr<T>(), exponents.const_data_ptr<int32_t>(),
+      shape);
   launch(
-      rows_kernel<long long, long long>, blocks_for(rows * kWarpSize), dim3(kThreads), 0, stream, signed_data,
+      "box_vote", rows_kernel<long long, long long>, blocks_for(rows * kWarpSize), kThreads, 0, stream, signed_data,
       signed_data, rows, shape.width);
   launch(
-      votes_kernel<T>, blocks_for(maps * shape.width), dim3(kThreads), 0, stream, out.mutable_data_ptr<T>(), signed_data,
-      exponents.const_data_ptr<int32_t>(), shape);
+      "box_vote", votes_kernel<T>, blocks_for(maps * shape.width), kThreads, 0, stream, out.mutable_data_ptr<T>(),
+      signed_data, exponents.const_data_ptr<int32_t>(), shape);
 }
 
 Tensor box_vote_cuda(const Tensor& boxes, const Tensor& weights, int64_t height, int64_t width) {
@@ -161,7 +163,7 @@ Tensor box_vote_cuda(const Tensor& boxes, const Tensor& weights, int64_t height,
   if (out.numel() == 0) {
     return out;
   }
-  const Tensor corners = dense_boxes(boxes), dense = torch::stable::contiguous(weights);
+  const Tensor corners = as_contiguous(boxes, ScalarType::Double), dense = as_contiguous(weights);
   const cudaStream_t stream = current_stream(boxes);
   PYPOSE_OPS_DISPATCH_FLOATING(
       weights.scalar_type(), op, [&] { launch_vote<scalar_t>(out, corners, dense, shape, stream); });
@@ -175,11 +177,11 @@ void launch_backward(
   const Tensor integral = torch::stable::new_empty(grad, {maps, shape.height, shape.width}, ScalarType::Double);
   double* sums = integral.mutable_data_ptr<double>();
   launch(
-      rows_kernel<double, T>, blocks_for(rows * kWarpSize), dim3(kThreads), 0, stream, sums, grad.const_data_ptr<T>(),
-      rows, shape.width);
-  launch(integral_kernel, blocks_for(maps * shape.width), dim3(kThreads), 0, stream, sums, shape);
+      "box_vote", rows_kernel<double, T>, blocks_for(rows * kWarpSize), kThreads, 0, stream, sums,
+      grad.const_data_ptr<T>(), rows, shape.width);
+  launch("box_vote", integral_kernel, blocks_for(maps * shape.width), kThreads, 0, stream, sums, shape);
   launch(
-      boxes_kernel<T>, blocks_for(shape.batch * shape.boxes * shape.maps), dim3(kThreads), 0, stream,
+      "box_vote", boxes_kernel<T>, blocks_for(shape.batch * shape.boxes * shape.maps), kThreads, 0, stream,
       out.mutable_data_ptr<T>(), sums, boxes.const_data_ptr<double>(), shape);
 }
 
@@ -191,7 +193,7 @@ Tensor box_vote_backward_cuda(const Tensor& grad, const Tensor& boxes) {
   if (out.numel() == 0) {
     return out;
   }
-  const Tensor corners = dense_boxes(boxes), dense = torch::stable::contiguous(grad);
+  const Tensor corners = as_contiguous(boxes, ScalarType::Double), dense = as_contiguous(grad);
   const cudaStream_t stream = current_stream(grad);
   PYPOSE_OPS_DISPATCH_FLOATING(
       grad.scalar_type(), op, [&] { launch_backward<scalar_t>(out, dense, corners, shape, stream); });

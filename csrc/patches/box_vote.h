@@ -9,10 +9,9 @@
 #include <optional>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
-#include "common/dispatch.h"
+#include "common/math.h"
+#include "common/tensors.h"
 
 namespace pypose_ops {
 namespace patches {
@@ -69,11 +68,6 @@ POSE_HD void for_corners(const PixelBox& box, const VoteShape& shape, const Add&
   if (box.x.end < shape.width && box.y.end < shape.height) {
     add(box.y.end, box.x.end, 1);
   }
-}
-
-// A weight that is not finite counts nothing.
-POSE_HD double finite_or_zero(double weight) {
-  return weight - weight == 0 ? weight : 0;
 }
 
 // Weights are counted in units of 2^-exponent: the sum of all boxes' is below 2^62.
@@ -135,11 +129,6 @@ inline std::vector<int64_t> sizes_like(const Tensor& boxes, int64_t batch, std::
     rest.insert(rest.begin(), batch);
   }
   return rest;
-}
-
-inline Tensor dense_boxes(const Tensor& boxes) {
-  return torch::stable::contiguous(
-      boxes.scalar_type() == ScalarType::Double ? boxes : torch::stable::to(boxes, ScalarType::Double));
 }
 
 }  // namespace patches

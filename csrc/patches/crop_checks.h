@@ -6,9 +6,8 @@
 #include <optional>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
+#include "common/tensors.h"
 #include "patches/crop_patches.h"
 
 namespace pypose_ops {
@@ -36,11 +35,11 @@ inline Shape check_images(const char* op, const std::vector<Tensor>& images) {
     PYPOSE_OPS_CHECK(
         batch || dims == 3, op, ": images must be (B, C, H, W) or a list of (C, H, W), got shape ", shape_of(image));
     PYPOSE_OPS_CHECK(
-        image.scalar_type() == first.scalar_type(), op, ": images must have one dtype, got ",
+        image.scalar_type() == first.scalar_type(), op, ": images must share one dtype, got ",
         torch::headeronly::toString(first.scalar_type()), " and ", torch::headeronly::toString(image.scalar_type()));
     check_same_device(op, "images", image, "the first of them", first);
     PYPOSE_OPS_CHECK(
-        image.size(dims - 3) == first.size(dims - 3), op, ": images must have one number of channels, got ",
+        image.size(dims - 3) == first.size(dims - 3), op, ": images must have the same number of channels, got ",
         first.size(dims - 3), " and ", image.size(dims - 3));
     for (int64_t d = dims - 2; d < dims; ++d) {
       PYPOSE_OPS_CHECK(
@@ -166,7 +165,7 @@ inline Image image_at(const Tensor& tensor) {
       static_cast<int32_t>(tensor.size(d + 1)), static_cast<int32_t>(tensor.size(d + 2))};
 }
 
-// The pictures of a list, or the first picture of a batch and the elements from one to the next.
+// The images of a list, or the first image of a batch and the elements from one to the next.
 struct ImageTable {
   std::vector<Image> images;
   bool batch;
@@ -178,7 +177,7 @@ struct ImageTable {
       images.push_back(image_at(tensor));
     }
   }
-  // T is the pictures' type.
+  // T is the images' type.
   template <typename T>
   Image at(int64_t number) const {
     Image image = images[batch ? 0 : number];
@@ -187,37 +186,21 @@ struct ImageTable {
   }
 };
 
-inline std::optional<Tensor> dense_index(const std::optional<Tensor>& index) {
-  return index ? std::optional(torch::stable::contiguous(*index)) : std::nullopt;
-}
-
 inline void check_out_type(const char* op, ScalarType dtype) {
   PYPOSE_OPS_CHECK(
       is_pixel_type(dtype), op, ": dtype must be uint8, float16, bfloat16, float32 or float64, got ",
       torch::headeronly::toString(dtype));
 }
 
-// Gradients of the pictures, in the arithmetic's dtype.
-inline std::vector<Tensor> new_grads(const std::vector<Tensor>& images, ScalarType type) {
+// Gradients of the images, in the arithmetic's dtype: zeros, or memory that is to be written whole.
+inline std::vector<Tensor> new_grads(const std::vector<Tensor>& images, ScalarType type, bool zeros) {
   std::vector<Tensor> grads;
   for (const Tensor& image : images) {
     const std::vector<int64_t> sizes(image.sizes().begin(), image.sizes().end());
-    grads.push_back(torch::stable::new_zeros(image, sizes, type));
+    grads.push_back(
+        zeros ? torch::stable::new_zeros(image, sizes, type) : torch::stable::new_empty(image, sizes, type));
   }
   return grads;
-}
-
-inline std::vector<Tensor> as_type(std::vector<Tensor> tensors, ScalarType type) {
-  for (Tensor& tensor : tensors) {
-    if (tensor.scalar_type() != type) {
-      tensor = torch::stable::to(tensor, type);
-    }
-  }
-  return tensors;
-}
-
-inline Tensor as_dense(const Tensor& tensor, ScalarType type) {
-  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
 }
 
 }  // namespace patches

@@ -155,7 +155,7 @@ void crop_row(const Job<acc>& job, const Image& image, int64_t n, int64_t y, Scr
   }
 }
 
-// A patch without a picture: fill everywhere.
+// A patch without an image: fill everywhere.
 template <typename acc>
 void blank_row(const Job<acc>& job, int64_t n, int64_t y) {
   const std::vector<acc> zeros(job.shape.width, acc(0)), ones(job.shape.width, acc(1));
@@ -200,7 +200,7 @@ void crop_any_size(const Job<acc>& job) {
 }
 
 template <typename acc>
-void launch_crop(const Job<acc>& job, ScalarType type) {
+void run_crop(const Job<acc>& job, ScalarType type) {
   switch (type) {
     case ScalarType::Byte:
       return crop_any_size<uint8_t>(job);
@@ -236,13 +236,13 @@ Tensor crop_patches_cpu(
   advise_huge_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
   const ScalarType type = images[0].scalar_type();
   const ScalarType acc_type = arithmetic_of(type, dtype);
-  const Tensor affine = as_dense(transforms, acc_type);
-  const std::optional<Tensor> boxes = mask ? std::optional(as_dense(*mask, acc_type)) : std::nullopt;
-  const std::optional<Tensor> index = dense_index(image_index);
+  const Tensor affine = as_contiguous(transforms, acc_type);
+  const std::optional<Tensor> boxes = as_contiguous(mask, acc_type);
+  const std::optional<Tensor> index = as_contiguous(image_index);
   const ImageTable table(images);
   const auto run = [&](auto zero) {
     using acc = decltype(zero);
-    launch_crop<acc>(
+    run_crop<acc>(
         {table, affine.const_data_ptr<acc>(), index ? index->const_data_ptr<int64_t>() : nullptr,
          boxes ? boxes->const_data_ptr<acc>() : nullptr, levels_of<acc>(fill, mean, std), options, shape,
          out.mutable_data_ptr(), dtype},

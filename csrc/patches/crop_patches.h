@@ -1,8 +1,8 @@
 // crop_patches: shapes, options and the formulas of one sample, shared by the CPU and CUDA kernels; what the entry points
 // check is in crop_checks.h.
 //
-// A sample is bilinear and separable in the picture: two taps per axis, `base` and `base + 1`, always inside of the
-// picture, with weights that are 0 for what padding replaces. No pixel is tested for being inside.
+// A sample is bilinear and separable in the image: two taps per axis, `base` and `base + 1`, always inside of the
+// image, with weights that are 0 for what padding replaces. No pixel is tested for being inside.
 #pragma once
 
 #include <cmath>
@@ -39,14 +39,14 @@ struct Options {
   bool antialias;
 };
 
-// One picture (C, H, W) of any strides, in elements.
+// One image (C, H, W) of any strides, in elements.
 struct Image {
   const void* data;
   int64_t stride_c, stride_y, stride_x;
   int32_t height, width;
 };
 
-// out = sample * scale + shift; fill is in the picture's units. One entry for all channels, or one for each.
+// out = sample * scale + shift; fill is in the image's units. One entry for all channels, or one for each.
 template <typename acc>
 struct Levels {
   int count;
@@ -71,8 +71,8 @@ POSE_HD double fma_of(double a, double b, double c) {
   return __builtin_fma(a, b, c);
 }
 
-// One axis of the picture along a row of the patch: position x is at `whole + (start + step * x)`. The split keeps the
-// fraction exact to the last bit of the row's own extent, wherever in a large picture the row lies.
+// One axis of the image along a row of the patch: position x is at `whole + (start + step * x)`. The split keeps the
+// fraction exact to the last bit of the row's own extent, wherever in a large image the row lies.
 template <typename acc>
 struct Line {
   int32_t whole;
@@ -83,7 +83,7 @@ struct Line {
     constexpr acc kNear = acc(1 << 28);
     const acc product = across * y;
     const bool near = product > -kNear && product < kNear && offset > -kNear && offset < kNear;
-    if (!near) {  // outside of every picture, or NaN
+    if (!near) {  // outside of every image, or NaN
       return {0, product + offset, step};
     }
     const acc whole_product = floor_of(product);
@@ -102,13 +102,13 @@ struct Line {
   }
 };
 
-// Weights of pixels base and base + 1, and their derivatives. far is 0 where the picture has one pixel.
+// Weights of pixels base and base + 1, and their derivatives. far is 0 where the image has one pixel.
 template <typename acc>
 struct Tap {
   int32_t base;
   acc near, far;
   acc near_slope, far_slope;
-  acc copy;  // of a mirrored picture
+  acc copy;  // of a mirrored image
 };
 
 template <typename acc>
@@ -123,7 +123,7 @@ POSE_HD double magnitude(double v) {
   return ::fabs(v);
 }
 
-// Mirrors at the centres of the first and the last pixel. Copies of the picture are numbered from 0, itself, on; those
+// Mirrors at the centres of the first and the last pixel. Copies of the image are numbered from 0, itself, on; those
 // with odd numbers are mirrored, there direction is -1.
 template <typename acc>
 POSE_HD acc reflected(acc u, acc last, acc* copy, acc* direction) {
@@ -179,7 +179,7 @@ POSE_HD Tap<acc> tap_at(acc t, int32_t whole, int32_t size, Mode mode, Padding p
   return tap;
 }
 
-// A patch's affine, patch px -> picture px. Infinity counts as NaN: it times 0 is NaN, and which pixels that meets would
+// A patch's affine, patch px -> image px. Infinity counts as NaN: it times 0 is NaN, and which pixels that meets would
 // depend on how the products are summed up.
 template <typename acc>
 struct Affine {
@@ -197,7 +197,7 @@ struct Affine {
   }
 };
 
-// Samples per patch pixel along x and y: one for each picture pixel that a step passes, in a regular grid.
+// Samples per patch pixel along x and y: one for each image pixel that a step passes, in a regular grid.
 template <typename acc>
 struct Samples {
   int32_t x, y;
@@ -231,13 +231,13 @@ POSE_HD Samples<acc> samples_of(const Affine<acc>& affine, const Options& option
   return {x, y, acc(0.5) / static_cast<acc>(x), acc(0.5) / static_cast<acc>(y)};
 }
 
-// The mask channel: whether the patch pixel's centre lies in the box (x1, y1, x2, y2) of the picture, edges included.
+// The mask channel: whether the patch pixel's centre lies in the box (x1, y1, x2, y2) of the image, edges included.
 template <typename acc>
 POSE_HD bool in_box(const acc* box, acc u, acc v) {
   return u >= box[0] && u <= box[2] && v >= box[1] && v <= box[3];
 }
 
-// The picture that patch n is cut from, or -1.
+// The image that patch n is cut from, or -1.
 POSE_HD int64_t image_of(const int64_t* index, const Shape& shape, int64_t n) {
   const int64_t image = index ? index[n] : (shape.images == 1 ? 0 : n);
   return image >= 0 && image < shape.images ? image : -1;
@@ -263,7 +263,7 @@ POSE_HD Sample<acc> sample_at(
       tap_at(ly.at(x), ly.whole, image.height, options.mode, options.padding)};
 }
 
-// A sample's four pixels of one channel, upper left first; the strides are 0 where the picture has one row or column.
+// A sample's four pixels of one channel, upper left first; the strides are 0 where the image has one row or column.
 // A pixel with weight 0 counts as 0 when it is not finite.
 template <typename T, typename acc>
 struct Corners {
@@ -283,7 +283,7 @@ struct Corners {
     const acc v = static_cast<acc>(value);
     return weight == acc(0) && !(v - v == acc(0)) ? acc(0) : v;
   }
-  // Derivatives of the sample to the picture coordinates u and v.
+  // Derivatives of the sample to the image coordinates u and v.
   POSE_HD acc slope_u(const Tap<acc>& x, const Tap<acc>& y, acc fill) const {
     return y.near * (x.near_slope * v[0] + x.far_slope * v[1]) + y.far * (x.near_slope * v[2] + x.far_slope * v[3]) -
         fill * (x.near_slope + x.far_slope) * (y.near + y.far);

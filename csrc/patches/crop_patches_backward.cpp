@@ -25,7 +25,7 @@ struct Job {
   }
 };
 
-// Images: one task owns some channels of one picture and adds the patches in their order, so no two threads meet and the
+// Images: one task owns some channels of one image and adds the patches in their order, so no two threads meet and the
 // bits are the same for any number of them.
 
 template <typename acc>
@@ -100,9 +100,9 @@ std::vector<Tensor> crop_patches_images_backward_cpu(
   const ScalarType type = images[0].scalar_type();
   check_floating(op, "images", images[0]);
   const ScalarType acc_type = arithmetic_of(type, grad.scalar_type());
-  const std::vector<Tensor> grads = new_grads(images, acc_type);
-  const Tensor dense = as_dense(grad, acc_type), affine = as_dense(transforms, acc_type);
-  const std::optional<Tensor> index = dense_index(image_index);
+  const std::vector<Tensor> grads = new_grads(images, acc_type, true);
+  const Tensor dense = as_contiguous(grad, acc_type), affine = as_contiguous(transforms, acc_type);
+  const std::optional<Tensor> index = as_contiguous(image_index);
   const auto run = [&](auto zero) {
     using acc = decltype(zero);
     images_backward<acc>(
@@ -116,8 +116,8 @@ std::vector<Tensor> crop_patches_images_backward_cpu(
 
 // Transforms: one task owns one patch.
 
-// A row's derivatives to the picture coordinates u and v, summed over the channels: per pixel and tap what multiplies the
-// picture's pixel, and what multiplies the fill.
+// A row's derivatives to the image coordinates u and v, summed over the channels: per pixel and tap what multiplies the
+// image's pixel, and what multiplies the fill.
 template <typename acc>
 struct RowSlopes {
   std::vector<acc> u[4], v[4], fill_u, fill_v, du, dv;
@@ -234,7 +234,7 @@ void transforms_backward(const Job<acc>& job, const std::vector<Tensor>& images,
 }
 
 template <typename acc>
-void launch_transforms_backward(const Job<acc>& job, const std::vector<Tensor>& images, acc* out) {
+void run_transforms_backward(const Job<acc>& job, const std::vector<Tensor>& images, acc* out) {
   switch (images[0].scalar_type()) {
     case ScalarType::Byte:
       return transforms_backward<uint8_t>(job, images, out);
@@ -261,11 +261,11 @@ Tensor crop_patches_transforms_backward_cpu(
   check_levels(op, fill, {}, std, shape.channels);
   const ScalarType acc_type = arithmetic_of(images[0].scalar_type(), grad.scalar_type());
   const Tensor out = torch::stable::new_zeros(transforms, {shape.patches, 2, 3}, acc_type);
-  const Tensor dense = as_dense(grad, acc_type), affine = as_dense(transforms, acc_type);
-  const std::optional<Tensor> index = dense_index(image_index);
+  const Tensor dense = as_contiguous(grad, acc_type), affine = as_contiguous(transforms, acc_type);
+  const std::optional<Tensor> index = as_contiguous(image_index);
   const auto run = [&](auto zero) {
     using acc = decltype(zero);
-    launch_transforms_backward<acc>(
+    run_transforms_backward<acc>(
         {dense.const_data_ptr<acc>(), affine.const_data_ptr<acc>(), index ? index->const_data_ptr<int64_t>() : nullptr,
          levels_of<acc>(fill, {}, std), options, shape, grad.size(1)},
         images, out.mutable_data_ptr<acc>());

@@ -1,4 +1,5 @@
 #include "common/cuda.cuh"
+#include "common/reduce.cuh"
 #include "patches/crop_checks.h"
 #include "patches/crop_search.cuh"
 
@@ -12,7 +13,7 @@ constexpr int kWarps = kThreads / kWarpSize;
 constexpr int kTileWidth = 32;
 constexpr int kTileHeight = kThreads / kTileWidth;
 
-// One block owns a tile of one picture and up to kChannelBlock of its channels, one thread one pixel: it gathers from
+// One block owns a tile of one image and up to kChannelBlock of its channels, one thread one pixel: it gathers from
 // the patches in their order, so there are no atomics and the bits are the same every time. The patches that may reach
 // the tile are listed in shared memory, kThreads of them at a time. grads is (images, C, H, W), dense.
 template <typename acc>
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, 1) images_backward_kernel(
   }
 }
 
-// One launch for a batch, one per picture for a list.
+// One launch for a batch, one per image for a list.
 template <typename acc>
 void images_backward(
     const Job<acc>& job, const Levels<acc>& levels, const std::vector<Tensor>& grads, cudaStream_t stream) {
@@ -107,9 +108,8 @@ void images_backward(
     const int64_t blocks = count * channel_blocks * tiles_x * tiles_y;
     if (blocks > 0) {
       launch(
-          images_backward_kernel<acc>, grid_of("crop_patches", blocks), dim3(kThreads), 0, stream,
-          grads[i].mutable_data_ptr<acc>(), job, levels, image, static_cast<int64_t>(i), tiles_x, tiles_y,
-          channel_blocks);
+          "crop_patches", images_backward_kernel<acc>, blocks, kThreads, 0, stream, grads[i].mutable_data_ptr<acc>(),
+          job, levels, image, static_cast<int64_t>(i), tiles_x, tiles_y, channel_blocks);
     }
   }
 }
@@ -126,9 +126,9 @@ std::vector<Tensor> crop_patches_images_backward_cuda(
   const DeviceGuard guard(grad.get_device_index());
   const ScalarType type = images[0].scalar_type();
   const ScalarType acc_type = arithmetic_of(type, grad.scalar_type());
-  const std::vector<Tensor> grads = new_grads(images, acc_type);
-  const Tensor dense = as_dense(grad, acc_type), affine = as_dense(transforms, acc_type);
-  const std::optional<Tensor> index = dense_index(image_index);
+  const std::vector<Tensor> grads = new_grads(images, acc_type, false);
+  const Tensor dense = as_contiguous(grad, acc_type), affine = as_contiguous(transforms, acc_type);
+  const std::optional<Tensor> index = as_contiguous(image_index);
   const cudaStream_t stream = current_stream(grad);
   const auto run = [&](auto zero) {
     using acc = decltype(zero);
@@ -146,7 +146,6 @@ template <typename T, typename acc>
 __global__ void __launch_bounds__(kThreads) transforms_backward_kernel(
     acc* __restrict__ out, const Job<acc> job, const __grid_constant__ Levels<acc> levels,
     const __grid_constant__ Image first, int64_t stride, int64_t first_image, bool batch) {
-  __shared__ acc partial[kWarps][6];
   const int64_t n = blockIdx.x;
   const int64_t number = image_of(job.index, job.shape, n);
   if (number < 0 || (!batch && number != first_image)) {  // the same for all threads; out is zeroed
@@ -178,20 +177,12 @@ __global__ void __launch_bounds__(kThreads) transforms_backward_kernel(
       }
     }
   }
+  block_sum<kThreads>(sums);
+  if (threadIdx.x == 0) {
 #pragma unroll
-  for (int k = 0; k < 6; ++k) {
-    const acc sum = warp_reduce(sums[k], [](acc a, acc b) { return a + b; });
-    if (threadIdx.x % kWarpSize == 0) {
-      partial[threadIdx.x / kWarpSize][k] = sum;
+    for (int k = 0; k < 6; ++k) {
+      out[n * 6 + k] = sums[k] / static_cast<acc>(count);
     }
-  }
-  __syncthreads();
-  if (threadIdx.x < 6) {
-    acc sum = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      sum += partial[w][threadIdx.x];
-    }
-    out[n * 6 + threadIdx.x] = sum / static_cast<acc>(count);
   }
 }
 
@@ -200,8 +191,8 @@ void transforms_backward(
     const Job<acc>& job, const Levels<acc>& levels, const ImageTable& table, acc* out, cudaStream_t stream) {
   for (size_t i = 0; i < table.images.size() && job.shape.patches > 0; ++i) {
     launch(
-        transforms_backward_kernel<T, acc>, grid_of("crop_patches", job.shape.patches), dim3(kThreads), 0, stream, out,
-        job, levels, table.images[i], table.stride, static_cast<int64_t>(i), table.batch);
+        "crop_patches", transforms_backward_kernel<T, acc>, job.shape.patches, kThreads, 0, stream, out, job, levels,
+        table.images[i], table.stride, static_cast<int64_t>(i), table.batch);
   }
 }
 
@@ -237,8 +228,8 @@ Tensor crop_patches_transforms_backward_cuda(
   const ScalarType type = images[0].scalar_type();
   const ScalarType acc_type = arithmetic_of(type, grad.scalar_type());
   const Tensor out = torch::stable::new_zeros(transforms, {shape.patches, 2, 3}, acc_type);
-  const Tensor dense = as_dense(grad, acc_type), affine = as_dense(transforms, acc_type);
-  const std::optional<Tensor> index = dense_index(image_index);
+  const Tensor dense = as_contiguous(grad, acc_type), affine = as_contiguous(transforms, acc_type);
+  const std::optional<Tensor> index = as_contiguous(image_index);
   const cudaStream_t stream = current_stream(grad);
   const auto run = [&](auto zero) {
     using acc = decltype(zero);

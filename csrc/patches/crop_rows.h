@@ -30,11 +30,11 @@ struct TapPointers {
         w11(taps.w11.data()) {}
 };
 
-// A picture as the loops over a row see it.
+// An image as the loops over a row see it.
 template <typename T, typename Offset>
 struct Plane {
   const T* data;
-  Offset stride_y, stride_x;  // between taps: 0 where the picture has one row or column
+  Offset stride_y, stride_x;  // between taps: 0 where the image has one row or column
 };
 
 template <typename T, typename Offset>
@@ -52,7 +52,8 @@ inline int64_t span_of(const Image& image) {
 
 // The loops below read everything through local names: what a lambda captured counts as memory that the stores may change.
 template <Mode mode, Padding padding, typename acc, typename Offset>
-void fill_taps_as(RowTaps<acc, Offset>& taps, const Line<acc>& along_x, const Line<acc>& along_y, const Image& image, int32_t count) {
+void fill_taps_as(
+    RowTaps<acc, Offset>& taps, const Line<acc>& along_x, const Line<acc>& along_y, const Image& image, int32_t count) {
   const TapPointers<acc, Offset> pointers(taps);
   simd_call([=, &image]() __attribute__((always_inline)) {
     const auto [offset, w00, w01, w10, w11] = pointers;

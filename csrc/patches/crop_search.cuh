@@ -1,4 +1,4 @@
-// The gradient of crop_patches to its images: which pixels of a patch took from a pixel of the picture, and how much.
+// The gradient of crop_patches to its images: which pixels of a patch took from a pixel of the image, and how much.
 #pragma once
 
 #include <limits>
@@ -13,7 +13,7 @@ using namespace patches;
 
 template <typename acc>
 constexpr int kChannelBlock = 16 / sizeof(acc);  // channels that share the search for their patches
-constexpr int kMaxCopies = 64;  // mirrored copies of a picture that are searched one by one
+constexpr int kMaxCopies = 64;  // mirrored copies of an image that are searched one by one
 
 template <typename acc>
 struct Job {
@@ -38,7 +38,7 @@ struct Range {
   }
 };
 
-// Picture coordinates that a whole patch spans along one axis, with the half pixels around it and one more.
+// Image coordinates that a whole patch spans along one axis, with the half pixels around it and one more.
 template <typename acc>
 __device__ Range<acc> span_of(acc step, acc across, acc offset, const Shape& shape) {
   const acc along = step * (static_cast<acc>(shape.width) - acc(0.5)), before = acc(-0.5) * step;
@@ -48,7 +48,7 @@ __device__ Range<acc> span_of(acc step, acc across, acc offset, const Shape& sha
       offset + (along < before ? before : along) + (down < above ? above : down) + acc(1)};
 }
 
-// Coordinates from which pixel `at` takes gradient, in copy number `copy` of the picture.
+// Coordinates from which pixel `at` takes gradient, in copy number `copy` of the image.
 template <typename acc>
 __device__ Range<acc> reach_of(int32_t at, int32_t size, Padding padding, acc copy) {
   const acc far = std::numeric_limits<acc>::infinity();
@@ -90,7 +90,7 @@ __device__ Numbers patch_pixels(
       !flat && high < last ? static_cast<int32_t>(high > acc(-1) ? high : acc(-1)) : static_cast<int32_t>(size - 1)};
 }
 
-// The search for the samples of a patch that reach one pixel of the picture.
+// The search for the samples of a patch that reach one pixel of the image.
 template <typename acc>
 struct Search {
   const Job<acc>& job;
@@ -99,7 +99,7 @@ struct Search {
   const Samples<acc> samples;
   const Range<acc> span_x, span_y;
   const int64_t n;
-  bool whole;  // all copies of the picture at once
+  bool whole;  // all copies of the image at once
   bool flat;
   acc inverse[4];
 
@@ -121,7 +121,7 @@ struct Search {
     return tap.base == at ? tap.near : (tap.base + 1 == at ? tap.far : acc(0));
   }
 
-  // Adds what pixel (px, py) gets from the copies (kx, ky) of the picture.
+  // Adds what pixel (px, py) gets from the copies (kx, ky) of the image.
   __device__ void add(acc (&sums)[kChannelBlock<acc>], int32_t px, int32_t py, acc kx, acc ky, int64_t begin) const {
     const Padding padding = job.options.padding;
     const Range<acc> us = whole ? span_x : reach_of(px, image.width, padding, kx).cut(span_x);
@@ -154,7 +154,7 @@ struct Search {
   }
 };
 
-// The first and the last copy of the picture that a span of coordinates touches; whole: too many to search one by one.
+// The first and the last copy of the image that a span of coordinates touches; whole: too many to search one by one.
 template <typename acc>
 __device__ Range<acc> copies_of(const Range<acc>& span, int32_t size, Padding padding, bool* whole) {
   if (padding != Padding::reflect || size == 1) {

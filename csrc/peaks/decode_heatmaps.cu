@@ -15,59 +15,6 @@ constexpr int kSmallBlock = 128;
 constexpr int kLargeBlock = 512;
 constexpr int kLargeMap = 1 << 14;  // pixels from which on the larger block is used
 
-// 16 bytes of pixels, one load.
-template <typename scalar>
-struct alignas(16) Pack {
-  static constexpr int size = 16 / sizeof(scalar);
-  scalar pixels[size];
-};
-
-// The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
-template <typename scalar, typename acc = acc_t<scalar>>
-__device__ Peak<acc> scan(const MapView<scalar>& map, acc threshold) {
-  using Pixels = Pack<scalar>;
-  Peak<acc> peak = no_peak(threshold);
-  const int pixels = map.height * map.width;
-  const int stride = static_cast<int>(blockDim.x);
-  int packed = 0;
-  if (reinterpret_cast<uintptr_t>(map.map) % sizeof(Pixels) == 0) {
-    const Pixels* __restrict__ packs = reinterpret_cast<const Pixels*>(map.map);
-    const int count = pixels / Pixels::size;
-    packed = count * Pixels::size;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += stride) {
-      const Pixels pack = packs[i];
-#pragma unroll
-      for (int j = 0; j < Pixels::size; ++j) {
-        consider(peak, static_cast<acc>(pack.pixels[j]), i * Pixels::size + j);
-      }
-    }
-  }
-#pragma unroll 4
-  for (int i = packed + static_cast<int>(threadIdx.x); i < pixels; i += stride) {
-    consider(peak, static_cast<acc>(map.map[i]), i);
-  }
-  return peak;
-}
-
-// The same with the flipped twin merged in. x follows i without a division per pixel.
-template <typename scalar, typename acc = acc_t<scalar>>
-__device__ Peak<acc> scan_merged(const MapView<scalar>& map, acc threshold) {
-  Peak<acc> peak = no_peak(threshold);
-  const int pixels = map.height * map.width;
-  const int stride = static_cast<int>(blockDim.x);
-  const int step = stride % map.width;
-  int x = static_cast<int>(threadIdx.x) % map.width;
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < pixels; i += stride) {
-    const int mirrored = i - x + mirrored_column(x, map.width, map.shift);
-    consider(peak, merged(static_cast<acc>(map.map[i]), static_cast<acc>(map.twin[mirrored])), i);
-    x += step;
-    x -= x >= map.width ? map.width : 0;
-  }
-  return peak;
-}
-
 // Block b decodes map b of the (B * K, H, W). All threads look for the peak, warp 0 refines it. With the second launch
 // bound ptxas takes the registers it needs (48); left alone it stops at 32 and spills in the half-precision kernels.
 template <typename scalar>
@@ -83,7 +30,7 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   const MapView<scalar> map = args.view(flip_index, number);
 
   // 1. The peak: of a thread, of a warp, of the block.
-  Peak<acc> peak = warp_peak(map.twin == nullptr ? scan(map, args.threshold) : scan_merged(map, args.threshold));
+  Peak<acc> peak = warp_best(thread_peak(map, args.threshold));
   if (lane == 0) {
     peaks_of_warps[warp] = peak;
   }
@@ -91,7 +38,7 @@ __global__ void __launch_bounds__(kLargeBlock, 2)
   if (warp > 0) {
     return;
   }
-  peak = warp_peak(lane < warps ? peaks_of_warps[lane] : peak);
+  peak = warp_best(lane < warps ? peaks_of_warps[lane] : peak);
 
   // 2. The step from there; every lane of warp 0 has the same peak.
   const Refined<acc> result = peak.found() ? refined(map, args.refinement, peak.index, lane, scratch)
@@ -109,8 +56,8 @@ void launch_decode_heatmaps(
   args.refinement = options.as<acc_t<scalar>>();
   const int threads = args.height * args.width < kLargeMap ? kSmallBlock : kLargeBlock;
   launch(
-      decode_heatmaps_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(threads), 0,
-      current_stream(tensors.heatmaps), args, flip_index);
+      kOp, decode_heatmaps_kernel<scalar>, tensors.scores.numel(), threads, 0, current_stream(tensors.heatmaps), args,
+      flip_index);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> decode_heatmaps_cuda(
@@ -124,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> decode_heatmaps_cuda(
   const DeviceGuard guard(heatmaps.get_device_index());
   Tensors tensors = allocate(heatmaps, flipped, transform, covariance, pixels);
   const int64_t maps = tensors.scores.numel();
-  PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " maps, got ", maps);
+  PYPOSE_OPS_CHECK(maps <= kMaxBlocks, kOp, ": heatmaps must be at most ", kMaxBlocks, " maps, got ", maps);
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "common/empty.h"
+#include "common/tensors.h"
 #include "peaks/refine.h"
 
 namespace pypose_ops {
@@ -55,7 +55,8 @@ POSE_HD void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
 }
 
 template <typename scalar, typename acc>
-POSE_HD void write_peak(const Arguments<scalar>& args, int64_t map, Peak<acc> peak, const Refined<acc>& refined) {
+POSE_HD
+void write_peak(const Arguments<scalar>& args, int64_t map, Peak<acc> peak, const Refined<acc>& refined) {
   const acc* m = args.transform == nullptr ? nullptr : args.transform + map / args.joints * args.transform_stride;
   const Step<acc> place = peak.found() ? placed(peak.index, args.width, refined.step, m)
                                        : Step<acc>{args.missing, args.missing};
@@ -127,7 +128,7 @@ inline void make_contiguous(Tensors& tensors) {
   if (tensors.flipped.has_value()) {
     tensors.flipped = as_contiguous(*tensors.flipped);
   }
-  tensors.transform = as_type(tensors.transform, tensors.coords.scalar_type());
+  tensors.transform = as_contiguous(tensors.transform, tensors.coords.scalar_type());
 }
 
 inline Tensors allocate(

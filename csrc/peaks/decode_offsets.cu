@@ -20,7 +20,6 @@ template <typename scalar>
 __global__ void __launch_bounds__(kBlock)
     decode_offsets_kernel(const Arguments<scalar> args, const Offsets<scalar> offsets, const FlipIndex flip_index) {
   using acc = acc_t<scalar>;
-  __shared__ Peak<acc> peaks_of_warps[kBlock / kWarpSize];
   acc* const across = dynamic_shared<acc>();
   const int64_t number = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
@@ -29,12 +28,8 @@ __global__ void __launch_bounds__(kBlock)
   const int reach = taps.size / 2;
   const int rows = kTile + 2 * reach;
 
-  Peak<acc> peak = no_peak(args.threshold);
-  if (taps.size == 1) {  // no blur: pixels that are not finite never win
-    for (int i = thread; i < map.height * map.width; i += kBlock) {
-      consider(peak, map(i % map.width, i / map.width), i);
-    }
-  }
+  // Without a blur pixels that are not finite never win; a blur counts them as 0.
+  Peak<acc> peak = taps.size == 1 ? thread_peak(map, args.threshold) : no_peak(args.threshold);
   for (int top = 0; taps.size > 1 && top < map.height; top += kTile) {
     for (int left = 0; left < map.width; left += kTile) {
       __syncthreads();
@@ -62,15 +57,8 @@ __global__ void __launch_bounds__(kBlock)
       }
     }
   }
-  peak = warp_peak(peak);
-  if (thread % kWarpSize == 0) {
-    peaks_of_warps[thread / kWarpSize] = peak;
-  }
-  __syncthreads();
+  peak = block_best<kBlock>(peak);
   if (thread == 0) {
-    for (int warp = 1; warp < kBlock / kWarpSize; ++warp) {
-      peak = better(peak, peaks_of_warps[warp]);
-    }
     const Step<acc> step =
         peak.found() ? offset_step(args, offsets, flip_index, number, peak.index) : Step<acc>{0, 0};
     write_peak(args, number, peak, no_covariance(step));
@@ -87,7 +75,7 @@ void launch_decode_offsets(
   args.refinement = options.as<acc>();
   const size_t shared_bytes = (kTile + options.kernel_size - 1) * kTile * sizeof(acc);
   launch(
-      decode_offsets_kernel<scalar>, dim3(static_cast<unsigned>(tensors.scores.numel())), dim3(kBlock), shared_bytes,
+      kOp, decode_offsets_kernel<scalar>, tensors.scores.numel(), kBlock, shared_bytes,
       current_stream(tensors.heatmaps), args, make_offsets(args, offsets, flipped_offsets, radius), flip_index);
 }
 
@@ -103,7 +91,7 @@ std::tuple<Tensor, Tensor, Tensor> decode_offsets_cuda(
   const DeviceGuard guard(heatmaps.get_device_index());
   Tensors tensors = allocate(heatmaps, flipped, transform, false, pixels, offsets.has_value() ? 1 : kOffsetChannels);
   const int64_t maps = tensors.scores.numel();
-  PYPOSE_OPS_CHECK(maps <= kMaxGridX, kOp, ": heatmaps must be at most ", kMaxGridX, " joints, got ", maps);
+  PYPOSE_OPS_CHECK(maps <= kMaxBlocks, kOp, ": heatmaps must be at most ", kMaxBlocks, " joints, got ", maps);
   if (maps > 0) {
     make_contiguous(tensors);
     PYPOSE_OPS_DISPATCH_FLOATING(

@@ -11,13 +11,6 @@ namespace peaks {
 constexpr int kOffsetChannels = 3;
 constexpr int kMaxOffsetKernelSize = 31;  // the blur has 2 * 31 + 1 taps
 
-// What is blurred: a pixel that is not finite counts as 0.
-template <typename acc>
-POSE_HD acc finite_or_zero(acc value) {
-  constexpr acc infinity = std::numeric_limits<acc>::infinity();
-  return value < infinity && value > -infinity ? value : acc(0);
-}
-
 // Offset maps (B, K, 2, H, W) of any strides: of each joint one read at one pixel, so that a copy would cost more.
 template <typename scalar>
 struct OffsetMaps {
@@ -104,7 +97,8 @@ inline RefineOptions check_offsets(
     check_transform(kOp, heatmaps, *transform);
   }
   return {
-      Refine::dark, Compat::none, kernel_size.has_value() ? 2 * static_cast<int>(*kernel_size) + 1 : 1, check_max_offset(kOp, max_offset)};
+      Refine::dark, Compat::none, kernel_size.has_value() ? 2 * static_cast<int>(*kernel_size) + 1 : 1,
+      check_max_offset(kOp, max_offset)};
 }
 
 template <typename scalar>

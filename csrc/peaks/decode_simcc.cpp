@@ -55,7 +55,8 @@ void decode_simcc_kernel(const SimccArguments<scalar>& args, int64_t count) {
 
 std::tuple<Tensor, Tensor> decode_simcc_cpu(
     const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y,
-    std::optional<double> max_offset, const std::optional<Tensor>& transform, double threshold, std::optional<double> missing_or_nan) {
+    std::optional<double> max_offset, const std::optional<Tensor>& transform, double threshold,
+    std::optional<double> missing_or_nan) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
   check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform, threshold);
   const double limit = check_max_offset(kSimcc, max_offset);

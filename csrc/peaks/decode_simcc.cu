@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
   for (int i = lane; i < bins; i += kWarpSize) {
     consider(peak, static_cast<acc>(row[i]), i);
   }
-  peak = warp_peak(peak);
+  peak = warp_best(peak);
   acc step = 0;
   if (args.dark && peak.found() && line_dark_applies(bins, args.compat)) {
     const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.compat);
@@ -53,19 +53,20 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
 
 template <typename scalar>
 void launch_decode_simcc(const SimccArguments<scalar>& args, const Tensor& x, int64_t count) {
-  launch(decode_simcc_kernel<scalar>, dim3(static_cast<unsigned>(count)), dim3(kBlock), 0, current_stream(x), args);
+  launch(kSimcc, decode_simcc_kernel<scalar>, count, kBlock, 0, current_stream(x), args);
 }
 
 std::tuple<Tensor, Tensor> decode_simcc_cuda(
     const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y,
-    std::optional<double> max_offset, const std::optional<Tensor>& transform, double threshold, std::optional<double> missing_or_nan) {
+    std::optional<double> max_offset, const std::optional<Tensor>& transform, double threshold,
+    std::optional<double> missing_or_nan) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
   check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform, threshold);
   const double limit = check_max_offset(kSimcc, max_offset);
   const DeviceGuard guard(x.get_device_index());
   SimccTensors tensors(x, y, transform);
   const int64_t count = tensors.scores.numel();
-  PYPOSE_OPS_CHECK(count <= kMaxGridX, kSimcc, ": x must be at most ", kMaxGridX, " rows, got ", count);
+  PYPOSE_OPS_CHECK(count <= kMaxBlocks, kSimcc, ": x must be at most ", kMaxBlocks, " rows, got ", count);
   if (count > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(x.scalar_type(), kSimcc, [&] {
       launch_decode_simcc(

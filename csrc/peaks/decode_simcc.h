@@ -168,7 +168,7 @@ struct SimccTensors {
     using acc = acc_t<scalar>;
     x = as_contiguous(x);
     y = as_contiguous(y);
-    transform = as_type(transform, scores.scalar_type());
+    transform = as_contiguous(transform, scores.scalar_type());
     SimccArguments<scalar> args = {};
     args.rows[0] = x.template const_data_ptr<scalar>();
     args.rows[1] = y.template const_data_ptr<scalar>();

@@ -1,13 +1,13 @@
-// find_peaks on CUDA: one kernel; a block takes maps, one after the other.
-//
-// The block collects the peaks of a map in a list in shared memory, in any order; ranking puts them in the one order of
-// the output. Two things are rare and handled apart: plateaus of several pixels, and more peaks than the list holds.
+// find_peaks on CUDA: one block per map. It collects the peaks in a list in shared memory, in any order; ranking puts them
+// in the one order of the output. Pixels that tie with another one go to a second list, where plateaus are told apart.
+// Two things are rare: more peaks than the first list holds are found again a part of the map at a time, and maps with
+// more ties than the second list holds are left to a second launch, which has memory for the labels of a few maps.
 #include "peaks/find_peaks.h"
 
 #include <algorithm>
 #include <tuple>
 
-#include "common/cuda.cuh"
+#include "common/vector.cuh"
 #include "peaks/refine_cuda.cuh"
 
 namespace pypose_ops {
@@ -17,8 +17,11 @@ using namespace peaks;
 
 constexpr int kBlock = 128;
 constexpr int kWarps = kBlock / kWarpSize;
-constexpr int kSpare = 512;         // places in the list beyond max_peaks
-constexpr int64_t kMaxBlocks = 2048;  // at least what a GPU holds at a time; bounds the memory for labels
+constexpr int kSpare = 512;  // places in the list beyond max_peaks
+constexpr int kTies = 256;   // places in the list of pixels that tie
+// The labels of the second launch take at most this share of the maps' memory, or one map.
+constexpr int64_t kLabelShare = 128;
+constexpr int64_t kMostLabelled = 1024;
 
 template <typename acc>
 struct List {
@@ -63,43 +66,100 @@ struct List {
   }
 };
 
-enum class Standing { none, tied, alone };
+// Pixels that are as high as another one in their window, and lower than none.
+template <typename acc>
+struct Ties {
+  acc values[kTies];
+  int indices[kTies], others[kTies];  // others: how many pixels of the window are as high
+  int labels[kTies];                  // the first pixel of the plateau, -1 where it is no peak
+  int count;                          // of the ties met; only those that fit are in the list
 
-// Whether a pixel has a higher one in its window, or else an equal one.
+  __device__ void push(acc value, int index, int equal) {
+    const int slot = atomicAdd(&count, 1);
+    if (slot < kTies) {
+      values[slot] = value;
+      indices[slot] = index;
+      others[slot] = equal;
+    }
+  }
+
+  __device__ bool near(int i, int j, int radius, int width) const {
+    const int dx = indices[i] % width - indices[j] % width;
+    const int dy = indices[i] / width - indices[j] / width;
+    return values[i] == values[j] && abs(dx) <= radius && abs(dy) <= radius;
+  }
+
+  // By all threads, all ties in the list: the smallest label spreads through each plateau, and -1 is the smallest of all.
+  // A pixel begins with it where one as high in its window is not in the list: that one has a higher one in its own.
+  __device__ void label(int radius, int width) {
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlock) {
+      int found = 0;
+      for (int j = 0; j < count; ++j) {
+        found += j != i && near(i, j, radius, width) ? 1 : 0;
+      }
+      labels[i] = found == others[i] ? indices[i] : -1;
+    }
+    bool changed = true;
+    while (changed) {
+      __syncthreads();
+      int lowest[kTies / kBlock];
+#pragma unroll
+      for (int n = 0; n < kTies / kBlock; ++n) {
+        const int i = n * kBlock + static_cast<int>(threadIdx.x);
+        lowest[n] = i < count ? labels[i] : 0;
+        for (int j = 0; i < count && j < count; ++j) {
+          lowest[n] = near(i, j, radius, width) && labels[j] < lowest[n] ? labels[j] : lowest[n];
+        }
+      }
+      __syncthreads();
+      changed = false;
+#pragma unroll
+      for (int n = 0; n < kTies / kBlock; ++n) {
+        const int i = n * kBlock + static_cast<int>(threadIdx.x);
+        if (i < count && lowest[n] < labels[i]) {
+          labels[i] = lowest[n];
+          changed = true;
+        }
+      }
+      changed = __syncthreads_or(changed);
+    }
+  }
+};
+
+constexpr int kNoPeak = -1;
+
+// How many other pixels of its window are as high as a pixel; kNoPeak: one is higher.
 template <typename scalar, typename acc>
-__device__ Standing standing(const MapView<scalar>& map, int index, int radius, acc value) {
+__device__ int equals_of(const MapView<scalar>& map, int index, int radius, acc value) {
   const int x = index % map.width;
   const int y = index / map.width;
   const Window window(x, y, radius, map.width, map.height);
-  int equal = 0;
+  int equal = -1;  // the pixel itself
   for (int row = window.top; row <= window.bottom; ++row) {
     for (int column = window.left; column <= window.right; ++column) {
       const acc other = finite_or_lowest(map(column, row));
       if (other > value) {
-        return Standing::none;
+        return kNoPeak;
       }
       equal += other == value ? 1 : 0;
     }
   }
-  return equal > 1 ? Standing::tied : Standing::alone;
+  return equal;
 }
 
 // visit(index, value) for the pixels from ... to - 1 above the threshold. `from` is a multiple of 16.
 template <typename scalar, typename acc, typename Visit>
 __device__ void for_each_above(const MapView<scalar>& map, acc threshold, int from, int to, const Visit& visit) {
-  struct alignas(16) Pack {
-    scalar pixels[16 / sizeof(scalar)];
-  };
-  constexpr int size = 16 / sizeof(scalar);
-  const bool aligned = reinterpret_cast<uintptr_t>(map.map) % sizeof(Pack) == 0;
+  constexpr int size = kPack<scalar>;
+  const bool aligned = reinterpret_cast<uintptr_t>(map.map) % kPackBytes == 0;
   for (int start = from + static_cast<int>(threadIdx.x) * size; start < to; start += kBlock * size) {
     bool any = true;
     if (aligned && start + size <= to) {
-      const Pack pack = *reinterpret_cast<const Pack*>(map.map + start);
+      const auto pack = load_pack<size>(map.map + start);
       any = false;
 #pragma unroll
       for (int i = 0; i < size; ++i) {
-        any = any || static_cast<acc>(pack.pixels[i]) > threshold;
+        any = any || static_cast<acc>(pack.v[i]) > threshold;
       }
     }
     for (int index = start; any && index < start + size && index < to; ++index) {
@@ -118,7 +178,7 @@ __device__ void label_plateaus(const MapView<scalar>& map, int radius, acc thres
   const int pixels = map.height * map.width;
   for (int index = static_cast<int>(threadIdx.x); index < pixels; index += kBlock) {
     const acc value = finite_or_lowest(static_cast<acc>(map.map[index]));
-    labels[index] = value > threshold && standing(map, index, radius, value) == Standing::tied ? index : -1;
+    labels[index] = value > threshold && equals_of(map, index, radius, value) > 0 ? index : -1;
   }
   __syncthreads();
   bool changed = true;
@@ -149,104 +209,164 @@ __device__ void label_plateaus(const MapView<scalar>& map, int radius, acc thres
   }
 }
 
-template <typename scalar>
-__global__ void __launch_bounds__(kBlock, 8)
-    find_peaks_kernel(const FindArguments<scalar> args, const int64_t maps, int* const workspace) {
-  using acc = acc_t<scalar>;
-  __shared__ Scratch<acc> scratch[kWarps];
-  __shared__ int count, ties;
-  List<acc> list(dynamic_shared<unsigned char>(), args.max_peaks, &count);
+// Peaks of the map that do not fit into the list: again, kSpare pixels at a time, keeping the best max_peaks in the
+// list; returns how many there are in all. is_plateau(index): whether the pixel stands for a plateau.
+template <typename scalar, typename acc, typename IsPlateau>
+__device__ int keep_best(
+    List<acc>& list, const MapView<scalar>& map, const FindArguments<scalar>& args, acc threshold,
+    const IsPlateau& is_plateau) {
   const int pixels = args.height * args.width;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  int* const labels = workspace + static_cast<int64_t>(blockIdx.x) * pixels;
-
-  for (int64_t number = blockIdx.x; number < maps; number += gridDim.x) {
-    const MapView<scalar> map = args.view(number);
-    const acc threshold = args.threshold_of(number);
+  int filled = 0;
+  int total = 0;
+  for (int from = 0; from < pixels; from += kSpare) {
+    __syncthreads();
     if (threadIdx.x == 0) {
-      count = 0;
-      ties = 0;
+      *list.count = filled;
     }
     __syncthreads();
-
-    // 1. The peaks of a single pixel.
-    for_each_above(map, threshold, 0, pixels, [&](int index, acc value) {
-      const Standing found = standing(map, index, args.radius, value);
-      if (found == Standing::alone) {
+    const int to = from + kSpare < pixels ? from + kSpare : pixels;
+    for_each_above(map, threshold, from, to, [&](int index, acc value) {
+      if (is_plateau(index) || equals_of(map, index, args.radius, value) == 0) {
         list.push(value, index);
-      } else if (found == Standing::tied) {
-        ties = 1;
       }
     });
     __syncthreads();
-
-    // 2. Where there are plateaus, or more peaks than fit: again, a part of the map at a time, keeping the best.
-    int filled = count;
-    const bool tied = ties != 0;
-    int total = tied ? 0 : filled;
-    if (tied) {
-      label_plateaus(map, args.radius, threshold, labels);
-    }
-    if (tied || filled > list.capacity) {
-      filled = 0;
-      for (int from = 0; from < pixels; from += kSpare) {
-        __syncthreads();
-        if (threadIdx.x == 0) {
-          count = filled;
-        }
-        __syncthreads();
-        const int to = from + kSpare < pixels ? from + kSpare : pixels;
-        for_each_above(map, threshold, from, to, [&](int index, acc value) {
-          if ((tied && labels[index] == index) || standing(map, index, args.radius, value) == Standing::alone) {
-            list.push(value, index);
-          }
-        });
-        __syncthreads();
-        total += tied ? count - filled : 0;
-        filled = count;
-        if (filled > args.max_peaks) {
-          list.rank(filled, args.max_peaks);
-          __syncthreads();
-          filled = args.max_peaks;
-          for (int i = static_cast<int>(threadIdx.x); i < filled; i += kBlock) {
-            list.values[i] = list.best_values[i];
-            list.indices[i] = list.best_indices[i];
-          }
-        }
-      }
+    total += *list.count - filled;
+    filled = *list.count;
+    if (filled > args.max_peaks) {
+      list.rank(filled, args.max_peaks);
       __syncthreads();
-    }
-    list.rank(filled, args.max_peaks);
-    __syncthreads();
-
-    // 3. A warp refines and writes a peak at a time.
-    const int written = filled < args.max_peaks ? filled : args.max_peaks;
-    for (int rank = warp; rank < written; rank += kWarps) {
-      const Peak<acc> peak = {list.best_values[rank], list.best_indices[rank]};
-      const Step<acc> step = refined(map, args.refinement, peak.index, lane, scratch[warp]).step;
-      if (lane == 0) {
-        args.write(number, rank, peak, step);
+      filled = args.max_peaks;
+      for (int i = static_cast<int>(threadIdx.x); i < filled; i += kBlock) {
+        list.values[i] = list.best_values[i];
+        list.indices[i] = list.best_indices[i];
       }
     }
-    for (int rank = written + static_cast<int>(threadIdx.x); rank < args.max_peaks; rank += kBlock) {
-      args.write_none(number, rank);
+  }
+  __syncthreads();
+  return total;
+}
+
+// The map's peaks, `total` of them, of which the list holds `filled`: ranked, refined and written, a warp a peak.
+template <typename scalar, typename acc>
+__device__ void write_peaks(
+    List<acc>& list, int filled, int total, const MapView<scalar>& map, const FindArguments<scalar>& args, int64_t number,
+    Scratch<acc> (&scratch)[kWarps]) {
+  list.rank(filled, args.max_peaks);
+  __syncthreads();
+  const int written = filled < args.max_peaks ? filled : args.max_peaks;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  for (int rank = warp; rank < written; rank += kWarps) {
+    const Peak<acc> peak = {list.best_values[rank], list.best_indices[rank]};
+    const Step<acc> step = refined(map, args.refinement, peak.index, lane, scratch[warp]).step;
+    __syncwarp();  // before the scratch is written again
+    if (lane == 0) {
+      args.write(number, rank, peak, step);
     }
+  }
+  for (int rank = written + static_cast<int>(threadIdx.x); rank < args.max_peaks; rank += kBlock) {
+    args.write_none(number, rank);
+  }
+  if (threadIdx.x == 0) {
+    args.counts[number] = total;
+  }
+}
+
+// counts of a map that is left to the second launch.
+constexpr int64_t kLeft = -1;
+
+template <typename scalar>
+__global__ void __launch_bounds__(kBlock, 8) find_peaks_kernel(const FindArguments<scalar> args) {
+  using acc = acc_t<scalar>;
+  __shared__ Scratch<acc> scratch[kWarps];
+  __shared__ Ties<acc> ties;
+  __shared__ int count;
+  List<acc> list(dynamic_shared<unsigned char>(), args.max_peaks, &count);
+  const int64_t number = blockIdx.x;
+  const MapView<scalar> map = args.view(number);
+  const acc threshold = args.threshold_of(number);
+  if (threadIdx.x == 0) {
+    count = 0;
+    ties.count = 0;
+  }
+  __syncthreads();
+  for_each_above(map, threshold, 0, args.height * args.width, [&](int index, acc value) {
+    const int equal = equals_of(map, index, args.radius, value);
+    if (equal == 0) {
+      list.push(value, index);
+    } else if (equal > 0) {
+      ties.push(value, index, equal);
+    }
+  });
+  __syncthreads();
+  const int tied = ties.count;
+  if (tied > kTies) {
     if (threadIdx.x == 0) {
-      args.counts[number] = total;
+      args.counts[number] = kLeft;
     }
+    return;
+  }
+  if (tied > 0) {
+    ties.label(args.radius, args.width);
+    for (int i = static_cast<int>(threadIdx.x); i < tied; i += kBlock) {
+      if (ties.labels[i] == ties.indices[i]) {
+        list.push(ties.values[i], ties.indices[i]);
+      }
+    }
+    __syncthreads();
+  }
+  const int total = count;
+  int filled = total;
+  if (total > list.capacity) {
+    filled = args.max_peaks;
+    keep_best(list, map, args, threshold, [&](int index) {
+      bool first = false;
+      for (int i = 0; i < tied; ++i) {
+        first = first || (ties.labels[i] == index && ties.indices[i] == index);
+      }
+      return first;
+    });
+  }
+  write_peaks(list, filled, total, map, args, number, scratch);
+}
+
+// The maps that the first launch left; a block takes one after the other. workspace: the labels of a map for each block.
+template <typename scalar>
+__global__ void __launch_bounds__(kBlock, 8)
+    find_plateaus_kernel(const FindArguments<scalar> args, const int64_t maps, int* const workspace) {
+  using acc = acc_t<scalar>;
+  __shared__ Scratch<acc> scratch[kWarps];
+  __shared__ int count;
+  List<acc> list(dynamic_shared<unsigned char>(), args.max_peaks, &count);
+  int* const labels = workspace + static_cast<int64_t>(blockIdx.x) * args.height * args.width;
+  for (int64_t number = blockIdx.x; number < maps; number += gridDim.x) {
+    if (args.counts[number] != kLeft) {
+      continue;  // the same for all threads
+    }
+    const MapView<scalar> map = args.view(number);
+    const acc threshold = args.threshold_of(number);
+    label_plateaus(map, args.radius, threshold, labels);
+    const int total = keep_best(list, map, args, threshold, [&](int index) { return labels[index] == index; });
+    write_peaks(list, total < args.max_peaks ? total : args.max_peaks, total, map, args, number, scratch);
     __syncthreads();
   }
 }
 
 template <typename scalar>
 void launch_find_peaks(const FindArguments<scalar>& args, const Tensor& heatmaps, int64_t maps) {
-  const int64_t blocks = std::min(maps, kMaxBlocks);
-  const Tensor workspace =
-      torch::stable::new_empty(heatmaps, {blocks, int64_t{args.height} * args.width}, ScalarType::Int);
+  const int64_t pixels = int64_t{args.height} * args.width;
+  const size_t shared_bytes = List<acc_t<scalar>>::bytes(args.max_peaks);
+  const cudaStream_t stream = current_stream(heatmaps);
+  launch(kFindPeaks, find_peaks_kernel<scalar>, maps, kBlock, shared_bytes, stream, args);
+  if (pixels <= kTies) {
+    return;  // no map has more ties than fit
+  }
+  const int64_t affordable = maps * static_cast<int64_t>(sizeof(scalar)) / static_cast<int64_t>(sizeof(int)) / kLabelShare;
+  const int64_t blocks = std::clamp<int64_t>(affordable, 1, std::min(maps, kMostLabelled));
+  const Tensor workspace = torch::stable::new_empty(heatmaps, {blocks, pixels}, ScalarType::Int);
   launch(
-      find_peaks_kernel<scalar>, dim3(static_cast<unsigned>(blocks)), dim3(kBlock),
-      List<acc_t<scalar>>::bytes(args.max_peaks), current_stream(heatmaps), args, maps,
+      kFindPeaks, find_plateaus_kernel<scalar>, blocks, kBlock, shared_bytes, stream, args, maps,
       workspace.mutable_data_ptr<int>());
 }
 

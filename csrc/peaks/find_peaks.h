@@ -128,8 +128,8 @@ struct FindTensors {
 
   void make_contiguous() {
     heatmaps = as_contiguous(heatmaps);
-    transform = as_type(transform, scores.scalar_type());
-    thresholds = as_type(thresholds, scores.scalar_type());
+    transform = as_contiguous(transform, scores.scalar_type());
+    thresholds = as_contiguous(thresholds, scores.scalar_type());
   }
 
   template <typename scalar>

@@ -3,10 +3,9 @@
 
 #include <optional>
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/check.h"
-#include "peaks/steps.h"
+#include "common/tensors.h"
+#include "peaks/subpixel.h"
 
 namespace pypose_ops {
 namespace peaks {
@@ -133,18 +132,6 @@ inline void check_transform(
       transform.size(dim - 2) == 2 && transform.size(dim - 1) == 3;
   PYPOSE_OPS_CHECK(
       fits, op, ": transform must be (2, 3) or (", maps.size(0), ", 2, 3), got shape ", shape_of(transform));
-}
-
-inline Tensor as_contiguous(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
-// A small tensor as the kernels want it: contiguous and in the arithmetic's dtype.
-inline std::optional<Tensor> as_type(const std::optional<Tensor>& tensor, ScalarType type) {
-  if (!tensor.has_value()) {
-    return std::nullopt;
-  }
-  return as_contiguous(tensor->scalar_type() == type ? *tensor : torch::stable::to(*tensor, type));
 }
 
 }  // namespace peaks

@@ -4,7 +4,8 @@
 #include <optional>
 #include <vector>
 
-#include "common/cuda.cuh"
+#include "common/reduce.cuh"
+#include "common/vector.cuh"
 #include "peaks/refine.h"
 
 namespace pypose_ops {
@@ -39,13 +40,65 @@ __device__ __forceinline__ void consider(Peak<acc>& peak, acc value, int index) 
   }
 }
 
-template <typename acc>
-__device__ __forceinline__ Peak<acc> warp_peak(Peak<acc> peak) {
+// The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
+template <typename scalar, typename acc>
+__device__ __forceinline__ void scan(Peak<acc>& peak, const scalar* __restrict__ map, int pixels) {
+  constexpr int kVec = kPack<scalar>;
+  const int stride = static_cast<int>(blockDim.x);
+  int packed = 0;
+  if (reinterpret_cast<uintptr_t>(map) % kPackBytes == 0) {
+    const int count = pixels / kVec;
+    packed = count * kVec;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += stride) {
+      const auto pack = load_pack<kVec>(map + i * kVec);
 #pragma unroll
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
-    const Peak<acc> other = {
-        __shfl_xor_sync(kFullMask, peak.value, offset), __shfl_xor_sync(kFullMask, peak.index, offset)};
-    peak = better(peak, other);
+      for (int j = 0; j < kVec; ++j) {
+        consider(peak, static_cast<acc>(pack.v[j]), i * kVec + j);
+      }
+    }
+  }
+#pragma unroll 4
+  for (int i = packed + static_cast<int>(threadIdx.x); i < pixels; i += stride) {
+    consider(peak, static_cast<acc>(map[i]), i);
+  }
+}
+
+// The same of the mean of a map and its flipped twin. x follows i without a division per pixel.
+template <int kVec, typename scalar, typename acc>
+__device__ __forceinline__ void scan_merged(Peak<acc>& peak, const MapView<scalar>& map) {
+  const int packs = map.height * map.width / kVec;
+  const int stride = static_cast<int>(blockDim.x);
+  const int step = stride * kVec % map.width;
+  int x = static_cast<int>(threadIdx.x) * kVec % map.width;
+#pragma unroll 2
+  for (int i = static_cast<int>(threadIdx.x); i < packs; i += stride) {
+    // The twin's pixels in the opposite order: those of one pack, or with the shift of the one before it and one more.
+    const auto pack = load_pack<kVec>(map.map + i * kVec);
+    const scalar* mirrored = map.twin + i * kVec - x + map.width - x - kVec;
+    const auto twin = load_pack<kVec>(mirrored);
+    const scalar first = map.shift && x > 0 ? mirrored[kVec] : twin.v[kVec - 1];
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      const scalar other = j == 0 ? first : map.shift ? twin.v[kVec - j] : twin.v[kVec - 1 - j];
+      consider(peak, merged(static_cast<acc>(pack.v[j]), static_cast<acc>(other)), i * kVec + j);
+    }
+    x += step;
+    x -= x >= map.width ? map.width : 0;
+  }
+}
+
+template <typename scalar, typename acc = acc_t<scalar>>
+__device__ Peak<acc> thread_peak(const MapView<scalar>& map, acc threshold) {
+  Peak<acc> peak = no_peak(threshold);
+  if (map.twin == nullptr) {
+    scan(peak, map.map, map.height * map.width);
+  } else if (
+      map.width % kPack<scalar> == 0 &&
+      (reinterpret_cast<uintptr_t>(map.map) | reinterpret_cast<uintptr_t>(map.twin)) % kPackBytes == 0) {
+    scan_merged<kPack<scalar>>(peak, map);
+  } else {
+    scan_merged<1>(peak, map);
   }
   return peak;
 }
@@ -99,7 +152,7 @@ __device__ Refined<acc> dark_step(
   acc scale = 1;
   if (refinement.rescale) {
     const bool inside = map.contains(stencil.x + column - kReach, stencil.y + row - kReach);
-    scale = map(x, y) / warp_reduce(inside ? blurred : acc(0), [](acc a, acc b) { return b > a ? b : a; });
+    scale = map(x, y) / warp_max(inside ? blurred : acc(0));
   }
   if (needed) {
     scratch.logs[row][column] = log_blurred(blurred * scale, refinement.low, refinement.high);

@@ -37,6 +37,10 @@ struct Region {
   POSE_HD bool has(int x, int y) const {
     return x >= left && x < left + width && y >= top && y < top + height;
   }
+  // Whether it has one of `count` pixels from (x, y) on.
+  POSE_HD bool meets(int x, int count, int y) const {
+    return x + count > left && x < left + width && y >= top && y < top + height;
+  }
 };
 
 template <typename scalar>
@@ -61,12 +65,6 @@ struct SoftBackwardArguments {
   int height, width, window;
   acc temperature;
 };
-
-template <typename acc>
-POSE_HD bool is_finite(acc value) {
-  constexpr acc infinity = std::numeric_limits<acc>::infinity();
-  return value < infinity && value > -infinity;
-}
 
 // The logarithm of a pixel's weight.
 template <typename acc>

@@ -1,7 +1,7 @@
-// The backward of soft_argmax on CUDA: one kernel, one block per map, one thread per pixel.
+// The backward of soft_argmax on CUDA: one kernel, one block per map.
 #include "peaks/soft_argmax.h"
 
-#include "common/cuda.cuh"
+#include "common/vector.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -10,7 +10,8 @@ using namespace peaks;
 
 constexpr int kBlock = 256;
 
-template <typename scalar>
+// A thread takes kVec neighbours of a row at a time.
+template <typename scalar, int kVec>
 __global__ void __launch_bounds__(kBlock) soft_argmax_backward_kernel(const SoftBackwardArguments<scalar> args) {
   using acc = acc_t<scalar>;
   const int64_t number = blockIdx.x;
@@ -28,20 +29,25 @@ __global__ void __launch_bounds__(kBlock) soft_argmax_backward_kernel(const Soft
   const int index = static_cast<int>(args.index[number]);
   const Region region(args.window, index % width, index / width, width, args.height);
 
-  const int step_y = kBlock / width;
-  const int step_x = kBlock - step_y * width;
-  int y = static_cast<int>(threadIdx.x) / width;
-  int x = static_cast<int>(threadIdx.x) - y * width;
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < pixels; i += kBlock) {
-    acc out = 0;
-    if (scale > 0 && region.has(x, y)) {
-      const acc weight = exp(log_weight(static_cast<acc>(map[i]), highest, args.temperature));
-      out = scale * weight *
-          (axis_slope(acc(x) - mean_x, variance_x, grad_x, grad_xx) +
-           axis_slope(acc(y) - mean_y, variance_y, grad_y, grad_yy));
+  const int packs = pixels / kVec;
+  const int step_y = kBlock * kVec / width;
+  const int step_x = kBlock * kVec - step_y * width;
+  int y = static_cast<int>(threadIdx.x) * kVec / width;
+  int x = static_cast<int>(threadIdx.x) * kVec - y * width;
+#pragma unroll 2
+  for (int i = static_cast<int>(threadIdx.x); i < packs; i += kBlock) {
+    Pack<scalar, kVec> out{};
+    if (scale > 0 && region.meets(x, kVec, y)) {
+      const auto pack = load_pack<kVec>(map + i * kVec);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) {
+        const acc weight = exp(log_weight(static_cast<acc>(pack.v[j]), highest, args.temperature));
+        const acc slope = axis_slope(acc(x + j) - mean_x, variance_x, grad_x, grad_xx) +
+            axis_slope(acc(y) - mean_y, variance_y, grad_y, grad_yy);
+        out.v[j] = static_cast<scalar>(region.has(x + j, y) ? scale * weight * slope : acc(0));
+      }
     }
-    grad[i] = static_cast<scalar>(out);
+    store_pack(grad + i * kVec, out);
     x += step_x;
     y += step_y;
     if (x >= width) {
@@ -53,9 +59,10 @@ __global__ void __launch_bounds__(kBlock) soft_argmax_backward_kernel(const Soft
 
 template <typename scalar>
 void launch_soft_argmax_backward(const SoftBackwardArguments<scalar>& args, const Tensor& heatmaps, int64_t maps) {
-  launch(
-      soft_argmax_backward_kernel<scalar>, dim3(static_cast<unsigned>(maps)), dim3(kBlock), 0,
-      current_stream(heatmaps), args);
+  const int vec = pack_width<scalar>(args.width, reinterpret_cast<uintptr_t>(args.maps));
+  with_pack_width<scalar>(vec, [&](auto width) {
+    launch(kSoft, soft_argmax_backward_kernel<scalar, width>, maps, kBlock, 0, current_stream(heatmaps), args);
+  });
 }
 
 Tensor soft_argmax_backward_cuda(
@@ -67,7 +74,7 @@ Tensor soft_argmax_backward_cuda(
   tensors.check();
   tensors.allocate();
   const int64_t maps = index.numel();
-  PYPOSE_OPS_CHECK(maps <= kMaxGridX, kSoft, ": heatmaps must be at most ", kMaxGridX, " maps, got ", maps);
+  PYPOSE_OPS_CHECK(maps <= kMaxBlocks, kSoft, ": heatmaps must be at most ", kMaxBlocks, " maps, got ", maps);
   if (maps > 0) {
     PYPOSE_OPS_DISPATCH_FLOATING(heatmaps.scalar_type(), kSoft, [&] {
       launch_soft_argmax_backward(tensors.arguments<scalar_t>(temperature, window), heatmaps, maps);

@@ -56,7 +56,7 @@ def limb_masks(
 
 
 @register_fake("pypose_ops::limb_masks")
-def _(keypoints, limbs, limb_width, visible, height, width, dtype):
+def _(keypoints, limbs, limb_radius, visible, height, width, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "limb_masks: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], len(limbs) // 2, height, width), dtype=dtype)
 

@@ -107,27 +107,27 @@ def part_affinity_fields(
 
 
 @register_fake("pypose_ops::part_affinity_fields")
-def _(keypoints, limbs, limb_width, visible, height, width, profile, combine, dtype):
+def _(keypoints, limbs, limb_radius, visible, height, width, profile, combine, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "part_affinity_fields: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], len(limbs), height, width), dtype=dtype)
 
 
 @register_fake("pypose_ops::_part_affinity_fields_backward")
-def _(grad, keypoints, limbs, limb_width, visible, profile, combine):
+def _(grad, keypoints, limbs, limb_radius, visible, profile, combine):
     return _empty_gradient(keypoints if keypoints.dim() == 4 else keypoints[:, None], grad)
 
 
 def _setup_fields(ctx, inputs, output):
-    keypoints, limbs, limb_width, visible, _, _, profile, combine, _ = inputs
+    keypoints, limbs, limb_radius, visible, _, _, profile, combine, _ = inputs
     ctx.save_for_backward(keypoints, visible)
-    ctx.options = limbs, limb_width, profile, combine
+    ctx.options = limbs, limb_radius, profile, combine
 
 
 def _fields_backward(ctx, grad):
     keypoints, visible = ctx.saved_tensors
-    limbs, limb_width, profile, combine = ctx.options
+    limbs, limb_radius, profile, combine = ctx.options
     grad_keypoints = call_backward(
-        _ops._part_affinity_fields_backward.default, grad, keypoints, limbs, limb_width, visible, profile, combine
+        _ops._part_affinity_fields_backward.default, grad, keypoints, limbs, limb_radius, visible, profile, combine
     )
     return grad_keypoints.view_as(keypoints).to(keypoints.dtype), *(None,) * 8
 

@@ -236,6 +236,23 @@ def test_dark_takes_no_step_beside_pixels_that_are_not_finite(device, bad, dx, d
     assert decode_one(maps, device) == ((20, 16, clean[2]) if stays else clean)
 
 
+@pytest.mark.parametrize("compat", [None, "mmpose"])
+@pytest.mark.parametrize("refine", ["dark", "dark_udp"])
+def test_no_covariance_beside_pixels_that_are_not_finite(device, refine, compat):
+    """All pixels of the patch that is read, also those that the narrower differences of dark_udp do not need."""
+    options = {"refine": refine, "compat": compat, "kernel_size": 3, "return_covariance": True}
+    ring = [(dx, dy) for dx in range(-4, 5) for dy in range(-4, 5) if (dx, dy) != (0, 0)]
+    maps = gaussians(torch.tensor([[[10.3, 9.4]]]), 2.0, 20, 21).float().repeat(len(ring), 1, 1, 1)
+    clean = decode_heatmaps(maps[:1].to(device), **options)
+    for i, (dx, dy) in enumerate(ring):
+        maps[i, 0, 9 + dy, 10 + dx] = NAN
+    peaks = decode_heatmaps(maps.to(device), **options)
+    spoilt = torch.tensor([max(abs(dx), abs(dy)) <= 3 for dx, dy in ring], device=device)
+    assert torch.equal(peaks.covariance[:, 0].isnan().all(-1).all(-1), spoilt)
+    assert (peaks.coords[spoilt] == peaks.coords.new_tensor([10, 9])).all()
+    assert torch.equal(peaks.covariance[~spoilt], clean.covariance.expand_as(peaks.covariance[~spoilt]))
+
+
 def test_max_offset_scales_the_step_back(device):
     maps = gaussians(torch.tensor([[[7.3, 6.6]]]), 1.0, 15, 15)
     full = decode_one(maps, device, kernel_size=1, max_offset=None)

@@ -161,6 +161,28 @@ def test_equal_pixels_within_the_radius_are_one_plateau(device):
     assert places(drawing("5.5.7"), device, radius=2) == [(4, 0)]
 
 
+@pytest.mark.parametrize("size", ((16, 16), (17, 16), (40, 40)))
+@pytest.mark.parametrize("levels", (1, 2, 5))
+def test_maps_of_ties(device, size, levels):
+    """Few values: plateaus of every form, up to the whole map; on CUDA more of them than fit into a list."""
+    maps = torch.randint(1, levels + 1, (2, 3, *size), generator=torch.Generator().manual_seed(levels)).float()
+    for radius, max_peaks in ((1, 8), (2, 64)):
+        options = {"radius": radius, "max_peaks": max_peaks, "missing": -1.0}
+        found = find_peaks(maps.to(device), **options)
+        for got, want in zip(found, reference.find_peaks(maps, **options), strict=True):
+            assert torch.equal(got.cpu(), want)
+
+
+def test_one_map_of_ties_among_others(device):
+    """The labels of plateaus have memory for a few maps; the others are done without it."""
+    maps = torch.rand(40, 4, 24, 24)
+    maps[3, 1] = 0.75
+    maps[17] = (4 * maps[17]).round() / 4
+    found = find_peaks(maps.to(device), max_peaks=400, missing=-1.0)
+    for got, want in zip(found, reference.find_peaks(maps, max_peaks=400, missing=-1.0), strict=True):
+        assert torch.equal(got.cpu(), want)
+
+
 def test_a_hot_pixel_in_each_corner(device):
     maps = drawing("5..5", "....", "5..5")
     assert places(maps, device) == [(0, 0), (3, 0), (0, 2), (3, 2)]

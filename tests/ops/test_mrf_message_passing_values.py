@@ -128,6 +128,26 @@ def test_lines_too_long_for_shared_memory(device):
         torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("columns", (3065, 3067, 3069, 3071, 3073))
+def test_lines_that_just_fit_into_shared_memory(device, columns):
+    """On CUDA a line's running sums share 48 KB with what the kernel holds besides: 3068 columns are too many."""
+    width = (columns + 1) // 2  # with a prior as wide as can be
+    unary, prior = torch.rand(1, 1, 1, width, device=device), torch.rand(1, 1, columns, device=device)
+    bias = torch.tensor([0.5], device=device)
+    out = mrf_message_passing(unary, prior, bias, [(0, 0)], floor=1e-3)
+    torch.testing.assert_close(out, reference.mrf_message_passing(unary, prior, bias, [(0, 0)], floor=1e-3))
+
+
+@pytest.mark.parametrize("width", (3067, 3068, 3071, 3072))
+def test_gradients_of_lines_that_just_fit_into_shared_memory(device, width):
+    unary, bias = torch.rand(1, 1, 1, width, device=device), torch.tensor([0.5], device=device)
+    prior = torch.rand(1, 1, 5, device=device, requires_grad=True)
+    mrf_message_passing(unary, prior, bias, [(0, 0)], floor=1e-3).sum().backward()
+    want = prior.detach().clone().requires_grad_()
+    reference.mrf_message_passing(unary, want, bias, [(0, 0)], floor=1e-3).sum().backward()
+    torch.testing.assert_close(prior.grad, want.grad, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("share", (0.05, 1.0))
 @pytest.mark.parametrize("kernel", (31, 15))  # 7x7 is at the limit: docs/mrf.md

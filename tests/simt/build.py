@@ -1,4 +1,6 @@
-"""Builds the test device: the CUDA kernels compiled for the CPU, in build/simt or build/simt-sanitized."""
+"""Builds the test device: the CUDA kernels compiled for the CPU, in build/simt, build/simt-sanitized or
+build/simt-traced.
+"""
 
 import fcntl
 import os
@@ -30,15 +32,16 @@ def run(*command):
         raise RuntimeError(f"building the simt test device failed: {' '.join(map(str, command))}\n{done.stdout}")
 
 
-def build(sanitize=False, target=OPERATORS):
+def build(sanitize=False, trace=False, target=OPERATORS):
     """Builds one library and returns its path; quick when nothing changed.
 
     Args:
         sanitize: with AddressSanitizer and UndefinedBehaviorSanitizer; the process that loads it needs
             the environment of ``sanitized.py``.
+        trace: with races on shared memory reported, and the sectors of global memory counted (``sectors.py``).
         target: ``OPERATORS`` or ``SELFTEST``.
     """
-    folder = ROOT / "build" / ("simt-sanitized" if sanitize else "simt")
+    folder = ROOT / "build" / ("simt-sanitized" if sanitize else "simt-traced" if trace else "simt")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -46,10 +49,13 @@ def build(sanitize=False, target=OPERATORS):
             tool("cmake"), "-S", SOURCE, "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             f"-DPython_EXECUTABLE={sys.executable}", f"-DSIMT_SANITIZE={'ON' if sanitize else 'OFF'}",
             f"-DCMAKE_CXX_COMPILER_LAUNCHER={shutil.which('ccache') or ''}",
+            f"-DSIMT_TRACE={'ON' if trace else 'OFF'}",
         )  # fmt: skip
         run(tool("cmake"), "--build", folder, "--target", target, "--parallel", str(os.cpu_count() or 1))
     return folder / f"lib{target}.so"
 
 
 if __name__ == "__main__":
-    print(build(sanitize="--sanitize" in sys.argv[1:], target=SELFTEST if "--selftest" in sys.argv[1:] else OPERATORS))
+    flags = sys.argv[1:]
+    target = SELFTEST if "--selftest" in flags else OPERATORS
+    print(build(sanitize="--sanitize" in flags, trace="--trace" in flags, target=target))

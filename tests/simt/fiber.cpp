@@ -12,7 +12,7 @@
 #endif
 
 // simt_switch(save, load): pushes the callee-saved registers, stores the stack pointer in *save, continues on the stack
-// `load`. Rounding modes and flush-to-zero (mxcsr, x87 control word, fpcr) are left alone on purpose: no kernel changes
+// `load`. Rounding modes and flush-to-zero (mxcsr, x87 control word) are left alone on purpose: no kernel changes
 // them, they belong to the OS thread, and a fiber kept from an earlier launch must not bring old ones back.
 #if defined(__x86_64__)
 extern "C" void simt_switch(void** save, void* load) noexcept;
@@ -40,43 +40,6 @@ simt_switch:
   popq %rbp
   popq %rcx
   jmp *%rcx
-.size simt_switch, .-simt_switch
-)");
-#elif defined(__aarch64__)
-extern "C" void simt_switch(void** save, void* load) noexcept;
-asm(R"(
-.text
-.p2align 4
-.globl simt_switch
-.hidden simt_switch
-.type simt_switch, %function
-simt_switch:
-  sub sp, sp, #160
-  stp x19, x20, [sp, #0]
-  stp x21, x22, [sp, #16]
-  stp x23, x24, [sp, #32]
-  stp x25, x26, [sp, #48]
-  stp x27, x28, [sp, #64]
-  stp x29, x30, [sp, #80]
-  stp d8, d9, [sp, #96]
-  stp d10, d11, [sp, #112]
-  stp d12, d13, [sp, #128]
-  stp d14, d15, [sp, #144]
-  mov x9, sp
-  str x9, [x0]
-  mov sp, x1
-  ldp x19, x20, [sp, #0]
-  ldp x21, x22, [sp, #16]
-  ldp x23, x24, [sp, #32]
-  ldp x25, x26, [sp, #48]
-  ldp x27, x28, [sp, #64]
-  ldp x29, x30, [sp, #80]
-  ldp d8, d9, [sp, #96]
-  ldp d10, d11, [sp, #112]
-  ldp d12, d13, [sp, #128]
-  ldp d14, d15, [sp, #144]
-  add sp, sp, #160
-  ret
 .size simt_switch, .-simt_switch
 )");
 #endif
@@ -127,13 +90,6 @@ void Fiber::reset() {
   }
   frame[6] = reinterpret_cast<void*>(&Fiber::start);
   stack_pointer_ = frame;
-#elif defined(__aarch64__)
-  void** frame = reinterpret_cast<void**>(top) - 20;
-  for (int i = 0; i < 20; ++i) {
-    frame[i] = nullptr;
-  }
-  frame[11] = reinterpret_cast<void*>(&Fiber::start);
-  stack_pointer_ = frame;
 #else
   getcontext(&context_);
   context_.uc_stack.ss_sp = stack_;
@@ -162,7 +118,7 @@ void Fiber::switch_to(Fiber& to, [[maybe_unused]] bool parks) {
   fake_stack_ = nullptr;
   __sanitizer_start_switch_fiber(parks ? nullptr : &fake_stack_, to.bottom_, to.size_);
 #endif
-#if defined(__x86_64__) || defined(__aarch64__)
+#if defined(__x86_64__)
   simt_switch(&stack_pointer_, to.stack_pointer_);
 #else
   swapcontext(&context_, &to.context_);

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__) && !defined(__aarch64__)
+#if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
 
@@ -20,10 +20,15 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
+  // Whether the address is on this stack.
+  bool owns(const void* address) const {
+    return address >= stack_ && address < stack_ + size_;
+  }
+
   // Forgets what was running on the stack: the next switch calls entry again.
   void reset();
 
-  // Leaves this fiber, on which the caller must be running, for another; returns when somebody switches back.
+  // Leaves this fiber, on which the caller must be running, for another; returns when another one switches back.
   // parks: nothing but the entry function is left on this stack, so the sanitizer may drop what it knows of it.
   void switch_to(Fiber& to, bool parks);
 
@@ -34,7 +39,7 @@ class Fiber {
   void (*entry_)() = nullptr;
   char* stack_ = nullptr;
   size_t colour_ = 0;
-#if defined(__x86_64__) || defined(__aarch64__)
+#if defined(__x86_64__)
   void* stack_pointer_ = nullptr;
 #else
   ucontext_t context_;

@@ -1,5 +1,5 @@
-// The state of the launch in progress, shared by simt.cpp (blocks, fibers, errors) and synchronise.cpp (who waits for
-// whom).
+// The state of the launch in progress, shared by simt.cpp (blocks, fibers, errors) and synchronise.cpp (which thread waits
+// for which).
 #pragma once
 
 #include <memory>
@@ -20,7 +20,6 @@ struct Thread {
   uint3 index;
   State state;
   WarpOp op;
-  Vote vote;
   unsigned mask, source;
   uint64_t value, result;
   Place place;

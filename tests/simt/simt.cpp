@@ -8,6 +8,7 @@
 
 #include "machine.h"
 #include "order.h"
+#include "trace.h"
 
 // The ends of the section that __shared__ variables live in; weak, for a library that has none.
 extern "C" {
@@ -22,7 +23,8 @@ Machine& machine = *new Machine();  // never destroyed: a launch may still run w
 
 namespace {
 
-constexpr size_t kMaxSharedBytes = 48 * 1024;  // the static limit of every GPU; more needs an opt-in
+constexpr size_t kMaxSharedBytes = 48 * 1024;  // static and dynamic together; more needs an opt-in
+constexpr uint64_t kRegisters = 65536;         // of a multiprocessor, and so the most that a block may take
 std::mutex one_launch;
 
 std::string text_of(const uint3& index) {
@@ -93,16 +95,29 @@ void set_thread_order(Order& order) {
   }
 }
 
-void check_launch(dim3 grid, dim3 block, size_t shared_bytes) {
+std::map<const void*, Limits>& known_limits() {
+  static auto& limits = *new std::map<const void*, Limits>();
+  return limits;
+}
+
+void check_launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes) {
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  const auto found = known_limits().find(kernel);
+  const Limits limits = found == known_limits().end() ? Limits{0, 0} : found->second;
+  // Registers are handed out to warps, 8 a thread at a time.
+  const uint64_t registers = (threads + kWarp - 1) / kWarp * kWarp * ((limits.registers + 7) / 8 * 8);
   std::ostringstream error;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 2147483647u || grid.y > 65535u || grid.z > 65535u) {
     error << "grid (" << grid.x << ", " << grid.y << ", " << grid.z << ") must be from 1 to (2147483647, 65535, 65535)";
   } else if (threads == 0 || threads > kMaxThreads || block.x > 1024 || block.y > 1024 || block.z > 64) {
     error << "block (" << block.x << ", " << block.y << ", " << block.z
           << ") must have 1 to 1024 threads and be at most (1024, 1024, 64)";
-  } else if (shared_bytes > kMaxSharedBytes) {
-    error << "dynamic shared memory must be at most " << kMaxSharedBytes << " bytes, got " << shared_bytes;
+  } else if (limits.static_shared_bytes + shared_bytes > kMaxSharedBytes) {
+    error << "shared memory must be at most " << kMaxSharedBytes << " bytes, got " << limits.static_shared_bytes
+          << " static and " << shared_bytes << " dynamic";
+  } else if (registers > kRegisters) {
+    error << "registers of a block must be at most " << kRegisters << ", got " << threads << " threads of "
+          << limits.registers;
   } else {
     return;
   }
@@ -172,12 +187,13 @@ void run_block(size_t shared_bytes) {
   if (shared_bytes > 0) {
     std::memset(m.shared.get(), 0xff, shared_bytes);
   }
-  // Who never synchronises has no use for shared memory: spare these kernels the fill.
+  // Kernels that never synchronise have no use for shared memory: they are spared the fill.
   if (std::exchange(m.synchronised, false)) {
     fill_static_shared();
   }
   for (unsigned i = 0; i < m.count; ++i) {
     m.threads[i].state = State::not_started;
+    m.threads[i].place = {};
   }
   for (unsigned warp = 0; warp * kWarp < m.count; ++warp) {
     const unsigned lanes = m.count - warp * kWarp;
@@ -185,7 +201,9 @@ void run_block(size_t shared_bytes) {
   }
   m.started = m.ready_first = m.ready_count = m.arrived = m.votes = m.returned = 0;
   m.running = &m.os_thread;
+  trace_block({__start_simt_shared, __stop_simt_shared, m.shared.get(), m.shared.get() + shared_bytes});
   leave(false);
+  trace_block_end();
   if (!m.error.empty()) {
     abandon_launch(m.error);
   }
@@ -209,8 +227,13 @@ std::string text_of(const Place& place) {
   return std::string(place.file) + ":" + std::to_string(place.line);
 }
 
-void run_blocks(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*), const void* context) {
-  check_launch(grid, block, shared_bytes);
+void set_limits(const void* kernel, Limits limits) {
+  known_limits()[kernel] = limits;
+}
+
+void run_blocks(
+    const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*), const void* context) {
+  check_launch(kernel, grid, block, shared_bytes);
   Order order;
   const std::lock_guard<std::mutex> lock(one_launch);
   Machine& m = machine;
@@ -251,3 +274,9 @@ void stop(const char* message, Place at) {
 }
 
 }  // namespace simt
+
+// For tests/simt/limits.py, through ctypes.
+extern "C" __attribute__((visibility("default"))) void simt_set_limits(
+    const void* kernel, unsigned registers, unsigned static_shared_bytes) {
+  simt::set_limits(kernel, {registers, static_shared_bytes});
+}

@@ -12,10 +12,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <type_traits>
 
 #include <math.h>
 
+#include "trace.h"
 #include "vector_types.h"
 
 #define __global__
@@ -46,13 +48,21 @@ constexpr Place here(const char* file = __builtin_FILE(), int line = __builtin_L
   return {file, line};
 }
 
-void run_blocks(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void*), const void* context);
+// What a kernel takes, where it is known (tests/simt/limits.py): a launch that no multiprocessor can hold is refused.
+struct Limits {
+  unsigned registers, static_shared_bytes;
+};
+void set_limits(const void* kernel, Limits limits);
+
+void run_blocks(
+    const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void*), const void* context);
 
 // Runs body() once per thread. Throws std::runtime_error for a launch that a GPU refuses and for threads that would wait
-// for ever.
+// for ever. kernel: its address, for the limits.
 template <typename F>
-void run(dim3 grid, dim3 block, size_t shared_bytes, F body) {
-  run_blocks(grid, block, shared_bytes, [](const void* context) { (*static_cast<const F*>(context))(); }, &body);
+void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, F body) {
+  run_blocks(
+      kernel, grid, block, shared_bytes, [](const void* context) { (*static_cast<const F*>(context))(); }, &body);
 }
 
 void* dynamic_shared();
@@ -60,13 +70,10 @@ void* dynamic_shared();
 // Ends the launch with an error that names the block and the thread.
 [[noreturn]] void stop(const char* message, Place at);
 
-enum class Vote { none, any, all, count };
-int barrier(Vote vote, bool predicate, Place at);
+// Whether the predicate holds for any thread of the block.
+bool barrier(bool predicate, Place at);
 
-enum class WarpOp {
-  sync, shfl, shfl_up, shfl_down, shfl_xor, ballot, any, all, match_any,
-  add, min_signed, max_signed, min_unsigned, max_unsigned, bit_and, bit_or, bit_xor
-};
+enum class WarpOp { sync, shfl, shfl_up, shfl_xor, ballot };
 uint64_t warp_collective(WarpOp op, unsigned mask, uint64_t value, unsigned source, Place at);
 unsigned lane();
 
@@ -86,10 +93,5 @@ inline cudaError_t cudaGetLastError() {
 inline const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaSuccess ? "no error" : "invalid configuration argument";
 }
-inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
-  std::memset(memory, value, bytes);
-  return cudaSuccess;
-}
-
 #include "warp.h"
 #include "intrinsics.h"

@@ -1,16 +1,14 @@
-// Barriers and warp operations: who waits for whom, and what each gets.
+// Barriers and warp operations: which thread waits for which, and what each gets.
 #include <cstring>
 
 #include "machine.h"
+#include "trace.h"
 
 namespace simt {
 namespace {
 
 constexpr const char* kWarpOpNames[] = {
-    "__syncwarp",        "__shfl_sync",       "__shfl_up_sync",    "__shfl_down_sync",  "__shfl_xor_sync",
-    "__ballot_sync",     "__any_sync",        "__all_sync",        "__match_any_sync",  "__reduce_add_sync",
-    "__reduce_min_sync", "__reduce_max_sync", "__reduce_min_sync", "__reduce_max_sync", "__reduce_and_sync",
-    "__reduce_or_sync",  "__reduce_xor_sync"};
+    "__syncwarp", "__shfl_sync", "__shfl_up_sync", "__shfl_xor_sync", "__ballot_sync"};
 
 void make_ready(Thread& thread) {
   Machine& m = machine;
@@ -25,36 +23,11 @@ void release_barrier() {
     if (thread.state != State::at_barrier) {
       continue;
     }
-    thread.result = thread.vote == Vote::count ? m.votes
-        : thread.vote == Vote::any             ? m.votes > 0
-                                               : m.votes == m.arrived;
+    thread.result = m.votes > 0;
     make_ready(thread);
   }
   m.arrived = m.votes = 0;
-}
-
-uint64_t combine(WarpOp op, uint64_t a, uint64_t b) {
-  const int32_t signed_a = static_cast<int32_t>(a), signed_b = static_cast<int32_t>(b);
-  switch (op) {
-    case WarpOp::any:
-    case WarpOp::bit_or:
-      return a | b;
-    case WarpOp::all:
-    case WarpOp::bit_and:
-      return a & b;
-    case WarpOp::bit_xor:
-      return a ^ b;
-    case WarpOp::add:
-      return static_cast<uint32_t>(a + b);
-    case WarpOp::min_signed:
-      return signed_a < signed_b ? a : b;
-    case WarpOp::max_signed:
-      return signed_a > signed_b ? a : b;
-    case WarpOp::min_unsigned:
-      return a < b ? a : b;
-    default:
-      return a > b ? a : b;
-  }
+  trace_barrier();
 }
 
 // The results of a warp operation for all lanes of the mask, which have all arrived.
@@ -65,22 +38,11 @@ void resolve(WarpOp op, Thread* lanes, unsigned mask) {
       const unsigned lane = __builtin_ctz(rest);
       common |= lanes[lane].value << lane;
     }
-  } else if (op >= WarpOp::any && op != WarpOp::match_any) {
-    common = lanes[__builtin_ctz(mask)].value;
-    for (unsigned rest = mask & (mask - 1); rest != 0; rest &= rest - 1) {
-      common = combine(op, common, lanes[__builtin_ctz(rest)].value);
-    }
   }
   for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
     Thread& self = lanes[__builtin_ctz(rest)];
     if (op >= WarpOp::shfl && op <= WarpOp::shfl_xor) {
       self.result = mask >> self.source & 1u ? lanes[self.source].value : ~uint64_t{0};
-    } else if (op == WarpOp::match_any) {
-      self.result = 0;
-      for (unsigned other = mask; other != 0; other &= other - 1) {
-        const unsigned lane = __builtin_ctz(other);
-        self.result |= uint64_t{lanes[lane].value == self.value} << lane;
-      }
     } else {
       self.result = common;
     }
@@ -104,6 +66,9 @@ void try_complete(const Thread& thread) {
     }
   }
   resolve(thread.op, lanes, wanted);
+  if (thread.op == WarpOp::sync) {
+    trace_warp_sync(warp_number);
+  }
   warp.waiting &= ~wanted;
   for (unsigned lane : m.lane_order) {
     if (wanted >> lane & 1u) {
@@ -140,14 +105,13 @@ unsigned lane() {
   return number_of(*machine.current) % kWarp;
 }
 
-int barrier(Vote vote, bool predicate, Place at) {
+bool barrier(bool predicate, Place at) {
   Machine& m = machine;
   Thread& self = *m.current;
   if (m.arrived > 0 && (at.line != m.barrier_place.line || std::strcmp(at.file, m.barrier_place.file) != 0)) {
     stop(("a thread came to this __syncthreads while others wait at " + text_of(m.barrier_place)).c_str(), at);
   }
   self.state = State::at_barrier;
-  self.vote = vote;
   self.place = m.barrier_place = at;
   m.synchronised = true;
   m.votes += predicate;
@@ -155,7 +119,7 @@ int barrier(Vote vote, bool predicate, Place at) {
     release_barrier();
   }
   wait();
-  return static_cast<int>(self.result);
+  return self.result != 0;
 }
 
 uint64_t warp_collective(WarpOp op, unsigned mask, uint64_t value, unsigned source, Place at) {

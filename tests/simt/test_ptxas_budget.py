@@ -14,16 +14,57 @@ ptxas info    : Used 64 registers, used 1 barriers, 24 bytes cumulative stack si
 ptxas info    : Compiling entry function '_ZN10pypose_ops6kernelIfLi4EEEvPT_' for 'sm_90'
 ptxas info    : Function properties for _ZN10pypose_ops6kernelIfLi4EEEvPT_
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
-ptxas info    : Used 61 registers, used 1 barriers
+ptxas info    : Used 61 registers, used 1 barriers, 2048 bytes smem
+"""
+
+
+SASS = """
+\tarch = sm_80
+\t\tFunction : _ZN10pypose_ops6kernelIfLi4EEEvPT_
+        /*0070*/                   LDG.E.U8 R4, [R4.64] ;
+        /*0080*/                   LDG.E.64.CONSTANT R2, [R2.64] ;
+        /*0090*/                   STG.E [R6.64], R2 ;
+\tarch = sm_90
+\t\tFunction : _ZN10pypose_ops6kernelIfLi4EEEvPT_
+        /*0080*/                   LDG.E.128 R4, desc[UR4][R2.64] ;
+        /*0090*/                   STG.E.128.STRONG.GPU desc[UR4][R6.64], R4 ;
+"""
+ELF = """
+.nv.info._ZN10pypose_ops6kernelIfLi4EEEvPT_
+\t<0x13>
+\tAttribute:\tEIATTR_MAX_THREADS
+\tFormat:\tEIFMT_SVAL
+\tValue:\t0x100 0x1 0x1
 """
 
 
 def test_a_report_is_read():
     source = ptxas_budget.ROOT / "csrc" / "peaks" / "some.cu"
-    found = ptxas_budget.parse(REPORT, source)
+    found = ptxas_budget.parse((REPORT, "", ""), source)
     name = "peaks/some: _ZN10pypose_ops6kernelIfLi4EEEvPT_"
-    assert found == {(name, 80): Usage(64, 24, 32), (name, 90): Usage(61, 0, 0)}
+    assert found == {(name, 80): Usage(64, 24, 32), (name, 90): Usage(61, 0, 0, shared=2048)}
+    found = ptxas_budget.parse((REPORT, SASS, ELF), source)
+    assert found[name, 80] == Usage(64, 24, 32, 0, occupancy=50, load=64, store=32)
+    assert found[name, 90] == Usage(61, 0, 0, 2048, occupancy=50, load=128, store=128)
     assert ptxas_budget.readable([name]) == {name: "peaks/some: kernel<float, 4>"}
+
+
+def test_occupancy():
+    assert ptxas_budget.occupancy(90, 256, 32, 0) == 100  # 8 blocks of 8 warps
+    assert ptxas_budget.occupancy(90, 256, 33, 0) == 75  # registers: 40 a thread
+    assert ptxas_budget.occupancy(90, 128, 32, 0) == 100
+    assert ptxas_budget.occupancy(90, 32, 32, 0) == 50  # 32 blocks
+    assert ptxas_budget.occupancy(80, 256, 32, 40 * 1024) == 50  # 4 blocks of 41 KB
+
+
+def test_narrow_stores_need_a_reason():
+    found = {
+        ("a: draw_kernel<float, 4>", 90): Usage(32, 0, 0, store=32),
+        ("a: draw_kernel<Half, 4>", 90): Usage(32, 0, 0, store=64),
+    }
+    lines = ptxas_budget.differences(found, found, {})
+    assert len(lines) == 1 and "stores of 32 bits, without a reason" in lines[0]
+    assert ptxas_budget.differences(found, found, {("a: draw_kernel<float, 4>", 90): "why"}) == []
 
 
 def test_every_difference_is_named():

@@ -1,5 +1,6 @@
 """The test device itself: what its kernels compute, that it notices what is wrong, and how it stands in for the CPU."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import pytest
 import simt_device
 import torch
+from simt import limits
 from simt.build import SELFTEST, build
 
 SIMT = pathlib.Path(__file__).resolve().parent
@@ -33,17 +35,17 @@ def shuffle_source(kind, lane, argument, width):
     first = lane - lane % width
     if kind == "index":
         return first + argument % width
-    source = {"up": lane - argument, "down": lane + argument, "xor": lane ^ argument}[kind]
+    source = {"up": lane - argument, "xor": lane ^ argument}[kind]
     inside = source < first + width if kind == "xor" else first <= source < first + width
     return source if inside else lane
 
 
 @pytest.mark.parametrize("width", (32, 16, 4, 1))
-@pytest.mark.parametrize("kind", ("index", "up", "down", "xor"))
+@pytest.mark.parametrize("kind", ("index", "up", "xor"))
 def test_shuffle(ops, order, kind, width):
     values = torch.randperm(64).int()
     for argument in (0, 1, 3, 7, 16, 31):
-        out = ops.shuffle(values, ("index", "up", "down", "xor").index(kind), argument, width)
+        out = ops.shuffle(values, ("index", "up", "xor").index(kind), argument, width)
         warps = [[warp + shuffle_source(kind, lane, argument, width) for lane in range(32)] for warp in (0, 32)]
         assert torch.equal(out, values[torch.tensor(warps).flatten()])
 
@@ -53,39 +55,21 @@ def test_shuffle(ops, order, kind, width):
 )
 def test_shuffle_moves_bits_of_every_type(ops, dtype):
     values = torch.linspace(-100, 100, 64).to(dtype)
-    assert torch.equal(ops.shuffle(values, 3, 1, 32), values.reshape(-1, 2).flip(1).flatten())
+    assert torch.equal(ops.shuffle(values, 2, 1, 32), values.reshape(-1, 2).flip(1).flatten())
 
 
 @pytest.mark.parametrize("mask", (FULL, 0x0000FFFF, 0x80000001, 0x00000010))
-def test_votes_and_reductions(ops, order, mask):
+def test_ballots(ops, order, mask):
     values = torch.randint(-3, 4, (32,)).int()
     lanes = [lane for lane in range(32) if mask >> lane & 1]
-    named = values[lanes].tolist()
-    bits = [value % 2**32 for value in named]
-    expected = torch.full((11, 32), -1, dtype=torch.int64)
-    expected[0, lanes] = sum(1 << lane for lane in lanes if values[lane] > 0)
-    expected[1, lanes] = int(any(value > 0 for value in named))
-    expected[2, lanes] = int(all(value > 0 for value in named))
-    for lane in lanes:
-        expected[3, lane] = sum(1 << other for other in lanes if values[other] == values[lane])
-    expected[4, lanes] = sum(named)
-    expected[5, lanes] = min(named)
-    expected[6, lanes] = max(named)
-    expected[7, lanes] = max(bits)
-    for row, combine in ((8, int.__and__), (9, int.__or__), (10, int.__xor__)):
-        result = bits[0]
-        for value in bits[1:]:
-            result = combine(result, value)
-        expected[row, lanes] = result
-    assert torch.equal(ops.collectives(values, mask).long() % 2**32, expected % 2**32)
+    expected = torch.full((32,), -1, dtype=torch.int64)
+    expected[lanes] = sum(1 << lane for lane in lanes if values[lane] > 0)
+    assert torch.equal(ops.ballot(values, mask).long() % 2**32, expected % 2**32)
 
 
-def test_votes_in_a_partial_warp(ops, order):
+def test_ballots_in_a_partial_warp(ops, order):
     # Lanes that do not exist count as arrived, and have no vote.
-    out = ops.collectives(torch.tensor([1, 1, 0, 2, 1], dtype=torch.int32), FULL)
-    assert out[0].tolist() == [0b11011] * 5
-    assert out[3].tolist() == [0b10011, 0b10011, 0b00100, 0b01000, 0b10011]
-    assert out[4].tolist() == [5] * 5
+    assert ops.ballot(torch.tensor([1, 1, 0, 2, 1], dtype=torch.int32), FULL).tolist() == [0b11011] * 5
 
 
 def test_halves_of_a_warp_go_different_ways(ops, order):
@@ -98,10 +82,8 @@ def test_barriers_with_threads_that_left(ops, order, count):
     values = torch.randint(-1, 3, (count,)).int()
     positive = values > 0
     out = ops.barriers(values)
-    assert out[0].tolist() == [int(positive.sum())] * count
-    assert out[1].tolist() == [int(positive.all())] * count
-    assert out[2].tolist() == [int(positive.any())] * count
-    assert torch.equal(out[3].long(), values.flip(0).cumsum(0))
+    assert out[0].tolist() == [int(positive.any())] * count
+    assert torch.equal(out[1].long(), values.flip(0).cumsum(0))
 
 
 def test_shared_memory_is_filled_before_every_block(ops, order):
@@ -110,15 +92,9 @@ def test_shared_memory_is_filled_before_every_block(ops, order):
 
 @pytest.mark.parametrize("dtype", (torch.int32, torch.int64, torch.float32, torch.float64))
 def test_atomics(ops, order, dtype):
-    out = torch.zeros(9, dtype=dtype)
-    out[2], out[7] = 1000, -1
-    if not dtype.is_floating_point:
-        out[6] = -1
+    out = torch.zeros(1, dtype=dtype)
     ops.atomics(out)
-    assert out[0] == sum(range(256))
-    if not dtype.is_floating_point:
-        assert out[1:7].tolist() == [256, 0, 255, 255, 0, 0]
-        assert 0 <= out[7] < 256 and out[8] == sum(range(256))
+    assert out.item() == sum(range(256))
 
 
 @pytest.mark.parametrize("grid, block", (((1, 1, 1), (1, 1, 1)), ((3, 2, 4), (5, 3, 2)), ((130, 1, 1), (1024, 1, 1))))
@@ -135,7 +111,7 @@ def test_every_thread_runs_once(ops, order, grid, block):
         ((1, 1, 1, 1025, 1, 1, 0), r"block \(1025, 1, 1\)"),
         ((1, 1, 1, 0, 1, 1, 0), r"block \(0, 1, 1\)"),
         ((1, 1, 1, 1, 1, 128, 0), r"block \(1, 1, 128\)"),
-        ((1, 1, 1, 32, 1, 1, 49153), "49152 bytes, got 49153"),
+        ((1, 1, 1, 32, 1, 1, 49153), "49152 bytes, got 0 static and 49153 dynamic"),
     ),
 )
 def test_launches_that_a_gpu_refuses(ops, launch, message):
@@ -143,10 +119,33 @@ def test_launches_that_a_gpu_refuses(ops, launch, message):
         ops.indices(torch.empty(0, dtype=torch.int32), *launch)
 
 
+def test_launches_that_do_not_fit_into_a_multiprocessor(ops):
+    """What a kernel takes beside the launch: static shared memory, and registers."""
+    like = torch.empty(0, dtype=torch.int32)
+    path = build(target=SELFTEST)
+    assert "index_kernel" not in limits.install(path, {"index_kernel": (64, 64)})
+    try:
+        ops.indices(like, 1, 1, 1, 1024, 1, 1, 48 * 1024 - 64)
+        with pytest.raises(RuntimeError, match="at most 49152 bytes, got 64 static and 49089 dynamic"):
+            ops.indices(like, 1, 1, 1, 32, 1, 1, 48 * 1024 - 63)
+        limits.install(path, {"index_kernel": (65, 0)})
+        ops.indices(like, 1, 1, 1, 896, 1, 1, 0)
+        with pytest.raises(RuntimeError, match="registers of a block must be at most 65536, got 897 threads of 65"):
+            ops.indices(like, 1, 1, 1, 897, 1, 1, 0)
+    finally:
+        limits.install(path, {"index_kernel": (0, 0)})
+
+
+def test_the_limits_of_every_kernel_are_known():
+    path = simt_device.load()
+    assert set(limits.kernels(path).values()) >= {"gaussian_heatmaps_kernel<float, 4>", "integral_kernel"}
+    assert limits.install(path) == []
+
+
 def test_intrinsics(ops):
-    out = ops.intrinsics(torch.tensor([1.5, 2.25, -7.9, float("nan")]))
-    expected = [torch.tensor(1.5).exp() * 1.5, 212, -7, -1.5, 80431, 128, 1.5, 1.5, 3, 1, 1.5, 1]
-    torch.testing.assert_close(out, torch.tensor(expected))
+    values = torch.tensor([1.5, 2.25, -7.9, float("nan")])
+    expected = torch.cat([values, torch.tensor([8, 1.5, 1.5, 3])])
+    torch.testing.assert_close(ops.intrinsics(values), expected, equal_nan=True, rtol=0, atol=0)
 
 
 def test_argmax(ops, order):
@@ -185,6 +184,12 @@ def test_misuse_is_reported(ops, order, kind, message):
         ops.misuse(like, kind)
     # The stacks of the threads that wait for ever are free again.
     assert torch.equal(ops.misuse(like, 7), torch.arange(128, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("kind", (1, 2))
+def test_misaligned_vectors_are_reported(ops, kind):
+    with pytest.raises(RuntimeError, match=r"misaligned address of 16 bytes in block \(0, 0, 0\), thread .*faults.cu"):
+        ops.misaligned(torch.arange(8.0), kind)
 
 
 def test_a_missing_barrier_shows(ops, monkeypatch):
@@ -301,6 +306,76 @@ def test_operator_without_a_kernel_is_an_error(first, swapped):
     first.only_first(torch.ones(1))
 
 
+# ---- with every access to memory reported ----
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """Calls an operator of the self-test in a process of its own, on the traced build: its error, or None."""
+    path = str(build(trace=True, target=SELFTEST))
+
+    def call(code):
+        script = f"""
+import ctypes, torch
+torch.ops.load_library({path!r})
+ops, x = torch.ops.pypose_ops_simt_selftest, torch.arange(4096.0)
+library, read, written = ctypes.CDLL({path!r}), ctypes.c_uint64(), ctypes.c_uint64()
+try:
+    library.simt_trace_sectors(ctypes.c_bool(True))
+    {code}
+    library.simt_traced_bytes(ctypes.byref(read), ctypes.byref(written))
+    print("moved", read.value, written.value)
+except RuntimeError as error:
+    print(error)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        return done.stdout.strip()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    (
+        ("ops.reverse(x, False)", r"a thread reads byte \d+ of the static memory, and thread \d+ before it"),
+        ("ops.race(x, 0)", r"a thread (reads|writes) byte \d+ of the static memory, and thread \d+ before it"),
+        ("ops.race(x, 2)", r"a thread writes byte \d+ of the static memory, and thread \d+ before it"),
+        ("ops.race(x, 4)", r"a thread (reads|writes) byte \d+ of the static memory, and thread \d+ before it"),
+        ("ops.race(x, 5)", r"a thread writes byte \d+ of the static memory, and thread \d+ before it"),
+    ),
+    ids=("no barrier", "no barrier of the warp", "two writes", "plain beside atomic", "second round"),
+)
+def test_races_are_reported(traced, call, message):
+    assert re.match("simt: race on shared memory: " + message, traced(call)), traced(call)
+
+
+@pytest.mark.parametrize(
+    "call", ("ops.reverse(x, True)", "ops.race(x, 1)", "ops.race(x, 3)", "ops.argmax(x[None, None])")
+)
+def test_no_race_is_none(traced, call):
+    assert traced(call).startswith("moved ")
+
+
+@pytest.mark.parametrize("kind, read, written", ((0, 1, 1), (1, 1, 8), (2, 1, 1), (3, 1, 4)))
+def test_sectors_are_counted(traced, kind, read, written):
+    """Of 4096 floats: coalesced, each in a sector of its own, in vectors, and four neighbours one by one."""
+    assert traced(f"ops.copied(x, {kind})") == f"moved {read * 4096 * 4} {written * 4096 * 4}"
+
+
+def test_operators_have_no_races():
+    """Every operator under its contract, its CUDA kernels watched."""
+    files = sorted((SIMT.parent / "ops").glob("test_*.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+    checks = "(matches_reference or gradients_match_reference) and (float32 or float16)"
+    done = subprocess.run(
+        [*command, "-k", f"simt and {checks}"], env={**os.environ, "PYPOSE_OPS_SIMT_TRACE": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
 # ---- under the sanitizers ----
 
 
@@ -329,7 +404,7 @@ def call_sanitized(call):
         ("ops.overrun(x, 0)", "AddressSanitizer: heap-buffer-overflow.*\nWRITE of size 4"),
         ("ops.overrun(x, 1)", "AddressSanitizer: global-buffer-overflow.*\nWRITE of size 4"),
         ("ops.overrun(x, 2)", "AddressSanitizer: stack-buffer-overflow.*\nWRITE of size 4"),
-        ("ops.misaligned(x)", "misaligned address .* for type 'const struct float4'"),
+        ("ops.misaligned(x, 0)", "misaligned address .* for type 'const struct uint4'"),
     ),
     ids=("read", "dynamic", "static", "stack", "misaligned"),
 )
@@ -343,7 +418,7 @@ def test_sanitizer_finds(call, finding):
 def test_sanitizer_passes_clean_kernels():
     code, output = call_sanitized(
         "ops.neighbour_sum(x, True); ops.reverse(x, True); ops.barriers(i[:100]); ops.fresh_shared(i); "
-        "ops.shuffle(x, 3, 1, 32); ops.divergent(i); ops.collectives(i[:32], 255); "
+        "ops.shuffle(x, 2, 1, 32); ops.divergent(i); ops.ballot(i[:32], 255); "
         "maps = torch.randn(50, 64, 48); assert torch.equal(ops.argmax(maps), maps.flatten(1).argmax(1)); "
         "print('clean')"
     )

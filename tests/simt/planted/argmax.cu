@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads)
 Tensor argmax(const Tensor& maps) {
   Tensor out = torch::stable::new_empty(maps, {maps.size(0)}, ScalarType::Long);
   launch(
-      argmax_kernel, maps.size(0), kThreads, 0, current_stream(maps), maps.const_data_ptr<float>(),
+      "planted", argmax_kernel, maps.size(0), kThreads, 0, current_stream(maps), maps.const_data_ptr<float>(),
       out.mutable_data_ptr<int64_t>(), maps.size(1) * maps.size(2));
   return out;
 }

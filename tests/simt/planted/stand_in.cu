@@ -24,7 +24,7 @@ std::tuple<Tensor, Tensor> scale(
     const std::vector<Tensor>& others, double factor, const std::string& mode, int64_t signature) {
   Tensor out = torch::stable::empty_like(values);
   launch(
-      scale_kernel, ceil_div(values.numel(), 64), 64, 0, current_stream(values), values.const_data_ptr<float>(),
+      "planted", scale_kernel, ceil_div(values.numel(), 64), 64, 0, current_stream(values), values.const_data_ptr<float>(),
       bias.has_value() ? bias->const_data_ptr<float>() : nullptr, out.mutable_data_ptr<float>(), values.numel(), factor);
   Tensor seen = torch::stable::new_empty(values, {5}, ScalarType::Long);
   int64_t* numbers = seen.mutable_data_ptr<int64_t>();

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "common/dispatch.h"
+#include "common/math.h"
 
 namespace pypose_ops {
 namespace peaks {
@@ -38,18 +38,9 @@ struct Taps {
   }
 };
 
-constexpr int kNowhere = std::numeric_limits<int>::max();
-
 // A search begins with the threshold as its value, at kNowhere: what takes the lead is above it.
 template <typename acc>
-struct Peak {
-  acc value;
-  int index;
-
-  POSE_HD bool found() const {
-    return index != kNowhere;
-  }
-};
+using Peak = Indexed<acc>;
 
 template <typename acc>
 POSE_HD Peak<acc> no_peak(acc threshold) {
@@ -121,12 +112,6 @@ struct MapView {
 template <typename acc>
 POSE_HD bool leads(acc value, acc best) {
   return value > best && value < std::numeric_limits<acc>::infinity();
-}
-
-// Of two peaks the higher, of equals the one with the lower index.
-template <typename acc>
-POSE_HD Peak<acc> better(Peak<acc> a, Peak<acc> b) {
-  return b.value > a.value || (b.value == a.value && b.index < a.index) ? b : a;
 }
 
 // A quarter pixel towards the higher neighbour (Newell et al., ECCV 2016). MMPose 1.x: each axis skips its own first two
@@ -205,7 +190,8 @@ POSE_HD Step<acc> centroid_step(const MapView<scalar>& map, int x, int y, int wi
 
 // The refinements that look at the map as it is.
 template <typename scalar, typename acc>
-POSE_HD Step<acc> plain_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
+POSE_HD
+Step<acc> plain_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
   switch (refinement.refine) {
     case Refine::quarter:
       return quarter_step(map, x, y, refinement.joint_border);
@@ -314,16 +300,17 @@ POSE_HD Derivatives<acc> dark_derivatives(const acc (&h)[kSpan][kSpan]) {
 
 // UDP's narrower differences, of seven pixels; those outside of the map are its border's.
 template <typename acc>
-POSE_HD Derivatives<acc> udp_derivatives(const acc (&h)[kSpan][kSpan], int x, int y, int width, int height) {
+POSE_HD
+Derivatives<acc> udp_derivatives(const acc (&h)[kSpan][kSpan], int x, int y, int width, int height) {
   const int l = x > 0 ? 1 : 2;
   const int r = x < width - 1 ? 3 : 2;
   const int t = y > 0 ? 1 : 2;
   const int b = y < height - 1 ? 3 : 2;
   const acc twice = 2 * h[2][2];
-  // Not read, but the patch's outer columns are in these alone: NaN in them means no step, as for DARK.
+  // Not needed, but the patch's outer columns are in these alone: NaN in them means no top, as for DARK.
   const acc spoilt = (h[2][0] - h[2][0]) + (h[2][4] - h[2][4]);
   return {
-      acc(0.5) * (h[2][r] - h[2][l]) + spoilt, acc(0.5) * (h[b][2] - h[t][2]), h[2][r] - twice + h[2][l],
+      acc(0.5) * (h[2][r] - h[2][l]), acc(0.5) * (h[b][2] - h[t][2]), h[2][r] - twice + h[2][l] + spoilt,
       h[b][2] - twice + h[t][2],
       acc(0.5) * (h[b][r] - h[2][r] - h[b][2] + twice - h[2][l] - h[t][2] + h[t][l])};
 }

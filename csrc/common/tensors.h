@@ -1,15 +1,47 @@
-// Outputs of small calls, where torch::stable::new_empty is one of the larger costs.
+// Tensors as kernels want them (one dtype, contiguous), and outputs that cost little to make.
 #pragma once
 
 #include <initializer_list>
+#include <optional>
+#include <vector>
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/stableivalue_conversions.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include "common/check.h"
 
 namespace pypose_ops {
+
+// The conversions below return the tensor itself where it is as wanted: a pass through the dispatcher costs a small call
+// more than its kernel.
+inline Tensor as_type(const Tensor& tensor, ScalarType type) {
+  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+}
+
+inline std::vector<Tensor> as_type(std::vector<Tensor> tensors, ScalarType type) {
+  for (Tensor& tensor : tensors) {
+    tensor = as_type(tensor, type);
+  }
+  return tensors;
+}
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+inline Tensor as_contiguous(const Tensor& tensor, ScalarType type) {
+  return as_contiguous(as_type(tensor, type));
+}
+
+inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional(as_contiguous(*tensor)) : std::nullopt;
+}
+
+inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor, ScalarType type) {
+  return tensor ? std::optional(as_contiguous(*tensor, type)) : std::nullopt;
+}
 
 // new_empty(like, sizes, dtype) without the two passes through the dispatcher.
 inline Tensor empty_beside(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType dtype) {
