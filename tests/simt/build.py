@@ -38,7 +38,7 @@ def build(sanitize=False, trace=False, target=OPERATORS):
     Args:
         sanitize: with AddressSanitizer and UndefinedBehaviorSanitizer; the process that loads it needs
             the environment of ``sanitized.py``.
-        trace: with races on shared memory reported, and the sectors of global memory counted (``sectors.py``).
+        trace: with races on shared memory reported, and the sectors of global memory counted.
         target: ``OPERATORS`` or ``SELFTEST``.
     """
     folder = ROOT / "build" / ("simt-sanitized" if sanitize else "simt-traced" if trace else "simt")

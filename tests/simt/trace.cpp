@@ -191,7 +191,7 @@ void trace_atomic(bool begins) {
 
 #define SIMT_EXPORT extern "C" __attribute__((visibility("default")))
 
-// For tests/simt/sectors.py, through ctypes.
+// For the tests, through ctypes.
 SIMT_EXPORT void simt_trace_sectors(bool on) {
   simt::trace.sectors = on;
   simt::trace.read_bytes = simt::trace.written_bytes = 0;
