@@ -115,7 +115,7 @@ inline Tensor new_pred_gradient(const Tensor& pred, bool wanted) {
 // (B, P, K, 2), or nothing where no gradient is wanted.
 inline Tensor new_target_gradient(const Tensor& keypoints, const LossShape& shape, ScalarType type, bool wanted) {
   const Shape& target = shape.target;
-  return wanted ? torch::stable::new_empty(keypoints, {target.batch, target.people, target.joints, 2}, type)
+  return wanted ? torch::stable::new_zeros(keypoints, {target.batch, target.people, target.joints, 2}, type)
                 : torch::stable::new_empty(keypoints, {0}, type);
 }
 
