@@ -52,7 +52,8 @@ to_image = geometry.box_to_transform(
 )
 crops = crop_patches(photograph, to_image, system.input_size, mean=system.mean, std=system.std, antialias=True)
 height, width = system.heatmaps(crops[:1])[-1].shape[-2:]
-transform = to_image * torch.tensor([system.input_size[1] / width, system.input_size[0] / height, 1.0])  # of heatmap pixels
+strides = torch.tensor([system.input_size[1] / width, system.input_size[0] / height, 1.0])
+transform = to_image * strides  # from heatmap pixels
 module = Poses(system).eval()
 with torch.no_grad():
     expected = module(crops, transform)

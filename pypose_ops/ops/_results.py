@@ -139,7 +139,8 @@ class Marginals(NamedTuple):
 # torch.export.save and AOTInductor write the structure of a program's outputs by these names; torch has no public way.
 _register = getattr(torch.utils._pytree, "_register_namedtuple", None)
 for _result in (
-    Peaks, PeaksWithCovariance, PeaksWithPixels, LocalPeaks, LocalPeaksWithPixels, SoftPeaks, People, NmsResult, Marginals
+    Peaks, PeaksWithCovariance, PeaksWithPixels, LocalPeaks, LocalPeaksWithPixels,
+    SoftPeaks, People, NmsResult, Marginals,
 ):  # fmt: skip
     if _register is not None:
         _register(_result, serialized_type_name=f"pypose_ops.{_result.__name__}")
