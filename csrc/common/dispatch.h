@@ -9,9 +9,9 @@
 #include "common/glibc.h"
 
 #ifdef __CUDACC__
-#define POSE_HD __host__ __device__ __forceinline__
+#define PYPOSE_OPS_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define POSE_HD inline __attribute__((always_inline))
+#define PYPOSE_OPS_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
 namespace pypose_ops {

@@ -12,26 +12,26 @@
 namespace pypose_ops {
 
 template <typename acc>
-POSE_HD bool is_finite(acc value) {
+PYPOSE_OPS_HOST_DEVICE bool is_finite(acc value) {
   constexpr acc largest = std::numeric_limits<acc>::max();
   return value >= -largest && value <= largest;
 }
 
 template <typename acc>
-POSE_HD acc finite_or_zero(acc value) {
+PYPOSE_OPS_HOST_DEVICE acc finite_or_zero(acc value) {
   return is_finite(value) ? value : acc(0);
 }
 
-POSE_HD float round_half_up(float value) {
+PYPOSE_OPS_HOST_DEVICE float round_half_up(float value) {
   return ::floorf(value + 0.5f);
 }
-POSE_HD double round_half_up(double value) {
+PYPOSE_OPS_HOST_DEVICE double round_half_up(double value) {
   return ::floor(value + 0.5);
 }
 
 // e^x: CUDA's function on the device, one that loops can vectorise on the host.
 template <typename acc>
-POSE_HD acc exponential(acc x) {
+PYPOSE_OPS_HOST_DEVICE acc exponential(acc x) {
 #ifdef __CUDA_ARCH__
   return ::exp(x);
 #else
@@ -47,14 +47,14 @@ struct Indexed {
   acc value;
   int index;
 
-  POSE_HD bool found() const {
+  PYPOSE_OPS_HOST_DEVICE bool found() const {
     return index != kNowhere;
   }
 };
 
 // Of two the one with the higher value, of equals the one with the lower index.
 template <typename acc>
-POSE_HD Indexed<acc> better(const Indexed<acc>& a, const Indexed<acc>& b) {
+PYPOSE_OPS_HOST_DEVICE Indexed<acc> better(const Indexed<acc>& a, const Indexed<acc>& b) {
   return b.value > a.value || (b.value == a.value && b.index < a.index) ? b : a;
 }
 

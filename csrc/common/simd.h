@@ -168,7 +168,7 @@ template <typename T>
 constexpr int kMostLanes = 64 / static_cast<int>(sizeof(T));
 
 template <typename To, typename From>
-POSE_HD To bits_to(From from) {
+PYPOSE_OPS_HOST_DEVICE To bits_to(From from) {
   static_assert(sizeof(To) == sizeof(From), "same size");
   To to;
   std::memcpy(&to, &from, sizeof(to));
@@ -178,12 +178,12 @@ POSE_HD To bits_to(From from) {
 // The conversions below exist once for scalars (F float, U uint32_t) and vectors of them: integer operations
 // and selects only. Loops over the scalar ones would be turned into branches and stay scalar.
 template <typename F, typename U>
-POSE_HD F from_bfloat16(U bits) {
+PYPOSE_OPS_HOST_DEVICE F from_bfloat16(U bits) {
   return bits_to<F>(bits << 16);
 }
 
 template <typename F, typename U>
-POSE_HD F from_half(U bits) {
+PYPOSE_OPS_HOST_DEVICE F from_half(U bits) {
   // The half's exponent and mantissa in float's place, the exponent rebiased; twice for infinity and NaN. Subnormal halves
   // are the mantissa of 2^-14, which is then taken off: exact, and without subnormal floats, which are slow.
   const U shifted = (bits & 0x7fffu) << 13;
@@ -194,14 +194,14 @@ POSE_HD F from_half(U bits) {
 }
 
 template <typename F, typename U>
-POSE_HD U to_bfloat16(F x) {
+PYPOSE_OPS_HOST_DEVICE U to_bfloat16(F x) {
   const U bits = bits_to<U>(x);
   const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
   return (bits & 0x7fffffffu) > 0x7f800000u ? U(bits - bits + 0x7fc0u) : rounded;
 }
 
 template <typename F, typename U>
-POSE_HD U to_half(F x) {
+PYPOSE_OPS_HOST_DEVICE U to_half(F x) {
   const U bits = bits_to<U>(x);
   const U magnitude = bits & 0x7fffffffu;
   // Normal results: rebias, round to nearest even; overflow runs into infinity by itself from 65520 on.
@@ -214,16 +214,16 @@ POSE_HD U to_half(F x) {
   return half | ((bits >> 16) & 0x8000u);
 }
 
-POSE_HD float load(float x) {
+PYPOSE_OPS_HOST_DEVICE float load(float x) {
   return x;
 }
-POSE_HD double load(double x) {
+PYPOSE_OPS_HOST_DEVICE double load(double x) {
   return x;
 }
-POSE_HD float load(BFloat16 x) {
+PYPOSE_OPS_HOST_DEVICE float load(BFloat16 x) {
   return from_bfloat16<float, uint32_t>(x.x);
 }
-POSE_HD float load(Half x) {
+PYPOSE_OPS_HOST_DEVICE float load(Half x) {
   return from_half<float, uint32_t>(x.x);
 }
 
@@ -238,7 +238,7 @@ struct Isa {
 
   // Consecutive elements, widened to the arithmetic type: vec<acc_t<T>, Isa>.
   template <typename T>
-  POSE_HD vec<acc_t<T>, Isa> load(const T* from) const {
+  PYPOSE_OPS_HOST_DEVICE vec<acc_t<T>, Isa> load(const T* from) const {
     if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
       vec<T, Isa> v;
       std::memcpy(&v, from, sizeof(v));
@@ -256,7 +256,7 @@ struct Isa {
   }
 
   template <typename T>
-  POSE_HD void store(T* to, vec<acc_t<T>, Isa> v) const {
+  PYPOSE_OPS_HOST_DEVICE void store(T* to, vec<acc_t<T>, Isa> v) const {
     if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
       std::memcpy(to, &v, sizeof(v));
     } else {
@@ -273,7 +273,7 @@ struct Isa {
 };
 
 template <typename T>
-POSE_HD T store(acc_t<T> x) {
+PYPOSE_OPS_HOST_DEVICE T store(acc_t<T> x) {
   if constexpr (std::is_same_v<T, Half>) {
     return Half(static_cast<uint16_t>(to_half<float, uint32_t>(x)), Half::from_bits());
   } else if constexpr (std::is_same_v<T, BFloat16>) {
@@ -285,7 +285,7 @@ POSE_HD T store(acc_t<T> x) {
 
 // e^x in float, |error| < 2 ulp, 0 below the smallest normal result; x <= 0 is what rendering needs, any x works.
 // Cephes' reduction and polynomial, without branches, so that loops vectorise.
-POSE_HD float exp(float x) {
+PYPOSE_OPS_HOST_DEVICE float exp(float x) {
   const float in_range = x < -87.33654f ? -87.33654f : (x > 88.37626f ? 88.37626f : x);
   const float shifted = in_range * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
   const float n = shifted - 12582912.0f;
@@ -300,12 +300,12 @@ POSE_HD float exp(float x) {
   const float scale = bits_to<float>((bits_to<uint32_t>(shifted) + 127u) << 23);
   return x < -87.33654f ? 0.0f : p * scale;
 }
-POSE_HD double exp(double x) {
+PYPOSE_OPS_HOST_DEVICE double exp(double x) {
   return __builtin_exp(x);
 }
 
 // log x of a positive normal float, |error| < 2 ulp; Cephes' polynomial, without branches.
-POSE_HD float log(float x) {
+PYPOSE_OPS_HOST_DEVICE float log(float x) {
   const uint32_t bits = bits_to<uint32_t>(x);
   // x = m 2^n with m in [sqrt(1/2), sqrt(2)).
   const uint32_t from_half = bits - 0x3f3504f3u;
@@ -323,7 +323,7 @@ POSE_HD float log(float x) {
   const float square = m * m;
   return n * 0.693359375f + (m + (p * m * square - n * 2.12194440e-4f - 0.5f * square));
 }
-POSE_HD double log(double x) {
+PYPOSE_OPS_HOST_DEVICE double log(double x) {
   return __builtin_log(x);
 }
 

@@ -10,7 +10,7 @@ namespace simd {
 
 // e^x in double, |error| < 2 ulp, 0 below the smallest normal result. Cephes' reduction and rational function, without
 // branches, so that loops vectorise.
-POSE_HD double branchless_exp(double x) {
+PYPOSE_OPS_HOST_DEVICE double branchless_exp(double x) {
   const double in_range =
       x < -708.39641853226410 ? -708.39641853226410 : (x > 709.43613930310391 ? 709.43613930310391 : x);
   const double shifted = in_range * 1.44269504088896340736 + 6755399441055744.0;  // 1.5 * 2^52: rounds to an integer
@@ -25,7 +25,7 @@ POSE_HD double branchless_exp(double x) {
   return x < -708.39641853226410 ? 0.0 : (1.0 + 2.0 * (p / (q - p))) * scale;
 }
 // In float simd::exp is so itself.
-POSE_HD float branchless_exp(float x) {
+PYPOSE_OPS_HOST_DEVICE float branchless_exp(float x) {
   return exp(x);
 }
 

@@ -23,7 +23,7 @@ constexpr double kAreaEpsilon = 2.220446049250313e-16;  // numpy.spacing(1), as 
 struct OksShape {
   int64_t batch, preds, targets, joints;
 
-  POSE_HD int64_t pairs() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pairs() const {
     return batch * preds * targets;
   }
 };
@@ -40,7 +40,7 @@ struct OksInput {
 
 // Areas that are not positive count as 0.
 template <typename acc>
-POSE_HD acc usable_area(acc area) {
+PYPOSE_OPS_HOST_DEVICE acc usable_area(acc area) {
   return area > 0 ? area : acc(0);
 }
 
@@ -52,20 +52,20 @@ acc sigma_factor(double sigma) {
 
 // 1 / (2 (2 sigma)^2 (area + epsilon)), the factor of d^2.
 template <typename acc>
-POSE_HD acc oks_scale(acc sigma_factor, acc area) {
+PYPOSE_OPS_HOST_DEVICE acc oks_scale(acc sigma_factor, acc area) {
   return acc(1) / (sigma_factor * (area + static_cast<acc>(kAreaEpsilon)));
 }
 
 // exp(-e); NaN counts as no similarity.
 template <typename acc>
-POSE_HD acc similarity(acc e) {
+PYPOSE_OPS_HOST_DEVICE acc similarity(acc e) {
   const acc value = exponential(-e);
   return value >= 0 ? value : acc(0);
 }
 
 // How far p is from [low, high], with its sign; of an interval turned round, low comes first. NaN stays NaN.
 template <typename acc>
-POSE_HD acc offset_from(acc p, acc low, acc high) {
+PYPOSE_OPS_HOST_DEVICE acc offset_from(acc p, acc low, acc high) {
   const acc nearest = p < low ? low : (p > high ? high : p);
   return p - nearest;
 }
@@ -84,14 +84,14 @@ struct Place {
 
 // Joints of annotated person g (over the whole batch) that are visible and finite.
 template <typename acc>
-POSE_HD bool is_counted(const OksInput<acc>& in, const OksShape& shape, int64_t g, int64_t k) {
+PYPOSE_OPS_HOST_DEVICE bool is_counted(const OksInput<acc>& in, const OksShape& shape, int64_t g, int64_t k) {
   const int64_t joint = g * shape.joints + k;
   return is_finite(in.target[2 * joint]) && is_finite(in.target[2 * joint + 1]) &&
       (in.visible == nullptr || in.visible[joint]);
 }
 
 template <typename acc>
-POSE_HD int64_t count_joints(const OksInput<acc>& in, const OksShape& shape, int64_t g) {
+PYPOSE_OPS_HOST_DEVICE int64_t count_joints(const OksInput<acc>& in, const OksShape& shape, int64_t g) {
   int64_t count = 0;
   for (int64_t k = 0; k < shape.joints; ++k) {
     count += is_counted(in, shape, g, k) ? 1 : 0;
@@ -101,7 +101,7 @@ POSE_HD int64_t count_joints(const OksInput<acc>& in, const OksShape& shape, int
 
 // count: joints of g that are counted.
 template <typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 Place<acc> place_of(const OksInput<acc>& in, const OksShape& shape, int64_t g, int64_t k, int64_t count) {
   if (count == 0 && in.boxes != nullptr) {
     const acc* box = in.boxes + 4 * g;
@@ -120,7 +120,7 @@ Place<acc> place_of(const OksInput<acc>& in, const OksShape& shape, int64_t g, i
 
 // The number that the sum over joints is divided by.
 template <typename acc>
-POSE_HD acc oks_divisor(const OksShape& shape, int64_t count) {
+PYPOSE_OPS_HOST_DEVICE acc oks_divisor(const OksShape& shape, int64_t count) {
   return static_cast<acc>(count > 0 ? count : (shape.joints > 0 ? shape.joints : 1));
 }
 
@@ -220,7 +220,7 @@ struct NmsOptions {
 
 // What a hard or soft non-maximum suppression leaves of a score beside a better person.
 template <typename acc>
-POSE_HD acc score_beside(acc score, acc oks, const NmsOptions& options) {
+PYPOSE_OPS_HOST_DEVICE acc score_beside(acc score, acc oks, const NmsOptions& options) {
   const acc threshold = static_cast<acc>(options.threshold);
   if (options.soft) {
     return score * exponential(-oks * oks / threshold);

@@ -24,7 +24,7 @@ struct LimbVector {
 // The fields along the limbs. Loops where pixels are looked up: what they write is local, so that they become vector
 // code.
 template <Rule kRule, typename Isa, typename T, typename acc, int kLanes>
-POSE_HD void integrate(
+PYPOSE_OPS_HOST_DEVICE void integrate(
     Isa isa, const LimbVector<acc, kLanes>& limb, const T* field_x, const T* field_y, int32_t most, acc threshold,
     const LimbShape& shape, acc* sums, acc* counts) {
   using Vec = simd::vec<acc, Isa>;
@@ -75,7 +75,7 @@ POSE_HD void integrate(
 
 // Scores one vector of limbs of the buffer.
 template <Rule kRule, typename Isa, typename T, typename acc>
-POSE_HD void score_vector(
+PYPOSE_OPS_HOST_DEVICE void score_vector(
     Isa isa, acc* buffer, int64_t stride, const T* field_x, const T* field_y, const LimbOptions& options,
     const LimbShape& shape, acc short_limb) {
   constexpr int kLanes = simd::lanes<acc, Isa>;

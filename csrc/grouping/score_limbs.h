@@ -34,7 +34,7 @@ struct LimbOptions {
 struct LimbShape {
   int64_t batch, joints, peaks, limbs, channels, height, width;
 
-  POSE_HD int64_t pairs() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pairs() const {
     return peaks * peaks;
   }
 };
@@ -56,7 +56,7 @@ struct Limb {
 
 // OpenPose: round(sqrt(5 max(|dx|, |dy|))), from 5 to 25.
 template <typename acc>
-POSE_HD acc openpose_samples(acc dx, acc dy) {
+PYPOSE_OPS_HOST_DEVICE acc openpose_samples(acc dx, acc dy) {
   const acc x = dx < 0 ? -dx : dx;
   const acc y = dy < 0 ? -dy : dy;
   const acc count = round_half_up(::sqrt(acc(5) * (x > y ? x : y)));
@@ -66,7 +66,7 @@ POSE_HD acc openpose_samples(acc dx, acc dy) {
 
 // Without branches on the coordinates, as all below: the CPU kernel runs these in loops that become vector code.
 template <typename acc>
-POSE_HD Limb<acc> limb_between(acc ax, acc ay, acc bx, acc by, Rule rule, int32_t samples) {
+PYPOSE_OPS_HOST_DEVICE Limb<acc> limb_between(acc ax, acc ay, acc bx, acc by, Rule rule, int32_t samples) {
   Limb<acc> limb;
   const acc dx = bx - ax;
   const acc dy = by - ay;
@@ -85,21 +85,21 @@ POSE_HD Limb<acc> limb_between(acc ax, acc ay, acc bx, acc by, Rule rule, int32_
 
 // v rounded and clamped to 0 ... last; NaN is 0.
 template <typename acc>
-POSE_HD int32_t nearest_pixel(acc v, acc last) {
+PYPOSE_OPS_HOST_DEVICE int32_t nearest_pixel(acc v, acc last) {
   const acc rounded = round_half_up(v);
   const acc low = rounded > 0 ? rounded : acc(0);
   return static_cast<int32_t>(low < last ? low : last);
 }
 
 template <typename acc>
-POSE_HD bool outside(acc v, acc last) {
+PYPOSE_OPS_HOST_DEVICE bool outside(acc v, acc last) {
   const acc rounded = round_half_up(v);
   return !(rounded >= 0 && rounded <= last);
 }
 
 // Minus infinity: these two are no limb. counted: samples above the threshold, of rule openpose.
 template <typename acc>
-POSE_HD acc limb_score(
+PYPOSE_OPS_HOST_DEVICE acc limb_score(
     acc sum, acc counted, acc samples, acc length, bool scored, Rule rule, acc fraction, acc short_limb) {
   constexpr acc kNever = -std::numeric_limits<acc>::infinity();
   acc score;
@@ -114,11 +114,11 @@ POSE_HD acc limb_score(
 }
 
 template <typename acc>
-POSE_HD acc short_limb_length(const LimbShape& shape) {
+PYPOSE_OPS_HOST_DEVICE acc short_limb_length(const LimbShape& shape) {
   return ::sqrt(static_cast<acc>(shape.width) * static_cast<acc>(shape.height)) * static_cast<acc>(kShortLimb);
 }
 
-POSE_HD int64_t usable_count(int64_t count, int64_t peaks) {
+PYPOSE_OPS_HOST_DEVICE int64_t usable_count(int64_t count, int64_t peaks) {
   return count < 0 ? 0 : (count < peaks ? count : peaks);
 }
 

@@ -16,7 +16,7 @@ using namespace heatmaps;
 
 // Rows of kVectors vectors that stay in registers; the last one overlaps with its neighbour where the width asks for it.
 template <int kVectors, typename Isa, typename T, typename acc = acc_t<T>>
-POSE_HD void render_rows(Isa isa, T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
+PYPOSE_OPS_HOST_DEVICE void render_rows(Isa isa, T* out, const acc* tx, const acc* ty, int64_t height, int64_t width) {
   constexpr int kLanes = simd::lanes<acc, Isa>;
   simd::vec<acc, Isa> columns[kVectors];
   int64_t at[kVectors];
@@ -72,7 +72,7 @@ void window_of(const Axis<acc>& axis, int64_t size, int32_t& first, int32_t& end
 }
 
 // Widened to whole vectors where the axis has room for them: what is added is 0.
-POSE_HD void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
+PYPOSE_OPS_HOST_DEVICE void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
   const int32_t span = (end - first + lanes - 1) / lanes * lanes;
   if (span <= size) {
     first = first + span <= size ? first : static_cast<int32_t>(size) - span;
@@ -81,7 +81,7 @@ POSE_HD void widen(int32_t& first, int32_t& end, int64_t size, int32_t lanes) {
 }
 
 template <int kLanes, typename acc>
-POSE_HD void fill_window(acc* values, const Axis<acc>& axis, int32_t first, int32_t end) {
+PYPOSE_OPS_HOST_DEVICE void fill_window(acc* values, const Axis<acc>& axis, int32_t first, int32_t end) {
   for (; first + kLanes <= end; first += kLanes) {
     for (int32_t i = 0; i < kLanes; ++i) {
       values[first + i] = axis.gaussian(first + i);

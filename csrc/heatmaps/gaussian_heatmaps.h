@@ -34,10 +34,10 @@ struct Options {
 struct Shape {
   int64_t batch, people, joints, height, width;
 
-  POSE_HD int64_t maps() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t maps() const {
     return batch * joints;
   }
-  POSE_HD int64_t pixels() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pixels() const {
     return height * width;
   }
 };
@@ -60,16 +60,16 @@ struct Axis {
 
   // (i - center) / sigma. A division: the inverse of a subnormal sigma overflows.
   template <typename Index>
-  POSE_HD acc offset(Index i) const {
+  PYPOSE_OPS_HOST_DEVICE acc offset(Index i) const {
     return (static_cast<acc>(i) - center) / sigma;
   }
   template <typename Index>
-  POSE_HD bool inside(Index i) const {
+  PYPOSE_OPS_HOST_DEVICE bool inside(Index i) const {
     const acc distance = static_cast<acc>(i) - center;
     return distance <= reach && distance >= -reach;
   }
   template <typename Index>
-  POSE_HD acc gaussian(Index i) const {
+  PYPOSE_OPS_HOST_DEVICE acc gaussian(Index i) const {
     const acc u = offset(i);
     const acc exponent = acc(-0.5) * u * u;
     const acc value = exponential(exponent);
@@ -77,12 +77,12 @@ struct Axis {
   }
   // Squared distance in units of the radius; the disc is where the two axes add up to at most 1.
   template <typename Index>
-  POSE_HD acc disc(Index i) const {
+  PYPOSE_OPS_HOST_DEVICE acc disc(Index i) const {
     const acc u = offset(i);
     return inside(i) ? u * u : std::numeric_limits<acc>::infinity();
   }
   template <typename Index>
-  POSE_HD acc value(Profile profile, Index i) const {
+  PYPOSE_OPS_HOST_DEVICE acc value(Profile profile, Index i) const {
     return profile == Profile::gaussian ? gaussian(i) : disc(i);
   }
 };
@@ -96,7 +96,7 @@ struct Blob {
 // A keypoint that is invisible, not finite, or whose sigma is not a positive finite number draws nothing.
 // The comparisons are written so that NaN takes the safe branch.
 template <typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 Blob<acc> blob_of(const People<acc>& people, const Options& options, int64_t b, int64_t p, int64_t k) {
   const acc huge = std::numeric_limits<acc>::max();
   const int64_t* ks = people.keypoint_stride;
@@ -139,7 +139,7 @@ struct AxisSum {
   acc factor = 1, center = 0, sigma = 0;
 
   // From the sums of g, g u and g u^2 over the axis.
-  static POSE_HD AxisSum of(const Axis<acc>& axis, acc sum, acc first, acc second) {
+  static PYPOSE_OPS_HOST_DEVICE AxisSum of(const Axis<acc>& axis, acc sum, acc first, acc second) {
     const acc factor = acc(1) / (sum + static_cast<acc>(kSumEpsilon));
     return {factor, first * factor / axis.sigma, second * factor / axis.sigma};
   }
@@ -147,7 +147,7 @@ struct AxisSum {
 
 // Sums of G v {1, ux, ux^2, uy, uy^2} over the pixels a blob owns, G the incoming gradient -> gradients {x, y}.
 template <typename acc>
-POSE_HD void blob_gradients(
+PYPOSE_OPS_HOST_DEVICE void blob_gradients(
     const Blob<acc>& blob, const acc (&moments)[5], const AxisSum<acc>& sum_x, const AxisSum<acc>& sum_y, Center center,
     acc* grad_keypoint, acc* grad_sigma) {
   const bool exact = center == Center::exact;
@@ -161,7 +161,7 @@ POSE_HD void blob_gradients(
 // predicate that draws them. The search starts outside of it: four roundings, each of half an epsilon of a sum of 1 and of
 // the coordinates, move the edge no further.
 template <typename acc>
-POSE_HD int64_t disc_row_count(const Blob<acc>& blob, int64_t y, int64_t width) {
+PYPOSE_OPS_HOST_DEVICE int64_t disc_row_count(const Blob<acc>& blob, int64_t y, int64_t width) {
   const acc row = blob.y.disc(y);
   if (!(row <= acc(1))) {
     return 0;
@@ -185,7 +185,7 @@ POSE_HD int64_t disc_row_count(const Blob<acc>& blob, int64_t y, int64_t width) 
 
 // The integers from `low` to `high`, cut to [0, size): first and one past the last.
 template <typename acc>
-POSE_HD void pixel_range(acc low, acc high, int64_t size, int32_t& first, int32_t& end) {
+PYPOSE_OPS_HOST_DEVICE void pixel_range(acc low, acc high, int64_t size, int32_t& first, int32_t& end) {
   const acc last = static_cast<acc>(size - 1);
   first = low > 0 ? (low < last ? static_cast<int32_t>(::ceil(low)) : static_cast<int32_t>(size - 1)) : 0;
   end = high < last ? (high >= 0 ? static_cast<int32_t>(::floor(high)) + 1 : 0) : static_cast<int32_t>(size);

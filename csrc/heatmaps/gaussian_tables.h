@@ -14,7 +14,7 @@ constexpr int64_t kGrainPixels = 16384;
 
 // 32-bit indices: they convert to float in vector code on every instruction set.
 template <typename acc>
-POSE_HD void fill_axis(acc* values, const Axis<acc>& axis, Profile profile, int32_t n) {
+PYPOSE_OPS_HOST_DEVICE void fill_axis(acc* values, const Axis<acc>& axis, Profile profile, int32_t n) {
   if (profile == Profile::gaussian) {
     for (int32_t i = 0; i < n; ++i) {
       values[i] = axis.gaussian(i);
@@ -28,7 +28,8 @@ POSE_HD void fill_axis(acc* values, const Axis<acc>& axis, Profile profile, int3
 
 // out[x] = the value at x, rounded to T: whole vectors, then the rest one by one.
 template <typename Isa, typename T, typename Vector, typename Scalar>
-POSE_HD void store_row(Isa isa, T* out, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
+PYPOSE_OPS_HOST_DEVICE void store_row(
+    Isa isa, T* out, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
   constexpr int kLanes = simd::lanes<acc_t<T>, Isa>;
   int64_t x = 0;
   for (; x + kLanes <= width; x += kLanes) {
@@ -41,7 +42,7 @@ POSE_HD void store_row(Isa isa, T* out, int64_t width, const Vector& vector_at, 
 
 // out[x] = row[x], rounded to T.
 template <typename Isa, typename T, typename acc = acc_t<T>>
-POSE_HD void store_row(Isa isa, T* out, int64_t width, const acc* row) {
+PYPOSE_OPS_HOST_DEVICE void store_row(Isa isa, T* out, int64_t width, const acc* row) {
   store_row(
       isa, out, width, [=](int64_t x) { return isa.load(row + x); }, [=](int64_t x) { return row[x]; });
 }
@@ -133,7 +134,7 @@ struct Tables {
 
 // row[x] = combine(row[x], blob i's values in row y).
 template <typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 void add_blob(acc* row, const acc* tx, acc ty, acc peak, int64_t width, Profile profile, Combine combine) {
   if (profile == Profile::disc) {
     for (int64_t x = 0; x < width; ++x) {
@@ -154,7 +155,7 @@ void add_blob(acc* row, const acc* tx, acc ty, acc peak, int64_t width, Profile 
 
 // row[x] = what all blobs together draw in row y. For the inside of a simd_call.
 template <typename acc>
-POSE_HD void draw_row(acc* row, const Tables<acc>& tables, const Options& options, int64_t y) {
+PYPOSE_OPS_HOST_DEVICE void draw_row(acc* row, const Tables<acc>& tables, const Options& options, int64_t y) {
   const int64_t width = tables.width;
   const bool gaussian = options.profile == Profile::gaussian;
   for (int64_t x = 0; x < width; ++x) {

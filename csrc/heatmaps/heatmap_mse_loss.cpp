@@ -30,7 +30,7 @@ struct LaneSum {
 
 // Adds the squared differences of one row: vector_at(x) and scalar_at(x) are the target.
 template <typename Isa, typename T, typename Vector, typename Scalar, typename acc = acc_t<T>>
-POSE_HD void add_row(
+PYPOSE_OPS_HOST_DEVICE void add_row(
     Isa isa, LaneSum<acc>& sum, const T* pred, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
   constexpr int kLanes = simd::lanes<acc, Isa>;
   simd::vec<acc, Isa> lanes = {};  // the row's own: rows do not wait for each other, and small sums meet first

@@ -14,7 +14,7 @@ struct LossShape {
   bool crowd;      // keypoints have a people axis
 
   // Where map (s, b, k) begins in pred, in maps.
-  POSE_HD int64_t index(int64_t s, int64_t b, int64_t k) const {
+  PYPOSE_OPS_HOST_DEVICE int64_t index(int64_t s, int64_t b, int64_t k) const {
     return (s * target.batch + b) * target.joints + k;
   }
   int64_t maps() const {
@@ -28,7 +28,7 @@ struct PerMap {
   const acc* values;  // null: 1 everywhere
   int64_t stride[3];  // stage, item, joint
 
-  POSE_HD acc at(int64_t s, int64_t b, int64_t k) const {
+  PYPOSE_OPS_HOST_DEVICE acc at(int64_t s, int64_t b, int64_t k) const {
     return values ? values[s * stride[0] + b * stride[1] + k * stride[2]] : acc(1);
   }
 };
@@ -49,14 +49,14 @@ PerMap<acc> per_map(const std::optional<Tensor>& tensor) {
 // Whether map (b, k) has a target at all. The map of a keypoint that is not drawn has none; with a people axis a map
 // without people is a target of zeros.
 template <typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 bool has_target(const People<acc>& people, const Options& options, const LossShape& shape, int64_t b, int64_t k) {
   return shape.crowd || blob_of(people, options, b, 0, k).drawn;
 }
 
 // Weights that are not positive finite numbers count as 0.
 template <typename acc>
-POSE_HD acc weight_of(const PerMap<acc>& weights, int64_t s, int64_t b, int64_t k) {
+PYPOSE_OPS_HOST_DEVICE acc weight_of(const PerMap<acc>& weights, int64_t s, int64_t b, int64_t k) {
   const acc weight = weights.at(s, b, k);
   return weight > 0 && weight <= std::numeric_limits<acc>::max() ? weight : acc(0);
 }

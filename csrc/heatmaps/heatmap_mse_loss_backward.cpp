@@ -16,7 +16,7 @@ using namespace heatmaps;
 
 // grad[x] = scale * (pred[x] - target(x)), rounded to T.
 template <typename Isa, typename T, typename Vector, typename Scalar, typename acc = acc_t<T>>
-POSE_HD void write_row(
+PYPOSE_OPS_HOST_DEVICE void write_row(
     Isa isa, T* grad, const T* pred, acc scale, int64_t width, const Vector& vector_at, const Scalar& scalar_at) {
   constexpr int kLanes = simd::lanes<acc, Isa>;
   int64_t x = 0;
@@ -42,7 +42,7 @@ void write_single(T* grad, const T* pred, acc scale, const acc* tx, const acc* t
 
 // target_grad[x] -= scale * (pred[x] - target[x]): what the target's pixel gets from one stage.
 template <typename T, typename acc = acc_t<T>>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 void add_target_gradient(acc* target_grad, const T* pred, const acc* target, acc scale, int64_t width) {
   for (int64_t x = 0; x < width; ++x) {
     target_grad[x] -= scale * (simd::load(pred[x]) - target[x]);

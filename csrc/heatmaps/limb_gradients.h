@@ -15,7 +15,7 @@ namespace heatmaps {
 constexpr int kLimbMoments = 6;
 
 template <LimbProfile profile, typename acc>
-POSE_HD void limb_moments(
+PYPOSE_OPS_HOST_DEVICE void limb_moments(
     const Limb<acc>& limb, acc radius, int32_t x, int32_t y, acc grad_x, acc grad_y, acc (&moments)[kLimbMoments]) {
   const acc weight = limb_weight<profile>(limb, radius, x, y);
   moments[0] = weight * grad_x;
@@ -59,7 +59,7 @@ POSE_HD void limb_moments(
 
 // -> gradients of the limb's start (x, y) and end (x, y).
 template <typename acc>
-POSE_HD void end_gradients(const Limb<acc>& limb, const acc (&moments)[kLimbMoments], acc* grad_ends) {
+PYPOSE_OPS_HOST_DEVICE void end_gradients(const Limb<acc>& limb, const acc (&moments)[kLimbMoments], acc* grad_ends) {
   const acc turn = (moments[1] * limb.along_x - moments[0] * limb.along_y) / limb.length;
   grad_ends[0] = moments[2] + turn * limb.along_y;
   grad_ends[1] = moments[3] - turn * limb.along_x;
@@ -69,7 +69,7 @@ POSE_HD void end_gradients(const Limb<acc>& limb, const acc (&moments)[kLimbMome
 
 // The gradient of joint k of one person from those of the ends of its limbs, grad_ends (L, 4).
 template <typename acc>
-POSE_HD void gather_ends(const acc* grad_ends, const LimbList& limbs, int64_t k, acc* grad_keypoint) {
+PYPOSE_OPS_HOST_DEVICE void gather_ends(const acc* grad_ends, const LimbList& limbs, int64_t k, acc* grad_keypoint) {
   acc x = 0, y = 0;
   for (int32_t l = 0; l < limbs.count; ++l) {
     const acc* ends = grad_ends + 4 * l;

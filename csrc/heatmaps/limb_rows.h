@@ -22,7 +22,8 @@ struct LimbRow {
 };
 
 template <LimbProfile profile, typename acc>
-POSE_HD void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, acc radius, int32_t y) {
+PYPOSE_OPS_HOST_DEVICE void add_limb(
+    acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, acc radius, int32_t y) {
   for (int32_t x = limb.left; x < limb.right; ++x) {
     const acc weight = limb_weight<profile>(limb, radius, x, y);
     if constexpr (profile == LimbProfile::capsule) {
@@ -38,7 +39,7 @@ POSE_HD void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb
 }
 
 template <typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, const LimbOptions& options, int32_t y) {
   const acc radius = static_cast<acc>(options.radius);
   switch (options.profile) {
@@ -56,7 +57,7 @@ void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, const 
 
 // out[x] = row[x] / people[x] where people overlap.
 template <typename Isa, typename T, typename acc = acc_t<T>>
-POSE_HD void store_mean(Isa isa, T* out, const acc* row, const acc* people, int64_t width) {
+PYPOSE_OPS_HOST_DEVICE void store_mean(Isa isa, T* out, const acc* row, const acc* people, int64_t width) {
   store_row(
       isa, out, width,
       [=](int64_t x) {

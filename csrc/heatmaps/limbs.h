@@ -40,13 +40,13 @@ struct Limb {
   bool drawn;                        // reaches into the map
 };
 
-POSE_HD bool is_soft(LimbProfile profile) {
+PYPOSE_OPS_HOST_DEVICE bool is_soft(LimbProfile profile) {
   return profile == LimbProfile::trt_pose || profile == LimbProfile::sleap;
 }
 
 // How far from the limb its weight is not 0 in acc's arithmetic.
 template <typename acc>
-POSE_HD acc reach_of(const LimbOptions& options) {
+PYPOSE_OPS_HOST_DEVICE acc reach_of(const LimbOptions& options) {
   const acc radius = static_cast<acc>(options.radius);
   const acc exponent = sizeof(acc) == 8 ? acc(746) : acc(88);  // e^-exponent is 0
   if (options.profile == LimbProfile::trt_pose) {
@@ -56,7 +56,7 @@ POSE_HD acc reach_of(const LimbOptions& options) {
 }
 
 template <typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 void limb_range(const LimbOptions& options, acc a, acc b, int64_t size, int32_t& first, int32_t& end) {
   const acc reach = reach_of<acc>(options);
   acc low = (a < b ? a : b) - reach;
@@ -69,7 +69,7 @@ void limb_range(const LimbOptions& options, acc a, acc b, int64_t size, int32_t&
 }
 
 template <typename acc>
-POSE_HD bool limb_end(const People<acc>& people, int64_t b, int64_t p, int64_t k, acc& x, acc& y) {
+PYPOSE_OPS_HOST_DEVICE bool limb_end(const People<acc>& people, int64_t b, int64_t p, int64_t k, acc& x, acc& y) {
   const acc farthest = static_cast<acc>(kFarthest);
   const acc* keypoint =
       people.keypoints + b * people.keypoint_stride[0] + p * people.keypoint_stride[1] + k * people.keypoint_stride[2];
@@ -81,7 +81,7 @@ POSE_HD bool limb_end(const People<acc>& people, int64_t b, int64_t p, int64_t k
 }
 
 template <typename acc>
-POSE_HD Limb<acc> limb_of(
+PYPOSE_OPS_HOST_DEVICE Limb<acc> limb_of(
     const People<acc>& people, const LimbOptions& options, const Shape& shape, int64_t from, int64_t to, int64_t b,
     int64_t p) {
   Limb<acc> limb{};
@@ -108,7 +108,7 @@ POSE_HD Limb<acc> limb_of(
 
 // The weight at pixel (x, y), one of those in the limb's range.
 template <LimbProfile profile, typename acc>
-POSE_HD acc limb_weight(const Limb<acc>& limb, acc radius, int32_t x, int32_t y) {
+PYPOSE_OPS_HOST_DEVICE acc limb_weight(const Limb<acc>& limb, acc radius, int32_t x, int32_t y) {
   const acc dx = static_cast<acc>(x) - limb.x;
   const acc dy = static_cast<acc>(y) - limb.y;
   const acc across = dx * limb.along_y - dy * limb.along_x;

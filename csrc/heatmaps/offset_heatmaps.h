@@ -20,20 +20,20 @@ struct OffsetPixel {
 };
 
 template <typename acc>
-POSE_HD OffsetPixel<acc> empty_pixel() {
+PYPOSE_OPS_HOST_DEVICE OffsetPixel<acc> empty_pixel() {
   return {0, 0, 0, std::numeric_limits<acc>::infinity()};
 }
 
 // Squared, in pixels: exact for keypoints on and halfway between pixels, so that people as far as one another tie however
 // a compiler fuses the sum. In radii they would not.
 template <typename acc>
-POSE_HD acc square_distance(acc x, acc y) {
+PYPOSE_OPS_HOST_DEVICE acc square_distance(acc x, acc y) {
   return x * x + y * y;
 }
 
 // One person after the other; x and y are the offset to the keypoint in pixels.
 template <typename acc>
-POSE_HD void add_offset(OffsetPixel<acc>& pixel, acc x, acc y, acc radius, Winner winner) {
+PYPOSE_OPS_HOST_DEVICE void add_offset(OffsetPixel<acc>& pixel, acc x, acc y, acc radius, Winner winner) {
   const acc distance = square_distance(x, y);
   const bool wins = winner == Winner::last || distance < pixel.distance;
   pixel.inside = distance <= radius * radius ? acc(1) : pixel.inside;
@@ -49,7 +49,7 @@ struct Point {
 };
 
 template <typename acc>
-POSE_HD Point<acc> point_of(const People<acc>& people, int64_t b, int64_t p, int64_t k) {
+PYPOSE_OPS_HOST_DEVICE Point<acc> point_of(const People<acc>& people, int64_t b, int64_t p, int64_t k) {
   const acc farthest = static_cast<acc>(kFarthestOffset);
   const int64_t* ks = people.keypoint_stride;
   const int64_t* vs = people.visible_stride;

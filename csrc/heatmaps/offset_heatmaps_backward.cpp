@@ -24,7 +24,7 @@ struct OffsetColumns {
 };
 
 template <typename acc>
-POSE_HD void find_owners(
+PYPOSE_OPS_HOST_DEVICE void find_owners(
     int32_t* owner, acc* distance, const std::vector<Point<acc>>& points, Winner winner, int32_t y, int32_t width) {
   for (int32_t x = 0; x < width; ++x) {
     owner[x] = static_cast<int32_t>(points.size()) - 1;
@@ -42,7 +42,7 @@ POSE_HD void find_owners(
 }
 
 template <typename T, typename acc>
-POSE_HD void add_owned(acc* sums, const T* grad, const int32_t* owner, int32_t wanted, int64_t width) {
+PYPOSE_OPS_HOST_DEVICE void add_owned(acc* sums, const T* grad, const int32_t* owner, int32_t wanted, int64_t width) {
   for (int64_t x = 0; x < width; ++x) {
     const acc value = simd::load(grad[x]);  // in any case: AVX2 has no masked reads of half precision
     sums[x] += owner[x] == wanted ? value : acc(0);

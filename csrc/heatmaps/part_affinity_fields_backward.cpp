@@ -34,7 +34,7 @@ constexpr int32_t kChunk = 16;
 
 // By way of local arrays: the compiler gives up on eight pointers that may overlap.
 template <LimbProfile profile, typename acc>
-POSE_HD void add_chunk(
+PYPOSE_OPS_HOST_DEVICE void add_chunk(
     acc* columns, int64_t stride, const Limb<acc>& limb, acc radius, const acc* grad_x, const acc* grad_y, int32_t first,
     int32_t count, int32_t y) {
   acc parts[kLimbMoments][kChunk];
@@ -57,7 +57,7 @@ POSE_HD void add_chunk(
 }
 
 template <LimbProfile profile, typename acc>
-POSE_HD void add_moments(
+PYPOSE_OPS_HOST_DEVICE void add_moments(
     acc* columns, int64_t stride, const Limb<acc>& limb, acc radius, const acc* grad_x, const acc* grad_y, int32_t y) {
   const Limb<acc> here = limb;
   int32_t x = here.left;
@@ -71,7 +71,7 @@ POSE_HD void add_moments(
 
 // Loads a row of the gradient, divided by the number of people that share each pixel.
 template <typename T, typename acc = acc_t<T>>
-POSE_HD void load_gradient(
+PYPOSE_OPS_HOST_DEVICE void load_gradient(
     const T* grad, int64_t pixels, const std::vector<Limb<acc>>& limbs, const LimbOptions& options, acc everywhere,
     int32_t y, int64_t width, acc* grad_x, acc* grad_y, acc* people) {
   const bool counted = options.combine == LimbCombine::mean && !is_soft(options.profile);

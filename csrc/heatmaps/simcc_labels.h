@@ -22,10 +22,10 @@ struct LabelShape {
   int64_t batch, joints, bins[2];  // bins of x, of y
 };
 
-POSE_HD float round_half_even(float v) {
+PYPOSE_OPS_HOST_DEVICE float round_half_even(float v) {
   return ::rintf(v);
 }
-POSE_HD double round_half_even(double v) {
+PYPOSE_OPS_HOST_DEVICE double round_half_even(double v) {
   return ::rint(v);
 }
 
@@ -36,21 +36,21 @@ struct Label {
   acc hit, miss;  // of one_hot
   bool drawn;
 
-  POSE_HD acc offset(int32_t i) const {
+  PYPOSE_OPS_HOST_DEVICE acc offset(int32_t i) const {
     return (static_cast<acc>(i) - center) / sigma;
   }
   // With its top at 1.
-  POSE_HD acc peak(int32_t i) const {
+  PYPOSE_OPS_HOST_DEVICE acc peak(int32_t i) const {
     const acc u = offset(i);
     const acc exponent = acc(-0.5) * u * u;
     const acc value = exponential(exponent);
     return value > 0 ? value : acc(0);
   }
-  POSE_HD acc gaussian(int32_t i) const {
+  PYPOSE_OPS_HOST_DEVICE acc gaussian(int32_t i) const {
     const acc value = peak(i);
     return value > 0 ? value * factor : acc(0);  // the density of a subnormal sigma is infinite
   }
-  POSE_HD acc one_hot(int32_t i) const {
+  PYPOSE_OPS_HOST_DEVICE acc one_hot(int32_t i) const {
     return static_cast<acc>(i) == center ? hit : miss;
   }
 };
@@ -58,7 +58,7 @@ struct Label {
 // A keypoint that is invisible or not finite, or one of whose sigmas is not a positive finite number, draws nothing, and
 // neither does a one-hot label outside of its bins.
 template <typename acc>
-POSE_HD Label<acc> label_of(
+PYPOSE_OPS_HOST_DEVICE Label<acc> label_of(
     const People<acc>& people, const LabelOptions& options, const LabelShape& shape, int64_t b, int64_t k, int axis) {
   const acc huge = std::numeric_limits<acc>::max();
   const int64_t* ks = people.keypoint_stride;
@@ -126,7 +126,7 @@ inline LabelShape check_labels(
 // Sums of G v u and of G v u^2 (of a density: G v (u^2 - 1)) over a label's bins, v its value with the top at 1, u the
 // distance from its centre in sigmas, G the incoming gradient -> gradients of one axis of the keypoint and of its sigma.
 template <typename acc>
-POSE_HD void label_gradients(
+PYPOSE_OPS_HOST_DEVICE void label_gradients(
     const Label<acc>& label, const LabelOptions& options, acc first, acc second, acc& grad_keypoint, acc& grad_sigma) {
   const bool exact = options.center == Center::exact;
   const acc huge = std::numeric_limits<acc>::max();

@@ -16,7 +16,7 @@ constexpr int kPartial = 16;
 
 // In 16 interleaved parts, so that it vectorises, in the same order everywhere.
 template <typename acc>
-POSE_HD acc sum_of(const acc* values, int32_t n) {
+PYPOSE_OPS_HOST_DEVICE acc sum_of(const acc* values, int32_t n) {
   acc partial[kPartial] = {};
   int32_t i = 0;
   for (; i + kPartial <= n; i += kPartial) {

@@ -28,7 +28,7 @@ struct Line {
 
 // The highest source for all targets: what a line without a spring comes down to.
 template <typename acc>
-POSE_HD void free_line(const Line<acc>& line) {
+PYPOSE_OPS_HOST_DEVICE void free_line(const Line<acc>& line) {
   acc highest = -std::numeric_limits<acc>::infinity();
   int source = -1;
   for (int s = 0; s < line.n; ++s) {
@@ -43,7 +43,7 @@ POSE_HD void free_line(const Line<acc>& line) {
 }
 
 template <typename acc>
-POSE_HD void transform_line(const Line<acc>& line, const Spring<acc>& spring) {
+PYPOSE_OPS_HOST_DEVICE void transform_line(const Line<acc>& line, const Spring<acc>& spring) {
   constexpr acc lowest = -std::numeric_limits<acc>::infinity();
   if (spring.weight == 0) {
     return free_line(line);
@@ -101,7 +101,7 @@ POSE_HD void transform_line(const Line<acc>& line, const Spring<acc>& spring) {
 constexpr int64_t kSteps = 2;
 
 // Follows the steps of a message from the target pixel to its source.
-POSE_HD void step_back(const int16_t* steps, int64_t height, int64_t width, int64_t& y, int64_t& x) {
+PYPOSE_OPS_HOST_DEVICE void step_back(const int16_t* steps, int64_t height, int64_t width, int64_t& y, int64_t& x) {
   const int64_t row = steps[height * width + y * width + x];
   x = row >= 0 ? steps[row * width + x] : -1;
   y = row;
@@ -109,7 +109,7 @@ POSE_HD void step_back(const int16_t* steps, int64_t height, int64_t width, int6
 
 // Places and scores of one image, from the root on; best is the highest pixel of the root's max-marginals, or -1.
 template <typename T>
-POSE_HD void decode(
+PYPOSE_OPS_HOST_DEVICE void decode(
     acc_t<T>* coords, acc_t<T>* scores, const T* unary, const int16_t* steps, const Tables& t, const Shape& shape,
     int64_t best) {
   for (int64_t i = 0; i < shape.joints; ++i) {

@@ -35,7 +35,7 @@ struct Sources {
 
 // kVecs vectors of columns: the highest of the sources, the first of equals, and which one it is.
 template <int kVecs, typename Isa, typename acc>
-POSE_HD void best_of_columns(
+PYPOSE_OPS_HOST_DEVICE void best_of_columns(
     Isa isa, acc* out, acc* best, const acc* in, int64_t stride, const acc* log_weight, int64_t first, int64_t last) {
   using Vec = simd::vec<acc, Isa>;
   constexpr int lanes = simd::lanes<acc, Isa>;

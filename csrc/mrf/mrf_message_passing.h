@@ -33,30 +33,30 @@ struct Shape {
   int64_t reach_y, reach_x;             // of the displacements that can stay in the map: the rest is never read
   bool bias_maps;
 
-  POSE_HD int64_t pixels() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pixels() const {
     return height * width;
   }
 };
 
 // What a pixel has above the floor. A pixel that is not finite counts as floor.
 template <typename acc>
-POSE_HD acc active_part(acc value, acc floor) {
+PYPOSE_OPS_HOST_DEVICE acc active_part(acc value, acc floor) {
   return value > floor && value <= std::numeric_limits<acc>::max() ? value - floor : acc(0);
 }
 
 // A prior or bias that is negative or not finite counts as 0, and has no gradient.
 template <typename acc>
-POSE_HD bool is_usable(acc weight) {
+PYPOSE_OPS_HOST_DEVICE bool is_usable(acc weight) {
   return weight >= 0 && weight <= std::numeric_limits<acc>::max();
 }
 template <typename acc>
-POSE_HD acc usable(acc weight) {
+PYPOSE_OPS_HOST_DEVICE acc usable(acc weight) {
   return is_usable(weight) ? weight : acc(0);
 }
 
 // d out / d message. Messages at the smallest do not move.
 template <typename acc>
-POSE_HD acc log_slope(acc grad, acc message) {
+PYPOSE_OPS_HOST_DEVICE acc log_slope(acc grad, acc message) {
   return message > static_cast<acc>(kSmallestMessage) ? grad / message : acc(0);
 }
 
@@ -80,7 +80,7 @@ struct FloatBits<double> {
 // F is acc or a vector of acc, U the integers of its size. An infinite factor counts as the power of two that would
 // be next.
 template <typename acc, typename F, typename U>
-POSE_HD void multiply_into(F& mantissa, U& exponent, F factor) {
+PYPOSE_OPS_HOST_DEVICE void multiply_into(F& mantissa, U& exponent, F factor) {
   using Bits = FloatBits<acc>;
   constexpr typename Bits::type one = Bits::one;
   constexpr typename Bits::type mantissa_bits = (typename Bits::type(1) << Bits::mantissa) - 1;

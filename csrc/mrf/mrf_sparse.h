@@ -194,10 +194,10 @@ struct PairList {
     row_begin = active.row_begin.data() + map * f.strips * table;
   }
   // Of rows [low, high] of a strip, both from -1 to height - 1.
-  POSE_HD const Pair<acc>* begin_row(int64_t strip, int64_t low) const {
+  PYPOSE_OPS_HOST_DEVICE const Pair<acc>* begin_row(int64_t strip, int64_t low) const {
     return pairs + row_begin[strip * table + low + 1];
   }
-  POSE_HD const Pair<acc>* end_row(int64_t strip, int64_t high) const {
+  PYPOSE_OPS_HOST_DEVICE const Pair<acc>* end_row(int64_t strip, int64_t high) const {
     return pairs + row_begin[strip * table + high + 2];
   }
 };
@@ -313,7 +313,7 @@ struct Sums {
 
 // A few vectors alone would wait for each other's sums: then several pairs add up side by side.
 template <int kVecs, typename Isa, typename acc>
-POSE_HD void accumulate(
+PYPOSE_OPS_HOST_DEVICE void accumulate(
     Isa isa, Sums<acc, Isa, kVecs>& sums, const acc* data, const Pair<acc>* pair, const Pair<acc>* end) {
   constexpr int lanes = simd::lanes<acc, Isa>;
   constexpr int kSide = kVecs == 1 ? 4 : kVecs == 2 ? 2 : 1;
@@ -347,7 +347,8 @@ POSE_HD void accumulate(
 // out(r, x, v) for every row and block of vectors, v[n] what the active pixels send to pixels x + n * lanes ...
 //   message row r,  prior row r - y + reach:  pixels y and y + 1 meet rows r and r + 1 on the same row of the prior.
 template <int kVecs, typename Isa, typename acc, typename Out>
-POSE_HD void each_message(Isa isa, const Frame& f, const acc* prior, const PairList<acc>& list, const Out& out) {
+PYPOSE_OPS_HOST_DEVICE void each_message(
+    Isa isa, const Frame& f, const acc* prior, const PairList<acc>& list, const Out& out) {
   for (int64_t r = 0; r < f.height; r += 2) {
     const int64_t low = std::max<int64_t>(-1, r - f.reach_y);
     const int64_t high = std::min<int64_t>(f.height - 1, r + f.reach_y);

@@ -55,7 +55,7 @@ struct GradientFrame {
 // y + 1 + i - reach of the slopes, the first with the lower pixel, the second with the upper. sums holds two vectors per
 // pair, which end up as the gradients of its pixels.
 template <int kVecs, bool kPrior, bool kUnary, typename Isa, typename acc>
-POSE_HD void correlate_block(
+PYPOSE_OPS_HOST_DEVICE void correlate_block(
     Isa isa, acc* sums, const GradientFrame<acc>& from, const Frame& f, const typename PairColumns<acc>::Entry* pair,
     const typename PairColumns<acc>::Entry* end, int64_t i, int64_t px, int64_t x) {
   using Vec = simd::vec<acc, Isa>;
@@ -99,7 +99,7 @@ POSE_HD void correlate_block(
 
 // One strip of columns. Rows of the prior are outermost: their row, and that of the gradient, serve all the columns.
 template <int kVecs, bool kPrior, bool kUnary, typename Isa, typename acc>
-POSE_HD void correlate_strip(
+PYPOSE_OPS_HOST_DEVICE void correlate_strip(
     Isa isa, acc* sums, const GradientFrame<acc>& from, const Frame& f, const PairColumns<acc>& columns, int64_t first_column,
     int64_t last_column) {
   constexpr int lanes = simd::lanes<acc, Isa>;
@@ -135,7 +135,7 @@ POSE_HD void correlate_strip(
 }
 
 template <typename acc>
-POSE_HD acc sum_of(const acc* values, int count) {
+PYPOSE_OPS_HOST_DEVICE acc sum_of(const acc* values, int count) {
   acc parts[4] = {};
   for (int i = 0; i < count; ++i) {
     parts[i % 4] += values[i];

@@ -72,7 +72,7 @@ void take_exponentials(Padded<acc>& out, std::vector<acc>& peaks, const Padded<a
 
 // kTables sums over rows first ... last - 1 of weights[m][row] in(row), for kVecs vectors of columns.
 template <int kVecs, int kTables, typename Isa, typename acc>
-POSE_HD void weigh_block(
+PYPOSE_OPS_HOST_DEVICE void weigh_block(
     Isa isa, acc* const (&out)[kTables], const acc* in, int64_t stride, const acc* const (&weights)[kTables], int64_t first,
     int64_t last) {
   using Vec = simd::vec<acc, Isa>;
@@ -162,11 +162,11 @@ struct Lowest {
   using Bits = std::conditional_t<sizeof(acc) == 8, uint64_t, uint32_t>;
   Bits bits = simd::bits_to<Bits>(acc(1));
 
-  POSE_HD void add(acc number) {
+  PYPOSE_OPS_HOST_DEVICE void add(acc number) {
     const Bits other = simd::bits_to<Bits>(number);
     bits = other < bits ? other : bits;
   }
-  POSE_HD acc value() const {
+  PYPOSE_OPS_HOST_DEVICE acc value() const {
     return simd::bits_to<acc>(bits);
   }
 };

@@ -23,10 +23,10 @@ namespace tree {
 struct Shape {
   int64_t batch, joints, edges, height, width;
 
-  POSE_HD int64_t pixels() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pixels() const {
     return height * width;
   }
-  POSE_HD int64_t messages() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t messages() const {
     return 2 * edges;
   }
 };
@@ -44,7 +44,7 @@ struct Tables {
   const int32_t* up;          // (joints): the message from a joint to its parent; -1 at the root
 
   // All of them one after the other.
-  static POSE_HD Tables of(const int32_t* data, int64_t joints, int64_t messages) {
+  static PYPOSE_OPS_HOST_DEVICE Tables of(const int32_t* data, int64_t joints, int64_t messages) {
     Tables t;
     t.source = data;
     t.target = t.source + messages;
@@ -227,10 +227,10 @@ struct Spring {
   acc weight, shift;
   acc sign;  // d shift / d mean
 
-  POSE_HD acc stretch(int s, int t) const {
+  PYPOSE_OPS_HOST_DEVICE acc stretch(int s, int t) const {
     return static_cast<acc>(s - t) - shift;
   }
-  POSE_HD acc cost(int s, int t) const {
+  PYPOSE_OPS_HOST_DEVICE acc cost(int s, int t) const {
     const acc d = stretch(s, t);
     return weight * d * d;
   }
@@ -238,7 +238,7 @@ struct Spring {
 
 // axis 0 is x. An axis whose weight is negative or not finite, or whose mean is not finite, has no spring.
 template <typename acc>
-POSE_HD Spring<acc> spring_of(const acc* deformation, int32_t edge, int32_t sign, int axis) {
+PYPOSE_OPS_HOST_DEVICE Spring<acc> spring_of(const acc* deformation, int32_t edge, int32_t sign, int axis) {
   constexpr acc most = std::numeric_limits<acc>::max();
   const acc mean = deformation[4 * static_cast<int64_t>(edge) + axis];
   const acc weight = deformation[4 * static_cast<int64_t>(edge) + 2 + axis];
@@ -249,32 +249,32 @@ POSE_HD Spring<acc> spring_of(const acc* deformation, int32_t edge, int32_t sign
 
 // A pixel of a unary; one that is not finite is impossible.
 template <typename acc>
-POSE_HD acc evidence(acc value) {
+PYPOSE_OPS_HOST_DEVICE acc evidence(acc value) {
   constexpr acc most = std::numeric_limits<acc>::max();
   return value >= -most && value <= most ? value : -std::numeric_limits<acc>::infinity();
 }
 
 // A sum of scores: what overflows stays the largest number, so that no infinities of both signs meet.
 template <typename acc>
-POSE_HD acc settled(acc sum) {
+PYPOSE_OPS_HOST_DEVICE acc settled(acc sum) {
   constexpr acc most = std::numeric_limits<acc>::max();
   return sum > most ? most : sum >= -most ? sum : -std::numeric_limits<acc>::infinity();
 }
 
 template <typename acc>
-POSE_HD bool is_possible(acc score) {
+PYPOSE_OPS_HOST_DEVICE bool is_possible(acc score) {
   return score > -std::numeric_limits<acc>::infinity();
 }
 
 // A logarithm to take off: that of what is impossible counts as 0, so that nothing minus nothing stays nothing.
 template <typename acc>
-POSE_HD acc offset_of(acc logarithm) {
+PYPOSE_OPS_HOST_DEVICE acc offset_of(acc logarithm) {
   return is_possible(logarithm) ? logarithm : acc(0);
 }
 
 // The stretch, small enough that sums of its square do not overflow.
 template <typename acc>
-POSE_HD acc bounded_stretch(const Spring<acc>& spring, int s, int t) {
+PYPOSE_OPS_HOST_DEVICE acc bounded_stretch(const Spring<acc>& spring, int s, int t) {
   const acc d = spring.stretch(s, t);
   return d > acc(1e9) ? acc(1e9) : d < acc(-1e9) ? acc(-1e9) : d;
 }
@@ -284,7 +284,7 @@ struct StretchSums {
   double first, second;
 
   template <typename acc>
-  POSE_HD void add(acc grad, acc stretch) {
+  PYPOSE_OPS_HOST_DEVICE void add(acc grad, acc stretch) {
     if (grad != 0) {
       const double d = static_cast<double>(stretch);
       first += static_cast<double>(grad) * d;

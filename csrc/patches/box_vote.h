@@ -21,7 +21,7 @@ constexpr int64_t kMaxMapSide = int64_t(1) << 30;
 struct VoteShape {
   int64_t batch, boxes, maps, height, width;
 
-  POSE_HD int64_t pixels() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pixels() const {
     return height * width;
   }
 };
@@ -31,7 +31,7 @@ struct Pixels {
   int64_t first, end;
 
   template <typename acc>
-  static POSE_HD Pixels of(acc low, acc high, int64_t size) {
+  static PYPOSE_OPS_HOST_DEVICE Pixels of(acc low, acc high, int64_t size) {
     if (!(low <= high)) {
       return {0, 0};
     }
@@ -47,17 +47,17 @@ struct PixelBox {
   Pixels x, y;
 
   template <typename acc>
-  static POSE_HD PixelBox of(const acc* box, const VoteShape& shape) {
+  static PYPOSE_OPS_HOST_DEVICE PixelBox of(const acc* box, const VoteShape& shape) {
     return {Pixels::of(box[0], box[2], shape.width), Pixels::of(box[1], box[3], shape.height)};
   }
-  POSE_HD bool empty() const {
+  PYPOSE_OPS_HOST_DEVICE bool empty() const {
     return x.first >= x.end || y.first >= y.end;
   }
 };
 
 // add(y, x, sign) for the corners that lie in the map.
 template <typename Add>
-POSE_HD void for_corners(const PixelBox& box, const VoteShape& shape, const Add& add) {
+PYPOSE_OPS_HOST_DEVICE void for_corners(const PixelBox& box, const VoteShape& shape, const Add& add) {
   add(box.y.first, box.x.first, 1);
   if (box.x.end < shape.width) {
     add(box.y.first, box.x.end, -1);
@@ -71,16 +71,16 @@ POSE_HD void for_corners(const PixelBox& box, const VoteShape& shape, const Add&
 }
 
 // Weights are counted in units of 2^-exponent: the sum of all boxes' is below 2^62.
-POSE_HD int32_t unit_exponent(double largest, int64_t boxes) {
+PYPOSE_OPS_HOST_DEVICE int32_t unit_exponent(double largest, int64_t boxes) {
   int for_one = 0, for_all = 0;
   ::frexp(largest, &for_one);
   ::frexp(static_cast<double>(boxes), &for_all);
   return 62 - for_one - for_all;
 }
-POSE_HD int64_t units_of(double weight, int32_t exponent) {
+PYPOSE_OPS_HOST_DEVICE int64_t units_of(double weight, int32_t exponent) {
   return ::llrint(::ldexp(weight, exponent));
 }
-POSE_HD double from_units(int64_t units, int32_t exponent) {
+PYPOSE_OPS_HOST_DEVICE double from_units(int64_t units, int32_t exponent) {
   return ::ldexp(static_cast<double>(units), -exponent);
 }
 

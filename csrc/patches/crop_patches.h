@@ -28,7 +28,7 @@ constexpr int kMaxListed = 64;
 struct Shape {
   int64_t patches, images, channels, height, width;  // channels of the images, without the mask's
 
-  POSE_HD int64_t pixels() const {
+  PYPOSE_OPS_HOST_DEVICE int64_t pixels() const {
     return height * width;
   }
 };
@@ -53,21 +53,21 @@ struct Levels {
   bool filled;  // some fill is not 0
   acc scale[kMaxListed], shift[kMaxListed], fill[kMaxListed];
 
-  POSE_HD int at(int64_t channel) const {
+  PYPOSE_OPS_HOST_DEVICE int at(int64_t channel) const {
     return count == 1 ? 0 : static_cast<int>(channel);
   }
 };
 
-POSE_HD float floor_of(float v) {
+PYPOSE_OPS_HOST_DEVICE float floor_of(float v) {
   return ::floorf(v);
 }
-POSE_HD double floor_of(double v) {
+PYPOSE_OPS_HOST_DEVICE double floor_of(double v) {
   return ::floor(v);
 }
-POSE_HD float fma_of(float a, float b, float c) {
+PYPOSE_OPS_HOST_DEVICE float fma_of(float a, float b, float c) {
   return __builtin_fmaf(a, b, c);
 }
-POSE_HD double fma_of(double a, double b, double c) {
+PYPOSE_OPS_HOST_DEVICE double fma_of(double a, double b, double c) {
   return __builtin_fma(a, b, c);
 }
 
@@ -79,7 +79,7 @@ struct Line {
   acc start, step;
 
   // The row y of a patch, with coordinate = step * x + across * y + offset.
-  static POSE_HD Line of(acc step, acc across, acc offset, acc y) {
+  static PYPOSE_OPS_HOST_DEVICE Line of(acc step, acc across, acc offset, acc y) {
     constexpr acc kNear = acc(1 << 28);
     const acc product = across * y;
     const bool near = product > -kNear && product < kNear && offset > -kNear && offset < kNear;
@@ -93,11 +93,11 @@ struct Line {
   }
 
   template <typename Index>
-  POSE_HD acc at(Index x) const {
+  PYPOSE_OPS_HOST_DEVICE acc at(Index x) const {
     return step * static_cast<acc>(x) + start;
   }
   // The same positions, moved by a part of a patch pixel along the row.
-  POSE_HD Line moved(acc by) const {
+  PYPOSE_OPS_HOST_DEVICE Line moved(acc by) const {
     return {whole, start + step * by, step};
   }
 };
@@ -112,21 +112,21 @@ struct Tap {
 };
 
 template <typename acc>
-POSE_HD acc positive(acc v) {
+PYPOSE_OPS_HOST_DEVICE acc positive(acc v) {
   return v > acc(0) ? v : acc(0);  // also for NaN
 }
 
-POSE_HD float magnitude(float v) {
+PYPOSE_OPS_HOST_DEVICE float magnitude(float v) {
   return ::fabsf(v);
 }
-POSE_HD double magnitude(double v) {
+PYPOSE_OPS_HOST_DEVICE double magnitude(double v) {
   return ::fabs(v);
 }
 
 // Mirrors at the centres of the first and the last pixel. Copies of the image are numbered from 0, itself, on; those
 // with odd numbers are mirrored, there direction is -1.
 template <typename acc>
-POSE_HD acc reflected(acc u, acc last, acc* copy, acc* direction) {
+PYPOSE_OPS_HOST_DEVICE acc reflected(acc u, acc last, acc* copy, acc* direction) {
   const acc period = last + last;
   const acc inverse = last > acc(0) ? acc(1) / period : acc(0);
   const acc k = floor_of(u * inverse);
@@ -138,7 +138,7 @@ POSE_HD acc reflected(acc u, acc last, acc* copy, acc* direction) {
 
 // The taps at position t of a line. NaN weighs nothing. Selects only, no branches: loops over it vectorise.
 template <typename acc>
-POSE_HD Tap<acc> tap_at(acc t, int32_t whole, int32_t size, Mode mode, Padding padding) {
+PYPOSE_OPS_HOST_DEVICE Tap<acc> tap_at(acc t, int32_t whole, int32_t size, Mode mode, Padding padding) {
   const int32_t last = size - 1;
   const int32_t last_base = last > 0 ? last - 1 : 0;
   const acc has_far = last > 0 ? acc(1) : acc(0);
@@ -185,14 +185,14 @@ template <typename acc>
 struct Affine {
   acc xx, xy, x0, yx, yy, y0;
 
-  static POSE_HD Affine load(const acc* m) {
+  static PYPOSE_OPS_HOST_DEVICE Affine load(const acc* m) {
     const acc spoilt = acc(0) * m[0] + acc(0) * m[1] + acc(0) * m[2] + acc(0) * m[3] + acc(0) * m[4] + acc(0) * m[5];
     return {m[0] + spoilt, m[1] + spoilt, m[2] + spoilt, m[3] + spoilt, m[4] + spoilt, m[5] + spoilt};
   }
-  POSE_HD Line<acc> line_x(acc y) const {
+  PYPOSE_OPS_HOST_DEVICE Line<acc> line_x(acc y) const {
     return Line<acc>::of(xx, xy, x0, y);
   }
-  POSE_HD Line<acc> line_y(acc y) const {
+  PYPOSE_OPS_HOST_DEVICE Line<acc> line_y(acc y) const {
     return Line<acc>::of(yx, yy, y0, y);
   }
 };
@@ -203,27 +203,27 @@ struct Samples {
   int32_t x, y;
   acc half_x, half_y;  // half the distance between samples, in patch pixels
 
-  POSE_HD int32_t count() const {
+  PYPOSE_OPS_HOST_DEVICE int32_t count() const {
     return x * y;
   }
   // Where sample i lies from the patch pixel's centre.
-  POSE_HD acc along(int32_t i) const {
+  PYPOSE_OPS_HOST_DEVICE acc along(int32_t i) const {
     return static_cast<acc>(2 * (i % x) + 1 - x) * half_x;
   }
-  POSE_HD acc down(int32_t i) const {
+  PYPOSE_OPS_HOST_DEVICE acc down(int32_t i) const {
     return static_cast<acc>(2 * (i / x) + 1 - y) * half_y;
   }
 };
 
 template <typename acc>
-POSE_HD int32_t samples_along(acc dx, acc dy) {
+PYPOSE_OPS_HOST_DEVICE int32_t samples_along(acc dx, acc dy) {
   const acc length = ::sqrt(dx * dx + dy * dy);
   const acc count = ::ceil(length - acc(1e-3));  // a rotation by exactly 2 is 2 long, up to rounding
   return count > acc(1) ? (count < acc(kMaxSamples) ? static_cast<int32_t>(count) : kMaxSamples) : 1;
 }
 
 template <typename acc>
-POSE_HD Samples<acc> samples_of(const Affine<acc>& affine, const Options& options) {
+PYPOSE_OPS_HOST_DEVICE Samples<acc> samples_of(const Affine<acc>& affine, const Options& options) {
   if (!options.antialias) {
     return {1, 1, acc(0), acc(0)};
   }
@@ -233,12 +233,12 @@ POSE_HD Samples<acc> samples_of(const Affine<acc>& affine, const Options& option
 
 // The mask channel: whether the patch pixel's centre lies in the box (x1, y1, x2, y2) of the image, edges included.
 template <typename acc>
-POSE_HD bool in_box(const acc* box, acc u, acc v) {
+PYPOSE_OPS_HOST_DEVICE bool in_box(const acc* box, acc u, acc v) {
   return u >= box[0] && u <= box[2] && v >= box[1] && v <= box[3];
 }
 
 // The image that patch n is cut from, or -1.
-POSE_HD int64_t image_of(const int64_t* index, const Shape& shape, int64_t n) {
+PYPOSE_OPS_HOST_DEVICE int64_t image_of(const int64_t* index, const Shape& shape, int64_t n) {
   const int64_t image = index ? index[n] : (shape.images == 1 ? 0 : n);
   return image >= 0 && image < shape.images ? image : -1;
 }
@@ -251,7 +251,7 @@ struct Sample {
 };
 
 template <typename acc>
-POSE_HD Sample<acc> sample_at(
+PYPOSE_OPS_HOST_DEVICE Sample<acc> sample_at(
     const Affine<acc>& affine, const Samples<acc>& samples, int32_t i, int64_t x, int64_t y, const Image& image,
     const Options& options) {
   const acc along = samples.along(i);
@@ -269,7 +269,7 @@ template <typename T, typename acc>
 struct Corners {
   acc v[4];
 
-  POSE_HD Corners(const Image& image, int64_t channel, const Sample<acc>& s) {
+  PYPOSE_OPS_HOST_DEVICE Corners(const Image& image, int64_t channel, const Sample<acc>& s) {
     const T* at = static_cast<const T*>(image.data) + channel * image.stride_c + s.tap_y.base * image.stride_y +
         s.tap_x.base * image.stride_x;
     const int64_t right = image.width > 1 ? image.stride_x : 0;
@@ -279,16 +279,16 @@ struct Corners {
     v[2] = pixel(at[down], s.tap_y.far * s.tap_x.near);
     v[3] = pixel(at[down + right], s.tap_y.far * s.tap_x.far);
   }
-  static POSE_HD acc pixel(T value, acc weight) {
+  static PYPOSE_OPS_HOST_DEVICE acc pixel(T value, acc weight) {
     const acc v = static_cast<acc>(value);
     return weight == acc(0) && !(v - v == acc(0)) ? acc(0) : v;
   }
   // Derivatives of the sample to the image coordinates u and v.
-  POSE_HD acc slope_u(const Tap<acc>& x, const Tap<acc>& y, acc fill) const {
+  PYPOSE_OPS_HOST_DEVICE acc slope_u(const Tap<acc>& x, const Tap<acc>& y, acc fill) const {
     return y.near * (x.near_slope * v[0] + x.far_slope * v[1]) + y.far * (x.near_slope * v[2] + x.far_slope * v[3]) -
         fill * (x.near_slope + x.far_slope) * (y.near + y.far);
   }
-  POSE_HD acc slope_v(const Tap<acc>& x, const Tap<acc>& y, acc fill) const {
+  PYPOSE_OPS_HOST_DEVICE acc slope_v(const Tap<acc>& x, const Tap<acc>& y, acc fill) const {
     return x.near * (y.near_slope * v[0] + y.far_slope * v[2]) + x.far * (y.near_slope * v[1] + y.far_slope * v[3]) -
         fill * (y.near_slope + y.far_slope) * (x.near + x.far);
   }

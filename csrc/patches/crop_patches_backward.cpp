@@ -145,7 +145,7 @@ struct RowSlopes {
 
 // A pixel with no say in the sample counts as 0 when it is not finite.
 template <typename acc, typename T>
-POSE_HD acc heard(T pixel, acc weight) {
+PYPOSE_OPS_HOST_DEVICE acc heard(T pixel, acc weight) {
   const acc value = static_cast<acc>(pixel_of(pixel));
   return weight == acc(0) && !(value - value == acc(0)) ? acc(0) : value;
 }

@@ -104,7 +104,7 @@ void fill_taps(
 
 // A pixel in its arithmetic type.
 template <typename T>
-POSE_HD auto pixel_of(T pixel) {
+PYPOSE_OPS_HOST_DEVICE auto pixel_of(T pixel) {
   if constexpr (std::is_same_v<T, uint8_t>) {
     return static_cast<int>(pixel);
   } else {
@@ -114,7 +114,7 @@ POSE_HD auto pixel_of(T pixel) {
 
 // A pixel with weight 0 counts as 0, even when it is NaN.
 template <typename T, typename acc>
-POSE_HD acc weighted(acc weight, T pixel) {
+PYPOSE_OPS_HOST_DEVICE acc weighted(acc weight, T pixel) {
   const acc product = weight * static_cast<acc>(pixel_of(pixel));
   return std::is_same_v<T, uint8_t> || weight != acc(0) ? product : acc(0);
 }
@@ -144,13 +144,13 @@ void add_samples(const Plane<T, Offset>& plane, RowTaps<acc, Offset>& taps, acc*
 typedef uint32_t Word __attribute__((aligned(1), may_alias));
 
 // The four bytes from data + offset on, as far as they lie before the end; `last` is the last offset with four bytes.
-POSE_HD uint32_t word_at(const uint8_t* data, int32_t offset, int32_t last) {
+PYPOSE_OPS_HOST_DEVICE uint32_t word_at(const uint8_t* data, int32_t offset, int32_t last) {
   const int32_t from = offset < last ? offset : last;
   return *reinterpret_cast<const Word*>(data + from) >> ((offset - from) * 8);
 }
 
 template <typename acc>
-POSE_HD acc byte_of(uint32_t word, int i) {
+PYPOSE_OPS_HOST_DEVICE acc byte_of(uint32_t word, int i) {
   return static_cast<acc>(static_cast<int32_t>(word >> (8 * i) & 255u));
 }
 

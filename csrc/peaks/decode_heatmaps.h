@@ -27,7 +27,7 @@ struct Arguments {
   Refinement<acc> refinement;
 
   template <typename Index>
-  POSE_HD MapView<scalar> view(const Index& flip_index, int64_t number, int channel = 0) const {
+  PYPOSE_OPS_HOST_DEVICE MapView<scalar> view(const Index& flip_index, int64_t number, int channel = 0) const {
     const int64_t size = static_cast<int64_t>(height) * width;
     const int64_t joint = number % joints;
     return {
@@ -39,7 +39,7 @@ struct Arguments {
 
 // A covariance through the linear part of an affine, row-major.
 template <typename acc>
-POSE_HD void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
+PYPOSE_OPS_HOST_DEVICE void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
   if (m == nullptr) {
     out[0] = r.xx;
     out[1] = out[2] = r.xy;
@@ -55,7 +55,7 @@ POSE_HD void write_covariance(acc* out, const Refined<acc>& r, const acc* m) {
 }
 
 template <typename scalar, typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 void write_peak(const Arguments<scalar>& args, int64_t map, Peak<acc> peak, const Refined<acc>& refined) {
   const acc* m = args.transform == nullptr ? nullptr : args.transform + map / args.joints * args.transform_stride;
   const Step<acc> place = peak.found() ? placed(peak.index, args.width, refined.step, m)

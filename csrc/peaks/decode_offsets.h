@@ -18,7 +18,7 @@ struct OffsetMaps {
   int64_t strides[5];
 
   template <typename acc = acc_t<scalar>>
-  POSE_HD Step<acc> at(int64_t item, int64_t joint, int x, int y) const {
+  PYPOSE_OPS_HOST_DEVICE Step<acc> at(int64_t item, int64_t joint, int x, int y) const {
     const scalar* pixel =
         data + item * strides[0] + joint * strides[1] + y * strides[3] + static_cast<int64_t>(x) * strides[4];
     return {static_cast<acc>(pixel[0]), static_cast<acc>(pixel[strides[2]])};
@@ -33,7 +33,7 @@ struct Offsets {
 
 // The vector of a pixel, in pixels. In the mirrored twin x points the other way.
 template <typename scalar, typename Index, typename acc = acc_t<scalar>>
-POSE_HD Step<acc> offset_step(
+PYPOSE_OPS_HOST_DEVICE Step<acc> offset_step(
     const Arguments<scalar>& args, const Offsets<scalar>& offsets, const Index& flip_index, int64_t number, int index) {
   const int x = index % args.width;
   const int y = index / args.width;

@@ -30,12 +30,12 @@ struct SimccArguments {
   acc split_ratio, max_offset, threshold, missing;
   LineTaps<acc> taps[2];
 
-  POSE_HD const scalar* row(int axis, int64_t number) const {
+  PYPOSE_OPS_HOST_DEVICE const scalar* row(int axis, int64_t number) const {
     return rows[axis] + number * bins[axis];
   }
 
   // Peaks and steps are in bins, the outputs in pixels.
-  POSE_HD void write(int64_t number, Peak<acc> x, Peak<acc> y, Step<acc> step) const {
+  PYPOSE_OPS_HOST_DEVICE void write(int64_t number, Peak<acc> x, Peak<acc> y, Step<acc> step) const {
     acc score = 0;
     Step<acc> place = {missing, missing};
     if (x.found() && y.found()) {
@@ -54,7 +54,7 @@ struct SimccArguments {
 
 // Bin `center` of the row, blurred up to `reach` bins around it, zeros outside of the row.
 template <typename scalar, typename acc>
-POSE_HD acc blurred_bin(const scalar* row, int bins, const LineTaps<acc>& taps, int center, int reach) {
+PYPOSE_OPS_HOST_DEVICE acc blurred_bin(const scalar* row, int bins, const LineTaps<acc>& taps, int center, int reach) {
   const int middle = taps.size / 2;
   const int from = center - middle;
   const int left = center < reach ? center : reach;
@@ -68,7 +68,7 @@ POSE_HD acc blurred_bin(const scalar* row, int bins, const LineTaps<acc>& taps, 
 
 // MMPose repeats the outermost logarithms where the differences leave the row. Else they are moved inside, where there is
 // room.
-POSE_HD bool line_dark_applies(int bins, bool compat) {
+PYPOSE_OPS_HOST_DEVICE bool line_dark_applies(int bins, bool compat) {
   return compat || bins > 2 * kReach;
 }
 
@@ -76,19 +76,19 @@ POSE_HD bool line_dark_applies(int bins, bool compat) {
 struct LineStencil {
   int center, reach;
 
-  POSE_HD LineStencil(int peak, int bins, int kernel_size, bool compat)
+  PYPOSE_OPS_HOST_DEVICE LineStencil(int peak, int bins, int kernel_size, bool compat)
       : center(compat ? peak : moved_inward(peak, kReach, bins)),
         reach(compat ? kernel_size / 2 : room(center, kReach, bins, kernel_size / 2)) {}
 };
 
-POSE_HD int clamped(int index, int bins) {
+PYPOSE_OPS_HOST_DEVICE int clamped(int index, int bins) {
   return index < 0 ? 0 : index < bins ? index : bins - 1;
 }
 
 // DARK's Newton step along one axis, from the blurred bins around the stencil's centre, `away` bins from the peak. A bin that
 // is not finite among those that they are made of: no step.
 template <typename acc>
-POSE_HD acc line_step(const acc (&blurred)[kSpan], acc peak, int away, bool compat) {
+PYPOSE_OPS_HOST_DEVICE acc line_step(const acc (&blurred)[kSpan], acc peak, int away, bool compat) {
   acc highest = 0;
   for (int i = 0; i < kSpan; ++i) {
     highest = blurred[i] > highest ? blurred[i] : highest;

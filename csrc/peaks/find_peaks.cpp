@@ -83,7 +83,7 @@ struct Above {
     below -= simd::load(simd::bits_to<scalar>(below)) > threshold ? 1 : 0;
   }
 
-  POSE_HD bool any(const scalar* pixels, int count) const {
+  PYPOSE_OPS_HOST_DEVICE bool any(const scalar* pixels, int count) const {
     int found = 0;
     if (threshold > 0) {
       for (int i = 0; i < count; ++i) {

@@ -25,26 +25,26 @@ struct FindArguments {
   acc threshold, missing;
   Refinement<acc> refinement;
 
-  POSE_HD MapView<scalar> view(int64_t number) const {
+  PYPOSE_OPS_HOST_DEVICE MapView<scalar> view(int64_t number) const {
     return {maps + number * (static_cast<int64_t>(height) * width), nullptr, height, width, false};
   }
 
-  POSE_HD acc threshold_of(int64_t number) const {
+  PYPOSE_OPS_HOST_DEVICE acc threshold_of(int64_t number) const {
     return thresholds == nullptr ? threshold : thresholds[number % joints];
   }
 
-  POSE_HD void write(int64_t number, int rank, Peak<acc> peak, Step<acc> step) const {
+  PYPOSE_OPS_HOST_DEVICE void write(int64_t number, int rank, Peak<acc> peak, Step<acc> step) const {
     const acc* m = transform == nullptr ? nullptr : transform + number / joints * transform_stride;
     const Step<acc> place = placed(peak.index, width, step, m);
     put(number * max_peaks + rank, peak.value, place, peak.index % width, peak.index / width);
   }
 
-  POSE_HD void write_none(int64_t number, int rank) const {
+  PYPOSE_OPS_HOST_DEVICE void write_none(int64_t number, int rank) const {
     put(number * max_peaks + rank, 0, {missing, missing}, -1, -1);
   }
 
  private:
-  POSE_HD void put(int64_t slot, acc score, Step<acc> place, int x, int y) const {
+  PYPOSE_OPS_HOST_DEVICE void put(int64_t slot, acc score, Step<acc> place, int x, int y) const {
     scores[slot] = score;
     coords[2 * slot] = place.x;
     coords[2 * slot + 1] = place.y;
@@ -57,14 +57,14 @@ struct FindArguments {
 
 // What is not finite, as the lowest pixel. Selects only: loops over it vectorise.
 template <typename acc>
-POSE_HD acc finite_or_lowest(acc value) {
+PYPOSE_OPS_HOST_DEVICE acc finite_or_lowest(acc value) {
   constexpr acc infinity = std::numeric_limits<acc>::infinity();
   return value < infinity ? value : -infinity;
 }
 
 // The order of the output: by falling score, then by index. No two peaks are equal in it.
 template <typename acc>
-POSE_HD bool before(acc value, int index, acc other_value, int other_index) {
+PYPOSE_OPS_HOST_DEVICE bool before(acc value, int index, acc other_value, int other_index) {
   return value > other_value || (value == other_value && index < other_index);
 }
 
@@ -72,7 +72,7 @@ POSE_HD bool before(acc value, int index, acc other_value, int other_index) {
 struct Window {
   int left, right, top, bottom;  // inclusive
 
-  POSE_HD Window(int x, int y, int radius, int width, int height)
+  PYPOSE_OPS_HOST_DEVICE Window(int x, int y, int radius, int width, int height)
       : left(x < radius ? 0 : x - radius), right(width - 1 - x < radius ? width - 1 : x + radius),
         top(y < radius ? 0 : y - radius), bottom(height - 1 - y < radius ? height - 1 : y + radius) {}
 };

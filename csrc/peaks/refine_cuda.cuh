@@ -16,7 +16,7 @@ constexpr int kMaxFlipJoints = 1024;
 struct FlipIndex {
   int16_t joints[kMaxFlipJoints];
 
-  POSE_HD int operator[](int64_t joint) const {
+  PYPOSE_OPS_HOST_DEVICE int operator[](int64_t joint) const {
     return joints[joint];
   }
 };

@@ -23,7 +23,7 @@ struct Region {
   int left, top, width, height;
 
   // A window of 0: the whole map; else odd, round pixel (x, y), clipped to the map.
-  POSE_HD Region(int window, int x, int y, int map_width, int map_height)
+  PYPOSE_OPS_HOST_DEVICE Region(int window, int x, int y, int map_width, int map_height)
       : left(0), top(0), width(map_width), height(map_height) {
     if (window > 0) {
       const int reach = window / 2;
@@ -34,11 +34,11 @@ struct Region {
     }
   }
 
-  POSE_HD bool has(int x, int y) const {
+  PYPOSE_OPS_HOST_DEVICE bool has(int x, int y) const {
     return x >= left && x < left + width && y >= top && y < top + height;
   }
   // Whether it has one of `count` pixels from (x, y) on.
-  POSE_HD bool meets(int x, int count, int y) const {
+  PYPOSE_OPS_HOST_DEVICE bool meets(int x, int count, int y) const {
     return x + count > left && x < left + width && y >= top && y < top + height;
   }
 };
@@ -68,7 +68,7 @@ struct SoftBackwardArguments {
 
 // The logarithm of a pixel's weight.
 template <typename acc>
-POSE_HD acc log_weight(acc value, acc highest, acc temperature) {
+PYPOSE_OPS_HOST_DEVICE acc log_weight(acc value, acc highest, acc temperature) {
   return is_finite(value) ? temperature * (value - highest) : -std::numeric_limits<acc>::infinity();
 }
 
@@ -79,7 +79,7 @@ struct Moments {
 };
 
 template <typename scalar, typename acc>
-POSE_HD void write_soft(
+PYPOSE_OPS_HOST_DEVICE void write_soft(
     const SoftArguments<scalar>& args, int64_t number, Peak<acc> peak, const Moments<acc>& moments) {
   const bool valid = moments.sum > 0;
   const acc x = valid ? moments.x / moments.sum : acc(0);
@@ -97,7 +97,7 @@ POSE_HD void write_soft(
 
 // One axis of the derivative: what the pixel at a distance from the mean adds.
 template <typename acc>
-POSE_HD acc axis_slope(acc distance, acc variance, acc grad_mean, acc grad_variance) {
+PYPOSE_OPS_HOST_DEVICE acc axis_slope(acc distance, acc variance, acc grad_mean, acc grad_variance) {
   return grad_mean * distance + grad_variance * (distance * distance - variance);
 }
 

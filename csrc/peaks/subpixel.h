@@ -28,11 +28,11 @@ struct Taps {
   int size;
   acc padded[kMaxKernelSize + 2 * (kSpan - 1)];
 
-  POSE_HD acc operator[](int i) const {
+  PYPOSE_OPS_HOST_DEVICE acc operator[](int i) const {
     return padded[i + kSpan - 1];
   }
   // The same, and 0 further than `reach` from the middle.
-  POSE_HD acc within(int i, int reach) const {
+  PYPOSE_OPS_HOST_DEVICE acc within(int i, int reach) const {
     const int distance = i - size / 2;
     return distance >= -reach && distance <= reach ? padded[i + kSpan - 1] : acc(0);
   }
@@ -43,7 +43,7 @@ template <typename acc>
 using Peak = Indexed<acc>;
 
 template <typename acc>
-POSE_HD Peak<acc> no_peak(acc threshold) {
+PYPOSE_OPS_HOST_DEVICE Peak<acc> no_peak(acc threshold) {
   return {threshold, kNowhere};
 }
 
@@ -78,12 +78,12 @@ struct Refinement {
 
 // The column of the flipped twin that lands on column x. With the shift the mirrored map moves right by one pixel (the
 // half-pixel error of MSRA's convention, twice) and its column 0 stays.
-POSE_HD int mirrored_column(int x, int width, bool shift) {
+PYPOSE_OPS_HOST_DEVICE int mirrored_column(int x, int width, bool shift) {
   return width - 1 - x + (shift && x > 0 ? 1 : 0);
 }
 
 template <typename acc>
-POSE_HD acc merged(acc value, acc mirrored) {
+PYPOSE_OPS_HOST_DEVICE acc merged(acc value, acc mirrored) {
   return acc(0.5) * value + acc(0.5) * mirrored;  // the sum of two large ones would overflow
 }
 
@@ -96,11 +96,11 @@ struct MapView {
   int height, width;
   bool shift;
 
-  POSE_HD bool contains(int x, int y) const {
+  PYPOSE_OPS_HOST_DEVICE bool contains(int x, int y) const {
     return x >= 0 && x < width && y >= 0 && y < height;
   }
 
-  POSE_HD acc operator()(int x, int y) const {
+  PYPOSE_OPS_HOST_DEVICE acc operator()(int x, int y) const {
     const int row = y * width;
     const acc value = static_cast<acc>(map[row + x]);
     return twin == nullptr ? value
@@ -110,14 +110,14 @@ struct MapView {
 
 // Whether a pixel takes the lead from the peak so far: never one that is not finite, and of equals the first.
 template <typename acc>
-POSE_HD bool leads(acc value, acc best) {
+PYPOSE_OPS_HOST_DEVICE bool leads(acc value, acc best) {
   return value > best && value < std::numeric_limits<acc>::infinity();
 }
 
 // A quarter pixel towards the higher neighbour (Newell et al., ECCV 2016). MMPose 1.x: each axis skips its own first two
 // and last pixels and the first row (column) of the other. HRNet: both skip the first two and last ones of both.
 template <typename scalar, typename acc = acc_t<scalar>>
-POSE_HD Step<acc> quarter_step(const MapView<scalar>& map, int x, int y, bool joint_border) {
+PYPOSE_OPS_HOST_DEVICE Step<acc> quarter_step(const MapView<scalar>& map, int x, int y, bool joint_border) {
   const auto towards = [](acc low, acc high) { return acc(0.25) * (acc(high > low) - acc(high < low)); };
   const bool inside_x = x > 1 && x < map.width - 1;
   const bool inside_y = y > 1 && y < map.height - 1;
@@ -133,13 +133,13 @@ POSE_HD Step<acc> quarter_step(const MapView<scalar>& map, int x, int y, bool jo
 
 // To the top of the parabola through three pixels; none where they do not curve down.
 template <typename acc>
-POSE_HD acc parabola_top(acc before, acc peak, acc after) {
+PYPOSE_OPS_HOST_DEVICE acc parabola_top(acc before, acc peak, acc after) {
   const acc curvature = before - 2 * peak + after;
   return curvature < 0 ? acc(0.5) * (before - after) / curvature : acc(0);
 }
 
 template <typename scalar, typename acc = acc_t<scalar>>
-POSE_HD Step<acc> parabola_step(const MapView<scalar>& map, int x, int y) {
+PYPOSE_OPS_HOST_DEVICE Step<acc> parabola_step(const MapView<scalar>& map, int x, int y) {
   const acc peak = map(x, y);
   Step<acc> step = {0, 0};
   if (x > 0 && x < map.width - 1) {
@@ -158,7 +158,7 @@ template <typename acc>
 struct WindowPixel {
   acc distance, weight;
 
-  POSE_HD WindowPixel(int away, int window) : distance(acc(away)), weight(1) {
+  PYPOSE_OPS_HOST_DEVICE WindowPixel(int away, int window) : distance(acc(away)), weight(1) {
     if (window % 2 == 0 && (away == window / 2 || away == -window / 2)) {
       distance += away > 0 ? acc(-0.5) : acc(0.5);
       weight = acc(0.5);
@@ -168,7 +168,7 @@ struct WindowPixel {
 
 // To the mean of the pixels of a window, clipped to the map, weighted by what is positive and finite in them.
 template <typename scalar, typename acc = acc_t<scalar>>
-POSE_HD Step<acc> centroid_step(const MapView<scalar>& map, int x, int y, int window) {
+PYPOSE_OPS_HOST_DEVICE Step<acc> centroid_step(const MapView<scalar>& map, int x, int y, int window) {
   const int radius = window / 2;
   acc sum = 0;
   acc sum_x = 0;
@@ -190,7 +190,7 @@ POSE_HD Step<acc> centroid_step(const MapView<scalar>& map, int x, int y, int wi
 
 // The refinements that look at the map as it is.
 template <typename scalar, typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 Step<acc> plain_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
   switch (refinement.refine) {
     case Refine::quarter:
@@ -212,13 +212,13 @@ struct Stencil {
 
 // How far the differences reach.
 template <typename acc>
-POSE_HD int dark_reach(const Refinement<acc>& refinement) {
+PYPOSE_OPS_HOST_DEVICE int dark_reach(const Refinement<acc>& refinement) {
   return refinement.refine == Refine::dark ? kReach : refinement.edges ? 0 : 1;
 }
 
 // DARK steps only where all of its differences stay inside the map, or can be moved there.
 template <typename acc>
-POSE_HD bool dark_applies(const Refinement<acc>& refinement, int x, int y, int width, int height) {
+PYPOSE_OPS_HOST_DEVICE bool dark_applies(const Refinement<acc>& refinement, int x, int y, int width, int height) {
   const int reach = dark_reach(refinement);
   if (refinement.inward) {
     return width > 2 * reach && height > 2 * reach;
@@ -227,12 +227,12 @@ POSE_HD bool dark_applies(const Refinement<acc>& refinement, int x, int y, int w
 }
 
 // As near to `peak` as differences that reach `reach` stay inside a line of n.
-POSE_HD int moved_inward(int peak, int reach, int n) {
+PYPOSE_OPS_HOST_DEVICE int moved_inward(int peak, int reach, int n) {
   return peak < reach ? reach : peak > n - 1 - reach ? n - 1 - reach : peak;
 }
 
 // How far a blur round `center` can reach, `most` at best, without leaving the line.
-POSE_HD int room(int center, int reach, int n, int most) {
+PYPOSE_OPS_HOST_DEVICE int room(int center, int reach, int n, int most) {
   const int left = center - reach;
   const int right = n - 1 - reach - center;
   const int least = left < right ? left : right;
@@ -242,7 +242,7 @@ POSE_HD int room(int center, int reach, int n, int most) {
 // The logarithm of a Gaussian has the same parabola everywhere: near a border it is read further inside. A blur that met
 // zeros outside of the map would bend it, so the blur narrows to what is there, at the border to nothing.
 template <typename acc>
-POSE_HD Stencil stencil_at(const Refinement<acc>& refinement, int x, int y, int width, int height) {
+PYPOSE_OPS_HOST_DEVICE Stencil stencil_at(const Refinement<acc>& refinement, int x, int y, int width, int height) {
   const int most = refinement.taps.size / 2;
   if (!refinement.inward) {
     return {x, y, most, most};
@@ -254,7 +254,7 @@ POSE_HD Stencil stencil_at(const Refinement<acc>& refinement, int x, int y, int 
 }
 
 // Which pixel of a line of n stands outside of it; -1: none, a zero.
-POSE_HD int outside(int i, int n, Border border) {
+PYPOSE_OPS_HOST_DEVICE int outside(int i, int n, Border border) {
   if (border == Border::zeros) {
     return i < 0 || i >= n ? -1 : i;
   }
@@ -271,7 +271,7 @@ POSE_HD int outside(int i, int n, Border border) {
 // log of a blurred pixel; NaN where it is not finite. One such pixel in the patch that DARK reads, kernel size + 4 wide and
 // high, also where its tap is 0, makes a log NaN and so the step: there is none then.
 template <typename acc>
-POSE_HD acc log_blurred(acc blurred, acc low, acc high) {
+PYPOSE_OPS_HOST_DEVICE acc log_blurred(acc blurred, acc low, acc high) {
   const acc clamped = blurred < low ? low : blurred > high ? high : blurred;
   return std::log(clamped) + (blurred - blurred);
 }
@@ -279,7 +279,7 @@ POSE_HD acc log_blurred(acc blurred, acc low, acc high) {
 // The smallest curvature that says something: logs are known to some units in the last place of 1 and of themselves, and
 // the differences of several of them to no more.
 template <typename acc>
-POSE_HD acc least_curvature(acc log) {
+PYPOSE_OPS_HOST_DEVICE acc least_curvature(acc log) {
   return 64 * std::numeric_limits<acc>::epsilon() * (1 + std::abs(log));
 }
 
@@ -291,7 +291,7 @@ struct Derivatives {
 
 // h[y][x] around the peak; only |x| + |y| <= kReach is read, 13 of the 25.
 template <typename acc>
-POSE_HD Derivatives<acc> dark_derivatives(const acc (&h)[kSpan][kSpan]) {
+PYPOSE_OPS_HOST_DEVICE Derivatives<acc> dark_derivatives(const acc (&h)[kSpan][kSpan]) {
   return {
       acc(0.5) * (h[2][3] - h[2][1]), acc(0.5) * (h[3][2] - h[1][2]),
       acc(0.25) * (h[2][4] - 2 * h[2][2] + h[2][0]), acc(0.25) * (h[4][2] - 2 * h[2][2] + h[0][2]),
@@ -300,7 +300,7 @@ POSE_HD Derivatives<acc> dark_derivatives(const acc (&h)[kSpan][kSpan]) {
 
 // UDP's narrower differences, of seven pixels; those outside of the map are its border's.
 template <typename acc>
-POSE_HD
+PYPOSE_OPS_HOST_DEVICE
 Derivatives<acc> udp_derivatives(const acc (&h)[kSpan][kSpan], int x, int y, int width, int height) {
   const int l = x > 0 ? 1 : 2;
   const int r = x < width - 1 ? 3 : 2;
@@ -316,7 +316,7 @@ Derivatives<acc> udp_derivatives(const acc (&h)[kSpan][kSpan], int x, int y, int
 }
 
 template <typename acc>
-POSE_HD Refined<acc> no_covariance(Step<acc> step) {
+PYPOSE_OPS_HOST_DEVICE Refined<acc> no_covariance(Step<acc> step) {
   constexpr acc nan = std::numeric_limits<acc>::quiet_NaN();
   return {step, nan, nan, nan};
 }
@@ -327,7 +327,7 @@ POSE_HD Refined<acc> no_covariance(Step<acc> step) {
 // so by rounding alone: determinant / trace lies between half of the lesser curvature and the whole. The step is that from
 // the peak (x, y), wherever the stencil is.
 template <typename acc>
-POSE_HD Refined<acc> newton_step(
+PYPOSE_OPS_HOST_DEVICE Refined<acc> newton_step(
     const Refinement<acc>& refinement, const acc (&h)[kSpan][kSpan], const Stencil& stencil, int x, int y, int width,
     int height) {
   Derivatives<acc> d = refinement.refine == Refine::dark
@@ -352,7 +352,7 @@ POSE_HD Refined<acc> newton_step(
 
 // Never longer than max_offset, and none at all where it is not finite.
 template <typename acc>
-POSE_HD Step<acc> limited(Step<acc> step, acc max_offset) {
+PYPOSE_OPS_HOST_DEVICE Step<acc> limited(Step<acc> step, acc max_offset) {
   constexpr acc endless = std::numeric_limits<acc>::infinity();
   if (!(std::abs(step.x) < endless && std::abs(step.y) < endless)) {
     return {0, 0};
@@ -363,13 +363,13 @@ POSE_HD Step<acc> limited(Step<acc> step, acc max_offset) {
 }
 
 template <typename acc>
-POSE_HD Step<acc> transformed(acc x, acc y, const acc* m) {
+PYPOSE_OPS_HOST_DEVICE Step<acc> transformed(acc x, acc y, const acc* m) {
   return {m[0] * x + m[1] * y + m[2], m[3] * x + m[4] * y + m[5]};
 }
 
 // The peak at pixel `index` after its step, through the map's affine where there is one.
 template <typename acc>
-POSE_HD Step<acc> placed(int index, int width, Step<acc> step, const acc* transform) {
+PYPOSE_OPS_HOST_DEVICE Step<acc> placed(int index, int width, Step<acc> step, const acc* transform) {
   const acc x = acc(index % width) + step.x;
   const acc y = acc(index / width) + step.y;
   return transform == nullptr ? Step<acc>{x, y} : transformed(x, y, transform);

@@ -20,7 +20,7 @@ from .group_by_tags import group_by_tags
 from .group_people import group_people
 from .heatmap_mse_loss import heatmap_mse_loss
 from .limb_masks import limb_masks
-from .max_product import max_product
+from .max_product import BestPose, max_product
 from .mrf_message_passing import mrf_message_passing
 from .offset_heatmaps import offset_heatmaps
 from .oks import oks
@@ -32,6 +32,7 @@ from .soft_argmax import soft_argmax
 from .sum_product import Marginals, sum_product
 
 __all__ = [
+    "BestPose",
     "NmsResult",
     "Marginals",
     "LocalPeaks",

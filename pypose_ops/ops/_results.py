@@ -124,6 +124,19 @@ class NmsResult(NamedTuple):
     scores: torch.Tensor
 
 
+class BestPose(NamedTuple):
+    """The best pose of a tree, and what it costs to put a joint elsewhere.
+
+    Attributes:
+        peaks: the best pose, :class:`Peaks`: ``coords`` ``(B, K, 2)``, ``(x, y)``, NaN where no pose is possible;
+            ``scores`` ``(B, K)``.
+        max_marginals: ``(B, K, H, W)``, the score of the best pose that has joint k at a pixel; -inf where none is.
+    """
+
+    peaks: Peaks
+    max_marginals: torch.Tensor
+
+
 class Marginals(NamedTuple):
     """What a tree says about every joint.
 
@@ -140,7 +153,7 @@ class Marginals(NamedTuple):
 _register = getattr(torch.utils._pytree, "_register_namedtuple", None)
 for _result in (
     Peaks, PeaksWithCovariance, PeaksWithPixels, LocalPeaks, LocalPeaksWithPixels,
-    SoftPeaks, People, NmsResult, Marginals,
+    SoftPeaks, People, NmsResult, BestPose, Marginals,
 ):  # fmt: skip
     if _register is not None:
         _register(_result, serialized_type_name=f"pypose_ops.{_result.__name__}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
-from ._results import Peaks
+from ._results import BestPose, Peaks
 from .mrf_message_passing import flat_edges
 
 _ops = torch.ops.pypose_ops
@@ -14,7 +14,7 @@ _ops = torch.ops.pypose_ops
 
 def max_product(
     unary: torch.Tensor, edges: Sequence[tuple[int, int]] | torch.Tensor, deformation: torch.Tensor, *, root: int = 0
-) -> tuple[Peaks, torch.Tensor]:
+) -> BestPose:
     """Finds the exact best pose of a tree of joints with quadratic springs, and every joint's max-marginals.
 
     The score of a pose that puts joint k at pixel ``p_k = (x_k, y_k)`` is::
@@ -37,12 +37,12 @@ def max_product(
         root (int): the joint that is placed first. It matters only where several poses are best.
 
     Returns:
-        tuple[Peaks, Tensor]: the best pose and the max-marginals.
+        BestPose: ``(peaks, max_marginals)``.
 
-        - ``Peaks(coords (B, K, 2), scores (B, K))``: pixels ``(x, y)`` of the best pose, and what the unary of each
-          joint says there. Of several best places of the root the first in row-major order counts, and so on along the
-          edges. An image without a possible pose has NaN coordinates and scores 0.
-        - max-marginals ``(B, K, H, W)``: the score of the best pose that has joint k there; -inf where none is
+        - ``peaks``, ``Peaks(coords (B, K, 2), scores (B, K))``: pixels ``(x, y)`` of the best pose, and what the unary
+          of each joint says there. Of several best places of the root the first in row-major order counts, and so on
+          along the edges. An image without a possible pose has NaN coordinates and scores 0.
+        - ``max_marginals`` ``(B, K, H, W)``: the score of the best pose that has joint k there; -inf where none is
           possible. Every joint's maximum is the score of the best pose.
 
         All are float32 (float64 for a float64 unary).
@@ -67,7 +67,7 @@ def max_product(
     flat = flat_edges("max_product", edges)
     maps, coords, scores, _ = call(_ops.max_product.default, (unary, deformation), unary, flat, deformation, root)
     coords = coords.detach()  # -1 without a pose, for the backward
-    return Peaks(coords.masked_fill(coords < 0, math.nan), scores), maps
+    return BestPose(Peaks(coords.masked_fill(coords < 0, math.nan), scores), maps)
 
 
 def _dtype(unary):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..ops._results import Peaks
+from ..ops._results import BestPose, Peaks
 
 
 class _Tree:
@@ -50,7 +50,7 @@ class _Tree:
 
 def max_product(
     unary: torch.Tensor, edges: Sequence[tuple[int, int]] | torch.Tensor, deformation: torch.Tensor, *, root: int = 0
-) -> tuple[Peaks, torch.Tensor]:
+) -> BestPose:
     """Definition of :func:`pypose_ops.max_product`."""
     steps = {}
 
@@ -77,4 +77,4 @@ def max_product(
     found = maps[:, :1].flatten(1).amax(1, keepdim=True) > -torch.inf
     coords = torch.where(found[..., None], torch.stack([place % width, place // width], -1).to(maps.dtype), torch.nan)
     scores = tree.unary.flatten(2).gather(2, place[..., None]).squeeze(2)
-    return Peaks(coords, torch.where(found, scores, 0.0)), maps
+    return BestPose(Peaks(coords, torch.where(found, scores, 0.0)), maps)
