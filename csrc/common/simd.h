@@ -95,6 +95,15 @@ template <typename F, typename Registers = Isa<16>>
 
 }  // namespace simd
 
+// Before a loop whose iterations are independent, which the compiler cannot see.
+#if defined(__clang__)
+#define PYPOSE_OPS_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define PYPOSE_OPS_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define PYPOSE_OPS_INDEPENDENT
+#endif
+
 // While it lives, results below the smallest normal number become 0 on this thread. The tails of Gaussians are full of
 // them, and each costs an x86 processor some hundred cycles.
 class FlushSubnormals {

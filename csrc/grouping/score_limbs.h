@@ -106,11 +106,11 @@ PYPOSE_OPS_HOST_DEVICE acc limb_score(
   if (rule == Rule::openpose) {
     const acc otherwise = length < short_limb ? static_cast<acc>(kShortLimbScore) : kNever;
     const acc divisor = counted > 0 ? counted : acc(1);
-    score = (counted > fraction * samples) & (counted > 0) ? sum / divisor : otherwise;
+    score = ((counted > fraction * samples) & (counted > 0)) ? sum / divisor : otherwise;
   } else {
     score = sum / (rule == Rule::trt_pose ? samples : samples - 1);
   }
-  return scored & (score > kNever) ? score : kNever;  // NaN is no limb either
+  return (scored & (score > kNever)) ? score : kNever;  // NaN is no limb either
 }
 
 template <typename acc>

@@ -236,7 +236,7 @@ inline void window_sums(double* out, double* in, int64_t size, int64_t outputs, 
         }
         done += step;
       }
-#pragma GCC ivdep  // the element ahead is read before it changes
+      PYPOSE_OPS_INDEPENDENT  // the element ahead is read before it changes
       for (int64_t k = 0; k < size - step; ++k) {
         in[k] += in[k + step];
       }

@@ -106,7 +106,7 @@ void share_terms(
   const int64_t columns = in.columns;
   simd_call([&, from, to, grad, columns] {
     acc *total = sums[0], *first = sums[1], *second = sums[2];
-#pragma GCC ivdep
+    PYPOSE_OPS_INDEPENDENT
     for (int64_t x = 0; x < columns; ++x) {
       const acc part = grad[x] * simd::exp(from[x] + weight - offset_of(to[x]));
       const acc pulled = part * stretch;

@@ -34,7 +34,7 @@ struct Job {
 // out[x] = value_at(x), rounded to T. Bytes are rounded to the nearest and clamped; NaN becomes 0.
 template <typename T, typename acc, typename Value>
 PYPOSE_OPS_HOST_DEVICE void store_as(T* out, int32_t width, const Value& value_at) {
-#pragma GCC ivdep
+  PYPOSE_OPS_INDEPENDENT
   for (int32_t x = 0; x < width; ++x) {
     const acc value = value_at(x);
     if constexpr (std::is_same_v<T, uint8_t>) {

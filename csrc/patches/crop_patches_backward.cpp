@@ -165,7 +165,7 @@ void add_slopes(
     acc *du = slopes.du.data(), *dv = slopes.dv.data();
     const acc factor = scale, filled = fill;
     const int32_t width = count;
-#pragma GCC ivdep
+    PYPOSE_OPS_INDEPENDENT
     for (int32_t x = 0; x < width; ++x) {
       const int64_t o = offset[x];
       const acc a = heard(p00[o], w00[x]), b = heard(p01[o], w01[x]);

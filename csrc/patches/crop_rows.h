@@ -60,7 +60,7 @@ void fill_taps_as(
     const Line<acc> lx = along_x, ly = along_y;
     const Offset stride_x = static_cast<Offset>(image.stride_x), stride_y = static_cast<Offset>(image.stride_y);
     const int32_t size_x = image.width, size_y = image.height, width = count;
-#pragma GCC ivdep
+    PYPOSE_OPS_INDEPENDENT
     for (int32_t x = 0; x < width; ++x) {
       const Tap<acc> tx = tap_at(lx.at(x), lx.whole, size_x, mode, padding);
       const Tap<acc> ty = tap_at(ly.at(x), ly.whole, size_y, mode, padding);
@@ -131,7 +131,7 @@ void add_samples(const Plane<T, Offset>& plane, RowTaps<acc, Offset>& taps, acc*
     const T* lower_right = lower_left + plane.stride_x;
     acc* sums = target;
     const int32_t width = count;
-#pragma GCC ivdep
+    PYPOSE_OPS_INDEPENDENT
     for (int32_t x = 0; x < width; ++x) {
       const Offset o = offset[x];
       const acc sample = weighted(w00[x], upper_left[o]) + weighted(w01[x], upper_right[o]) +
@@ -164,7 +164,7 @@ void add_samples_of_bytes(
     const uint8_t* data = plane.data;
     const int32_t stride_y = plane.stride_y, last = span - 3, width = count;
     acc* sums = target;
-#pragma GCC ivdep
+    PYPOSE_OPS_INDEPENDENT
     for (int32_t x = 0; x < width; ++x) {
       const uint32_t upper = word_at(data, offset[x], last);
       const uint32_t lower = word_at(data, offset[x] + stride_y, last);
@@ -187,7 +187,7 @@ void add_samples_of_rgb(
     acc* red = target;
     acc* green = target + width;
     acc* blue = green + width;
-#pragma GCC ivdep
+    PYPOSE_OPS_INDEPENDENT
     for (int32_t x = 0; x < width; ++x) {
       const int32_t o = offset[x];
       const uint32_t a = word_at(data, o, last), b = word_at(data, o + stride_x, last);
