@@ -56,7 +56,7 @@ def test_the_same_numbers(files, name, runtime):
 
 def test_every_operator_that_infers_is_there():
     """An operator is exported and has a case, unless it draws labels, measures a loss, or runs on the host."""
-    training = {path.stem for path in (Path(__file__).parents[2] / "csrc" / "heatmaps").glob("*.h")}
+    training = {path.stem for path in (Path(__file__).parents[2] / "csrc" / "heatmaps").glob("*.cpp")}
     host = {"group_by_tags", "group_people"}
     names = {
         name.removeprefix("pypose_ops::").split(".")[0]
