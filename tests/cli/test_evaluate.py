@@ -56,7 +56,7 @@ def test_ai_challenger(shared_data, capsys):
     assert evaluate(folder / "aic_example_pred.json", folder / "aic_example_gt.json", "aic") == 0
     table, note = cells(capsys)
     assert table["score"] == 0.99674
-    assert "3 images have no predictions" in note and "3 images of" in note and "not counted: f2ef2b3c41" in note
+    assert "3 images without predictions" in note and "3 images of" in note and "not counted: f2ef2b3c41" in note
 
 
 def coco_files():

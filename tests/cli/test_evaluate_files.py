@@ -87,7 +87,7 @@ def test_flic(shared_data, tmp_path, capsys):
     assert cells(capsys)[1] == "1016 people; left and right of 48 swapped"
     np.savez(tmp_path / "pred.npz", pred=target[:1000])
     error = error_of(capsys, evaluate(tmp_path / "pred.npz", truth, "pck"))
-    assert "pred.npz: 1000 people are predicted" in error and "has 1016 test people" in error
+    assert "pred.npz: 1000 people are predicted" in error and "has 1016 in the test split" in error
 
 
 def test_bad_flic_files(tmp_path, capsys):

@@ -76,7 +76,7 @@ def test_results_of_a_run(tmp_path, capsys):
     for way in results["ways"].values():
         assert list(way["parts"]) == list(training_step.PARTS) and min(way["parts"].values()) >= 0
         assert sum(way["parts"].values()) == pytest.approx(way["step"], rel=0.1, abs=2e-3)
-        assert way["pictures_per_second"] == pytest.approx(4 / way["step"]) and way["memory"] is None
+        assert way["images_per_second"] == pytest.approx(4 / way["step"]) and way["memory"] is None
         assert way["share"]["crop"] == pytest.approx(way["parts"]["crop"] / way["step"])
         assert np.isfinite(way["turns"][0]["losses"]).all() and 0 <= way["turns"][0]["pck"] <= 100
     ours, plain, usual = (way["turns"][0]["losses"] for way in results["ways"].values())
@@ -160,7 +160,7 @@ def test_summary():
     disturbed = turn | {"parts": [step | {"decode": 9.0}] * 2, "step": 9.0, "memory": 2**21}
     result = training_step.summary([turn, disturbed, turn], 8)
     assert result["parts"] == pytest.approx(step | {"data": 0.21})
-    assert result["step"] == 0.5 and result["pictures_per_second"] == 16 and result["memory"] == 2**21
+    assert result["step"] == 0.5 and result["images_per_second"] == 16 and result["memory"] == 2**21
     assert result["share"] == pytest.approx({"crop": 0.02, "target+loss": 0.02, "decode": 0.02})
 
 

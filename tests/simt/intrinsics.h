@@ -39,7 +39,14 @@ T __ldg(const T* address, simt::Place at = simt::here()) {
 template <typename T>
 void __stcg(T* address, std::common_type_t<T> value, simt::Place at = simt::here()) {
   simt::check_alignment(address, at);
-  *address = value;
+  if constexpr (sizeof(T) == 16) {  // in one piece, as the trace of accesses has to see it
+    typedef uint64_t Whole __attribute__((vector_size(16), may_alias));
+    Whole bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    *reinterpret_cast<Whole*>(address) = bits;
+  } else {
+    *address = value;
+  }
 }
 
 inline int __popc(unsigned x) {
