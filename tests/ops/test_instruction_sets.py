@@ -141,7 +141,8 @@ def test_narrower_instruction_sets(level, tmp_path):
         pytest.skip(f"this processor has {widest} at most")
     show = "import pypose_ops; print(pypose_ops.build_info()['instruction_set'])"
     environment = os.environ | {"PYPOSE_OPS_SIMD": level}
-    assert subprocess.check_output([sys.executable, "-c", show], env=environment, text=True, cwd=tmp_path).strip() == level
+    shown = subprocess.check_output([sys.executable, "-c", show], env=environment, text=True, cwd=tmp_path)
+    assert shown.strip() == level
     if level != widest:
         again = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "test_operator"]
         run = subprocess.run(again, env=environment, capture_output=True, text=True, cwd=tmp_path)
