@@ -60,9 +60,8 @@ def load_heatmaps(path: Path, key: str = "heatmaps") -> HeatmapFile:
 def read_image(path: Path) -> Image.Image:
     """Reads an upright RGB PIL image, as the data sets do."""
     try:
-        file = ImageFile(str(path))
-        image = file.upright()
-        if (frames := file.frames()) > 1:
+        image, frames = ImageFile(str(path)).upright_of()
+        if frames > 1:
             print(f"{path}: {frames} frames; the first is used")
         return image
     except ImageError as error:

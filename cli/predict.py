@@ -216,8 +216,7 @@ def run(args: argparse.Namespace) -> Any:
     def opened() -> Iterator[Any]:
         for path in images:
             try:
-                file = ImageFile(str(path))
-                image, frames = file.upright(), file.frames()
+                image, frames = ImageFile(str(path)).upright_of()
             except ImageError as error:
                 if len(images) == 1:
                     raise InputError(str(error)) from None

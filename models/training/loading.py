@@ -148,7 +148,7 @@ def train_loader(
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
-    workers: int = None,
+    workers: int | None = None,
     pin: bool = False,
     sampler: Any = None,
 ) -> Any:
@@ -162,7 +162,7 @@ def train_loader(
 
 
 def eval_loader(
-    people: Any, batch: int, *, rank: int = 0, world: int = 1, workers: int = None, pin: bool = False
+    people: Any, batch: int, *, rank: int = 0, world: int = 1, workers: int | None = None, pin: bool = False
 ) -> Any:
     """All people once, in order, split over the ranks; if there are too few, every rank gets all."""
     part = range(rank, len(people), world) if len(people) >= world else range(len(people))

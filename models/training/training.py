@@ -301,7 +301,7 @@ def train_phase(
     out: Path,
     *,
     checkpoint: Any = None,
-    workers: int = None,
+    workers: int | None = None,
     counts: torch.Tensor = None,
     **options: Any,
 ) -> set[str]:

@@ -91,17 +91,17 @@ class ImageFile:
         """``(height, width)`` of the upright image, from the header."""
         return self._open(_upright_size)
 
-    def frames(self) -> int:
-        """The number of images in the file: more than 1 in animations and multi-page TIFFs."""
-        return self._open(_frames)
-
     def header(self) -> tuple[tuple[int, int], int]:
-        """:meth:`size` and :meth:`frames`."""
+        """:meth:`size`, and the number of images in the file: more than 1 in animations and multi-page TIFFs."""
         return self._open(lambda image: (_upright_size(image), _frames(image)))
 
     def upright(self) -> Image.Image:
         """The upright RGB image; the first of several."""
         return self._open(to_rgb)
+
+    def upright_of(self) -> tuple[Image.Image, int]:
+        """:meth:`upright`, and of how many images it is the first."""
+        return self._open(lambda image: (to_rgb(image), _frames(image)))
 
     def decode(self) -> torch.Tensor:
         """``(H, W, 3)`` uint8 RGB, upright.
