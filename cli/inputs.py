@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from pypose_ops.datasets.coco import image_records
+from pypose_ops.datasets.coco_records import image_records
 from pypose_ops.datasets.files import as_id, load_json, shown
 from pypose_ops.errors import InputError
 

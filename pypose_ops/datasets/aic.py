@@ -12,7 +12,8 @@ import torch
 
 from ..errors import InputError
 from ..skeletons import AIC
-from .coco import UNREAD, as_dataset, read_people, with_others
+from .coco import as_dataset, read_people, with_others
+from .coco_records import UNREAD
 from .dataset import PoseDataset
 from .files import fields_of, finite_box, finite_numbers, load_json, only_once, stacked
 from .sample import Sample

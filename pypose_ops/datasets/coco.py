@@ -4,7 +4,6 @@ Visibility 0 is not labelled, 1 occluded, 2 visible; boxes are x, y, width, heig
 categories of the file; without names, those of the format it is opened as.
 """
 
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..skeletons import AIC, COCO, Skeleton
+from .coco_records import Annotations, ImageIds, Images, image_records, known_size, read_annotations
 from .dataset import PoseDataset
-from .files import FAR, Id, as_id, fields_of, floats, identifier, load_json, only_once, shown
+from .files import FAR, Id, as_id, floats, identifier, shown
+from .json_stream import stream_json
 from .sample import Sample
 from .skeleton_files import skeleton_from_category
 from .source import ImageFinder
 
-# Fields of annotations and images that nobody reads, most of a file's bytes.
-UNREAD = ("segmentation", "caption", "coco_url", "flickr_url", "date_captured", "license", "num_keypoints")
 BOX_SHARE = 0.53  # the average share of the box that a person covers: xtcocotools
 
 
@@ -82,111 +81,6 @@ class CocoPeople:
         return np.where(missing, np.nan_to_num(estimate), self.area), int((missing & ~self.crowd).sum())
 
 
-def image_records(path: str | Path, images: Any) -> dict[Id, Mapping[str, Any]]:
-    """Image records by id."""
-    if not isinstance(images, list):
-        raise InputError(f"{path}: images must be a list, got a {type(images).__name__}")
-    records: dict[Id, Mapping[str, Any]] = {}
-    seen: set[Id] = set()
-    for i, image in enumerate(images):
-        (value,) = fields_of(path, "image", i, image, ("id",))
-        records[only_once(path, "image", i, "id", value, seen)] = image
-    return records
-
-
-class ImageIds:
-    """Finds an image by its id, as text or number, or by its file name or stem."""
-
-    images: Mapping[Id, Mapping[str, Any]]
-
-    def __init__(self, images: Mapping[Id, Mapping[str, Any]]) -> None:
-        self.images, self._names = images, None
-
-    def find(self, value: Any) -> Id | None:
-        """The id in the file of annotations, or None."""
-        found = as_id(value)
-        if found is None or found in self.images:
-            return found
-        if isinstance(found, int):
-            return str(found) if str(found) in self.images else None
-        if found.isascii() and found.isdigit() and len(found) < 19 and int(found) in self.images:
-            return int(found)
-        return self._by_name().get(found)
-
-    def _by_name(self) -> dict[str, Id]:
-        if self._names is None:
-            self._names, twice = {}, set()
-            for key, image in self.images.items():
-                name = image.get("file_name")
-                if isinstance(name, str):
-                    path = name.replace("\\", "/")
-                    last = path.rsplit("/", 1)[-1]
-                    for form in {path, last, last.rsplit(".", 1)[0]}:
-                        if self._names.setdefault(form, key) != key:
-                            twice.add(form)
-            for form in twice:
-                del self._names[form]
-        return self._names
-
-
-def _is_crowd(path: str | Path, i: int, value: Any) -> bool:
-    if value in (0, 1, None, False, True):
-        return bool(value)
-    if isinstance(value, str) and value.strip().lower() in ("0", "1", "true", "false", "", "0.0", "1.0"):
-        return value.strip().lower() in ("1", "true", "1.0")
-    raise InputError(f"{path}: annotation {i}: iscrowd must be 0 or 1, got {shown(value)}")
-
-
-def _flat(values: Any) -> Any:
-    """The numbers of a keypoints field as a flat list, or None; packed fields are returned unchanged."""
-    if isinstance(values, array):
-        return values
-    found = floats(values) if isinstance(values, list) else None
-    if found is None or (found.ndim == 2 and found.shape[1] != 3) or found.ndim > 2:
-        return None
-    return array("d", found.ravel().tolist())
-
-
-@dataclass
-class _Found:
-    """Annotations of people in lists, while reading."""
-
-    record: list[int] = field(default_factory=list)
-    keypoints: list[Any] = field(default_factory=list)
-    category: list[Id | None] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
-
-
-def _with_joints(path: str | Path, annotations: list[Any], notes: Counter[str]) -> _Found:
-    """Selects annotations with keypoints, and crowds without; counts other boxes."""
-    found = _Found()
-    for i, annotation in enumerate(annotations):
-        if not isinstance(annotation, Mapping):
-            raise InputError(f"{path}: annotation {i} must be an object, got {shown(annotation)}")
-        values, crowd = annotation.get("keypoints"), _is_crowd(path, i, annotation.get("iscrowd"))
-        if (values is None or (not isinstance(values, str) and not len(_sized(values)))) and not crowd:
-            notes["annotations without keypoints, skipped"] += 1
-            continue
-        category = annotation.get("category_id")
-        found.record.append(i)
-        found.keypoints.append(values)
-        found.category.append(None if category is None else identifier(path, "annotation", i, "category_id", category))
-        found.crowd.append(crowd)
-    return found
-
-
-def _compact(ids: list[Any]) -> Sequence[Any]:
-    """Ids without their objects, each of which would keep memory of the parsed file from being given back."""
-    try:
-        return array("q", ids) if all(type(i) is int for i in ids) else ids
-    except OverflowError:
-        return ids
-
-
-def _sized(values: Any) -> Any:
-    return values if hasattr(values, "__len__") else (values,)
-
-
 def _named(path: str | Path, content: Mapping[str, Any]) -> dict[Id, Mapping[str, Any]]:
     """The file's categories by id."""
     categories = content.get("categories") or []
@@ -235,75 +129,145 @@ def _skeleton(
     )
 
 
-def _triples(
-    path: str | Path, found: _Found, ids: Sequence[Any], skeleton: Skeleton, notes: Counter[str]
-) -> np.ndarray:
-    """``(N, K, 3)``; unlabelled joints are 0, 0, 0."""
-    count = 3 * len(skeleton)
-    rows = []
-    for i, values, crowd in zip(found.record, found.keypoints, found.crowd, strict=True):
-        row = array("d", bytes(8 * count)) if crowd and not values else _flat(values)
-        if row is None or len(row) != count:
+def _rows(path: str | Path, found: Annotations, kept: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """``(N, K, 3)`` numbers of the chosen annotations; 0 for crowds without."""
+    points, count = found.points, 3 * len(skeleton)
+    counts, numbers = np.frombuffer(points.counts, np.int64), np.frombuffer(points.values)
+    if not points.odd and (counts == count).all():
+        rows = numbers.reshape(-1, count)
+        return (rows if len(kept) == len(rows) else rows[kept]).reshape(-1, len(skeleton), 3)
+    rows, ends = np.zeros((len(kept), count)), counts.cumsum()
+    for row, n in zip(rows, kept.tolist(), strict=True):
+        values: Any = numbers[ends[n] - counts[n] : ends[n]]
+        if n in points.odd:
+            values = _flat(points.odd[n])
+        elif not len(values):
+            continue  # of a crowd
+        if values is None or len(values) != count:
+            i = found.record[n]
             raise InputError(
                 f"{path}: expected {len(skeleton)} keypoints x, y, visibility for annotation "
-                f"{i if ids[i] is None else ids[i]}, the joints of {skeleton.name}; got "
-                f"{'no numbers' if row is None else f'{len(row)} numbers'}"
+                f"{i if found.ids[i] is None else found.ids[i]}, the joints of {skeleton.name}; got "
+                f"{'no numbers' if values is None else f'{len(values)} numbers'}"
             )
-        rows.append(row)
-    triples = np.frombuffer(b"".join(rows), np.float64).reshape(-1, len(skeleton), 3)
-    labelled = triples[..., 2] > 0  # NaN and -1 are not
-    odd = ~np.isin(triples[..., 2], (0, 1, 2))
-    notes["visibilities are not 0, 1 or 2; more than 0 counts as labelled"] += int(
-        odd[np.isfinite(triples[..., 2])].sum()
-    )
-    lost = labelled & ~np.isfinite(triples[..., :2]).all(-1)
+        row[:] = values
+    return rows.reshape(-1, len(skeleton), 3)
+
+
+def _flat(values: Any) -> np.ndarray | None:
+    """The numbers of a keypoints field as a flat array, or None."""
+    found = floats(values) if isinstance(values, list) else None
+    if found is None or (found.ndim == 2 and found.shape[1] != 3) or found.ndim > 2:
+        return None
+    return found.ravel()
+
+
+def _triples(
+    path: str | Path, found: Annotations, kept: np.ndarray, skeleton: Skeleton, notes: Counter[str]
+) -> np.ndarray:
+    """``(N, K, 3)``; unlabelled joints are 0, 0, 0."""
+    triples = _rows(path, found, kept, skeleton)  # the largest array by far: no copies of it
+    visible = triples[..., 2]
+    labelled = visible > 0  # NaN and -1 are not
+    odd = np.isfinite(visible) & (visible != 0) & (visible != 1) & (visible != 2)
+    notes["visibilities are not 0, 1 or 2; more than 0 counts as labelled"] += int(odd.sum())
+    lost = labelled & ~(np.isfinite(triples[..., 0]) & np.isfinite(triples[..., 1]))
     if lost.any():
         n, k = np.argwhere(lost)[0]
-        raise InputError(f"{path}: {skeleton.joints[k]} of annotation {found.record[n]} is labelled and not finite")
-    triples = np.where(labelled[..., None], triples, 0)
-    wide = np.abs(triples[..., :2]) > FAR
-    if wide.any():
-        n, k, _ = np.argwhere(wide)[0]
-        raise InputError(f"{path}: {skeleton.joints[k]} of annotation {found.record[n]} is at {triples[n, k, 0]:g} px")
+        i = found.record[int(kept[n])]
+        raise InputError(f"{path}: {skeleton.joints[k]} of annotation {i} is labelled and not finite")
+    triples[~labelled] = 0
+    points = triples[..., :2]
+    if points.max(initial=0) > FAR or points.min(initial=0) < -FAR:
+        n, k, _ = np.argwhere(np.abs(points) > FAR)[0]
+        i = found.record[int(kept[n])]
+        raise InputError(f"{path}: {skeleton.joints[k]} of annotation {i} is at {triples[n, k, 0]:g} px")
     return triples
 
 
-def _boxes(path: str | Path, annotations: list[Any], record: list[int], notes: Counter[str]) -> np.ndarray:
+def _boxes(path: str | Path, found: Annotations, kept: np.ndarray, notes: Counter[str]) -> np.ndarray:
     """``(N, 4)`` corners, NaN if missing or empty."""
-    values = [annotations[i].get("bbox") for i in record]
-    try:
-        boxes = np.array([(np.nan,) * 4 if v is None else v for v in values], np.float64).reshape(len(record), 4)
-        wrong = ~np.isfinite(boxes).all(1)
-    except (TypeError, ValueError, OverflowError):
-        wrong = np.ones(len(record), bool)
-    for n in np.flatnonzero(wrong):  # one is missing, or has something else in it
-        if values[n] is not None:
-            row = floats(values[n]) if isinstance(values[n], list) else None
-            if row is None or row.shape != (4,) or not np.isfinite(row).all():
-                raise InputError(
-                    f"{path}: annotation {record[n]}: bbox must be 4 finite numbers, got {shown(values[n])} "
-                    f"(id {shown(annotations[record[n]].get('id'))})"
-                )
-    if wrong.all() and len(record):
-        boxes = np.array([(np.nan,) * 4 if v is None else floats(v) for v in values], np.float64).reshape(-1, 4)
-    wide = np.flatnonzero(~(np.abs(np.nan_to_num(boxes)) <= FAR).all(1))
-    if len(wide):
-        raise InputError(f"{path}: annotation {record[wide[0]]}: bbox reaches to {np.abs(boxes[wide[0]]).max():g} px")
-    corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1)
-    empty = ~(corners[:, 2:] > corners[:, :2]).all(1)
+    column = found.boxes
+    boxes = np.frombuffer(column.values).reshape(-1, 4)[kept]
+    given = np.frombuffer(column.counts, np.int64)[kept] > 0
+    for row, n in enumerate(kept.tolist()) if column.odd else ():
+        if n in column.odd:
+            values = floats(column.odd[n]) if isinstance(column.odd[n], list) else None
+            boxes[row], given[row] = np.nan if values is None or values.shape != (4,) else values, True
+    wrong = given & ~np.isfinite(boxes).all(1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        n = int(kept[row])
+        i = found.record[n]
+        raise InputError(
+            f"{path}: annotation {i}: bbox must be 4 finite numbers, got "
+            f"{shown(column.odd.get(n, boxes[row].tolist()))} (id {shown(found.ids[i])})"
+        )
+    far = given & (np.abs(boxes) > FAR).any(1)
+    if far.any():
+        row = int(np.argmax(far))
+        i = found.record[int(kept[row])]
+        raise InputError(f"{path}: annotation {i}: bbox reaches to {np.abs(boxes[row]).max():g} px")
+    boxes[:, 2:] += boxes[:, :2]
+    empty = ~(boxes[:, 2:] > boxes[:, :2]).all(1)
     notes["boxes are missing or empty: replaced by the bounds of the joints"] += int(empty.sum())
-    return np.where(empty[:, None], np.nan, corners)
+    boxes[empty] = np.nan
+    return boxes
 
 
-def _areas(path: str | Path, annotations: list[Any], record: list[int]) -> np.ndarray:
-    values = [annotations[i].get("area") for i in record]
-    area = floats(values)
-    if area is None or area.shape != (len(record),):
-        for i, value in zip(record, values, strict=True):
-            if (found := floats(value)) is None or found.ndim:
-                raise InputError(f"{path}: annotation {i}: area must be a number, got {shown(value)}")
-        raise InputError(f"{path}: area must be numbers")
+def _areas(path: str | Path, found: Annotations, kept: np.ndarray) -> np.ndarray:
+    area = np.frombuffer(found.areas.values).copy()
+    for n in kept.tolist() if found.areas.odd else ():
+        if n in found.areas.odd:
+            (value,) = found.areas.odd[n]
+            number = floats(value)
+            if number is None or number.ndim:
+                raise InputError(f"{path}: annotation {found.record[n]}: area must be a number, got {shown(value)}")
+            area[n] = number
+    area = area[kept]
     return np.where((area > 0) & np.isfinite(area), area, np.nan)
+
+
+def _images_of(path: str | Path, found: Annotations, kept: np.ndarray, images: Mapping[Id, Any]) -> list[Id]:
+    ids, keys = ImageIds(images), []
+    own = {key: key for key in images}  # the objects of the images, instead of one for each person
+    for n in kept.tolist():
+        value = found.image_id(n)
+        key = own.get(value) if type(value) is int else None
+        if key is None:
+            i = found.record[n]
+            identifier(path, "annotation", i, "image_id", value)
+            key = ids.find(value)
+            if key is None or key not in images:
+                raise InputError(
+                    f"{path}: annotation {i} has an unknown image_id {shown(value)} (id {shown(found.ids[i])})"
+                )
+        keys.append(key)
+    return keys
+
+
+def _choose(
+    path: str | Path,
+    named: Mapping[Id, Mapping[str, Any]],
+    found: Annotations,
+    default: Skeleton | None,
+    category: str | None,
+) -> tuple[np.ndarray, list[Id | None], Skeleton]:
+    """Selects the annotations of the chosen categories; also returns the categories and the skeleton."""
+    rows = [n for n in range(len(found)) if found.points.has(n)]
+    categories = list(dict.fromkeys(found.category[n] for n in rows))
+    if category is not None:
+        categories = [_wanted(path, named, categories, category)]
+    chosen = set(categories)
+    kept = np.array([key in chosen for key in found.category], bool).nonzero()[0]
+    first = next((n for n in rows if found.category[n] in chosen), None)
+    joints = len(default or COCO)
+    if first is not None:
+        flat = _flat(found.points.odd[first]) if first in found.points.odd else None
+        joints = (
+            found.points.counts[first] if first not in found.points.odd else 0 if flat is None else len(flat)
+        ) // 3
+    return kept, categories, _skeleton(path, named, categories, joints, default)
 
 
 def read_people(
@@ -324,87 +288,37 @@ def read_people(
         once: refuse duplicate ids of annotations.
     """
     if content is None:
-        content = load_json(path, packed=("keypoints",), dropped=UNREAD)
+        content = stream_json(path, {"images": lambda: Images(path), "annotations": lambda: Annotations(path)})
     expected = f"{path}: expected COCO annotations, an object with images and annotations"
     if not isinstance(content, Mapping):
         raise InputError(f"{expected}, got a {type(content).__name__}")
     for name in ("images", "annotations"):
         if name not in content:
             raise InputError(f"{expected}, it has no {name!r}")
-    annotations = content["annotations"]
-    if not isinstance(annotations, list):
-        raise InputError(f"{path}: annotations must be a list, got a {type(annotations).__name__}")
-    images, notes = image_records(path, content["images"]), Counter[str]()
-    found = _with_joints(path, annotations, notes)
+    images, found = image_records(path, content["images"]), read_annotations(path, content["annotations"])
     if once:
-        seen: set[Id] = set()
-        for i in found.record:
-            if (value := annotations[i].get("id")) is not None:
-                only_once(path, "annotation", i, "id", value, seen)
-    found, categories, skeleton = _choose(path, content, found, default, category, notes)
-    ids = _compact([a.get("id") if isinstance(a, Mapping) else None for a in annotations])
+        found.unique_ids()
+    notes = found.notes
+    kept, categories, skeleton = _choose(path, _named(path, content), found, default, category)
+    if len(kept) < len(found):
+        notes["annotations of other categories, skipped"] += len(found) - len(kept)
     index = {key: n for n, key in enumerate(categories)}
     return CocoPeople(
         path=path,
         skeleton=skeleton,
         images=images,
-        keypoints=_triples(path, found, ids, skeleton, notes),
-        image=_images_of(path, annotations, found.record, images),
-        boxes=_boxes(path, annotations, found.record, notes),
-        area=_areas(path, annotations, found.record),
-        has_area=np.array(["area" in annotations[i] for i in found.record], bool),
-        crowd=np.array(found.crowd, bool),
-        category=np.array([index[key] for key in found.category], np.int64),
+        keypoints=_triples(path, found, kept, skeleton, notes),
+        image=_images_of(path, found, kept, images),
+        boxes=_boxes(path, found, kept, notes),
+        area=_areas(path, found, kept),
+        has_area=np.frombuffer(found.has_area, bool)[kept],
+        crowd=np.frombuffer(found.crowd, bool)[kept],
+        category=np.array([index[found.category[n]] for n in kept.tolist()], np.int64),
         categories=categories,
-        record=np.array(found.record, np.int64),
-        ids=ids,
+        record=np.frombuffer(found.record, np.int64)[kept],
+        ids=found.ids,
         notes=notes,
     )
-
-
-def _choose(
-    path: str | Path,
-    content: Mapping[str, Any],
-    found: _Found,
-    default: Skeleton | None,
-    category: str | None,
-    notes: Counter[str],
-) -> tuple[_Found, list[Id | None], Skeleton]:
-    """Selects the people of the chosen categories; also returns the categories and the skeleton."""
-    named = _named(path, content)
-    with_joints = [
-        key for key, v in zip(found.category, found.keypoints, strict=True) if v is not None and len(_sized(v))
-    ]
-    categories = list(dict.fromkeys(with_joints))
-    if category is not None:
-        categories = [_wanted(path, named, categories, category)]
-    kept = [n for n, key in enumerate(found.category) if key in set(categories)]
-    if len(kept) < len(found.record):
-        notes["annotations of other categories, skipped"] += len(found.record) - len(kept)
-    found = _Found(*([column[n] for n in kept] for column in vars(found).values()))
-    first = next((v for v in found.keypoints if v is not None and len(_sized(v))), None)
-    numbers = _flat(first) if first is not None else None
-    joints = len(default or COCO) if first is None else (0 if numbers is None else len(numbers) // 3)
-    return found, categories, _skeleton(path, named, categories, joints, default)
-
-
-def _images_of(path: str | Path, annotations: list[Any], record: list[int], images: Mapping[Id, Any]) -> list[Id]:
-    ids, keys, own = ImageIds(images), [], {key: key for key in images}
-    for i in record:
-        annotation = annotations[i]
-        if "image_id" not in annotation:
-            raise InputError(f"{path}: annotation {i} has no 'image_id' (id {shown(annotation.get('id'))})")
-        value = annotation["image_id"]
-        key = own.get(value) if type(value) is int else None  # the object of the images: see _compact
-        if key is None:
-            identifier(path, "annotation", i, "image_id", value)
-            key = ids.find(value)
-        if key is None or key not in images:
-            raise InputError(
-                f"{path}: annotation {i} has an unknown image_id {shown(value)} (id {shown(annotation.get('id'))})"
-            )
-        keys.append(key)
-    return keys
 
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -417,14 +331,6 @@ def with_others(people: list[Sample]) -> list[Sample]:
         for i, sample in enumerate(people):
             sample.others = np.delete(joints, i, 0)
     return people
-
-
-def _known_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """``(height, width)``; 0, -1, null and text mean unknown."""
-    size = floats([record.get("height"), record.get("width")])
-    if size is None or size.shape != (2,) or not (np.isfinite(size) & (size >= 1) & (size < 1e6)).all():
-        return None
-    return int(size[0]), int(size[1])
 
 
 def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset:
@@ -446,7 +352,7 @@ def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset
             record = people.images[key]
             if not isinstance(record.get("file_name"), str):
                 raise InputError(f"{people.path}: image {shown(key)} has no file_name")
-            found[key] = finder.find(record["file_name"]), _known_size(record)
+            found[key] = finder.find(record["file_name"]), known_size(record)
         image, size = found[key]
         sample = Sample(image, people.keypoints[n, :, :2], visible[n], size=size, annotation=n)
         sample.box = sample.joints_box() if np.isnan(people.boxes[n, 0]) else tuple(boxes[n])

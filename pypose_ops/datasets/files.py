@@ -29,7 +29,12 @@ FAR = 1e9  # pixels: beyond any image coordinate
 
 def fits(packed: int, unpacked: int) -> bool:
     """Whether data of this size may be unpacked."""
-    return unpacked <= max(UNPACKED, RATIO * packed)
+    return unpacked <= unpacked_limit(packed)
+
+
+def unpacked_limit(packed: int) -> int:
+    """The number of bytes that data of this size may unpack to."""
+    return max(UNPACKED, RATIO * packed)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -86,7 +91,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None], option
 
 
 def _gunzipped(path: str | Path, data: bytes) -> bytes:
-    limit = max(UNPACKED, RATIO * len(data))
+    limit = unpacked_limit(len(data))
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             content = file.read(limit + 1)

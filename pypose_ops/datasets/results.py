@@ -9,7 +9,8 @@ import torch
 
 from ..errors import InputError
 from ..skeletons import Skeleton
-from .coco import UNREAD, CocoPeople, ImageIds, read_people
+from .coco import CocoPeople, read_people
+from .coco_records import UNREAD, ImageIds
 from .files import Id, as_id, fields_of, finite_numbers, identifier, load_json, shown, stacked
 
 
