@@ -1,13 +1,16 @@
 """Reads the elements of long JSON lists one after the other, so that a file is never in memory as a whole."""
 
+import contextlib
 import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from ..errors import InputError
 from .files import load_json, unpacked_limit
 
 BLOCK = 1 << 18  # characters read at a time
@@ -26,7 +29,9 @@ def stream_json(path: str | Path, lists: Mapping[str, Callable[[], Any]]) -> Any
     try:
         with _opened(path) as file:
             return _Reader(file).fields(lists)
-    except (OSError, EOFError, ValueError, RecursionError):  # not in this form, or damaged: the whole file says which
+    except InputError:
+        raise  # of an element
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error):  # not in this form, or damaged: the whole file says which
         content = load_json(path)
     if isinstance(content, dict):
         for name, made in lists.items():
@@ -37,16 +42,14 @@ def stream_json(path: str | Path, lists: Mapping[str, Callable[[], Any]]) -> Any
     return content
 
 
-def _opened(path: str | Path) -> IO[str]:
-    file: Any = Path(path).open("rb")
-    head = file.read(4)
-    if head[:2] == b"\x1f\x8b":
-        limit = unpacked_limit(Path(path).stat().st_size)
-        file.seek(0)
-        file = _Limited(gzip.GzipFile(fileobj=file), limit)
-        head = file.read(4)
-    file.seek(0)
-    return io.TextIOWrapper(file, json.detect_encoding(head), "surrogatepass", newline="")
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[IO[str]]:
+    with Path(path).open("rb") as file:
+        binary: Any = file
+        if file.peek(2)[:2] == b"\x1f\x8b":
+            binary = _Limited(gzip.GzipFile(fileobj=file), unpacked_limit(Path(path).stat().st_size))
+        with io.TextIOWrapper(binary, json.detect_encoding(binary.peek(4)[:4]), "surrogatepass", newline="") as text:
+            yield text
 
 
 class _Limited(io.BufferedReader):
