@@ -1,4 +1,4 @@
-"""Reading COCO's annotations: time and memory, against the json module and NumPy alone.
+"""Reading COCO's annotations: time and memory, against NumPy with the json module, and with orjson if installed.
 
     python benchmarks/read_coco.py                      # 250,000 people in 64,000 images, as in COCO's training split
 
@@ -6,6 +6,7 @@ The file is made up, of the real one's size and fields. Each reader runs in a pr
 """
 
 import argparse
+import importlib.util
 import json
 import resource
 import subprocess
@@ -48,15 +49,24 @@ def made_up(path, people, images):
     path.write_text(json.dumps(content))
 
 
-def by_json(path):
-    annotations = json.loads(path.read_bytes())["annotations"]
+def by_json(path, loads=json.loads):
+    annotations = loads(path.read_bytes())["annotations"]
     return [np.array([a[name] for a in annotations], np.float64) for name in ("keypoints", "bbox", "area", "image_id")]
+
+
+def by_orjson(path):
+    import orjson
+
+    return by_json(path, orjson.loads)
 
 
 def by_reader(path):
     from pypose_ops.datasets.coco import read_people
 
     return read_people(path)
+
+
+READERS = {"json": by_json, "orjson": by_orjson, "reader": by_reader}
 
 
 def held():
@@ -66,7 +76,7 @@ def held():
 
 def measure(name, path):
     """Seconds of computing, and MiB: at most while reading, afterwards, and of the arrays."""
-    reader = {"json": by_json, "reader": by_reader}[name]
+    reader = READERS[name]
     if name == "reader":
         import pypose_ops.datasets.coco  # noqa: F401  not counted
     before, start = held(), time.process_time()
@@ -83,7 +93,7 @@ def main():
     parser.add_argument("--people", type=int, default=250_000)
     parser.add_argument("--images", type=int, default=64_000)
     parser.add_argument("--file", type=Path, help="read this one")
-    parser.add_argument("--measure", choices=("json", "reader"), help="this reader alone, in this process")
+    parser.add_argument("--measure", choices=READERS, help="this reader alone, in this process")
     options = parser.parse_args()
     if options.measure:
         return measure(options.measure, options.file)
@@ -92,13 +102,17 @@ def main():
         if options.file is None:
             made_up(path, options.people, options.images)
         rows = {}
-        for name in ("json", "reader"):
+        for name in READERS:
+            if name == "orjson" and importlib.util.find_spec(name) is None:
+                continue
             command = [sys.executable, __file__, "--measure", name, "--file", str(path)]
             rows[name] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     for name, (seconds, peak, after, arrays) in rows.items():
         print(f"{name}: {seconds:.2f} s, at most {peak:.0f} MiB, {after:.0f} afterwards, arrays of {arrays:.0f}")
-    ratios = rows["reader"][0] / rows["json"][0], rows["reader"][2] / rows["reader"][3]
-    print(f"reader / json and NumPy: {ratios[0]:.2f} of the time; memory held / arrays: {ratios[1]:.2f}")
+    seconds, peak, after, arrays = rows.pop("reader")
+    for name, row in rows.items():
+        print(f"reader / {name} and NumPy: {seconds / row[0]:.2f} of the time")
+    print(f"memory of the reader / its arrays: at most {peak / arrays:.2f}, {after / arrays:.2f} afterwards")
 
 
 if __name__ == "__main__":

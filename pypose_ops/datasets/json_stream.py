@@ -30,8 +30,8 @@ def stream_json(path: str | Path, lists: Mapping[str, Callable[[], Any]]) -> Any
         with _opened(path) as file:
             return _Reader(file).fields(lists)
     except InputError:
-        raise  # of an element
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error):  # not in this form, or damaged: the whole file says which
+        raise  # for an element
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error):  # damaged, say
         content = load_json(path)
     if isinstance(content, dict):
         for name, made in lists.items():
