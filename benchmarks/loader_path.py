@@ -123,7 +123,7 @@ class CroppedPeople(Dataset):
     def __init__(self, people, crops, draws, codec):
         self.people, self.size, self.how, self.draws = people, crops.size, crops.augmentation, draws.numpy()
         self.mean, self.std = np.float32(crops.mean), np.float32(crops.std)
-        self.flip_index, self.upper = crops.flip_index.numpy(), crops.upper.numpy()
+        self.flip_index, self.upper = np.array(crops.flip_index), np.array(crops.upper)
         self.map_size, self.sigma, self.stride = codec.size, codec.sigma, crops.size[0] // codec.size[0]
 
     def __len__(self):

@@ -15,8 +15,8 @@ align      patch px -> image px              the whole W x H image is       used
 """
 
 import math
-from collections.abc import Iterable
-from typing import Literal, TypeAlias, overload
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 
@@ -102,22 +102,32 @@ def box_to_transform(
     choice(op, "align", align, ALIGNS)
     if align == "corners" and (height < 2 or width < 2):
         raise ValueError(f"{op}: align='corners' needs a size of at least (2, 2), got ({height}, {width})")
-    size = center.new_tensor([width, height])
-    extent = size - 1 if align == "corners" else size
-    middle = size / 2 if align == "index" else (size - 1) / 2
-    rotation = torch.as_tensor(rotation, dtype=center.dtype, device=center.device) * (math.pi / 180)
-    cos, sin = rotation.cos(), rotation.sin()
-    step_x, step_y = (scale / extent).unbind(-1)
-    flip = torch.as_tensor(flip, device=center.device)
-    step_x = torch.where(flip, -step_x, step_x)
+    # Numbers instead of tensors, which would have to be copied to the device.
+    less = 1 if align == "corners" else 0
+    middle_x, middle_y = (width / 2, height / 2) if align == "index" else ((width - 1) / 2, (height - 1) / 2)
+    cos, sin = _cos_and_sin(rotation, center)
+    step_x, step_y = scale[..., 0] / (width - less), scale[..., 1] / (height - less)
     # A mirrored patch has column w - 1 - x in place of x.
-    middle_x = torch.where(flip, (width - 1) - middle[0], middle[0])
-    xx, xy = torch.broadcast_tensors(step_x * cos, -step_y * sin)
-    yx, yy = torch.broadcast_tensors(step_x * sin, step_y * cos)
-    x0 = center[..., 0] - xx * middle_x - xy * middle[1]
-    y0 = center[..., 1] - yx * middle_x - yy * middle[1]
+    if isinstance(flip, torch.Tensor):
+        flip = flip.to(center.device)
+        step_x = torch.where(flip, -step_x, step_x)
+        middle_x = torch.where(flip, (width - 1) - middle_x, middle_x)
+    elif flip:
+        step_x, middle_x = -step_x, (width - 1) - middle_x
+    xx, xy = step_x * cos, -step_y * sin
+    yx, yy = step_x * sin, step_y * cos
+    x0 = center[..., 0] - xx * middle_x - xy * middle_y
+    y0 = center[..., 1] - yx * middle_x - yy * middle_y
     xx, xy, x0, yx, yy, y0 = torch.broadcast_tensors(xx, xy, x0, yx, yy, y0)
     return torch.stack((torch.stack((xx, xy, x0), -1), torch.stack((yx, yy, y0), -1)), -2)
+
+
+def _cos_and_sin(degrees: float | torch.Tensor, like: torch.Tensor) -> tuple[Any, Any]:
+    if isinstance(degrees, torch.Tensor):
+        angle = degrees.to(like) * (math.pi / 180)
+        return angle.cos(), angle.sin()
+    angle = math.radians(degrees)
+    return math.cos(angle), math.sin(angle)
 
 
 def invert_transform(transform: torch.Tensor) -> torch.Tensor:
@@ -256,9 +266,9 @@ def flip_keypoints(
     if keypoints.dim() < 2:
         raise ValueError(f"flip_keypoints: keypoints must be (..., K, 2), got shape {tuple(keypoints.shape)}")
     index = _permutation("flip_keypoints", flip_pairs, keypoints.shape[-2])
-    x, y = keypoints[..., index, :].unbind(-1)
+    x, y = reorder(keypoints, index, -2).unbind(-1)
     flipped = torch.stack((width - 1 - x, y), -1)
-    return flipped if visible is None else (flipped, visible[..., index])
+    return flipped if visible is None else (flipped, reorder(visible, index, -1))
 
 
 def flip_heatmaps(
@@ -299,12 +309,18 @@ def flip_heatmaps(
     if heatmaps.shape[1] % channels:
         raise ValueError(f"flip_heatmaps: offset maps come in threes, got {heatmaps.shape[1]} channels")
     joints = heatmaps.unflatten(1, (heatmaps.shape[1] // channels, channels))
-    joints = joints[:, _permutation("flip_heatmaps", flip_pairs, joints.shape[1])].flip(-1)
+    joints = reorder(joints, _permutation("flip_heatmaps", flip_pairs, joints.shape[1]), 1).flip(-1)
     if mode == "offset":
         disc, x, y = joints.unbind(2)
         joints = torch.stack((disc, -x, y), 2)
     flipped = joints.flatten(1, 2)
     return torch.cat((flipped[..., :1], flipped[..., :-1]), -1) if shift else flipped
+
+
+def reorder(tensor: torch.Tensor, index: Sequence[int], dim: int) -> torch.Tensor:
+    """``tensor.index_select(dim, index)`` without a tensor of indices, which would be copied to the device."""
+    parts = tensor.unbind(dim)
+    return torch.stack([parts[i] for i in index], dim)
 
 
 def _check_points(op: str, keypoints: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pypose_ops import Peaks, gaussian_heatmaps
+from pypose_ops._constants import constant
 from pypose_ops.codecs._base import GaussianCodec
 
 from ..modules.cascade import Cascade
@@ -159,7 +160,7 @@ class CnnMrf(HeatmapSystem):
         if not self.torso:
             return None
         height, width = images.shape[-2:]
-        middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=images.device).expand(len(images), 2)
+        middle = constant(((width - 1) / 2, (height - 1) / 2), device=images.device).expand(len(images), 2)
         torso = middle if torso is None else torch.where(torso.isfinite().all(-1, keepdim=True), torso, middle)
         at = self.at(images).to_heatmap(torso[:, None])
         return gaussian_heatmaps(at, self.torso_sigma, self.map_size, dtype=images.dtype)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pypose_ops import gaussian_heatmaps
+from pypose_ops._constants import constant
 from pypose_ops.codecs import CPMHeatmap
 from pypose_ops.codecs._base import GaussianCodec
 
@@ -143,8 +144,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
         """The centre map ``(B, 1, H / 8, W / 8)``."""
         batch, _, height, width = images.shape
         if centers is None:
-            middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=images.device)
-            centers = middle.expand(1, 2)
+            centers = constant((((width - 1) / 2, (height - 1) / 2),), device=images.device)
         drawn = gaussian_heatmaps(centers[:, None], self.center_sigma, (height, width))
         # As in the prototxt: 9x9 every 8 pixels, the last window cut at the border.
         return F.avg_pool2d(drawn, 9, 8, ceil_mode=True).to(images.dtype).expand(batch, -1, -1, -1)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pypose_ops import Peaks, crop_patches, geometry
+from pypose_ops._constants import constant
 from pypose_ops.skeletons import Skeleton
 
 from ..modules.backbones import backbone as make_backbone
@@ -313,8 +314,8 @@ class PoseFromImage(nn.Module):
     def box(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Centre and scale of the whole image, ``(2,)`` each: b0."""
         height, width = images.shape[-2:]
-        box = torch.tensor([[(width - 1) / 2, (height - 1) / 2], [width, height]], device=images.device)
-        return box.unbind()
+        box = (((width - 1) / 2, (height - 1) / 2), (float(width), float(height)))
+        return constant(box, device=images.device).unbind()
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, K, 2)``, from -1/2 to 1/2 inside the image."""

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pypose_ops import Peaks, box_vote, crop_patches, decode_heatmaps, geometry
+from pypose_ops._constants import constant
 from pypose_ops.skeletons import Skeleton
 
 from ..modules.backbones import backbone as make_backbone
@@ -180,14 +181,15 @@ class DualSource(System):
     def _features(self, images: torch.Tensor, boxes: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """``(N, C)`` of windows ``(N, 4)`` of the images ``index``: of all sources, side by side."""
         height, width = images.shape[-2:]
+        options = {"device": boxes.device, "dtype": boxes.dtype}
         out = []
         for source, net in self.nets.items():
             if source == "part":
                 center, scale = geometry.box_to_center_and_scale(boxes, self.sizes[source], padding=self.context)
                 mask = None
             else:
-                center = boxes.new_tensor([(width - 1) / 2, (height - 1) / 2]).expand(len(boxes), 2)
-                scale, mask = boxes.new_tensor([float(width), float(height)]).expand(len(boxes), 2), boxes
+                center = constant(((width - 1) / 2, (height - 1) / 2), **options).expand(len(boxes), 2)
+                scale, mask = constant((float(width), float(height)), **options).expand(len(boxes), 2), boxes
             transforms = geometry.box_to_transform(center, scale, 0.0, self.sizes[source], align="center")
             patches = crop_patches(
                 images, transforms, self.sizes[source], image_index=index, antialias=True, mask=mask, dtype=images.dtype
@@ -202,7 +204,7 @@ class DualSource(System):
         y = torch.linspace(0, height - 1, self.grid[0], **options)
         x = torch.linspace(0, width - 1, self.grid[1], **options)
         centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
-        sides = self.diameter * torch.tensor(self.scales, **options)
+        sides = self.diameter * constant(tuple(self.scales), **options)
         return squares(centers.repeat(len(self.scales), 1), sides.repeat_interleave(len(centers)))[None].expand(
             len(images), -1, -1
         )
@@ -217,7 +219,7 @@ class DualSource(System):
         shift = (2 * torch.rand(count, around, 2, **options) - 1) * (self.near * diameters)[:, None, None]
         known = keypoints.gather(1, joints[..., None].expand(-1, -1, 2))
         anywhere = torch.rand(count, self.windows - around, 2, **options)
-        anywhere = anywhere * torch.tensor([size[1] - 1.0, size[0] - 1.0], **options)
+        anywhere = anywhere * constant((size[1] - 1.0, size[0] - 1.0), **options)
         low, high = self.train_scales
         sides = (low + (high - low) * torch.rand(count, self.windows, **options)) * diameters[:, None]
         return squares(torch.cat((known + shift, anywhere), 1), sides)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pypose_ops import Peaks, crop_patches
+from pypose_ops._constants import constant
 from pypose_ops.codecs._base import GaussianCodec
 from pypose_ops.ops.decode_heatmaps import kernel_size_for
 
@@ -100,8 +101,8 @@ def zoom(maps: torch.Tensor, scale: float) -> torch.Tensor:
     """Zooms ``(B, C, H, W)`` around its centre, keeping the size; zeros outside."""
     height, width = maps.shape[-2:]
     x, y = (width - 1) / 2, (height - 1) / 2
-    rows = [[1 / scale, 0.0, x - x / scale], [0.0, 1 / scale, y - y / scale]]
-    transforms = torch.tensor(rows, device=maps.device).expand(len(maps), 2, 3)
+    rows = ((1 / scale, 0.0, x - x / scale), (0.0, 1 / scale, y - y / scale))
+    transforms = constant(rows, device=maps.device).expand(len(maps), 2, 3)
     return crop_patches(maps, transforms, (height, width), antialias=scale < 1)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pypose_ops import People, find_peaks, group_people, part_affinity_fields, score_limbs, skeletons
+from pypose_ops._constants import constant
 from pypose_ops.codecs import CPMHeatmap
 from pypose_ops.codecs._base import GaussianCodec
 from pypose_ops.skeletons import Skeleton
@@ -131,7 +132,7 @@ class PafNet(HeatmapSystem):
         target = part_affinity_fields(
             codec.to_heatmap(everybody), self.limbs, self.limb_radius, codec.size, visible=labelled
         )
-        ends = torch.tensor(self.limbs, device=target.device)
+        ends = constant(tuple(self.limbs), device=target.device)
         counts = batch.visible.bool()[:, ends].all(-1).repeat_interleave(2, 1)  # (B, 2 L)
         errors = (fields.to(target.dtype) - target).square().mean((-2, -1)) * counts
         losses = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pypose_ops import crop_patches, geometry
+from pypose_ops._constants import constant
 from pypose_ops.skeletons import Skeleton
 
 from ..systems.system import Batch
@@ -56,8 +57,8 @@ class Crops:
     def __init__(self, system: System, skeleton: Skeleton, augmentation: Any = None) -> None:
         self.size, self.mean, self.std = system.input_size, tuple(system.mean), tuple(system.std)
         self.augmentation = augmentation
-        self.flip_index: torch.Tensor = torch.tensor(skeleton.flip_index)
-        self.upper: torch.Tensor = torch.tensor([k in skeleton.upper_body for k in range(len(skeleton))])
+        self.flip_index: tuple[int, ...] = tuple(skeleton.flip_index)
+        self.upper: tuple[bool, ...] = tuple(k in skeleton.upper_body for k in range(len(skeleton)))
 
     def __call__(self, loaded: Any, draws: torch.Tensor = None) -> Batch:
         """Crops of :class:`.loading.Loaded` people.
@@ -97,7 +98,7 @@ class Crops:
 
     def _half_bodies(self, loaded: Any, wanted: Any, upper: Sequence[int]) -> Any:
         labelled = loaded.visible > 0
-        half = labelled & (self.upper.to(upper.device) == upper[:, None])
+        half = labelled & (constant(self.upper, device=upper.device) == upper[:, None])
         usable = wanted & (labelled.sum(1) >= 8) & (half.sum(1) >= 3)
         points, inf = loaded.keypoints, float("inf")
         low = points.masked_fill(~half[..., None], inf).amin(1)
@@ -109,18 +110,20 @@ class Crops:
         """``gain * pixel`` of normalised pixels, as one fused multiply-add."""
         colour = self.augmentation.colour
         gain = (1 + colour) ** (2 * u[:, :1] - 1) * (1 + colour / 3) ** (2 * u[:, 1:] - 1)
-        shift = (gain - 1) * images.new_tensor(self.mean) / images.new_tensor(self.std)
+        mean, std = (constant(v, device=images.device, dtype=images.dtype) for v in (self.mean, self.std))
+        shift = (gain - 1) * mean / std
         return torch.addcmul(shift[..., None, None], images, gain[..., None, None])
 
     def _batch(self, loaded: Any, images: torch.Tensor, transforms: torch.Tensor, flip: bool) -> Batch:
         inverse = geometry.invert_transform(transforms)
         height, width = self.size
         points = geometry.transform_points(loaded.keypoints, inverse)
-        inside = ((points >= -0.5) & (points <= points.new_tensor([width, height]) - 0.5)).all(-1)
+        last = constant((width - 0.5, height - 0.5), device=points.device, dtype=points.dtype)
+        inside = ((points >= -0.5) & (points <= last)).all(-1)
         visible, occluded = (loaded.visible > 0) & inside, (loaded.visible == 1) & inside
         others = None if loaded.others is None else geometry.transform_points(loaded.others, inverse[:, None])
         if isinstance(flip, torch.Tensor):
-            index = self.flip_index.to(points.device)
+            index = constant(self.flip_index, device=points.device)
             points = torch.where(flip[:, None, None], points[:, index], points)
             visible = torch.where(flip[:, None], visible[:, index], visible)
             occluded = torch.where(flip[:, None], occluded[:, index], occluded)

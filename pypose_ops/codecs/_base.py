@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from .._constants import constant
 from ..geometry import scale_coordinates
 from ..ops._results import Peaks
 from ..ops.decode_heatmaps import decode_heatmaps
@@ -89,7 +90,6 @@ class HeatmapCodec:
         if compat is not None and compat not in self.peers:
             raise ValueError(f"{name}: compat must be None or one of {', '.join(self.peers)}, got {compat!r}")
         self.compat: str | None = compat
-        self._transforms: dict[Any, torch.Tensor] = {}
 
     @property
     def size(self) -> Pair:
@@ -104,25 +104,26 @@ class HeatmapCodec:
 
     def scale_factor(self, device: torch.device) -> torch.Tensor:
         """``(2,)`` float32, input pixels per heatmap pixel; kept per device."""
-        if device not in self._transforms:
-            less = 1 if self.align == "corners" else 0
-            pairs = zip(self.input_size, self.heatmap_size, strict=True)
-            self._transforms[device] = torch.tensor([(n - less) / max(m - less, 1) for n, m in pairs], device=device)
-        return self._transforms[device]
+        less = 1 if self.align == "corners" else 0
+        pairs = zip(self.input_size, self.heatmap_size, strict=True)
+        return constant(tuple((n - less) / max(m - less, 1) for n, m in pairs), device=device)
 
     def to_input(self, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """``(2, 3)``, decoded heatmap pixels to input pixels; kept per device."""
-        dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        if (device, dtype) not in self._transforms:
-            ends = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64) + self.shift
-            zero, one = self.from_heatmap(ends).tolist()
-            rows = [[one[0] - zero[0], 0.0, zero[0]], [0.0, one[1] - zero[1], zero[1]]]
-            self._transforms[device, dtype] = torch.tensor(rows, dtype=dtype, device=device)
-        return self._transforms[device, dtype]
+        (a, x), (d, y) = self._axes()
+        rows = ((a, 0.0, a * self.shift + x), (0.0, d, d * self.shift + y))
+        return constant(rows, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
 
     def from_heatmap(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Heatmap pixels to input pixels."""
         return scale_coordinates(keypoints, self.size, self.input_size[::-1], align=self.align)
+
+    def _axes(self) -> list[tuple[float, float]]:
+        """Ratio and offset of each axis, x first: :meth:`from_heatmap` is ``ratio * v + offset``."""
+        less, half = (1 if self.align == "corners" else 0), (0.5 if self.align == "center" else 0.0)
+        pairs = zip(self.input_size, self.heatmap_size, strict=True)
+        ratios = [(n - less) / (m - less) for n, m in pairs]
+        return [(ratio, half * (ratio - 1)) for ratio in ratios]
 
     def weights(
         self, at: torch.Tensor, visible: torch.Tensor | None, reach: float

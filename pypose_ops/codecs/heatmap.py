@@ -162,6 +162,11 @@ class UDPHeatmap(GaussianCodec):
         (w, h), (width, height) = self.input_size, self.heatmap_size
         return torch.stack((x / (width - 1) * w, y / (height - 1) * h), -1)
 
+    def _axes(self) -> list[tuple[float, float]]:
+        if self.compat is None:
+            return super()._axes()
+        return [(n / (m - 1), 0.0) for n, m in zip(self.input_size, self.heatmap_size, strict=True)]
+
 
 class MegviiHeatmap(HeatmapCodec):
     """The maps of CPN and MSPN (Chen et al., CVPR 2018): blurred single pixels with a peak of 255; ``align="index"``.

@@ -124,6 +124,11 @@ class SPR:
         self.sigma: tuple[float, ...] = tuple(sigma) if isinstance(sigma, (tuple, list)) else (sigma,)
         if generate_keypoint_heatmaps and len(self.sigma) != 2:
             raise ValueError(f"SPR: sigma must be two numbers, of roots and of joints, got {sigma!r}")
+        used = self.sigma if generate_keypoint_heatmaps else self.sigma[:1]
+        if not all(0 < s < float("inf") for s in used):
+            raise ValueError(
+                f"SPR: sigma must be positive and finite, got {used} (maps this small need one of their own)"
+            )
         self.min_diagonal, self.background = minimal_diagonal_length, background_weight
         self.radius, self.max_people, self.threshold = decode_nms_kernel // 2, decode_max_instances, decode_thr
         self.compat: str | None = check_compat("SPR", compat)

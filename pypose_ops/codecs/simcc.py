@@ -127,16 +127,8 @@ class SimCCLabel:
         With ``decode_visibility`` also the lower of the highest softmax of x and that of y.
         """
         for argument, scores, size in zip("xy", (x, y), self.input_size, strict=True):
-            bins = round(size * self.simcc_split_ratio)
-            if isinstance(scores, torch.Tensor) and scores.shape[-1:] != (bins,):
-                raise ValueError(
-                    f"SimCCLabel: {argument} must be (B, K, {bins}), {size} pixels times simcc_split_ratio, got shape "
-                    f"{tuple(scores.shape)}"
-                )
-        settings: dict[str, Any] = {"refine": "dark", "sigma": self.sigma} if self.use_dark else {}
-        if self.use_dark and self.compat is not None:
-            settings["compat"] = self.compat
-        peaks = decode_simcc(x, y, split_ratio=self.simcc_split_ratio, **(settings | options))
+            check_bins("SimCCLabel", argument, scores, size, self.simcc_split_ratio)
+        peaks = self.peaks(x, y, **options)
         if not self.decode_visibility:
             return peaks
         tops = [
@@ -144,6 +136,23 @@ class SimCCLabel:
             for scores, sigma in zip((x, y), self.sigma, strict=True)
         ]
         return PeaksWithVisibility(peaks.coords, peaks.scores, torch.minimum(*tops))
+
+    def peaks(self, x: torch.Tensor, y: torch.Tensor, **options: Any) -> Peaks:
+        """As :meth:`decode`, of labels of any length and without visibilities."""
+        settings: dict[str, Any] = {"refine": "dark", "sigma": self.sigma} if self.use_dark else {}
+        if self.use_dark and self.compat is not None:
+            settings["compat"] = self.compat
+        return decode_simcc(x, y, split_ratio=self.simcc_split_ratio, **(settings | options))
+
+
+def check_bins(codec: str, name: str, scores: object, pixels: int, split_ratio: float) -> None:
+    """Raises ValueError unless ``scores`` have ``pixels`` times ``split_ratio`` bins."""
+    bins = round(pixels * split_ratio)
+    if isinstance(scores, torch.Tensor) and scores.shape[-1:] != (bins,):
+        raise ValueError(
+            f"{codec}: {name} must be (B, K, {bins}), {pixels} pixels times simcc_split_ratio, got shape "
+            f"{tuple(scores.shape)}"
+        )
 
 
 class Labels3D(NamedTuple):
@@ -241,7 +250,7 @@ class SimCC3DLabel:
             z = torch.ones_like(keypoints[..., 0])
             root_z = z.new_full((len(z),), self.root_z)
         else:
-            root_z = depths[:, self.root_index].mean(1)
+            root_z = torch.stack([depths[:, index] for index in self.root_index]).mean(0)
             z = ((depths - root_z[:, None]) / self.z_range + 1) * (self.depth / 2)
         on_axis = torch.stack((z, torch.zeros_like(z)), -1)
         weights, known = self.plane.weights(keypoints, visible)
@@ -254,7 +263,9 @@ class SimCC3DLabel:
 
     def decode(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Peaks3D:
         """Labels or logits to joints in three dimensions."""
-        (plane, scores), (axis, _) = self.plane.decode(x, y)[:2], self.axis.decode(z, z)[:2]
+        for argument, scores, pixels in zip("xyz", (x, y, z), (*self.plane.input_size, self.depth), strict=True):
+            check_bins("SimCC3DLabel", argument, scores, pixels, self.plane.simcc_split_ratio)
+        (plane, scores), (axis, _) = self.plane.peaks(x, y), self.axis.peaks(z, z)
         bins = torch.cat((plane, axis[..., :1]), -1)
         depth = (bins[..., 2:] / (self.depth / 2) - 1) * self.z_range
         return Peaks3D(torch.cat((bins[..., :2], depth), -1), scores, bins)

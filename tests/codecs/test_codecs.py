@@ -69,7 +69,6 @@ def test_exact_codecs_return_the_keypoint(kernels, device, monkeypatch, name, al
     """Also at the border, and in the half pixel outside of the outermost pixels' centres."""
     codec = EXACT[name]
     monkeypatch.setattr(codec, "align", align)
-    monkeypatch.setattr(codec, "_transforms", {})
     points = border_points(codec.heatmap_size, 0.5)[:: 8 if kernels == "simt" else 1]
     assert heatmap_error(codec, points.to(device)).max() < 1e-2
 
@@ -91,12 +90,26 @@ def test_simcc_returns_half_a_bin(kernels, device):
         assert (codec.decode(x, y).coords.double() - points).abs().max() <= 0.25 + 1e-5
 
 
+@pytest.mark.parametrize("use_dark", (False, True))
+def test_simcc_in_three_dimensions_returns_the_joint(kernels, device, use_dark):
+    """Half a bin in the plane and in depth; DARK is MMPose's, which is off where the blob meets the border."""
+    codec = codecs.SimCC3DLabel((*INPUT, 192), use_dark=use_dark, z_range=2.0)
+    points = torch.rand(5 if kernels == "simt" else 100, 4, 2, device=device)
+    points = 40 + points * (torch.tensor(INPUT, device=device) - 80) if use_dark else points * 191
+    depths = 2 * torch.rand(points.shape[:2], device=device) - 0.75
+    depths[:, 0] = 0.25  # the root, to which depths are relative
+    x, y, z, weights, roots = codec.encode(points, depths)
+    assert (roots == 0.25).all() and weights.all()
+    keypoints, scores, _ = codec.decode(x, y, z)
+    assert (keypoints[..., :2] - points).abs().max() <= 0.25 + 1e-4 and (scores > 0).all()
+    assert (keypoints[..., 2] - (depths - 0.25)).abs().max() <= 2.0 / 192 / 2 + 1e-4
+
+
 @pytest.mark.parametrize("align", ("index", "center", "corners"))
 @pytest.mark.parametrize("name", ROUNDED)
 def test_rounded_codecs_return_half_a_pixel(kernels, device, monkeypatch, name, align):
     codec = ROUNDED[name]
     monkeypatch.setattr(codec, "align", align)
-    monkeypatch.setattr(codec, "_transforms", {})
     points = border_points(codec.heatmap_size, 0.0)[:: 8 if kernels == "simt" else 1]
     assert heatmap_error(codec, points.to(device)).max() <= 0.5 + 1e-5
 
@@ -236,6 +249,11 @@ def test_integral_maps_add_up_to_one():
         (lambda: codecs.MegviiHeatmap(INPUT, GRID, 10), "kernel_size must be odd"),
         (lambda: codecs.CenterNetHeatmap(INPUT, GRID, 1.0), "min_overlap must be between 0 and 1"),
         (lambda: codecs.CenterNetHeatmap(INPUT, GRID).loss(), "sigma per person"),
+        (lambda: codecs.SPR(INPUT, GRID, generate_keypoint_heatmaps=True), r"SPR: sigma must be positive .*, 0\.0\)"),
+        (
+            lambda: codecs.SimCC3DLabel((*INPUT, 8)).decode(*(torch.rand(1, 2, n) for n in (384, 512, 384))),
+            r"SimCC3DLabel: z must be \(B, K, 16\), 8 pixels times",
+        ),
         (lambda: codecs.SimCCLabel(INPUT, "hard"), "smoothing_type must be one of gaussian, standard"),
         (lambda: codecs.SimCCLabel(INPUT, sigma=(1.0, 0.0)), "sigma must be two positive"),
         (lambda: ROUNDED["msra"].encode(torch.rand(17, 2)), r"MSRAHeatmap: keypoints must be \(B, K, 2\)"),

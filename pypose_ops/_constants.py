@@ -1,0 +1,28 @@
+"""Small constant tensors that live on the device."""
+
+import functools
+from typing import Any
+
+import torch
+
+
+def constant(values: Any, *, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """``torch.tensor(values)``, kept per device and never written to: only the first call copies from the host.
+
+    A copy of unpinned memory cannot be captured in a CUDA graph.
+
+    Args:
+        values (tuple): numbers, or tuples of them.
+        device (torch.device): where it is kept.
+        dtype (torch.dtype, optional): as ``torch.tensor`` chooses by default.
+    """
+    # Compilers, exporters and their fake tensors make constants of their own, which must not outlive them.
+    if torch.compiler.is_compiling() or type(torch.empty(0, device=device)) is not torch.Tensor:
+        return torch.tensor(values, device=device, dtype=dtype)
+    return _kept(values, device, dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept(values: Any, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
+    with torch.inference_mode(False):  # autograd refuses to save inference tensors
+        return torch.tensor(values, device=device, dtype=dtype)
