@@ -19,11 +19,18 @@ COCO    .json, annotations and results, with any joints; missing areas are 0.53 
 AIC     .json of both, in AI Challenger's own format
 
 If the ground truth has more people than the predictions, --people selects them.
+
+--plot OUT draws what went wrong: pck.png, PCK over the threshold; oks.png, the OKS of all people (coco, aic);
+errors.png, how many of a joint's predictions are good, off (jitter), on the other side (inversion), on another person
+(swap) or nowhere (miss), as Ronchi & Perona (2017) define them, and its distances; confusion.png, which joint lies on
+which; worst.png, the worst people; errors.json, the numbers. For pck, pdj, pckh and pcp a joint is in place within the
+threshold, of the torso (0.2) or the head (0.5).
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +47,8 @@ from pypose_ops.datasets.results import read_coco_pair
 from pypose_ops.datasets.skeleton_files import read_skeleton
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import FLIC, LSP, MPII, Skeleton
+
+from . import error_plots, judged
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         help="added to predictions: 1 if their pixels start at 0 (pck, pdj, pcp, pckh)",
+    )
+    parser.add_argument("--plot", metavar="OUT", type=Path, help="folder for figures of what went wrong")
+    parser.add_argument(
+        "--images", metavar="FOLDER", type=Path, help="--plot: the images; default: where the ground truth names them"
     )
 
 
@@ -118,7 +131,14 @@ def run_pck(args: argparse.Namespace) -> Any:
     norm, note = torso_of(target, skeleton, note)
     threshold = 0.2 if args.threshold is None else args.threshold
     result = metrics.pck(pred + args.offset, target, norm=norm, threshold=threshold, strict=args.strict)
-    return f"PCK@{threshold:g}, %", columns_of(result, skeleton.groups), note
+    judge = judge_torso(args, pred, target, skeleton)
+    return f"PCK@{threshold:g}, %", columns_of(result, skeleton.groups), note, judge
+
+
+def judge_torso(args: argparse.Namespace, pred: torch.Tensor, target: torch.Tensor, skeleton: Skeleton) -> Any:
+    """What --plot looks at."""
+    first, _ = parse_people(args.people) or (1, None)
+    return partial(judged.of_torso, args, pred + args.offset, target, skeleton, first)
 
 
 def run_pdj(args: argparse.Namespace) -> Any:
@@ -128,7 +148,12 @@ def run_pdj(args: argparse.Namespace) -> Any:
     result = metrics.pdj(pred + args.offset, target, norm, thresholds=thresholds, strict=args.strict)
     rows = [("at", *(f"{t:g}" for t in thresholds))]
     rows += [(name, *result["per_joint"][:, list(members)].mean(1).tolist()) for name, members in skeleton.groups]
-    return "PDJ of the torso, %", [*rows, ("mean", *result["mean"].tolist())], note
+    return (
+        "PDJ of the torso, %",
+        [*rows, ("mean", *result["mean"].tolist())],
+        note,
+        judge_torso(args, pred, target, skeleton),
+    )
 
 
 def run_pcp(args: argparse.Namespace) -> Any:
@@ -136,7 +161,8 @@ def run_pcp(args: argparse.Namespace) -> Any:
     threshold = 0.5 if args.threshold is None else args.threshold
     rule = "relaxed" if args.relaxed else "strict"
     result = metrics.pcp(pred + args.offset, target, threshold=threshold, rule=rule)
-    return f"PCP@{threshold:g}, {rule}, %", columns_of(result, LSP.stick_groups), f"{len(pred)} people"
+    judge = judge_torso(args, pred, target, LSP)
+    return f"PCP@{threshold:g}, {rule}, %", columns_of(result, LSP.stick_groups), f"{len(pred)} people", judge
 
 
 def run_pckh(args: argparse.Namespace) -> Any:
@@ -152,6 +178,7 @@ def run_pckh(args: argparse.Namespace) -> Any:
         f"PCKh@{threshold:g}, %",
         columns_of(result, MPII.groups),
         note + (f"; {without} without a head box, not counted" if without else ""),
+        partial(judged.of_heads, args, pred + args.offset, target, visible, size),
     )
 
 
@@ -195,11 +222,16 @@ def run_coco(args: argparse.Namespace) -> Any:
     categories = len(pair.category.unique())
     if categories > 1:
         note += f"; the mean of {categories} categories"
-    return "COCO keypoints", [(name, value.item()) for name, value in result.items()], note
+    return (
+        "COCO keypoints",
+        [(name, value.item()) for name, value in result.items()],
+        note,
+        partial(judged.of_coco, args, pair, sigmas),
+    )
 
 
 def run_aic(args: argparse.Namespace) -> Any:
-    people, unknown = read_aic_results(args.predictions, args.ground_truth)
+    people, unknown, names = read_aic_results(args.predictions, args.ground_truth)
     result = metrics.aic_score(**people)
     note = note_of(people)
     if unknown:
@@ -210,14 +242,21 @@ def run_aic(args: argparse.Namespace) -> Any:
     rows = [
         (f"OKS > {t:.2f}", v) for t, v in zip(metrics.aic.THRESHOLDS, result["per_threshold"].tolist(), strict=True)
     ]
-    return "AI Challenger keypoints", [*rows, ("score", result["score"].item())], note
+    return (
+        "AI Challenger keypoints",
+        [*rows, ("score", result["score"].item())],
+        note,
+        partial(judged.of_aic, args, people, names),
+    )
 
 
 METRICS = {"pckh": run_pckh, "pck": run_pck, "pdj": run_pdj, "pcp": run_pcp, "coco": run_coco, "aic": run_aic}
 
 
 def run(args: argparse.Namespace) -> None:
-    title, rows, note = METRICS[args.metric](args)
+    if args.images is not None and args.plot is None:
+        raise InputError("--images is for --plot")
+    title, rows, note, judge = METRICS[args.metric](args)
     digits = 2 if title.endswith("%") else 5
     table = Table(title=title, show_header=False)
     table.add_column()
@@ -228,3 +267,5 @@ def run(args: argparse.Namespace) -> None:
     console = Console()
     console.print(table)
     console.print(note, highlight=False, soft_wrap=True)
+    if args.plot is not None:
+        error_plots.plot(judge(), args.plot)

@@ -4,11 +4,15 @@ Sphinx, because it reads the docstrings and types as they are, executes the tuto
 works without a network.
 """
 
+import contextlib
+import io
+import os
 import re
 import sys
 from pathlib import Path
 
 import pypose_ops
+from pypose_ops.cli import main
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -79,6 +83,20 @@ def write_operator_pages(app):
     draw_operators.draw_skeletons(folder.parent / "skeletons.png")
 
 
+def write_command_page(app):
+    """The help of every command."""
+    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
+    page = "# Commands\n\n`pypose-ops COMMAND`; every problem with a file or an option is one line, and exit code 2.\n"
+    for command, summary in main.COMMANDS.items():
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            main.main([command, "--help"])
+        page += f"\n## {command}\n\n{summary}\n\n```text\n{text.getvalue()}```\n"
+    path = HERE / "api" / "commands.md"
+    if not path.exists() or path.read_text(encoding="utf-8") != page:
+        path.write_text(page, encoding="utf-8")
+
+
 def drop_links_to_files(app, page, source):
     """Files and folders of the repository that are no pages: links there, words here."""
     source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\((?:results|\.\.)/[^)]*\)", r"\1", source[0])
@@ -87,3 +105,4 @@ def drop_links_to_files(app, page, source):
 def setup(app):
     app.connect("source-read", drop_links_to_files)
     app.connect("builder-inited", write_operator_pages, priority=100)
+    app.connect("builder-inited", write_command_page, priority=100)

@@ -63,6 +63,11 @@ def box_of(path: str | Path, person: Person) -> tuple[float, float, float, float
     return x1, y1, x2, y2
 
 
+def image_name(identifier: Any) -> str:
+    """The file of an image."""
+    return str(identifier) if str(identifier).endswith(".jpg") else f"{identifier}.jpg"
+
+
 def read_aic(path: str, split: str = "train", images: str | None = None, category: str | None = None) -> PoseDataset:
     """Reads people from AI Challenger's own format or COCO's; a file is one split."""
     content = load_json(path, packed=("keypoints",), dropped=UNREAD)
@@ -80,12 +85,11 @@ def read_aic(path: str, split: str = "train", images: str | None = None, categor
             if not visible.any():
                 dataset.skipped += 1
                 continue
-            name = person.image if str(person.image).endswith(".jpg") else f"{person.image}.jpg"
             box = box_of(path, person)
             if box[2] <= box[0] or box[3] <= box[1]:
                 dataset.notes["boxes are missing or empty: replaced by the bounds of the joints"] += 1
                 box = None
-            sample = Sample(finder.find(name), person.joints[:, :2], visible, box)
+            sample = Sample(finder.find(image_name(person.image)), person.joints[:, :2], visible, box)
             sample.box = sample.box or sample.joints_box()
             groups.setdefault(person.image, []).append(sample)
     except InputError as error:
@@ -99,8 +103,11 @@ def read_aic(path: str, split: str = "train", images: str | None = None, categor
     return dataset
 
 
-def read_aic_results(path: str | Path, target_path: str | Path) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The arguments of :func:`.metrics.aic_score`, and the predicted images that are not in the ground truth."""
+def read_aic_results(path: str | Path, target_path: str | Path) -> tuple[dict[str, torch.Tensor], list[str], list[str]]:
+    """The arguments of :func:`.metrics.aic_score`.
+
+    Also the predicted images that are not in the ground truth, and the file of the image of every annotated person.
+    """
     truth = list(read_persons(target_path, read_records(target_path)))
     areas = []
     for person in truth:
@@ -123,4 +130,4 @@ def read_aic_results(path: str | Path, target_path: str | Path) -> tuple[dict[st
         area=stacked(areas),
         target_image=torch.tensor([number[person.image] for person in truth], dtype=torch.int64),
     )
-    return people, list(unknown)
+    return people, list(unknown), [image_name(person.image) for person in truth]

@@ -51,6 +51,15 @@ def flic_truth(path: Path) -> torch.Tensor:
     return joints[tested]
 
 
+def flic_image_names(path: Path) -> list[str] | None:
+    """The images of the test split of examples.mat; None without names, as in .npz."""
+    examples = None if path.suffix == ".npz" else load_mat(path).get("examples")
+    if examples is None or "filepath" not in (np.asarray(examples).dtype.names or ()):
+        return None
+    tested = [example for example in examples.ravel() if np.ravel(example["istest"])[0]]
+    return [str(np.ravel(example["filepath"])[0]) if np.size(example["filepath"]) else "" for example in tested]
+
+
 def read_flic_results(path: Path, target_path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Predictions and ground truth of the test split, (N, 11, 2)."""
     target = flic_truth(target_path)

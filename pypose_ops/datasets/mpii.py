@@ -153,11 +153,9 @@ def mpii_people(path: Path, truth: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """
     records, field = read_records(path)
     joints, annotated = [], []
-    chosen = truth and any(isinstance(r, Mapping) and r.get("isValidation") for r in records)
-    for i, record in enumerate(records):
+    for i in _chosen(records) if truth else range(len(records)):
+        record = records[i]
         fields_of(path, "person", i, record, (field,))
-        if chosen and not record.get("isValidation"):
-            continue
         pose = joints_of(path, i, record, field)
         if field == "joint_self":
             seen = (pose != 0).any(1)  # 0, 0, 0: not annotated; a position with 0: occluded, which counts
@@ -176,6 +174,21 @@ def head_boxes(path: Path, people: int, of: Path) -> torch.Tensor:
     if len(boxes) != people:
         raise InputError(f"{path}: {len(boxes)} head boxes, {of} has {people} people")
     return boxes
+
+
+def _chosen(records: list[Any]) -> list[int]:
+    """The validation people where the form of CPM marks some, else all."""
+    marked = [i for i, record in enumerate(records) if isinstance(record, Mapping) and record.get("isValidation")]
+    return marked or list(range(len(records)))
+
+
+def mpii_image_names(path: Path) -> list[str] | None:
+    """The image of everybody in :func:`mpii_people` of a ground truth; None for a .mat, which has none."""
+    if not is_json(path):
+        return None
+    records, field = read_records(path)
+    name = "img_paths" if field == "joint_self" else "image"
+    return [str(records[i].get(name) or "") for i in _chosen(records)]
 
 
 def mpii_predictions(path: Path) -> torch.Tensor:

@@ -45,6 +45,7 @@ class CocoPair:
         people: the arguments of coco_ap but the sigmas; of all categories.
         pred_category, category: ``(D,)`` and ``(G,)`` the category of each.
         skeleton: of the joints.
+        names: G names of image files; empty where the file has none.
         notes: lines about skipped and estimated values.
     """
 
@@ -52,6 +53,7 @@ class CocoPair:
     pred_category: torch.Tensor
     category: torch.Tensor
     skeleton: Skeleton
+    names: list[str]
     notes: list[str]
 
 
@@ -138,4 +140,5 @@ def pair_of(
         boxes=boxes.nan_to_num(),
         crowd=torch.from_numpy(truth.crowd),
     )
-    return CocoPair(people, categories, torch.from_numpy(truth.category), truth.skeleton, notes)
+    names = [str(truth.images[key].get("file_name") or "") for key in truth.image]
+    return CocoPair(people, categories, torch.from_numpy(truth.category), truth.skeleton, names, notes)

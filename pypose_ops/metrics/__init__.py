@@ -6,8 +6,9 @@ batches and merge the ranks of ``torch.distributed``. Coordinates are ``(x, y)``
 
 from .accumulators import AUC, COCOAP, EPE, NME, PCK, PCP, AICScore, PCKh
 from .aic import aic_score
-from .coco import coco_ap, coco_ap_by_category
+from .coco import coco_ap, coco_ap_by_category, match_people
 from .distances import auc, epe, head_size, nme, pck, pckh, pdj, torso_size
+from .joint_errors import JointErrors, joint_errors, oks_radius
 from .sticks import pcp
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PCK",
     "PCP",
     "AICScore",
+    "JointErrors",
     "PCKh",
     "aic_score",
     "auc",
@@ -25,7 +27,10 @@ __all__ = [
     "coco_ap_by_category",
     "epe",
     "head_size",
+    "joint_errors",
+    "match_people",
     "nme",
+    "oks_radius",
     "pck",
     "pckh",
     "pcp",

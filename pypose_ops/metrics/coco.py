@@ -1,6 +1,7 @@
 """COCO's keypoint average precision and recall: the ten numbers of pycocotools, vectorised over people."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,7 +48,92 @@ def coco_ap(
         dict of float64 tensors from 0 to 1: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl; -1 for a range of areas
         (m: 32^2 to 96^2, l: larger) without annotations.
     """
-    name, joints = "coco_ap", len(sigmas)
+    people = _sorted_people(
+        "coco_ap", pred, scores, pred_image, target, area, target_image, visible, boxes, crowd, sigmas, max_people
+    )
+    limits = torch.tensor(AREAS, dtype=torch.float64, device=area.device)
+    left_out = people.uncounted | (people.area < limits[:, :1]) | (people.area > limits[:, 1:])
+    extent = people.pred.amax(1) - people.pred.amin(1)
+    extent = extent[:, 0] * extent[:, 1]
+    outside = (extent < limits[:, :1]) | (extent > limits[:, 1:])
+
+    matched, person = greedy_match(people.pairs, people.similarity, people.rank, left_out, people.crowd)
+    to_left_out = matched & left_out_of(left_out, person)
+    ignored = torch.where(matched, to_left_out, outside[:, None])
+    precision, recall = precision_recall(matched, ignored, people.scores, (~left_out).sum(1))
+    return dict(zip(NAMES, summary(precision, recall), strict=True))
+
+
+def match_people(
+    pred: torch.Tensor,
+    scores: torch.Tensor,
+    pred_image: torch.Tensor,
+    target: torch.Tensor,
+    area: torch.Tensor,
+    target_image: torch.Tensor,
+    *,
+    visible: torch.Tensor | None = None,
+    boxes: torch.Tensor | None = None,
+    crowd: torch.Tensor | None = None,
+    sigmas: Sequence[float] = COCO.sigmas,
+    max_people: int = 20,
+    threshold: float = 0.1,
+) -> torch.Tensor:
+    """Which prediction is of which annotated person: COCO's matching at one threshold.
+
+    Predictions, best first, take the free person of their image with the highest OKS.
+
+    Args:
+        pred, scores, pred_image, target, area, target_image, visible, boxes, crowd, sigmas, max_people: as in
+            :func:`coco_ap`.
+        threshold: a lower OKS is no match; 0.1 as in Ronchi & Perona (ICCV 2017), who look at what went wrong.
+
+    Returns:
+        (G,) int64: the index of the prediction; -1 for people nobody predicted, crowds and people without labelled
+        joints.
+    """
+    people = _sorted_people(
+        "match_people", pred, scores, pred_image, target, area, target_image, visible, boxes, crowd, sigmas, max_people
+    )
+    matched, person = greedy_match(
+        people.pairs, people.similarity, people.rank, people.uncounted[None], people.crowd, (threshold,)
+    )
+    matched, person = (matched & ~left_out_of(people.uncounted[None], person))[0, 0], person[0, 0]
+    found = torch.full_like(target_image, -1, dtype=torch.int64)
+    found[people.by_image[person[matched]]] = people.order[matched]
+    return found
+
+
+class _SortedPeople(NamedTuple):
+    """Predictions by image and score, annotated people by image; ``order`` and ``by_image`` are where they were."""
+
+    pred: torch.Tensor
+    scores: torch.Tensor
+    rank: torch.Tensor
+    order: torch.Tensor
+    area: torch.Tensor
+    crowd: torch.Tensor
+    uncounted: torch.Tensor  # crowds, and people without labelled joints
+    by_image: torch.Tensor
+    pairs: Pairs
+    similarity: torch.Tensor
+
+
+def _sorted_people(
+    name: str,
+    pred: torch.Tensor,
+    scores: torch.Tensor,
+    pred_image: torch.Tensor,
+    target: torch.Tensor,
+    area: torch.Tensor,
+    target_image: torch.Tensor,
+    visible: torch.Tensor | None,
+    boxes: torch.Tensor | None,
+    crowd: torch.Tensor | None,
+    sigmas: Sequence[float],
+    max_people: int,
+) -> _SortedPeople:
+    joints = len(sigmas)
     check_people(name, "pred", pred, pred_image, joints)
     check_people(name, "target", target, target_image, joints)
     check_each(name, "scores", scores, pred)
@@ -66,19 +152,10 @@ def coco_ap(
     target, visible, area = target[by_image].double(), visible[by_image], area[by_image].double()
     boxes = None if boxes is None else boxes[by_image].double()
     crowd = torch.zeros_like(area, dtype=torch.bool) if crowd is None else crowd[by_image].bool()
-
-    limits = torch.tensor(AREAS, dtype=torch.float64, device=area.device)
-    left_out = (crowd | ~visible.any(1)) | (area < limits[:, :1]) | (area > limits[:, 1:])
-    extent = pred.amax(1) - pred.amin(1)
-    extent = extent[:, 0] * extent[:, 1]
-    outside = (extent < limits[:, :1]) | (extent > limits[:, 1:])
-
     pairs = match_images(pred_number, target_number[by_image], len(images))
     similarity = pair_oks(pairs, pred, target, area, sigmas, visible, boxes)
-    matched, to_left_out = greedy_match(pairs, similarity, rank, left_out, crowd)
-    ignored = torch.where(matched, to_left_out, outside[:, None])
-    precision, recall = precision_recall(matched, ignored, scores, (~left_out).sum(1))
-    return dict(zip(NAMES, summary(precision, recall), strict=True))
+    uncounted = crowd | ~visible.any(1)
+    return _SortedPeople(pred, scores, rank, order, area, crowd, uncounted, by_image, pairs, similarity)
 
 
 def best_of_each(
@@ -94,7 +171,12 @@ def best_of_each(
 
 
 def greedy_match(
-    pairs: Pairs, similarity: torch.Tensor, rank: torch.Tensor, left_out: torch.Tensor, crowd: torch.Tensor
+    pairs: Pairs,
+    similarity: torch.Tensor,
+    rank: torch.Tensor,
+    left_out: torch.Tensor,
+    crowd: torch.Tensor,
+    at: Sequence[float] = tuple(THRESHOLDS),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Matches predictions, best first within an image, for every area range (A) and threshold (T) at once.
 
@@ -102,13 +184,12 @@ def greedy_match(
     last one in case of a tie.
 
     Returns:
-        ``matched`` and ``to_left_out``, (A, T, D) bool: whether a prediction is matched, and whether to an ignored
-        person.
+        (A, T, D) bool: whether a prediction is matched; and int64: the person it is matched to, 0 where it is not.
     """
     device, areas, people = similarity.device, len(left_out), left_out.shape[1]
-    thresholds = torch.tensor(np.minimum(THRESHOLDS, 1 - 1e-10), device=device)
+    thresholds = torch.tensor(np.minimum(at, 1 - 1e-10), device=device)
     matched = torch.zeros(areas, len(thresholds), len(rank), dtype=torch.bool, device=device)
-    to_left_out = torch.zeros_like(matched)
+    to = torch.zeros_like(matched, dtype=torch.int64)
     free = torch.ones(areas, len(thresholds), people, dtype=torch.bool, device=device)
 
     # Unique numbers in the order of preference; the largest wins.
@@ -128,10 +209,16 @@ def greedy_match(
         found = best >= 0
         person = pairs.target[by_similarity[best.clamp(min=0) % len(similarity)]]
         matched[..., here] = found
-        to_left_out[..., here] = found & left_out[:, None].expand_as(free).gather(2, person)
+        to[..., here] = person.where(found, 0)
         taken = torch.zeros_like(free).scatter_reduce_(2, person, found, "amax")
         free &= ~taken
-    return matched, to_left_out
+    return matched, to
+
+
+def left_out_of(left_out: torch.Tensor, person: torch.Tensor) -> torch.Tensor:
+    """Whether each person (A, T, D) is left out; the padding serves index 0 where nobody is annotated."""
+    padded = torch.nn.functional.pad(left_out, (0, 1))
+    return padded[:, None].expand(-1, person.shape[1], -1).gather(2, person)
 
 
 def precision_recall(
