@@ -6,6 +6,7 @@ gives pytest one test per check, kernels (cpu, simt, cuda), dtype and sample. A 
 hand: ``TestMyOp().test_inputs_unchanged(device, sample)``.
 """
 
+import importlib
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from contract_tools import (
 )
 from gpu_contract import OFF_HOST, GpuContract
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+
+import pypose_ops
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -328,6 +331,13 @@ GRADIENT_TESTS = (
     "test_second_order_is_refused",
     "test_any_strides_of_the_gradient",
 )
+
+
+def contract_of(name):
+    """The contract of an operator in tests/ops/test_<name>.py."""
+    module = importlib.import_module(f"test_{name}")
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, OpContract)]
+    return next(kind for kind in kinds if kind.op is getattr(pypose_ops, name))()
 
 
 def check_op(op, reference, samples, *, bad=(), on_host=False, **options):

@@ -1,14 +1,20 @@
 """For every operator that infers: a function, an example, which sizes are dynamic, other inputs, tolerances."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 
 import numpy as np
+import pytest
 import torch
+from op_contract import contract_of
 
 import pypose_ops as ops
 from pypose_ops.ops._peak_arguments import COMPATS_OF
 from pypose_ops.ops._results import LocalPeaks
+
+pytest.importorskip("onnxscript")
+import pypose_ops.onnx  # noqa: E402
 
 PX, SCORE = 1e-3, 1e-4
 
@@ -323,6 +329,19 @@ def box_vote():
     return Case(function, (boxes, torch.rand(2, 6, 3)), ((0, 1), (0, 1)), [(boxes[:1, :4], torch.rand(1, 4, 3))], SCORE)
 
 
+def first_traced(name):
+    """An operator without a case here: the first traced sample of its own tests, the batch dynamic."""
+    contract = contract_of(name)
+    arguments = contract.arguments(next(sample for sample in contract.samples if sample.traced))
+    tensors = {key: value for key, value in arguments.items() if isinstance(value, torch.Tensor)}
+
+    def function(*given):
+        return contract.op(**arguments | dict(zip(tensors, given, strict=True)))
+
+    dynamic = tuple((0,) if key in contract.batched else () for key in tensors)
+    return Case(function, tuple(tensors.values()), dynamic)
+
+
 CASES = {
     **{
         f"decode_heatmaps-{refine}": (lambda refine=refine: decode_heatmaps(refine))
@@ -347,4 +366,9 @@ CASES = {
     "max_product": max_product,
     "sum_product": sum_product,
     "box_vote": box_vote,
+}
+CASES |= {
+    name: partial(first_traced, name)
+    for name in pypose_ops.onnx.OPERATORS
+    if name not in {case.split("-")[0] for case in CASES}
 }
