@@ -1,4 +1,4 @@
-"""The layout: an operator is one stem in every room, and imports run downwards."""
+"""The layout: an operator is one stem in every room, what CONTRIBUTING asks of the rest, and imports run downwards."""
 
 import ast
 import re
@@ -9,6 +9,7 @@ import torch
 from fuzzing.registry import OPERATORS as FUZZED
 
 import pypose_ops
+from pypose_ops import codecs, datasets, models
 
 ROOT = Path(__file__).resolve().parents[1]
 OPERATORS = sorted(
@@ -69,6 +70,36 @@ def defines(path, name):
     return path.is_file() and any(
         isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text()).body
     )
+
+
+CODECS = [name for name in codecs.__all__ if hasattr(getattr(codecs, name), "encode")]
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_codec_is_tested_and_documented(name):
+    kind = getattr(codecs, name)
+    assert kind.__module__.startswith("pypose_ops.codecs.") and hasattr(kind, "decode") and kind.__doc__
+    assert re.search(rf"\b{name}\b", text_of("tests/codecs/*.py") + text_of("tests/integrations/*.py")), "no test"
+    assert re.search(rf"^\| .*`{name}\b.*\|$", text_of("docs/conventions.md"), re.MULTILINE), "no row in conventions.md"
+
+
+@pytest.mark.parametrize("name", [name for name in models.SYSTEMS if name != "tiny"])
+def test_a_system_is_tested_and_documented(name):
+    kind = models.system_class(name)
+    assert kind.__module__.startswith("pypose_ops.models.systems.") and kind.__doc__
+    assert all(type(config) is not models.SystemConfig for config in kind.presets.values()), "no config of its own"
+    assert {"paper", "compact"} <= kind.presets.keys()
+    assert (ROOT / f"models/training/recipes/{name}.toml").is_file(), "no recipe"
+    assert re.search(rf'"{name}"', text_of("tests/models/test_*.py")), "no test"
+    assert f"`{name}`" in text_of("docs/systems.md"), "not in docs/systems.md"
+
+
+@pytest.mark.parametrize("name", datasets.FORMATS)
+def test_a_format_is_tested_and_documented(name):
+    reader = datasets.FORMATS[name]
+    assert reader.__module__.startswith("pypose_ops.datasets.") and reader.__name__ == f"read_{name}" and reader.__doc__
+    assert re.search(rf'"{name}[:"]', text_of("tests/datasets/test_*.py")), "no test"
+    assert re.search(rf"\b{name}\b", datasets.open_dataset.__doc__), "not in the docstring of open_dataset"
 
 
 def modules():

@@ -162,7 +162,7 @@ def test_weights_and_strange_keypoints(kernels, device):
     assert codec.encode(keypoints, visible)[1].tolist() == [[0, 0, 0, 0, 0, 1]]
 
 
-SIMCC = {
+LABELS = {
     "simcc": codecs.SimCCLabel(INPUT),
     "simcc, exact": codecs.SimCCLabel(INPUT, center="exact"),
     "simcc, one hot": codecs.SimCCLabel(INPUT, "standard"),
@@ -171,10 +171,10 @@ SIMCC = {
 }
 
 
-@pytest.mark.parametrize("name", [*EXACT, *ROUNDED, *SIMCC])
+@pytest.mark.parametrize("name", [*EXACT, *ROUNDED, *LABELS])
 def test_joints_that_are_missing_or_far_away_draw_nothing(kernels, device, name):
-    """Nobody to be seen, not finite, 1e30 away; an ordinary joint beside them is drawn as if it were alone."""
-    codec = (EXACT | ROUNDED | SIMCC)[name]
+    """No visible joint, not finite, 1e30 away; an ordinary joint beside them is drawn as if it were alone."""
+    codec = (EXACT | ROUNDED | LABELS)[name]
     strange = [[NAN, 1.0], [50.0, NAN], [math.inf, 1.0], [1.0, -math.inf], [1e30, 1.0], [-1e30, 1e30], [3e38, -3e38]]
     keypoints = torch.tensor([[*strange, [100.0, 100.0]]], device=device)
     targets, weights = codec.encode(keypoints)

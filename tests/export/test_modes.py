@@ -15,13 +15,11 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 from runtimes import DYNAMIC, Function, leaves  # noqa: E402
 
-import pypose_ops  # noqa: E402
+import pypose_ops.onnx  # noqa: E402
+from pypose_ops.ops._autograd import _functions  # noqa: E402
 
 DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
-DIFFERENTIABLE = {
-    "box_vote", "crop_patches", "gaussian_heatmaps", "max_product", "mrf_message_passing", "oks", "soft_argmax",
-    "sum_product",
-}  # fmt: skip
+DIFFERENTIABLE = {name for name in pypose_ops.onnx.OPERATORS if f"pypose_ops::{name}" in _functions}
 NAMES = [name for name in CASES if name not in ("decode_heatmaps-quarter", "decode_heatmaps-parabola")]
 
 
