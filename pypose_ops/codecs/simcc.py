@@ -224,8 +224,8 @@ class SimCC3DLabel:
             "simcc_split_ratio": simcc_split_ratio, "normalize": normalize, "use_dark": use_dark, "compat": "mmpose"
         }  # fmt: skip
         self.plane: SimCCLabel = SimCCLabel((width, height), sigma=(sigmas[0], sigmas[1]), **shared)
-        # The z axis is both axes of an input as wide and as high as it is deep.
-        self.axis: SimCCLabel = SimCCLabel((self.depth, self.depth), sigma=(sigmas[2], sigmas[2]), **shared)
+        # The z axis is treated as the x axis of an input one pixel high.
+        self.axis: SimCCLabel = SimCCLabel((self.depth, 1), sigma=(sigmas[2], sigmas[2]), **shared)
         self.root_index: list[int] = [root_index] if isinstance(root_index, int) else list(root_index)
         self.z_range: float = 2.1744869 if z_range is None else z_range
 

@@ -91,7 +91,6 @@ def test_simcc_returns_half_a_bin(kernels, device):
 
 
 @pytest.mark.parametrize("use_dark", (False, True))
-<<<<<<< HEAD
 def test_simcc_in_three_dimensions_returns_the_joint(kernels, device, use_dark):
     """Half a bin in the plane and in depth; DARK is MMPose's, which is off where the blob meets the border."""
     codec = codecs.SimCC3DLabel((*INPUT, 192), use_dark=use_dark, z_range=2.0)
@@ -104,23 +103,6 @@ def test_simcc_in_three_dimensions_returns_the_joint(kernels, device, use_dark):
     keypoints, scores, _ = codec.decode(x, y, z)
     assert (keypoints[..., :2] - points).abs().max() <= 0.25 + 1e-4 and (scores > 0).all()
     assert (keypoints[..., 2] - (depths - 0.25)).abs().max() <= 2.0 / 192 / 2 + 1e-4
-=======
-def test_simcc_in_three_dimensions(kernels, device, use_dark):
-    """The plane as SimCCLabel's; depths to half a bin, relative to the mean of the root joints."""
-    codec = codecs.SimCC3DLabel((*INPUT, 288), sigma=(4.9, 5.66, 6.0), use_dark=use_dark, root_index=(1, 2))
-    keypoints = border_points(INPUT, 0.0)[:120].reshape(40, 3, 2).float().to(device)
-    depths = 4 + torch.rand(40, 3, device=device)
-    labels = codec.encode(keypoints, depths)
-    assert labels.z.shape == (40, 3, 576) and (labels.weights == 1).all()
-    torch.testing.assert_close(labels.root_z, depths[:, 1:].mean(1))
-    (x, y), _ = codec.plane.encode(keypoints)
-    assert torch.equal(labels.x, x) and torch.equal(labels.y, y)
-    found = codec.decode(labels.x, labels.y, labels.z)
-    plane = codec.plane.decode(x, y)
-    assert torch.equal(found.coords[..., :2], plane.coords) and torch.equal(found.scores, plane.scores)
-    half_a_bin = codec.z_range / codec.depth / 2
-    assert (found.coords[..., 2] + labels.root_z[:, None] - depths).abs().max() <= half_a_bin + 1e-4
-    assert ((found.bins[..., 2] / 144 - 1) * codec.z_range - found.coords[..., 2]).abs().max() < 1e-5
 
 
 def test_depths_outside_of_the_range_draw_nothing():
@@ -130,7 +112,6 @@ def test_depths_outside_of_the_range_draw_nothing():
     assert codec.encode(torch.full((1, 3, 2), 50.0)).root_z.item() == pytest.approx(codec.root_z)
     with pytest.raises(ValueError, match="SimCC3DLabel: sigma must be one or three numbers"):
         codecs.SimCC3DLabel((*INPUT, 288), sigma=(1.0, 2.0))
->>>>>>> d74de96 (Decode the depths of SimCC3DLabel, and test it)
 
 
 @pytest.mark.parametrize("align", ("index", "center", "corners"))
