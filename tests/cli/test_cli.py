@@ -1,5 +1,6 @@
 """The command line on real and on bad input."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -51,6 +52,19 @@ def test_info(tmp_path):
     done = command_line("info", cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr
     assert pypose_ops.__version__ in done.stdout and "cuda toolkit" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], [], ["nonsense"]])
+def test_help_imports_nothing_but_the_standard_library(words):
+    """It must appear at once: torch takes seconds."""
+    code = (
+        "import sys; before = set(sys.modules); from pypose_ops_program import main\n"
+        f"try: main({words})\n"
+        "except SystemExit: print(sorted({n.partition('.')[0] for n in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    assert imported - sys.stdlib_module_names == {"pypose_ops_program"}
 
 
 def test_decode_the_sample(tmp_path, astronaut):

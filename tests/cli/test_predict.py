@@ -146,7 +146,7 @@ def test_test_takes_the_same_weights(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "absent"),
     [
-        (["info"], {"pypose_ops.models", "pypose_ops.viz", "matplotlib", "safetensors", "scipy"}),
+        (["info"], {"pypose_ops.models", "pypose_ops.viz", "matplotlib", "safetensors", "scipy", "rich", "PIL"}),
         (["predict", "none.png"], {"lightning", "tensorboard", "pypose_ops.models.training.training"}),
     ],
 )
