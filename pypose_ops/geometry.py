@@ -56,14 +56,31 @@ def box_to_center_and_scale(
     corner, extent = boxes[..., :2], boxes[..., 2:]
     if choice("box_to_center_and_scale", "format", format, ("xyxy", "xywh")) == 0:
         extent = extent - corner
-    # Only where the check needs no device synchronisation.
-    if boxes.device.type == "cpu" and not torch.compiler.is_compiling() and bool((extent.detach() < 0).any()):
-        inverted = boxes[(extent < 0).any(-1)][0].tolist()
-        raise ValueError(f"box_to_center_and_scale: boxes must not be inverted (x1 <= x2, y1 <= y2), got {inverted}")
+    if (inverted := _negative(extent)) is not None:
+        box = boxes[inverted][0].tolist()
+        raise ValueError(f"box_to_center_and_scale: boxes must not be inverted (x1 <= x2, y1 <= y2), got {box}")
     aspect = width / height
     w, h = extent.unbind(-1)
     scale = torch.stack((torch.maximum(w, h * aspect), torch.maximum(h, w / aspect)), -1) * padding
     return corner + extent / 2, scale
+
+
+def _negative(sizes: torch.Tensor) -> torch.Tensor | None:
+    """Which of sizes ``(..., 2)`` are negative; None: none are, or looking at values would need a synchronisation."""
+    if sizes.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    wrong = (sizes.detach() < 0).any(-1)
+    try:
+        return wrong if bool(wrong.any()) else None
+    except RuntimeError:  # under torch.func.vmap and fake tensors there are no values
+        return None
+
+
+def _check_scale(op: str, scale: torch.Tensor) -> None:
+    """Refuses inverted boxes, which would mirror in silence."""
+    if (inverted := _negative(scale)) is not None:
+        got = scale[inverted][0].tolist()
+        raise ValueError(f"{op}: scale must not be negative, a box's width and height, got {got}")
 
 
 def box_to_transform(
@@ -92,6 +109,10 @@ def box_to_transform(
     Returns:
         Tensor: ``(..., 2, 3)``, patch pixels -> image pixels.
 
+    Raises:
+        ValueError: size is not two positive integers, or below 2 with ``"corners"``; an unknown rule; a negative scale
+            (checked on the CPU in eager mode only): ``flip`` mirrors.
+
     Example:
         >>> center, scale = box_to_center_and_scale(torch.tensor([[100.0, 50.0, 200.0, 350.0]]), (256, 192))
         >>> box_to_transform(center, scale, 0.0, (256, 192), align="corners").shape
@@ -102,6 +123,7 @@ def box_to_transform(
     choice(op, "align", align, ALIGNS)
     if align == "corners" and (height < 2 or width < 2):
         raise ValueError(f"{op}: align='corners' needs a size of at least (2, 2), got ({height}, {width})")
+    _check_scale(op, scale)
     # Numbers instead of tensors, which would have to be copied to the device.
     less = 1 if align == "corners" else 0
     middle_x, middle_y = (width / 2, height / 2) if align == "index" else ((width - 1) / 2, (height - 1) / 2)
@@ -159,23 +181,34 @@ def joint_boxes(pose: torch.Tensor, torso: tuple[int, int], *, sigma: float = 1.
     Args:
         pose (Tensor): ``(..., K, 2)`` image pixels.
         torso (tuple[int, int]): the two torso joints, left shoulder and right hip: :attr:`.Skeleton.torso`.
-        sigma (float): the paper has 1.0 for FLIC and 2.0 for LSP.
+        sigma (float): positive; the paper has 1.0 for FLIC and 2.0 for LSP.
 
     Returns:
         tuple[Tensor, Tensor]: centres ``(..., K, 2)``, the joints; scales ``(..., K, 2)``.
+
+    Raises:
+        ValueError: sigma is not positive.
     """
+    if not sigma > 0:
+        raise ValueError(f"joint_boxes: sigma must be positive, got {sigma}")
     first, second = torso
     diameter = torch.linalg.vector_norm(pose[..., first, :] - pose[..., second, :], dim=-1)
     return pose, (sigma * diameter)[..., None, None].expand_as(pose)
 
 
 def normalize_to_box(points: torch.Tensor, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """DeepPose's ``N(y; b) = (y - b_c) / (b_w, b_h)``: in [-1/2, 1/2] inside of the box. All ``(..., 2)``."""
+    """DeepPose's ``N(y; b) = (y - b_c) / (b_w, b_h)``: in [-1/2, 1/2] inside of the box. All ``(..., 2)``.
+
+    Raises:
+        ValueError: a negative scale (checked on the CPU in eager mode only).
+    """
+    _check_scale("normalize_to_box", scale)
     return (points - center) / scale
 
 
 def denormalize_from_box(points: torch.Tensor, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """The inverse of :func:`normalize_to_box`."""
+    """The inverse of :func:`normalize_to_box`, with the same error."""
+    _check_scale("denormalize_from_box", scale)
     return points * scale + center
 
 

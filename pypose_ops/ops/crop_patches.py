@@ -57,7 +57,8 @@ def crop_patches(
         antialias (bool): where a patch pixel covers more than one image pixel, take the mean over its area: bilinear
             samples in a regular grid, as many along each side as it covers image pixels (32 at most).
         mask (Tensor, optional): ``(N, 4)``, float32 or float64, boxes ``(x1, y1, x2, y2)`` in image pixels: appends
-            a channel that is 1 where a patch pixel's centre lies in the patch's box, edges included, else 0.
+            a channel that is 1 where a patch pixel's centre lies in the patch's box, edges included, else 0; an
+            inverted box contains nothing.
         dtype (torch.dtype, optional): of the patches: float16, bfloat16, float32, float64, or uint8 (rounded and
             clamped). Default: that of floating images, float32 for uint8. Arithmetic is float32, with float64 images or
             patches float64.

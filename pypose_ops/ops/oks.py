@@ -62,7 +62,7 @@ def oks(
         visible: broadcastable to ``target.shape[:-1]``: the joints that count; bool, or numbers from 0.5 on.
         boxes: ``(G, 4)`` or ``(B, G, 4)``, ``x1, y1, x2, y2``. With bounding boxes, a person without a joint that
             counts is compared by the box enlarged to twice its size on every side, as in pycocotools (d is the distance
-            to it; a box with NaN is similar to nothing); without, that similarity is 0.
+            to it; a box with NaN is similar to nothing); without, that similarity is 0. Inverted boxes have area 0.
 
     Returns:
         ``(D, G)`` or ``(B, D, G)``, of the dtype of ``pred``. A non-finite predicted joint is similar to nothing.

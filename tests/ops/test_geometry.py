@@ -185,6 +185,33 @@ def test_bad_input():
         box_to_center_and_scale(torch.zeros(4), SIZE, format="cxcywh")
 
 
+@pytest.mark.parametrize("sizes", [(-3.0, 5.0), (3.0, -0.5)])
+def test_negative_sizes_are_refused(sizes):
+    """They would mirror in silence; flip mirrors by name."""
+    points, scale = torch.zeros(2, 2), torch.tensor([(3.0, 5.0), sizes])
+    for op, call in {
+        "box_to_transform": lambda s: box_to_transform(points[: len(s)], s, 0.0, SIZE),
+        "normalize_to_box": lambda s: geometry.normalize_to_box(points[: len(s)], points[: len(s)], s),
+        "denormalize_from_box": lambda s: geometry.denormalize_from_box(points[: len(s)], points[: len(s)], s),
+    }.items():
+        call(scale[:1])
+        call(torch.full((2, 2), float("nan")))  # of somebody who was not found
+        with pytest.raises(ValueError, match=f"{op}: scale must not be negative"):
+            call(scale)
+    with pytest.raises(ValueError, match="joint_boxes: sigma must be positive"):
+        joint_boxes(torch.zeros(1, 3, 2), (0, 1), sigma=-1.0)
+
+
+def test_geometry_under_vmap():
+    """Values cannot be looked at there."""
+    boxes = torch.tensor([[0.0, 0.0, 30.0, 50.0], [10.0, 20.0, 40.0, 25.0]])
+
+    def transform(box):
+        return box_to_transform(*box_to_center_and_scale(box, SIZE), 10.0, SIZE)
+
+    assert torch.equal(torch.func.vmap(transform)(boxes), transform(boxes))
+
+
 @pytest.mark.parametrize(
     ("box", "format"), [((9.0, 0, 3, 5), "xyxy"), ((0.0, 5, 3, 4), "xyxy"), ((0, 0, 3, -1.0), "xywh")]
 )
