@@ -269,7 +269,9 @@ _WRONG_TYPE = re.compile(
 )
 # The library allocates through functions of libtorch's stable ABI, which say no more than that they failed.
 _ALLOCATION = re.compile(
-    r"empty.* API call failed|can't allocate memory|Storage size calculation overflowed", re.DOTALL
+    r"(empty|new_zeros|contiguous|aten::to\b).* API call failed|can't allocate memory|"
+    r"Storage size calculation overflowed",
+    re.DOTALL,
 )
 
 
@@ -301,7 +303,9 @@ def _outputs(op: torch._ops.OpOverload, args: Sequence[Any]) -> str:
         return " for outputs of more than 2^63 bytes" if "overflow" in str(error) else ""
     outputs = result if isinstance(result, list | tuple) else (result,)
     shapes = ", ".join(f"{tuple(t.shape)} ({t.numel() * t.element_size()} bytes)" for t in outputs)
-    return f" for outputs of shape {shapes}"
+    copied = [a for a in args if isinstance(a, torch.Tensor) and not a.is_contiguous()]
+    copies = ", ".join(f"{tuple(t.shape)} ({t.numel() * t.element_size()} bytes)" for t in copied)
+    return f" for outputs of shape {shapes}" + (f", and contiguous copies of shape {copies}" if copies else "")
 
 
 def _empty_gradient(keypoints: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:

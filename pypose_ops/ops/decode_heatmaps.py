@@ -7,7 +7,7 @@ from typing import Literal, overload
 import torch
 
 from ._arguments import check_missing, check_number, check_tensor
-from ._autograd import call, register_fake
+from ._autograd import call, register_fake, vmap_by_batch
 from ._peak_arguments import (
     COMPATS,
     check_compat,
@@ -333,3 +333,7 @@ def _check_shapes(heatmaps, flipped, transform):
         if transform.dim() == 3:
             torch._check(transform.shape[0] == batch, lambda: "decode_heatmaps: transform must be (2, 3) or (B, 2, 3)")
     return batch, joints, torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
+
+
+vmap_by_batch("decode_heatmaps")
+vmap_by_batch("_decode_offsets")

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from ._arguments import check_missing, check_number, check_tensor
-from ._autograd import call, register_fake
+from ._autograd import call, register_fake, vmap_by_batch
 from ._peak_arguments import detached, max_offset_of, simcc_kernels
 from ._results import Peaks
 
@@ -111,3 +111,6 @@ def _(x, y, split_ratio, dark, compat, kernel_x, kernel_y, max_offset, transform
             )
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return x.new_empty((*x.shape[:2], 2), dtype=dtype), x.new_empty(x.shape[:2], dtype=dtype)
+
+
+vmap_by_batch("decode_simcc")

@@ -6,7 +6,7 @@ from typing import Literal, overload
 import torch
 
 from ._arguments import check_missing, check_number, check_tensor
-from ._autograd import call, register_fake
+from ._autograd import call, register_fake, vmap_by_batch
 from ._peak_arguments import detached, kernel_size_of, max_offset_of, refine_number
 from ._results import LocalPeaks, LocalPeaksWithPixels
 
@@ -162,3 +162,6 @@ def _(
         heatmaps.new_empty((batch, joints), dtype=torch.int64),
         heatmaps.new_empty((batch, joints, max_peaks, 2) if pixels else (0,), dtype=torch.int64),
     )
+
+
+vmap_by_batch("find_peaks")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from ._arguments import check_number, check_tensor
-from ._autograd import call, register_fake
+from ._autograd import call, register_fake, vmap_by_batch
 from ._grouping_arguments import check_whole_peaks, joint_list
 from ._results import LocalPeaks, LocalPeaksWithPixels, People
 from .group_people import fake_people, gather_people, on_host
@@ -90,3 +90,6 @@ def _peak_tags(peaks, tags):
 @register_fake("pypose_ops::group_by_tags")
 def _(peak_scores, counts, tags, order, min_score, max_distance, max_people):
     return fake_people(peak_scores, max_people)
+
+
+vmap_by_batch("group_by_tags", 0, 1, 2)

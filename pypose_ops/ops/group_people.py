@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from ._arguments import check_number, check_tensor, choice
-from ._autograd import call, register_fake
+from ._autograd import call, register_fake, vmap_by_batch
 from ._grouping_arguments import ASSIGNMENTS, check_whole_peaks, flat_limbs
 from ._results import LocalPeaks, LocalPeaksWithPixels, People
 
@@ -129,3 +129,6 @@ def fake_people(peak_scores: torch.Tensor, max_people: int) -> tuple[torch.Tenso
         peak_scores.new_empty((batch, max_people)),
         peak_scores.new_empty((batch, max_people), **long),
     )
+
+
+vmap_by_batch("group_people", 0, 1, 2)

@@ -6,7 +6,7 @@ import torch
 
 from ..skeletons import COCO
 from ._arguments import check_tensor, expand_visible
-from ._autograd import call, register_fake
+from ._autograd import call, register_fake, vmap_by_batch
 from ._results import NmsResult
 from .oks import _sigmas, batched, box_areas
 
@@ -87,3 +87,6 @@ def _(keypoints, scores, area, visible, sigmas, threshold, soft, max_people):
     torch._check(keypoints.dim() == 4, lambda: "oks_nms: keypoints must be (B, N, K, 2)")
     shape = keypoints.shape[:2]
     return keypoints.new_empty(shape, dtype=torch.bool), keypoints.new_empty(shape)
+
+
+vmap_by_batch("oks_nms", 0, 1, 2, 3)

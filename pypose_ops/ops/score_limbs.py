@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from ._arguments import check_tensor, choice
-from ._autograd import call, register_fake
+from ._autograd import call, register_fake, vmap_by_batch
 from ._grouping_arguments import RULES, check_peaks, flat_limbs
 from ._results import LocalPeaks, LocalPeaksWithPixels
 
@@ -87,3 +87,6 @@ def _(pafs, coords, counts, limbs, channels, rule, samples, threshold, fraction)
     torch._check(coords.dim() == 4, lambda: "score_limbs: peaks.coords must be (B, K, M, 2)")
     dtype = torch.float64 if pafs.dtype == torch.float64 else torch.float32
     return pafs.new_empty((pafs.shape[0], len(limbs) // 2, coords.shape[2], coords.shape[2]), dtype=dtype)
+
+
+vmap_by_batch("score_limbs", 0, 1, 2)

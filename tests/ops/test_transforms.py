@@ -8,15 +8,22 @@ from torch.autograd import forward_ad
 from pypose_ops import (
     box_vote,
     crop_patches,
+    decode_heatmaps,
+    decode_simcc,
+    find_peaks,
     gaussian_heatmaps,
+    group_by_tags,
+    group_people,
     heatmap_mse_loss,
     limb_masks,
     max_product,
     mrf_message_passing,
     offset_heatmaps,
     oks,
+    oks_nms,
     part_affinity_fields,
     reference,
+    score_limbs,
     simcc_labels,
     soft_argmax,
     sum_product,
@@ -109,6 +116,38 @@ def test_vmap(device, name, recwarn):
     assert not [w for w in recwarn if "performance drop" in str(w.message)]
 
 
+@pytest.mark.parametrize("name", [n for n in dir(torch.ops.pypose_ops) if not n.startswith("__")])
+def test_every_operator_has_a_rule_for_vmap(name):
+    """Without one torch maps by a fallback that asks to file an issue with torch."""
+    if hasattr(getattr(torch.ops.pypose_ops, name), "default"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"pypose_ops::{name}", "FuncTorchBatched")
+
+
+def test_vmap_of_what_has_no_derivative(device):
+    maps = torch.rand(3, 2, 2, 9, 8, generator=torch.Generator().manual_seed(4)).to(device)
+    peaks = find_peaks(maps.flatten(0, 1), threshold=0.5, max_peaks=5)
+    fields, tags = maps.flip(-1), maps.flip(-2)
+    points = 9 * maps[..., 0, :4].unflatten(-1, (2, 2))
+    turned = torch.tensor([[[0.5, 0.0, 1.0], [0.0, 2.0, 3.0]], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], device=device)
+    peaks = type(peaks)(*(t.unflatten(0, (3, 2)) for t in peaks))
+    limbs = torch.stack([score_limbs(f, type(peaks)(*p), [(0, 1)]) for f, *p in zip(fields, *peaks, strict=True)])
+    bins = maps.flatten(-2)
+
+    def calls(m, f, t, k, s, b, *p):
+        p = type(peaks)(*p)
+        return (
+            *decode_heatmaps(m, refine="dark", transform=turned)[:2], *find_peaks(m, max_peaks=3),
+            *decode_simcc(b, b, split_ratio=1.0), score_limbs(f, p, [(0, 1)]),
+            *group_people(p, s, [(0, 1)], min_joints=1)[:3], *group_by_tags(p, t)[:3],
+            *oks_nms(k, k[..., 0, 0], k[..., 0, 0] + 9, sigmas=[0.1, 0.1]),
+        )  # fmt: skip
+
+    arguments = (maps, fields, tags, points, limbs, bins, *peaks)
+    found = torch.func.vmap(calls)(*arguments)
+    for value, *entries in zip(found, *(calls(*entry) for entry in zip(*arguments, strict=True)), strict=True):
+        torch.testing.assert_close(value, torch.stack(entries), equal_nan=True)
+
+
 def test_vmap_of_masks_and_of_two_arguments(device):
     points = torch.stack([POINTS, POINTS + 1]).to(device)
     masks = torch.func.vmap(lambda p: limb_masks(p, [(0, 1)], 1.5, (7, 8)))(points)
@@ -194,6 +233,14 @@ def test_out_of_memory_with_a_gradient_and_beyond_the_address_space():
         gaussian_heatmaps(POINTS.clone().requires_grad_(), 1.0, HUGE)
     with pytest.raises(torch.OutOfMemoryError, match=r"gaussian_heatmaps: out of memory .*2\^63"):
         gaussian_heatmaps(POINTS, 1.0, (2**30, 2**30))
+
+
+def test_out_of_memory_of_a_copy_is_named():
+    maps = torch.zeros(1, 1, 1, 1).expand(1, 2, *HUGE)
+    with pytest.raises(
+        torch.OutOfMemoryError, match=rf"^heatmap_mse_loss: .*copies of shape \(1, 2, .* \({2**53} bytes"
+    ):
+        heatmap_mse_loss(maps, POINTS, 1.0)
 
 
 @pytest.mark.parametrize("grad", [False, True])
