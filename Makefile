@@ -18,7 +18,7 @@ DONE := $(VENV)/done
 WHEELS := $(VENV)/wheels
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypose_ops -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test test-integrations bench lint lint-clang docs sanitize wheel wheels clean
+.PHONY: demo test test-integrations bench lint lint-clang docs check-site sanitize wheel wheels clean
 
 demo: $(DONE)/demo
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
@@ -53,10 +53,15 @@ lint-clang: $(DONE)/torch
 	  clang++ -std=c++17 -fsyntax-only -Wall -Wextra -Werror -Wno-psabi -Wno-align-mismatch -DTORCH_TARGET_VERSION=0x020a000000000000 \
 	    -Icsrc -isystem $$include $$source || exit 1; done
 
-# The site, in docs/_build/html; its tutorials are executed.
+# The site, in docs/_build/html; its tutorials are executed, and its links checked in the files, without a network.
 docs: $(DONE)/demo
 	$(BIN)/pip install --quiet "$$(echo $(WHEELS)/*.whl)[docs]"
 	$(BIN)/sphinx-build -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python scripts/check_site.py --links
+
+# Every page of it in headless Chromium, wide and at 360 pixels; not part of CI, which has no Chromium.
+check-site:
+	$(PYTHON) scripts/check_site.py
 
 # The CUDA kernels on the CPU, under AddressSanitizer and UBSan.
 sanitize: $(DONE)/test

@@ -11,6 +11,8 @@ import re
 import sys
 from pathlib import Path
 
+from sphinx.pycode import ModuleAnalyzer
+
 import pypose_ops
 from pypose_ops.cli import main
 
@@ -19,7 +21,7 @@ sys.path.insert(0, str(HERE))
 import draw_operators  # noqa: E402
 
 project = "pypose_ops"
-author = "The pypose_ops developers"
+author = copyright = "The pypose_ops developers"
 version = release = pypose_ops.__version__
 extensions = [
     "myst_parser",
@@ -33,8 +35,10 @@ intersphinx_mapping = {}  # built without a network
 exclude_patterns = ["_build", "tutorials/*.py", "tutorials/GALLERY_HEADER.rst", "results/*"]
 html_theme = "furo"
 html_title = "pypose_ops"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
+html_js_files = ["offline.js"]
 html_extra_path = ["llms.txt"]
 templates_path = []
 pygments_style = "friendly"
@@ -44,6 +48,8 @@ myst_heading_anchors = 4
 myst_url_schemes = ("http", "https", "mailto")
 
 autodoc_typehints = "signature"
+python_maximum_signature_line_length = 100  # longer ones have a line for every argument
+python_display_short_literal_types = True
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}
 napoleon_google_docstring = True
@@ -59,6 +65,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "show_memory": False,
+    "write_computation_times": False,
     "show_signature": False,
     "download_all_examples": False,
     "remove_config_comments": True,
@@ -71,16 +78,15 @@ def write_operator_pages(app):
     folder = HERE / "api" / "operators"
     folder.mkdir(parents=True, exist_ok=True)
     for name in pypose_ops.reference.__all__:
-        page = f"# {name}\n\n"
-        if name in draw_operators.OPERATORS:
-            draw_operators.draw(name, folder / f"{name}.png")
-            caption = draw_operators.caption(name)
-            page += f"![{caption}]({name}.png)\n\n{caption}\n\n"
+        draw_operators.draw(name, folder / f"{name}.png")
+        caption = draw_operators.caption(name)
+        page = f"# {name}\n\n![{caption}]({name}.png)\n\n{caption}\n\n"
         page += f"```{{eval-rst}}\n.. autofunction:: pypose_ops.{name}\n```\n"
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != page:
             path.write_text(page, encoding="utf-8")
     draw_operators.draw_skeletons(folder.parent / "skeletons.png")
+    draw_operators.draw_predicted(folder.parent / "predicted.png")
 
 
 def write_command_page(app):
@@ -102,7 +108,27 @@ def drop_links_to_files(app, page, source):
     source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\((?:results|\.\.)/[^)]*\)", r"\1", source[0])
 
 
+def name_thumbnails(app, page, source):
+    """The thumbnails of the tutorials are links, and have no text of their own: it is their tutorial's title."""
+    if page == "gallery/index":
+        title = r"(\n\n  :doc:`[^`]+`\n\n\.\. raw:: html\n\n +<div class=\"sphx-glr-thumbnail-title\">([^<]+)</div>)"
+        source[0] = re.sub(":alt:" + title, r":alt: \2\1", source[0])
+
+
+def forget_overloads():
+    """They repeat all arguments for every return type: a page shows the function's own signature."""
+    analyze = ModuleAnalyzer.analyze
+
+    def without_overloads(self):
+        analyze(self)
+        self.overloads = {}
+
+    ModuleAnalyzer.analyze = without_overloads
+
+
 def setup(app):
+    forget_overloads()
+    app.connect("source-read", name_thumbnails)
     app.connect("source-read", drop_links_to_files)
     app.connect("builder-inited", write_operator_pages, priority=100)
     app.connect("builder-inited", write_command_page, priority=100)

@@ -4,7 +4,10 @@ The image is scikit-image's astronaut (NASA, public domain), the heatmaps those 
 """
 
 import functools
+import shutil
+import tempfile
 from importlib import resources
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -17,6 +20,7 @@ from skimage.data import astronaut  # noqa: E402
 
 import pypose_ops  # noqa: E402
 from pypose_ops import geometry, skeletons, viz  # noqa: E402
+from pypose_ops.cli.main import main  # noqa: E402
 
 COCO = skeletons.COCO
 UPPER = list(range(11))  # the astronaut is seen from the waist up
@@ -50,8 +54,8 @@ def overlay(axes, maps, title, **options):
     image_of(axes, viz.heatmap_overlay(Image.fromarray(astronaut()), maps, transform, **options), title)
 
 
-def panels(count, width=2.6):
-    figure, axes = plt.subplots(1, count, figsize=(width * count, width + 0.3), layout="constrained")
+def panels(count, width=2.6, height=None):
+    figure, axes = plt.subplots(1, count, figsize=(width * count, (height or width) + 0.3), layout="constrained")
     return figure, np.atleast_1d(axes)
 
 
@@ -266,66 +270,91 @@ def sum_product():
     return figure
 
 
+SHRUNK, PLACES = 0.7, ((4.0, 4.0), (46.0, 10.0))  # of two people on one image, in heatmap pixels
+
+
 @functools.cache
 def two_people():
     """Peaks, fields and limbs of the astronaut and a copy beside her, on maps of 64 x 96."""
-    one = pose().coords[0, UPPER] * 0.7
-    people = torch.stack((one + 4, one + torch.tensor([46.0, 10.0])))[None]
+    one = pose().coords[0, UPPER] * SHRUNK
+    people = torch.stack([one + torch.tensor(place) for place in PLACES])[None]
     maps = pypose_ops.gaussian_heatmaps(people, 1.5, (64, 96))
     fields = pypose_ops.part_affinity_fields(people, limbs(), 1.5, (64, 96))
     return maps, fields, pypose_ops.find_peaks(maps, threshold=0.3)
 
 
+@functools.cache
+def photograph_of_two():
+    """The image that those maps are of, eight of its pixels to one of theirs."""
+    pixels = torch.cat((torch.from_numpy(astronaut()), torch.full((512, 512, 1), 255, dtype=torch.uint8)), -1)
+    to_photograph = sample()[1]
+    image = torch.full((3, 512, 768), 128.0)
+    for place in PLACES:
+        to_canvas = torch.tensor([[8 * SHRUNK, 0.0, 8 * place[0] + 3.5], [0.0, 8 * SHRUNK, 8 * place[1] + 3.5]])
+        transform = geometry.compose_transforms(to_photograph, geometry.invert_transform(to_canvas))
+        layer = pypose_ops.crop_patches(pixels.permute(2, 0, 1), transform[None], (512, 768), antialias=True)[0]
+        image = image + (layer[:3] - image) * layer[3:] / 255
+    return Image.fromarray(image.permute(1, 2, 0).clamp(0, 255).byte().numpy())
+
+
+def over_two(axes, maps, title, **options):
+    image_of(axes, viz.heatmap_overlay(photograph_of_two(), maps, **options), title)
+
+
 def score_limbs():
     """Every pair of candidates of a limb, scored along its field: pairs of one person win."""
-    figure, axes = panels(2)
+    figure, axes = panels(3, 3.2, 2.1)
     maps, fields, peaks = two_people()
     scores = pypose_ops.score_limbs(fields, peaks, limbs())
-    axes[0].imshow(maps[0].amax(0), cmap="inferno")
-    axes[0].set_title("maps of two people", fontsize=9)
-    axes[0].axis("off")
     arm = limbs().index((5, 7))
-    axes[1].imshow(scores[0, arm, :2, :2].clamp(min=-0.2), cmap="viridis")
-    axes[1].set_title("scores of shoulders (rows) and elbows", fontsize=9)
-    axes[1].set_xticks([0, 1])
-    axes[1].set_yticks([0, 1])
+    image_of(axes[0], photograph_of_two(), "two people")
+    over_two(axes[1], fields[0].unflatten(0, (-1, 2))[arm].norm(dim=0), "field of the left upper arm")
+    image_of(axes[2], photograph_of_two(), "score of each shoulder with each elbow")
+    shoulders, elbows = (8 * peaks.coords[0, joint, :2] + 3.5 for joint in (5, 7))
+    for i in range(2):
+        for j in range(2):
+            value, ends = scores[0, arm, i, j].item(), torch.stack((shoulders[i], elbows[j]))
+            color, style = ("#7bdc5a", "-") if value > 0.5 else ("#ff5a4d", ":")
+            axes[2].plot(*ends.T, color=color, linestyle=style, linewidth=2)
+            middle, box = (
+                ends.mean(0) + torch.tensor([0.0, 60.0 * (i - j)]),
+                {"facecolor": "black", "pad": 1, "alpha": 0.7},
+            )
+            axes[2].text(*middle, f"{value:.1f}", color=color, fontsize=8, ha="center", va="center", bbox=box)
     return figure
 
 
-def draw_people(axes, coords, scores, title):
-    axes.imshow(np.zeros((64, 96)), cmap="gray")
-    for person, each in zip(coords, scores, strict=True):
+def draw_people(axes, people, title):
+    """Each person in a colour."""
+    image_of(axes, photograph_of_two(), title)
+    count = int(people.counts[0])
+    for n in range(count):
+        person, scores = 8 * people.coords[0, n] + 3.5, people.joint_scores[0, n]
         for a, b in limbs():
-            if each[a] > 0 and each[b] > 0:
-                axes.plot(person[[a, b], 0], person[[a, b], 1], linewidth=2)
-    axes.set_title(title, fontsize=9)
-    axes.axis("off")
+            if scores[a] > 0 and scores[b] > 0:
+                axes.plot(person[[a, b], 0], person[[a, b], 1], linewidth=2, color=("#ff8c1a", "#1fa2ff")[n % 2])
 
 
 def group_people():
     """Peaks and limb scores become people."""
-    figure, axes = panels(2)
+    figure, axes = panels(3, 3.2, 2.1)
     maps, fields, peaks = two_people()
     people = pypose_ops.group_people(peaks, pypose_ops.score_limbs(fields, peaks, limbs()), limbs())
-    count = int(people.counts[0])
-    axes[0].imshow(maps[0].amax(0), cmap="inferno")
-    axes[0].set_title("maps", fontsize=9)
-    axes[0].axis("off")
-    draw_people(axes[1], people.coords[0, :count], people.joint_scores[0, :count], f"{count} people")
+    over_two(axes[0], maps[0].amax(0), "heatmaps")
+    over_two(axes[1], fields[0].unflatten(0, (-1, 2)).norm(dim=1).amax(0), "limb fields")
+    draw_people(axes[2], people, f"{int(people.counts[0])} people")
     return figure
 
 
 def group_by_tags():
     """Peaks with equal tags are one person: associative embedding."""
-    figure, axes = panels(2)
+    figure, axes = panels(3, 3.2, 2.1)
     maps, _, peaks = two_people()
     tags = (torch.arange(96) > 46).float().expand(1, len(UPPER), 64, 96).contiguous()
     people = pypose_ops.group_by_tags(peaks, tags)
-    count = int(people.counts[0])
-    axes[0].imshow(tags[0, 0], cmap="coolwarm")
-    axes[0].set_title("tags", fontsize=9)
-    axes[0].axis("off")
-    draw_people(axes[1], people.coords[0, :count], people.joint_scores[0, :count], f"{count} people")
+    over_two(axes[0], maps[0].amax(0), "heatmaps")
+    over_two(axes[1], 0.15 + tags[0, 0], "tags", vmax=2.0)
+    draw_people(axes[2], people, f"{int(people.counts[0])} people")
     return figure
 
 
@@ -355,8 +384,7 @@ def oks_nms():
     return figure
 
 
-# Those with a drawing; the documentation of the others stands alone.
-OPERATORS = {name: globals()[name] for name in sorted(pypose_ops.reference.__all__) if name in globals()}
+OPERATORS = {name: globals()[name] for name in sorted(pypose_ops.reference.__all__)}
 
 
 def caption(name):
@@ -369,18 +397,32 @@ def draw(name, path):
     plt.close(figure)
 
 
+def draw_predicted(path):
+    """What ``pypose-ops predict`` makes of an image of two people."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "astronauts.png"
+        photograph_of_two().save(image)
+        assert main(["predict", str(image), "--out", f"{folder}/poses"]) == 0
+        shutil.copy(f"{folder}/poses/astronauts.png", path)
+
+
 def draw_skeletons(path):
-    """The skeletons of the data sets on one standing person."""
+    """The skeletons of the data sets on one standing person: the joints' numbers, left orange and right blue."""
     order = list(skeletons.SKELETONS.values())
-    figure, axes = plt.subplots(1, len(order), figsize=(2.1 * len(order), 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, len(order), figsize=(2.4 * len(order), 4.2), layout="constrained")
     for panel, skeleton in zip(axes, order, strict=True):
         points = np.array([STANDING.get(name, (float("nan"), float("nan"))) for name in skeleton.joints])
         if skeleton.name == "flic":  # its sides are the observer's
             points[:, 0] = -points[:, 0]
+        colors = [
+            viz.COLORS[side if (side := name.split("_")[0]) in viz.COLORS else "centre"] for name in skeleton.joints
+        ]
         for a, b in skeleton.edges:
-            panel.plot(points[[a, b], 0], points[[a, b], 1], color="#1fa2ff", linewidth=2)
-        panel.plot(points[:, 0], points[:, 1], "o", color="#ff8c1a", markersize=4)
-        panel.set(xlim=(-60, 60), ylim=(250, -10), aspect="equal", title=f"{skeleton.name}: {len(skeleton)}")
+            panel.plot(points[[a, b], 0], points[[a, b], 1], color="0.6", linewidth=2, zorder=1)
+        panel.scatter(*points.T, s=130, color=colors, zorder=2)
+        for k, point in enumerate(points):
+            panel.text(*point, str(k), ha="center", va="center_baseline", fontsize=7, zorder=3)
+        panel.set(xlim=(-60, 60), ylim=(250, -15), aspect="equal", title=f"{skeleton.name}: {len(skeleton)}")
         panel.axis("off")
     figure.savefig(path, dpi=90)
     plt.close(figure)
@@ -388,8 +430,8 @@ def draw_skeletons(path):
 
 # By joint name, of every skeleton; the person's left is on the right.
 STANDING = {
-    "nose": (0, 20), "left_eye": (6, 14), "right_eye": (-6, 14), "left_ear": (13, 18), "right_ear": (-13, 18),
-    "head_top": (0, 0), "neck": (0, 45), "upper_neck": (0, 40), "thorax": (0, 52), "pelvis": (0, 132),
+    "nose": (0, 20), "left_eye": (9, 6), "right_eye": (-9, 6), "left_ear": (21, 14), "right_ear": (-21, 14),
+    "head_top": (0, 0), "neck": (0, 45), "upper_neck": (0, 38), "thorax": (0, 56), "pelvis": (0, 132),
     "left_shoulder": (25, 55), "right_shoulder": (-25, 55), "left_elbow": (35, 95), "right_elbow": (-35, 95),
     "left_wrist": (40, 135), "right_wrist": (-40, 135), "left_hip": (14, 135), "right_hip": (-14, 135),
     "left_knee": (16, 185), "right_knee": (-16, 185), "left_ankle": (17, 235), "right_ankle": (-17, 235),

@@ -52,7 +52,7 @@ def build(name: str, num_joints: int = 14, preset: str = "paper", **options: Any
 
     Args:
         name (str): one of ``SYSTEMS``.
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         preset (str): ``"paper"``, or ``"compact"`` (at most 3 M parameters, for a CPU).
         options: fields of the system's config, over those of the preset.
 

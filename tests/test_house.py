@@ -60,6 +60,7 @@ def test_an_operator_is_one_stem(name):
             "draw for the fuzzer": name in FUZZED,
             "row of docs/roofline.md": re.search(rf"\b{name}\b", ROOFLINE),
             "page in docs": re.search(rf"\b{name}\b", DOCS),
+            "drawing in docs/draw_operators.py": defines(ROOT / "docs/draw_operators.py", name),
         }.items()
         if not there
     ]

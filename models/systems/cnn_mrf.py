@@ -82,7 +82,7 @@ class CnnMrf(HeatmapSystem):
     and ``torso`` at test time, as in the paper.
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         config (CnnMrfConfig): everything else.
 
     ``forward(images (B, 3, H, W), torso=None)``, torso ``(B, 2)`` image pixels, returns the detector's heatmaps and the

@@ -76,7 +76,7 @@ class DeepPose(System):
     ``models.load_checkpoint``); ``"compact"`` uses narrow ResNet-18s on crops of half the image's resolution.
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         config (DeepPoseConfig): everything else.
 
     ``forward(images (B, 3, H, W))`` returns a pose ``(B, K, 2)`` in image pixels per stage. Gradients do not pass

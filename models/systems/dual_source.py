@@ -85,7 +85,7 @@ class DualSource(System):
     AlexNets are those of DeepPose (ungrouped).
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         config (DualSourceConfig): everything else.
 
     ``forward(images (B, 3, H, W), windows=None)``, windows ``(B, P, 4)`` ``x1, y1, x2, y2`` or None for the sliding

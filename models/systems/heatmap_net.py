@@ -61,7 +61,7 @@ class HeatmapNet(HeatmapSystem):
     distance from the joint regressed at the person's centre; :meth:`people` finds all people.
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         config (HeatmapNetConfig): everything else.
 
     ``forward(images (B, 3, H, W))`` returns ``[(B, K, H / 4, W / 4)]``, logits.

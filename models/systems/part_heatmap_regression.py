@@ -64,7 +64,7 @@ class PartHeatmapRegression(HeatmapSystem):
     in Long et al. (CVPR 2015); a disc decodes to the centroid of its map around the peak.
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         config (PartHeatmapRegressionConfig): everything else.
 
     ``forward(images (B, 3, H, W))`` returns ``[logits of the discs, Gaussians]``, ``(B, K, H, W)`` each.

@@ -49,7 +49,7 @@ class StackedHourglass(HeatmapSystem):
     normalised by ImageNet's mean and standard deviation (the code has pixels from 0 to 1).
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         config (StackedHourglassConfig): everything else.
 
     ``forward(images (B, 3, H, W))`` gives ``(B, K, H / 4, W / 4)`` per stack.

@@ -62,7 +62,7 @@ class System(nn.Module):
     ``poses`` decodes them.
 
     Attributes:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         input_size (tuple[int, int]): ``(height, width)`` of the crops it is designed for.
         mean, std (tuple[float, float, float]): of RGB pixels from 0 to 255.
         phases (tuple[str, ...]): the phases of training, in order; usually one.

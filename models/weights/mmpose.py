@@ -55,7 +55,7 @@ class MMPoseCPM(MMPoseHeatmapSystem):
     """MMPose's convolutional pose machine: batch normalisation, no background, no centre map, pools with padding.
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         stages (int): at least 1.
         input_size (tuple[int, int] or None): ``(height, width)``; None: that of MMPose's config for COCO for 17 joints,
             else for MPII.
@@ -114,7 +114,7 @@ class MMPoseHourglass(MMPoseHeatmapSystem):
     """MMPose's hourglass, which is CornerNet's: basic blocks, strides instead of pools, five steps down, one stack.
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         stacks (int): hourglasses.
         input_size (tuple[int, int]): ``(height, width)``, multiples of 128.
 
@@ -190,7 +190,7 @@ class MMPoseDeepPose(System):
     """MMPose's DeepPose: a ResNet, global average pooling and a linear layer; coordinates from 0 to 1.
 
     Args:
-        num_joints (int): K.
+        num_joints (int): the number of joints, K.
         depth (int): of the ResNet.
         input_size (tuple[int, int] or None): ``(height, width)``; None: that of MMPose's config for COCO for 17 joints,
             else for MPII.
