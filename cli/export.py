@@ -5,7 +5,8 @@ program: image (H, W, 3) uint8 and boxes (N, 4), two corners in image pixels -> 
 scores.
 
 Exported weights keep their metadata: system, preset, options, skeleton. With --data the joints and PCK@0.2 of both
-files are compared on people of a data set.
+files are compared on people of a data set. --calibrate fits a temperature and a bias per joint, which turn scores into
+probabilities, on the people that train holds out of a data set.
 
 --from movenet reads MoveNet SinglePose Lightning or Thunder, version 4, in TensorFlow.js format: FILE is the JSON of
 the graph, next to its .bin.
@@ -18,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pypose_ops.datasets import SPLITS, data_path, joined, open_dataset
+from pypose_ops.datasets import SPLITS, ImageError, data_path, hold_out, joined, open_dataset
 from pypose_ops.datasets.files import check_outputs, same_file
 from pypose_ops.errors import InputError
 from pypose_ops.models.deployment import FORMATS, export_poses
@@ -49,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", metavar="dynamic|N", default="dynamic", help="number of boxes of a program (default: %(default)s)"
     )
     parser.add_argument("--data", metavar="FORMAT:PATH", action="append", default=[], help="as in train")
+    parser.add_argument(
+        "--calibrate", metavar="FORMAT:PATH", help="fit probabilities on the 200 people that train holds out by seed 0"
+    )
     parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
     parser.add_argument(
         "--people", metavar="N", type=int, default=100, help="maximum number of people (default: %(default)s)"
@@ -80,11 +84,26 @@ def compare(systems: Any, skeleton: Skeleton, people: Any) -> Any:
     return f"{len(index)} people: {pck}; joints moved by {distance.mean():.4f} px, {far}"
 
 
+def calibrated(system: System, skeleton: Skeleton, spec: str) -> tuple[dict[str, list[float]], str]:
+    """The calibration of a system on held-out people of a data set, for its metadata, and a sentence about it."""
+    from pypose_ops.models.calibration import calibrate
+    from pypose_ops.models.training.loading import People
+
+    people = hold_out(open_dataset(spec, "train", skeleton), 200, 0)[1]
+    if not people.samples:
+        raise InputError(f"--calibrate {spec}: too few images, at most a fifth of them is held out")
+    loaded = People(people)
+    if all(isinstance(image, ImageError) for image in loaded.cache.values()):
+        raise InputError(f"--calibrate {spec}: no image of its held-out people could be read")
+    return calibrate(system, skeleton, loaded).as_info(), f"calibrated on {len(people)} people of {people.name}"
+
+
 def batch_of(args: argparse.Namespace) -> Any:
     """The number of boxes, None for any; refuses incompatible options."""
     program = args.format != "weights"
-    if program and (args.dtype or args.data):
-        raise InputError(f"--{'dtype' if args.dtype else 'data'} is for weights, got --format {args.format}")
+    for name in ("dtype", "data", "calibrate") if program else ():
+        if getattr(args, name):
+            raise InputError(f"--{name} is for weights, got --format {args.format}")
     for name in ("half", "flip"):
         if getattr(args, name) and not program:
             raise InputError(f"--{name} needs --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
@@ -114,7 +133,8 @@ def run(args: argparse.Namespace) -> None:
     batch = batch_of(args)
     if args.out.exists() and same_file(args.out, args.weights):
         raise InputError(f"--out {args.out}: is the input file, expected another file")
-    check_outputs([args.out], [*args.weights.parent.glob("*.bin"), *map(data_path, args.data)])
+    sources = [*args.data, *([args.calibrate] if args.calibrate else [])]
+    check_outputs([args.out], [*args.weights.parent.glob("*.bin"), *map(data_path, sources)])
     system, info = load_movenet(args.weights) if args.origin == "movenet" else load_weights(args.weights)
     skeleton, dtype = skeleton_of(info), getattr(torch, args.dtype or "float16")
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
@@ -123,10 +143,13 @@ def run(args: argparse.Namespace) -> None:
     if args.format != "weights":
         write_program(args, system.half() if args.half else system, info, batch)
         return
+    said = ""
+    if args.calibrate:
+        info["calibration"], said = calibrated(system, skeleton, args.calibrate)
     save_weights(args.out, system, info, dtype)
     count, size = sum(p.numel() for p in system.parameters()), args.out.stat().st_size
     what = f"{info['system']} {info['preset']}, {count:,} parameters"
-    print(f"wrote {args.out}: {what}, {args.dtype or 'float16'}, {size / 2**20:.2f} MiB")
+    print(f"wrote {args.out}: {what}, {args.dtype or 'float16'}, {size / 2**20:.2f} MiB" + (said and f", {said}"))
     if people is not None:
         people = replace(people, samples=people.samples[: args.people])
         print(compare((system, load_weights(args.out)[0]), skeleton, people))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from pathlib import Path
 from typing import Any
 
 from .modules.joint_graphs import full_edges, limb_edges, tree_edges
@@ -47,17 +48,21 @@ def system_class(name: str) -> type[System]:
     return getattr(importlib.import_module(f".{module}", __name__), cls)
 
 
-def build(name: str, num_joints: int = 14, preset: str = "paper", **options: Any) -> System:
+def build(
+    name: str, num_joints: int = 14, preset: str = "paper", *, pretrained: Path | str | None = None, **options: Any
+) -> System:
     """Builds a system by name.
 
     Args:
         name (str): one of ``SYSTEMS``.
         num_joints (int): the number of joints, K.
         preset (str): ``"paper"``, or ``"compact"`` (at most 3 M parameters, for a CPU).
+        pretrained (Path or str, optional): a file of ImageNet weights for its backbones, see :func:`load_checkpoint`.
         options: fields of the system's config, over those of the preset.
 
     Raises:
         ValueError: an unknown system, preset or option.
+        InputError: ``pretrained`` cannot be read or does not fit.
     """
     cls = system_class(name)
     if preset not in cls.presets:
@@ -67,7 +72,8 @@ def build(name: str, num_joints: int = 14, preset: str = "paper", **options: Any
     for option in options:
         if option not in known:
             raise ValueError(f"models: {name} has no option {option!r}; it has {', '.join(known)}")
-    return cls(num_joints, dataclasses.replace(config, **options))
+    system = cls(num_joints, dataclasses.replace(config, **options))
+    return system if pretrained is None else load_checkpoint(pretrained, into=system).train()
 
 
 def pretrained(name: str = "coco17") -> tuple[System, dict[str, Any]]:

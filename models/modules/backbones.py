@@ -1,4 +1,4 @@
-"""Convolutional backbones: DeepPose's AlexNet, VGG, and ResNet with torchvision's parameter names."""
+"""Backbones by name, and the classic ones: DeepPose's AlexNet, VGG, and ResNet with torchvision's parameter names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .efficientnet_lite import EfficientNetLite
+from .mobilenet_v2 import MobileNetV2
+
 VGG_CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+Pixel = tuple[float, float, float]
+
+# Mean and standard deviation of RGB pixels from 0 to 255 that the published weights of each family expect.
+PIXELS: dict[str, tuple[Pixel, Pixel]] = {
+    "mobilenet_v2": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "efficientnet_lite": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+}
+IMAGENET_PIXELS: tuple[Pixel, Pixel] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 def scaled(channels: int, width: float) -> int:
@@ -267,17 +279,38 @@ class ResNet(nn.Module):
         return self.stages(x)[-1]
 
 
+def family_of(name: str) -> tuple[str, int]:
+    """Splits the name of a backbone: ``("resnet", 50)``; 0 without a number."""
+    family = name if name in PIXELS else name.rstrip("0123456789")
+    return family, int(name.removeprefix(family) or 0)
+
+
+def pixels_of(name: str) -> tuple[Pixel, Pixel]:
+    """Mean and standard deviation of RGB pixels from 0 to 255 that the published weights of a backbone expect."""
+    return PIXELS.get(family_of(name)[0], IMAGENET_PIXELS)
+
+
 def backbone(name: str, **options: Any) -> nn.Module:
-    """Builds a backbone by name: ``"alexnet"``, ``"vgg16"``, ``"vgg19"``, ``"resnet18"`` ... ``"resnet152"``.
+    """Builds a backbone by name.
 
     Args:
-        name (str): see above.
-        options: arguments of the class; all have ``width``.
+        name (str): ``"alexnet"``, ``"vgg16"``, ``"vgg19"``, ``"resnet18"`` to ``"resnet152"``, ``"mobilenet_v2"``, or
+            ``"efficientnet_lite0"`` to ``4``.
+        options: arguments of the class. All have ``in_channels``, and ``width``, which is 1 for EfficientNets.
+
+    Raises:
+        ValueError: an unknown name or depth, or an EfficientNet of another width.
     """
-    if name == "alexnet":
-        return AlexNet(**options)
-    for family, cls in (("vgg", VGG), ("resnet", ResNet)):
-        depth = name.removeprefix(family)
-        if depth != name and depth.isdecimal():
-            return cls(int(depth), **options)
-    raise ValueError(f"models: unknown backbone {name!r}; there are alexnet, vgg16, vgg19 and resnet18 to resnet152")
+    family, number = family_of(name)
+    if family == "efficientnet_lite" and name != family:
+        if (width := options.pop("width", 1.0)) != 1.0:
+            raise ValueError(f"models: width of {name} must be 1, got {width}")
+        return EfficientNetLite(number, **options)
+    if name in ("alexnet", "mobilenet_v2"):
+        return {"alexnet": AlexNet, "mobilenet_v2": MobileNetV2}[name](**options)
+    if family in ("vgg", "resnet") and name != family:
+        return {"vgg": VGG, "resnet": ResNet}[family](number, **options)
+    raise ValueError(
+        f"models: unknown backbone {name!r}; there are alexnet, vgg16, vgg19, resnet18 to resnet152, mobilenet_v2 and "
+        "efficientnet_lite0 to efficientnet_lite4"
+    )

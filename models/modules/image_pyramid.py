@@ -6,16 +6,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from .backbones import VGG, VGG_CONVS, ResNet
-from .efficientnet_lite import EfficientNetLite
-from .mobilenet_v2 import MobileNetV2
-
-Pixel = tuple[float, float, float]
-
-# Mean and standard deviation of RGB pixels from 0 to 255 that the published weights of each family expect.
-MOBILENET_PIXELS: tuple[Pixel, Pixel] = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
-LITE_PIXELS: tuple[Pixel, Pixel] = ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
-IMAGENET_PIXELS: tuple[Pixel, Pixel] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+from .backbones import VGG, VGG_CONVS, Pixel, backbone, family_of, pixels_of
 
 
 class PyramidBackbone(Protocol):
@@ -55,16 +46,13 @@ def image_pyramid(name: str, width: float = 1.0, norm: bool = True) -> tuple[nn.
     Raises:
         ValueError: an unknown backbone, or an option that it does not have.
     """
-    family = name.rstrip("0123456789")
-    number = int(name.removeprefix(family) or 0) if name != "mobilenet_v2" else 0
-    if name == "mobilenet_v2":
-        return MobileNetV2(width, norm=norm), *MOBILENET_PIXELS
-    if family == "efficientnet_lite" and width == 1.0:
-        return EfficientNetLite(number, norm=norm), *LITE_PIXELS
+    family, number = family_of(name)
+    if family == "vgg" and number in VGG_CONVS:
+        return VGGPyramid(number, width=width, norm=norm), *pixels_of(name)
     if family == "resnet" and norm:
-        return ResNet(number, width=width), *IMAGENET_PIXELS
-    if family == "vgg":
-        return VGGPyramid(number, width=width, norm=norm), *IMAGENET_PIXELS
+        return backbone(name, width=width), *pixels_of(name)
+    if family == "mobilenet_v2" or (family == "efficientnet_lite" and width == 1.0):
+        return backbone(name, width=width, norm=norm), *pixels_of(name)
     raise ValueError(
         f"models: backbone must be mobilenet_v2, efficientnet_lite0 to 4 (of width 1), resnet18 to 152 (with "
         f"normalisation), vgg16 or vgg19, got {name!r}, width {width}, norm {norm}"

@@ -13,8 +13,10 @@ from pypose_ops._constants import constant
 from pypose_ops.codecs import CPMHeatmap
 from pypose_ops.codecs._base import GaussianCodec
 
-from ..modules.backbones import VGG
+from ..modules.backbones import VGG, pixels_of
 from ..modules.cascade import Cascade
+from ..modules.feature_pyramid import FeaturePyramid
+from ..modules.image_pyramid import image_pyramid
 from ..modules.layers import ConvBlock, HeatmapHead
 from .heatmap_system import HeatmapSystem
 from .system import Batch, SystemConfig
@@ -26,13 +28,14 @@ class ConvolutionalPoseMachineConfig(SystemConfig):
 
     Attributes:
         stages: at least 1.
-        variant: ``"original"`` or ``"vgg"``.
+        variant: of the image features: ``"original"``, ``"vgg"``, or a backbone of :func:`.image_pyramid` such as
+            ``"efficientnet_lite0"``, whose maps at 1/8 to 1/32 are merged.
         pool: 2 or 3, of ``"original"``.
         widths: of the three convolutions before the pools, of ``"original"``.
-        hidden: channels of the two layers before the first maps.
+        hidden: channels of the two layers before the first maps (``"original"``), of the only one (others).
         stage_width: channels of the later stages.
         kernel_size: of the first convolutions and of the last one above 1x1, of ``"original"``.
-        stage_kernel_size: of the later stages; None: 11, of ``"vgg"`` 7.
+        stage_kernel_size: of the later stages; None: 11 of ``"original"``, 7 of the others.
         dropout: before the last two layers of stage 1, of ``"original"``.
         norm: batch normalisation after each hidden convolution; the paper has none.
         sigma: of the targets, in heatmap pixels.
@@ -63,7 +66,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
     later stages; a centre map marks the person in question (a Gaussian of 21 pixels in the middle of the crop, 9x9
     means); a background map, Gaussians of 7 input pixels on the grid ``x = 8 g + 3.5``, people summed and clipped,
     stage 1 trained on all people, the later ones on the person in the middle; a loss per stage. ``variant="vgg"``
-    starts with VGG-19 up to conv4_2. 14 joints: 31,219,866 parameters; VGG 29,852,058.
+    starts with VGG-19 up to conv4_2. 14 joints: 31,219,866 parameters; VGG 29,852,058. Other backbones are ours.
 
     Receptive fields of the first stages: 160, 400 and 640 pixels with ``pool=2`` as in the figure, 167, 407 and 647
     with the released 3x3 pools. Our choices: errors are means, where the paper sums (a constant factor for one size);
@@ -96,6 +99,15 @@ class ConvolutionalPoseMachine(HeatmapSystem):
             center_sigma=7.5,
             input_size=(128, 128),
         ),
+        "efficientnet_lite0": ConvolutionalPoseMachineConfig(
+            stages=3,
+            variant="efficientnet_lite0",
+            hidden=128,
+            stage_width=64,
+            norm=True,
+            center_sigma=11.0,
+            input_size=(192, 192),
+        ),
     }
 
     def __init__(
@@ -118,13 +130,16 @@ class ConvolutionalPoseMachine(HeatmapSystem):
             first = VggFirstStage(128, config.hidden, maps, config.norm)
             shape = {"inputs": 128, "reduced": None, "convs": 5, "kernel_size": config.stage_kernel_size or 7}
         else:
-            raise ValueError(f"ConvolutionalPoseMachine: variant must be original or vgg, got {config.variant!r}")
+            features = PyramidFeatures(config.variant)
+            self.mean, self.std = pixels_of(config.variant)
+            first = VggFirstStage(128, config.hidden, maps, config.norm)
+            shape = {"inputs": 128, "reduced": 32, "convs": 3, "kernel_size": config.stage_kernel_size or 7}
         later = [LaterStage(maps, config.stage_width, norm=config.norm, **shape) for _ in range(config.stages - 1)]
         self.cascade: Cascade = Cascade(features, first, *later)
-        self._initialise(config.norm, keep=features.vgg if config.variant == "vgg" else None)
+        self._initialise(config.norm, keep=None if config.variant == "original" else features.backbone)
 
     def _initialise(self, norm: bool, keep: nn.Module | None) -> None:
-        """Initialises from N(0, 0.01) as in the paper; He with batch normalisation. VGGs keep their own."""
+        """Initialises from N(0, 0.01) as in the paper; He with batch normalisation. Backbones keep their own."""
         kept = set() if keep is None else set(keep.modules())
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module not in kept:
@@ -219,8 +234,31 @@ class VggFeatures(nn.Module):
         blocks = [ConvBlock(a, b, norm=norm) for a, b in zip(widths[:-1], widths[1:], strict=True)]
         self.convs: nn.Sequential = nn.Sequential(*blocks)
 
+    @property
+    def backbone(self) -> nn.Module:
+        """The part that keeps its initialisation."""
+        return self.vgg
+
     def forward(self, images: torch.Tensor, center: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features = self.convs(self.vgg(images))
+        return features, features, center
+
+
+class PyramidFeatures(nn.Module):
+    """The maps of a backbone at 1/8, 1/16 and 1/32, merged to 128 channels at 1/8, for all stages; the centre map."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        try:
+            self.backbone: nn.Module = image_pyramid(name)[0]
+        except ValueError:
+            raise ValueError(
+                f"ConvolutionalPoseMachine: variant must be original, vgg or a backbone, got {name!r}"
+            ) from None
+        self.pyramid: FeaturePyramid = FeaturePyramid(self.backbone.channels[1:], (64, 96), 128)
+
+    def forward(self, images: torch.Tensor, center: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features = self.pyramid(self.backbone.stages(images)[1:])
         return features, features, center
 
 

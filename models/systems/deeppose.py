@@ -13,7 +13,7 @@ from pypose_ops._constants import constant
 from pypose_ops.skeletons import Skeleton
 
 from ..modules.backbones import backbone as make_backbone
-from ..modules.backbones import output_shape
+from ..modules.backbones import output_shape, pixels_of
 from ..modules.cascade import Cascade
 from ..modules.torso import torso_diameters, torso_joints, torso_option
 from .system import Batch, System, SystemConfig
@@ -29,7 +29,7 @@ class DeepPoseConfig(SystemConfig):
         patch_size: input size of the networks; None: ``input_size``.
         backbone: of :func:`models.backbones.backbone`, with ``width``.
         hidden: widths of the fully connected layers on the flattened map; empty: the map is
-            averaged (ResNet).
+            averaged (ResNet, EfficientNet).
         dropout: after each hidden layer.
         stages: number of stages S.
         sigma: of the boxes, in diams; the paper has 2.0 for LSP, 1.0 for FLIC.
@@ -97,6 +97,14 @@ class DeepPose(System):
             hidden=(),
             simulate_diameter=True,
         ),
+        "efficientnet_lite0": DeepPoseConfig(
+            input_size=(192, 192),
+            patch_size=(96, 96),
+            backbone="efficientnet_lite0",
+            hidden=(),
+            crops=4,
+            simulate_diameter=True,
+        ),
     }
 
     def __init__(self, num_joints: int, config: DeepPoseConfig = DeepPoseConfig()) -> None:
@@ -106,6 +114,7 @@ class DeepPose(System):
         if config.loss not in ("l2", "smooth_l1"):
             raise ValueError(f"DeepPose: loss must be one of l2, smooth_l1, got {config.loss!r}")
         self.patch_size: tuple[int, ...] = tuple(config.patch_size or config.input_size)
+        self.mean, self.std = pixels_of(config.backbone)
         self.torso: tuple[int, int] = torso_joints("DeepPose", num_joints, config.torso)
         self.loss, self.crops, self.simulate_diameter = config.loss, config.crops, config.simulate_diameter
         self.phases: tuple[str, ...] = tuple(f"stage{s + 1}" for s in range(config.stages))

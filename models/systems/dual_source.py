@@ -12,8 +12,8 @@ from pypose_ops import Peaks, box_vote, crop_patches, decode_heatmaps, geometry
 from pypose_ops._constants import constant
 from pypose_ops.skeletons import Skeleton
 
+from ..modules.backbones import VGG, AlexNet, output_shape, pixels_of
 from ..modules.backbones import backbone as make_backbone
-from ..modules.backbones import output_shape
 from ..modules.torso import median_diameter, torso_diameters, torso_joints, torso_option
 from .system import Batch, System, SystemConfig
 
@@ -117,6 +117,16 @@ class DualSource(System):
             scales=(1.0, 1.4),
             windows=32,
         ),
+        "efficientnet_lite0": DualSourceConfig(
+            input_size=(128, 128),
+            part_size=(64, 64),
+            body_size=(64, 64),
+            backbone="efficientnet_lite0",
+            hidden=(256, 256),
+            dropout=0.0,
+            scales=(1.0, 1.4),
+            windows=8,
+        ),
     }
 
     def __init__(self, num_joints: int, config: DualSourceConfig = DualSourceConfig()) -> None:
@@ -133,6 +143,7 @@ class DualSource(System):
             tuple(config.weights),
         )
         self.joint_coords, self.keep, self.chunk = config.joint_coords, config.keep, config.chunk
+        self.mean, self.std = pixels_of(config.backbone)
         first, last = config.hidden
         # In a fixed order: the joined features must not depend on how the sources were listed.
         self.nets: nn.ModuleDict = nn.ModuleDict(
@@ -289,12 +300,15 @@ class DualSource(System):
 
 
 class SourceNet(nn.Module):
-    """A backbone and a fully connected layer: patches -> ``(N, hidden)``. ResNets are averaged, others flattened."""
+    """A backbone and a fully connected layer: patches -> ``(N, hidden)``.
+
+    The maps of AlexNet and VGG are flattened, those of other backbones averaged.
+    """
 
     def __init__(self, features: nn.Module, size: tuple[int, int], hidden: int, dropout: float) -> None:
         super().__init__()
         channels, height, width = output_shape(features, size, channels=_in_channels(features))
-        pooled = hasattr(features, "layer4")
+        pooled = not isinstance(features, AlexNet | VGG)
         linear = nn.Linear(channels if pooled else channels * height * width, hidden)
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         nn.init.zeros_(linear.bias)

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from pypose_ops import Peaks, gaussian_heatmaps
 
-from ..modules.backbones import VGG, ResNet, initialise, scaled
+from ..modules.backbones import VGG, ResNet, initialise, pixels_of, scaled
 from ..modules.cascade import Cascade
+from ..modules.image_pyramid import image_pyramid
 from ..modules.layers import ConvBlock, HeatmapHead, Hourglass, Residual
 from .heatmap_system import HeatmapSystem
 from .system import Batch, SystemConfig
@@ -23,10 +24,11 @@ class PartHeatmapRegressionConfig(SystemConfig):
     """Options of :class:`PartHeatmapRegression`.
 
     Attributes:
-        detector: ``"resnet"`` or ``"vgg"``.
+        detector: ``"resnet"`` or ``"vgg"`` as in the paper, or a backbone of :func:`.image_pyramid` such as
+            ``"efficientnet_lite0"``, as an FCN-8s.
         regressor: ``"hourglass"`` or ``"large_kernel"``.
         depth: of the ResNet.
-        width: channel multiplier of the detector.
+        width: channel multiplier of the detector, where it has one.
         regressor_width: channel multiplier of the regressor.
         levels: of the hourglass.
         blocks: consecutive residuals in the hourglass.
@@ -80,6 +82,15 @@ class PartHeatmapRegression(HeatmapSystem):
         "compact": PartHeatmapRegressionConfig(
             depth=18, width=0.25, regressor_width=0.25, levels=3, blocks=1, radius=6.0, sigma=4.0, input_size=(96, 96)
         ),
+        "efficientnet_lite0": PartHeatmapRegressionConfig(
+            detector="efficientnet_lite0",
+            regressor_width=0.25,
+            levels=3,
+            blocks=1,
+            radius=6.0,
+            sigma=4.0,
+            input_size=(160, 160),
+        ),
     }
 
     def __init__(self, num_joints: int, config: PartHeatmapRegressionConfig = PartHeatmapRegressionConfig()) -> None:
@@ -90,7 +101,8 @@ class PartHeatmapRegression(HeatmapSystem):
         elif config.detector == "vgg":
             first = VggDetector(num_joints, config.width, config.norm)
         else:
-            raise ValueError(f"PartHeatmapRegression: detector must be resnet or vgg, got {config.detector!r}")
+            first = PyramidDetector(num_joints, config.detector, config.width)
+            self.mean, self.std = pixels_of(config.detector)
         if config.regressor == "hourglass":
             second = HourglassRegressor(num_joints, config.regressor_width, config.levels, config.blocks)
         elif config.regressor == "large_kernel":
@@ -195,6 +207,29 @@ class VggDetector(nn.Module):
         pool3, pool4, pool5 = self.backbone.stages(images, ("pool3", "pool4", "pool5"))
         maps = self.up2(self.score(self.fc(pool5))) + self.score_pool4(pool4)
         return self.up8(self.up4(maps) + self.score_pool3(pool3))
+
+
+class PyramidDetector(nn.Module):
+    """FCN-8s on any backbone: the scores of its maps at 1/32, 1/16 and 1/8 are upsampled and added."""
+
+    def __init__(self, joints: int, name: str, width: float) -> None:
+        super().__init__()
+        try:
+            self.backbone: nn.Module = image_pyramid(name, width)[0]
+        except ValueError:
+            raise ValueError(
+                f"PartHeatmapRegression: detector must be resnet, vgg or a backbone, got {name!r}, width {width}"
+            ) from None
+        self.scores: nn.ModuleList = nn.ModuleList(nn.Conv2d(wide, joints, 1) for wide in self.backbone.channels[1:])
+        sizes = ((4, 2, 1), (4, 2, 1), (16, 8, 4))  # kernel, stride, padding; from coarse to fine
+        self.ups: nn.ModuleList = nn.ModuleList(nn.ConvTranspose2d(joints, joints, *size) for size in sizes)
+        for layer in self.ups:
+            bilinear_weights(layer)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.backbone.stages(images)[1:]
+        fine, middle, coarse = (score(m) for score, m in zip(self.scores, maps, strict=True))
+        return self.ups[2](self.ups[1](self.ups[0](coarse) + middle) + fine)
 
 
 class LargeKernelRegressor(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional as F
 
 from pypose_ops.datasets.files import fits
 from pypose_ops.errors import InputError
@@ -287,11 +288,17 @@ def fill(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], 
 
 
 def put_backbone(path: Path | str, backbone: nn.Module, tensors: dict[str, torch.Tensor], kind: str) -> None:
-    """Loads a backbone, which may end before the last layer of the published one."""
+    """Loads a backbone, which may end before the last layer of the published one, or have further input channels.
+
+    The weights of further channels, such as DS-CNN's mask of the window, start at 0.
+    """
     # Only a VGG that ends early may lack the last features of the file.
     last = max((int(n.split(".")[1]) for n in backbone.state_dict() if n.startswith("features.")), default=-1)
     late = {n for n in tensors if n.startswith("features.") and int(n.split(".")[1]) > last}
     tensors = {n: t for n, t in without_classifier(tensors).items() if n not in late}
+    first = next(n for n, t in backbone.state_dict().items() if t.dim() == 4)
+    if first in tensors and (more := backbone.state_dict()[first].shape[1] - tensors[first].shape[1]) > 0:
+        tensors[first] = F.pad(tensors[first], (0, 0, 0, 0, 0, more))
     put(path, backbone, tensors, kind)
 
 

@@ -15,6 +15,7 @@ from pypose_ops.cli.test import print_scores
 from pypose_ops.datasets.results import read_coco_pair
 from pypose_ops.metrics import coco_ap_by_category
 from pypose_ops.models import SYSTEMS, System, SystemConfig
+from pypose_ops.models.calibration import calibration_of
 from pypose_ops.models.inference import find_people_in
 from pypose_ops.models.weights.files import load_weights, save_weights
 
@@ -202,6 +203,17 @@ def test_export(tmp_path, weights, data, capsys):
     assert torch.equal(load_weights(out)[0].bias, system.bias)
 
 
+def test_export_calibrates(tmp_path, weights, data, capsys, monkeypatch):
+    options = ["export", str(weights), "--out", str(tmp_path / "out.safetensors"), "--calibrate", data]
+    assert main(options) == 2
+    assert "too few images, at most a fifth of them is held out" in capsys.readouterr().err
+    monkeypatch.setattr("pypose_ops.cli.export.hold_out", lambda people, count, seed: (people, people))
+    assert main(options) == 0
+    assert " people of lsp:" in capsys.readouterr().out
+    fitted = calibration_of(load_weights(tmp_path / "out.safetensors")[1])
+    assert len(fitted.temperature) == 14 and calibration_of(load_weights(weights)[1]) is None
+
+
 def test_export_wrong(tmp_path, weights, capsys):
     system, info = load_weights(weights)
     torch.nn.init.constant_(system.bias, 70000.0)
@@ -212,6 +224,8 @@ def test_export_wrong(tmp_path, weights, capsys):
         ("w.safetensors", "w.safetensors", [], "is the input file, expected another file"),
         ("w.safetensors", "large.safetensors/o", [], "cannot be written"),
         ("w.safetensors", "o", ["--people", "0"], "--people must be positive"),
+        ("w.safetensors", "o", ["--calibrate", "lsp:none"], "none"),
+        ("w.safetensors", "o", ["--calibrate", "lsp:none", "--format", "onnx"], "--calibrate is for weights"),
     ):
         assert main(["export", str(tmp_path / path), "--out", str(tmp_path / out), *more]) == 2
         lines = capsys.readouterr().err.splitlines()

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from pypose_ops.datasets import hold_out, open_dataset
+from pypose_ops.models import pretrained
 from pypose_ops.models.calibration import (
     Calibration,
     calibration_of,
@@ -10,6 +12,9 @@ from pypose_ops.models.calibration import (
     fit_calibration,
     found_joints,
 )
+from pypose_ops.models.training.loading import People
+from pypose_ops.models.training.scores import predict_people, torso_of
+from pypose_ops.skeletons import SKELETONS
 
 
 def drawn(count, temperature, bias):
@@ -61,3 +66,20 @@ def test_metadata_say_it():
     calibration = Calibration((0.5, 2.0), (1.0, 0.0))
     assert calibration_of({"calibration": calibration.as_info()}) == calibration
     assert calibration_of({}) is None
+
+
+@pytest.mark.parametrize("name", ["coco17", "lsp14"])
+def test_the_packaged_weights_are_calibrated(name, shared_data):
+    """On people that they were not trained with; coco17's joints are fitted on others than these."""
+    system, info = pretrained(name)
+    skeleton, calibration = SKELETONS[info["skeleton"]], calibration_of(info)
+    assert len(calibration.temperature) == len(calibration.bias) == len(skeleton)
+    trained, held_out = hold_out(open_dataset(f"lsp:{shared_data / 'lsp_dataset.zip'}", "train", skeleton), 200, 0)
+    dataset = trained if name == "coco17" else held_out
+    dataset.samples = dataset.samples[:80]
+    people = People(dataset)
+    coords, scores, index, _ = predict_people(system, skeleton, people)
+    found, counted = found_joints(coords[-1], people.keypoints[index], people.visible[index], torso_of(skeleton))
+    raw = expected_calibration_error(scores[-1][counted], found[counted])
+    fitted = expected_calibration_error(calibration.probabilities(scores[-1])[counted], found[counted])
+    assert fitted <= 0.05 < 0.1 < raw

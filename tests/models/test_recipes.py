@@ -11,10 +11,12 @@ from pypose_ops.cli import train
 from pypose_ops.errors import InputError
 from pypose_ops.models import SYSTEMS, build, system_class
 from pypose_ops.models.training.crops import Augmentation
+from pypose_ops.models.training.levers import check_names
 from pypose_ops.models.training.recipe import FOLDER, Recipe, read_recipe
 from pypose_ops.skeletons import LSP
 
 CASES = [(name, preset) for name in SYSTEMS if name != "tiny" for preset in ("compact", "paper")]
+BACKBONES = ("heatmap_net", "cpm", "part_heatmap_regression", "deeppose", "dual_source")
 RUNS = sorted((Path(__file__).resolve().parents[2] / "docs" / "results").glob("*/run.json"))
 
 
@@ -34,6 +36,16 @@ def test_a_recipe_fits_its_system(system, preset):
     else:
         known = {field.name for field in dataclasses.fields(system_class(system).presets["paper"])}
         assert options.keys() <= known
+
+
+@pytest.mark.parametrize("system", BACKBONES)
+def test_a_recipe_from_imagenet_weights(system):
+    """Its options, and the names in it, are those of the system; the cleanest data set comes last."""
+    recipe, options = train.recipe_of(parsed(system, "--recipe", "--preset", "efficientnet_lite0"))
+    built = build(system, 14, "efficientnet_lite0", **options)
+    check_names("lr_factors", built, list(recipe.lr_factors))
+    shares = recipe.shares(built.phases)
+    assert len(shares) == len(built.phases) and 0 < recipe.last_epochs < min(shares) + 1 and recipe.ema
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
