@@ -38,6 +38,7 @@ bench: $(DONE)/test
 	@mkdir -p $(OUT)
 	$(BIN)/pytest benchmarks --benchmark-json=$(OUT)/benchmarks.json
 	$(BIN)/python benchmarks/report.py $(OUT)/benchmarks.json
+	$(BIN)/python benchmarks/machine.py $(OUT)/benchmarks.json
 
 lint: $(DONE)/demo
 	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy==2.4.*" "basedpyright==1.40.*"

@@ -17,8 +17,9 @@ import pypose_ops
 from pypose_ops.cli import main
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 import draw_operators  # noqa: E402
+import machine  # noqa: E402
 
 project = "pypose_ops"
 author = copyright = "The pypose_ops developers"
@@ -108,6 +109,13 @@ def drop_links_to_files(app, page, source):
     source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\((?:results|\.\.)/[^)]*\)", r"\1", source[0])
 
 
+def list_machines(app, page, source):
+    """The table of the machines whose benchmarks were contributed."""
+    if page == "machines":
+        files = machine.read(HERE.parent / "benchmarks" / "results")
+        source[0] = source[0].replace("<!-- machines -->", machine.table(files))
+
+
 def name_thumbnails(app, page, source):
     """The thumbnails of the tutorials are links, and have no text of their own: it is their tutorial's title."""
     if page == "gallery/index":
@@ -128,6 +136,7 @@ def forget_overloads():
 
 def setup(app):
     forget_overloads()
+    app.connect("source-read", list_machines)
     app.connect("source-read", name_thumbnails)
     app.connect("source-read", drop_links_to_files)
     app.connect("builder-inited", write_operator_pages, priority=100)
