@@ -44,7 +44,7 @@ from pypose_ops.datasets.flic import observers_sides, read_flic_results
 from pypose_ops.datasets.lsp import read_lsp_results
 from pypose_ops.datasets.mpii import read_mpii_results
 from pypose_ops.datasets.results import read_coco_pair
-from pypose_ops.datasets.skeleton_files import read_skeleton
+from pypose_ops.datasets.skeleton_files import make_skeleton, read_skeleton
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import FLIC, LSP, MPII, Skeleton
 
@@ -189,22 +189,30 @@ def note_of(people: Any) -> str:
     return note + (f"; {len(missing)} images without predictions: their people count as missed" if missing else "")
 
 
-def sigmas_of(text: str | None, skeleton: Skeleton, path: Path) -> tuple[float, ...]:
+def skeleton_of(sigmas: str) -> Skeleton:
+    """The joints of ``--sigmas``: of a TOML file, or as many as numbers, without names."""
+    if sigmas.endswith(".toml"):
+        return read_skeleton(sigmas)
+    try:
+        values = [float(v) for v in sigmas.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(0 < v < 1e6 for v in values):
+        raise InputError(f"--sigmas must be positive numbers with commas between, got {sigmas[:60]}")
+    joints = [f"joint {k}" for k in range(len(values))]
+    return make_skeleton({"name": "--sigmas", "joints": joints, "sigmas": values}, "--sigmas")
+
+
+def sigmas_of(text: str | None, given: Skeleton | None, skeleton: Skeleton, path: Path) -> tuple[float, ...]:
     """OKS constants: those of ``--sigmas``, or the skeleton's."""
     count = len(skeleton)
-    if text is not None and text.endswith(".toml"):
-        given = read_skeleton(text)
+    if given is not None:
         if len(given) != count or given.sigmas is None:
-            raise InputError(f"{text}: {len(given)} joints{'' if given.sigmas else ', no sigmas'}; {path} has {count}")
+            wrong = f"{len(given)} joints{'' if given.sigmas else ', no sigmas'}"
+            raise InputError(
+                f"--sigmas must be {count} positive numbers, as many as joints in {path}; {text} has {wrong}"
+            )
         return given.sigmas
-    if text is not None:
-        try:
-            values = tuple(float(v) for v in text.split(","))
-        except ValueError:
-            values = ()
-        if len(values) != count or not all(0 < v < 1e6 for v in values):
-            raise InputError(f"--sigmas must be {count} positive numbers with commas between, got {text[:60]}")
-        return values
     if skeleton.sigmas is None:
         names = ", ".join(skeleton.joints[:3]) + (", ..." if count > 3 else "")
         raise InputError(
@@ -215,8 +223,9 @@ def sigmas_of(text: str | None, skeleton: Skeleton, path: Path) -> tuple[float, 
 
 
 def run_coco(args: argparse.Namespace) -> Any:
-    pair = read_coco_pair(args.predictions, args.ground_truth, args.category)
-    sigmas = sigmas_of(args.sigmas, pair.skeleton, args.ground_truth)
+    given = skeleton_of(args.sigmas) if args.sigmas is not None else None
+    pair = read_coco_pair(args.predictions, args.ground_truth, args.category, given)
+    sigmas = sigmas_of(args.sigmas, given, pair.skeleton, args.ground_truth)
     result = metrics.coco_ap_by_category(pair.people, pair.pred_category, pair.category, sigmas)
     note = "; ".join([note_of(pair.people), *pair.notes])
     categories = len(pair.category.unique())

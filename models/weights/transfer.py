@@ -1,5 +1,6 @@
 """Initialises training with the weights of a system for other joints."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,11 @@ def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: Syst
     if not system.joint_layers:
         fresh = sorted(n for n, t in own.items() if n not in tensors or tensors[n].shape != t.shape)
         if len(fresh) > len(own) // 2:
-            raise InputError(f"{path}: weights for the joints of {before.name}, expected those of {skeleton.name}")
+            options = json.dumps(info["options"])[:200]
+            raise InputError(
+                f"{path}: weights for the joints of {before.name}, expected those of {skeleton.name}; and {len(fresh)} "
+                f"of {len(own)} tensors have another shape, by {info['preset']} with {options}"
+            )
         load_tensors(path, system, {n: t if n in fresh else tensors[n] for n, t in own.items()})
         return fresh
     theirs = before.joints

@@ -55,7 +55,8 @@ def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = No
             file, with its images next to it, in ``images`` or in a folder of the split; otherwise:
             ``FORMAT:PATH,images=FOLDER``. ``,category=NAME`` selects one category of a COCO file.
         split (str): ``"train"``, ``"test"`` or ``"all"``; annotation files without splits belong to all of them.
-        skeleton (Skeleton, optional): the order of joints; default: that of the data set.
+        skeleton (Skeleton, optional): the order of joints; default: that of the data set. One of your own also names
+            the joints of a COCO file without names, if it has as many.
 
     Returns:
         PoseDataset: its people in the order of the files.
@@ -76,6 +77,8 @@ def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = No
                 rest, options[other] = before, value
     if "category" in options and kind not in ("coco", "aic"):
         raise InputError(f"--data: ,category= is for coco and aic, got {spec}")
+    if kind in ("coco", "aic"):
+        options["skeleton"] = skeleton
     dataset = FORMATS[kind](rest, split, options.pop("images", "") or None, **options).checked()
     return dataset if skeleton is None else dataset.convert(skeleton)
 

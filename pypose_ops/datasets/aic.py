@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..skeletons import AIC
-from .coco import as_dataset, read_people, with_others
+from ..skeletons import AIC, Skeleton
+from .coco import as_dataset, known_or, read_people, with_others
 from .coco_records import UNREAD
 from .dataset import PoseDataset
 from .files import fields_of, finite_box, finite_numbers, load_json, only_once, stacked
@@ -68,11 +68,17 @@ def image_name(identifier: Any) -> str:
     return str(identifier) if str(identifier).endswith(".jpg") else f"{identifier}.jpg"
 
 
-def read_aic(path: str, split: str = "train", images: str | None = None, category: str | None = None) -> PoseDataset:
+def read_aic(
+    path: str,
+    split: str = "train",
+    images: str | None = None,
+    category: str | None = None,
+    skeleton: Skeleton | None = None,
+) -> PoseDataset:
     """Reads people from AI Challenger's own format or COCO's; a file is one split."""
     content = load_json(path, packed=("keypoints",), dropped=UNREAD)
     if not isinstance(content, list):
-        people = read_people(path, content, default=AIC, category=category)
+        people = read_people(path, content, known=known_or(AIC, skeleton), category=category)
         return as_dataset(people, f"aic:{path}", images)
     dataset, finder = PoseDataset(f"aic:{path}", AIC), ImageFinder(path, images)
     groups: dict[Any, list[Sample]] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..skeletons import AIC, COCO, Skeleton
+from ..skeletons import AIC, COCO, SKELETONS, Skeleton
 from .coco_records import Annotations, ImageIds, Images, image_records, known_size, read_annotations
 from .dataset import PoseDataset
 from .files import FAR, Id, as_id, floats, identifier, shown
@@ -22,6 +22,7 @@ from .sample import Sample
 from .skeleton_files import skeleton_from_category
 from .source import ImageFinder
 
+KNOWN = {COCO: "COCO", AIC: "AI Challenger"}
 BOX_SHARE = 0.53  # the average share of the box that a person covers: xtcocotools
 
 
@@ -104,10 +105,10 @@ def _skeleton(
     path: str | Path,
     named: Mapping[Id, Mapping[str, Any]],
     categories: Sequence[Id | None],
-    joints: int,
-    default: Skeleton | None,
-) -> Skeleton:
-    """The skeleton of the people of these categories."""
+    joints: int | None,
+    known: Sequence[Skeleton],
+) -> tuple[Skeleton, bool]:
+    """The skeleton of the people of these categories, and whether the file names its joints."""
     skeletons: dict[tuple[str, ...], tuple[Skeleton, str]] = {}
     for key in categories:
         record = named.get(key, {}) if key is not None else {}
@@ -118,14 +119,16 @@ def _skeleton(
         what = " and ".join(f"{name} ({len(s)} joints)" for s, name in list(skeletons.values())[:4])
         raise InputError(f"{path}: the categories {what} have different joints: choose one by name")
     if skeletons:
-        return next(iter(skeletons.values()))[0]
-    if default is not None:
-        return default
-    by_count = {len(s): s for s in (COCO, AIC)}
-    if joints in by_count:
-        return by_count[joints]
+        return next(iter(skeletons.values()))[0], True
+    for skeleton in known:
+        if joints in (None, len(skeleton)):
+            return skeleton, False
+    if len(known) == 1:
+        return known[0], False  # the first annotation does not fit, and is named
+    counts = " and ".join(f"{len(s)} ({KNOWN.get(s, s.name)})" for s in known)
     raise InputError(
-        f"{path}: {joints} joints per person and no names in the categories; known are 17 (COCO) and 14 (AI Challenger)"
+        f"{path}: {joints} joints per person and no names in the categories; known are {counts}: "
+        "name them in the file, or give a skeleton of as many joints"
     )
 
 
@@ -148,7 +151,8 @@ def _rows(path: str | Path, found: Annotations, kept: np.ndarray, skeleton: Skel
             raise InputError(
                 f"{path}: expected {len(skeleton)} keypoints x, y, visibility for annotation "
                 f"{i if found.ids[i] is None else found.ids[i]}, the joints of {skeleton.name}; got "
-                f"{'no numbers' if values is None else f'{len(values)} numbers'}"
+                f"{'no numbers' if values is None else f'{len(values)} numbers'}; "
+                "other joints need names in the categories"
             )
         row[:] = values
     return rows.reshape(-1, len(skeleton), 3)
@@ -169,7 +173,7 @@ def _triples(
     triples = _rows(path, found, kept, skeleton)  # the largest array by far: no copies of it
     visible = triples[..., 2]
     labelled = visible > 0  # NaN and -1 are not
-    odd = np.isfinite(visible) & (visible != 0) & (visible != 1) & (visible != 2)
+    odd = ~np.isnan(visible) & (visible != 0) & (visible != 1) & (visible != 2)
     notes["visibilities are not 0, 1 or 2; more than 0 counts as labelled"] += int(odd.sum())
     lost = labelled & ~(np.isfinite(triples[..., 0]) & np.isfinite(triples[..., 1]))
     if lost.any():
@@ -250,7 +254,7 @@ def _choose(
     path: str | Path,
     named: Mapping[Id, Mapping[str, Any]],
     found: Annotations,
-    default: Skeleton | None,
+    known: Sequence[Skeleton],
     category: str | None,
 ) -> tuple[np.ndarray, list[Id | None], Skeleton]:
     """Selects the annotations of the chosen categories; also returns the categories and the skeleton."""
@@ -261,20 +265,23 @@ def _choose(
     chosen = set(categories)
     kept = np.array([key in chosen for key in found.category], bool).nonzero()[0]
     first = next((n for n in rows if found.category[n] in chosen), None)
-    joints = len(default or COCO)
+    joints = None
     if first is not None:
         flat = _flat(found.points.odd[first]) if first in found.points.odd else None
         joints = (
             found.points.counts[first] if first not in found.points.odd else 0 if flat is None else len(flat)
         ) // 3
-    return kept, categories, _skeleton(path, named, categories, joints, default)
+    skeleton, has_names = _skeleton(path, named, categories, joints, known)
+    if len(kept) and not has_names and skeleton in SKELETONS.values():  # not one that the user gave
+        found.notes[f"people without names of joints in the file, taken as {skeleton.name}"] += len(kept)
+    return kept, categories, skeleton
 
 
 def read_people(
     path: str | Path,
     content: Any = None,
     *,
-    default: Skeleton | None = None,
+    known: Sequence[Skeleton] = (COCO, AIC),
     category: str | None = None,
     once: bool = False,
 ) -> CocoPeople:
@@ -283,7 +290,7 @@ def read_people(
     Args:
         path: of the file.
         content: the parsed file, if already read.
-        default: the skeleton if the file names no joints; None: COCO's or AI Challenger's, by number.
+        known: skeletons for a file that names no joints: the first with as many.
         category: a name or id; None: every category with keypoints, which must have the same joints.
         once: refuse duplicate ids of annotations.
     """
@@ -296,10 +303,12 @@ def read_people(
         if name not in content:
             raise InputError(f"{expected}, it has no {name!r}")
     images, found = image_records(path, content["images"]), read_annotations(path, content["annotations"])
+    notes = found.notes
     if once:
         found.unique_ids()
-    notes = found.notes
-    kept, categories, skeleton = _choose(path, _named(path, content), found, default, category)
+    else:
+        notes["annotations have the id of another; all are kept"] += found.repeated_ids()
+    kept, categories, skeleton = _choose(path, _named(path, content), found, known, category)
     if len(kept) < len(found):
         notes["annotations of other categories, skipped"] += len(found) - len(kept)
     index = {key: n for n, key in enumerate(categories)}
@@ -361,6 +370,21 @@ def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset
     return dataset
 
 
-def read_coco(path: str, split: str = "train", images: str | None = None, category: str | None = None) -> PoseDataset:
-    """COCO's ``person_keypoints_*.json``, or any file of this format with other joints; a file is one split."""
-    return as_dataset(read_people(path, default=COCO, category=category), f"coco:{path}", images)
+def read_coco(
+    path: str,
+    split: str = "train",
+    images: str | None = None,
+    category: str | None = None,
+    skeleton: Skeleton | None = None,
+) -> PoseDataset:
+    """COCO's ``person_keypoints_*.json``, or any file of this format with other joints; a file is one split.
+
+    ``skeleton`` names the joints of a file that does not, if it is the user's own and has as many.
+    """
+    people = read_people(path, known=known_or(COCO, skeleton), category=category)
+    return as_dataset(people, f"coco:{path}", images)
+
+
+def known_or(own: Skeleton, skeleton: Skeleton | None) -> tuple[Skeleton, ...]:
+    """The skeletons of a file without names: the format's, or the user's own; another data set's would be a guess."""
+    return (own,) if skeleton is None or skeleton in SKELETONS.values() else (own, skeleton)

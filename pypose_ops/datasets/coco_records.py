@@ -201,6 +201,14 @@ class Annotations:
             raise InputError(f"{self._path}: annotation {i} has no 'image_id' (id {shown(self.ids[i])})")
         return value
 
+    def repeated_ids(self) -> int:
+        """The number of annotations with the id of one before."""
+        if not self.ids.odd:
+            ids = np.frombuffer(self.ids.values, np.int64)[np.frombuffer(self.record, np.int64)]
+            return len(ids) - len(np.unique(ids))
+        given = [key for i in self.record if (key := as_id(self.ids[i])) is not None]
+        return len(given) - len(set(given))
+
     def unique_ids(self) -> None:
         """Refuses ids that come twice."""
         seen: set[Id] = set()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..skeletons import Skeleton
+from ..skeletons import AIC, COCO, Skeleton
 from .coco import CocoPeople, read_people
 from .coco_records import UNREAD, ImageIds
 from .files import Id, as_id, fields_of, finite_numbers, identifier, load_json, shown, stacked
@@ -105,9 +105,12 @@ def _category(path: str | Path, i: int, value: Any, index: Mapping[Any, int], ta
     return index[key]
 
 
-def read_coco_pair(path: str | Path, target_path: str | Path, category: str | None = None) -> CocoPair:
-    """Results and annotations of COCO's form."""
-    truth = read_people(target_path, category=category, once=True)
+def read_coco_pair(
+    path: str | Path, target_path: str | Path, category: str | None = None, skeleton: Skeleton | None = None
+) -> CocoPair:
+    """Results and annotations of COCO's form; ``skeleton`` names the joints of a file that does not."""
+    known = (COCO, AIC) if skeleton is None else (COCO, AIC, skeleton)
+    truth = read_people(target_path, known=known, category=category, once=True)
     pred, scores, images, categories = _results(path, truth, category is not None)
     points = stacked(pred, len(truth.skeleton), 3)[..., :2]
     return pair_of(truth, points, stacked(scores), images, torch.tensor(categories, dtype=torch.int64))
@@ -125,8 +128,8 @@ def pair_of(
         images: D ids of images in ``truth``.
         categories: ``(D,)`` as in ``truth.category``.
     """
-    area, notes = _estimated(truth)
-    notes += [f"{n} {what}" for what, n in truth.notes.items() if n]
+    area, estimated = _estimated(truth)
+    notes = [f"{n} {what}" for what, n in truth.notes.items() if n] + estimated
     number = {key: i for i, key in enumerate(sorted(truth.images, key=lambda k: (str(type(k)), k)))}
     points, boxes = torch.from_numpy(truth.keypoints.copy()), torch.from_numpy(truth.boxes)
     people = dict(

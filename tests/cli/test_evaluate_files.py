@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import scipy.io
+from data_files import coco_file, coco_person, write_json
 from test_evaluate import cells, evaluate
 
 from pypose_ops.datasets.flic import FLIC_COLUMNS
@@ -241,3 +242,17 @@ def test_mmposes_file_of_ai_challenger(shared_data, tmp_path, capsys):
     results = [{"image_id": a["image_id"], "keypoints": a["keypoints"], "score": 1.0} for a in annotations]
     assert evaluate(write(tmp_path / "pred.json", results), truth, "coco") == 0
     assert cells(capsys)[0]["AP"] == 1
+
+
+def test_sigmas_for_joints_without_names(tmp_path, capsys):
+    """Any number of joints, by numbers or by a skeleton."""
+    joints = [v for k in range(4) for v in (10 + k, 20 + k, 2)]
+    truth = coco_file(tmp_path / "truth.json", [coco_person(3, joints, area=400)])
+    pred = write_json(tmp_path / "p.json", [{"image_id": 3, "category_id": 1, "keypoints": joints, "score": 0.5}])
+    assert evaluate(pred, truth, "coco") == 2
+    assert "4 joints per person and no names in the categories" in capsys.readouterr().err
+    (tmp_path / "own.toml").write_text('joints = ["a", "b", "c", "d"]\nsigmas = [0.1, 0.1, 0.1, 0.1]')
+    for sigmas in (tmp_path / "own.toml", "0.1,0.1,0.1,0.1"):
+        assert evaluate(pred, truth, "coco", "--sigmas", str(sigmas)) == 0
+        assert cells(capsys)[0]["AP"] == 1
+    assert evaluate(pred, truth, "coco", "--sigmas", "1,1,1") == 2

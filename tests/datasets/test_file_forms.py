@@ -24,7 +24,7 @@ from pypose_ops.datasets.skeleton_files import (
 )
 from pypose_ops.errors import InputError
 from pypose_ops.metrics import coco_ap_by_category
-from pypose_ops.skeletons import AIC, COCO
+from pypose_ops.skeletons import AIC, COCO, LSP
 
 JOINTS = [[10.0 + k, 5.0 + 2 * (k % 7), 2] for k in range(17)]
 
@@ -74,6 +74,7 @@ HIDDEN = [*JOINTS[:16], [None, None, 0]]
         ({"joints": [*JOINTS[:16], [26.0, 9.0, 0.93]]}, 17),
         ({"joints": [*JOINTS[:16], [0.0, 0.0, -1]]}, 16),
         ({"joints": [*JOINTS[:16], [26.0, 9.0, 3]]}, 17),
+        ({"joints": [*JOINTS[:16], [26.0, 9.0, float("inf")]]}, 17),
         ({"iscrowd": "0"}, 17),
         ({"iscrowd": None}, 17),
         ({"iscrowd": False}, 17),
@@ -120,6 +121,16 @@ def test_one_line_names_file_and_annotation(write, changed, message):
     with pytest.raises(InputError, match=message) as caught:
         open_dataset(f"coco:{path}")
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_repeated_ids_are_counted_in_training_and_refused_in_evaluation(write):
+    note = "annotations have the id of another; all are kept"
+    for ids, count in {(1, 1): 1, (1, 2): 0, ("a", "a"): 1, ("1", 1): 1, (None, None): 0}.items():
+        path = write(content([annotation(n) for n in ids]))
+        assert open_dataset(f"coco:{path}").notes[note] == count
+        if count:
+            with pytest.raises(InputError, match="annotation 1: id .* comes twice"):
+                read_people(path, once=True)
 
 
 def test_annotations_without_keypoints_are_counted(write):
@@ -241,6 +252,22 @@ def test_names_of_joints_decide(write):
     assert (0, 1) in skeleton.flip_pairs and skeleton.edges == ((0, 1),)
     own = read_people(write(content([annotation()], names=[f"k{k}" for k in range(17)]))).skeleton
     assert own.sigmas is None and len(own) == 17
+
+
+def test_joints_without_names(write, tmp_path):
+    """The format's own, said so; other numbers by the user's skeleton; another data set's of the same number never."""
+    value = content([annotation()]) | {"categories": []}
+    assert open_dataset(f"coco:{write(value)}").notes["people without names of joints in the file, taken as coco"] == 1
+    (tmp_path / "own.toml").write_text('joints = ["a", "b", "c", "d"]')
+    own = read_skeleton(tmp_path / "own.toml")
+    path = write(content([annotation(joints=JOINTS[:4])]) | {"categories": []})
+    assert open_dataset(f"coco:{path}", skeleton=own).skeleton == own
+    with pytest.raises(InputError, match="got 12 numbers; other joints need names in the categories"):
+        open_dataset(f"coco:{path}")
+    path = write(content([annotation(joints=JOINTS[:14])]) | {"categories": []})
+    assert open_dataset(f"aic:{path}").skeleton == AIC
+    with pytest.raises(InputError, match="expected 17 keypoints"):
+        open_dataset(f"coco:{path}", skeleton=LSP)
 
 
 def test_crowdpose_is_not_ai_challenger():
