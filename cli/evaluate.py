@@ -227,7 +227,8 @@ def run_coco(args: argparse.Namespace) -> Any:
     pair = read_coco_pair(args.predictions, args.ground_truth, args.category, given)
     sigmas = sigmas_of(args.sigmas, given, pair.skeleton, args.ground_truth)
     result = metrics.coco_ap_by_category(pair.people, pair.pred_category, pair.category, sigmas)
-    note = "; ".join([note_of(pair.people), *pair.notes])
+    said = [f"no names of joints in the ground truth, taken as {pair.skeleton.name}"] if pair.guessed else []
+    note = "; ".join([*said, note_of(pair.people), *pair.notes])
     categories = len(pair.category.unique())
     if categories > 1:
         note += f"; the mean of {categories} categories"

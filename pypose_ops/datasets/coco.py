@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..skeletons import AIC, COCO, SKELETONS, Skeleton
-from .coco_records import Annotations, ImageIds, Images, image_records, known_size, read_annotations
+from .coco_records import Annotations, ImageIds, Images, Whole, image_records, known_size, read_annotations
 from .dataset import PoseDataset
 from .files import FAR, Id, as_id, floats, identifier, shown
 from .json_stream import stream_json
@@ -44,6 +44,7 @@ class CocoPeople:
         categories: ids; None stands for people without one.
         record: ``(N,)`` indices of the annotations in the file.
         ids: each annotation's id, or None.
+        guessed: the file names no joints, and they were taken as those of ``skeleton`` by their number.
         notes: counts of skipped or reinterpreted values, by description.
     """
 
@@ -59,7 +60,8 @@ class CocoPeople:
     category: np.ndarray
     categories: list[Id | None]
     record: np.ndarray
-    ids: Sequence[Any]
+    ids: Whole
+    guessed: bool = False
     notes: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
@@ -256,8 +258,8 @@ def _choose(
     found: Annotations,
     known: Sequence[Skeleton],
     category: str | None,
-) -> tuple[np.ndarray, list[Id | None], Skeleton]:
-    """Selects the annotations of the chosen categories; also returns the categories and the skeleton."""
+) -> tuple[np.ndarray, list[Id | None], Skeleton, bool]:
+    """Selects the annotations of the chosen categories; also the categories, the skeleton, and if it is a guess."""
     rows = [n for n in range(len(found)) if found.points.has(n)]
     categories = list(dict.fromkeys(found.category[n] for n in rows))
     if category is not None:
@@ -272,9 +274,8 @@ def _choose(
             found.points.counts[first] if first not in found.points.odd else 0 if flat is None else len(flat)
         ) // 3
     skeleton, has_names = _skeleton(path, named, categories, joints, known)
-    if len(kept) and not has_names and skeleton in SKELETONS.values():  # not one that the user gave
-        found.notes[f"people without names of joints in the file, taken as {skeleton.name}"] += len(kept)
-    return kept, categories, skeleton
+    guessed = len(kept) > 0 and not has_names and skeleton in SKELETONS.values()  # not one that the user gave
+    return kept, categories, skeleton, guessed
 
 
 def read_people(
@@ -308,7 +309,7 @@ def read_people(
         found.unique_ids()
     else:
         notes["annotations have the id of another; all are kept"] += found.repeated_ids()
-    kept, categories, skeleton = _choose(path, _named(path, content), found, known, category)
+    kept, categories, skeleton, guessed = _choose(path, _named(path, content), found, known, category)
     if len(kept) < len(found):
         notes["annotations of other categories, skipped"] += len(found) - len(kept)
     index = {key: n for n, key in enumerate(categories)}
@@ -326,6 +327,7 @@ def read_people(
         categories=categories,
         record=np.frombuffer(found.record, np.int64)[kept],
         ids=found.ids,
+        guessed=guessed,
         notes=notes,
     )
 
@@ -347,6 +349,9 @@ def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset
     seen = people.keypoints[..., 2] > 0
     labelled = seen.any(1)
     dataset = PoseDataset(name, people.skeleton, notes=people.notes, people=people)
+    if people.guessed:
+        what = f"people without names of joints in the file, taken as {people.skeleton.name}"
+        dataset.notes[what] += len(people)
     dataset.skipped = int((~labelled & ~people.crowd).sum())
     kept = np.flatnonzero(labelled & ~people.crowd)
     finder = ImageFinder(people.path, images)

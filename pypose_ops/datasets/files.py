@@ -320,7 +320,7 @@ def finite_numbers(path: str | Path, what: str, number: object, field: str, valu
     """``count`` finite numbers in a field of a record."""
     found = None if isinstance(values, (str, Mapping)) else floats(values)
     if found is None or found.size != count or found.ndim > 2 or not np.isfinite(found).all():
-        wanted = "a finite number" if count == 1 else f"{count} finite numbers"
+        wanted = "1 finite number" if count == 1 else f"{count} finite numbers"
         raise InputError(f"{path}: {what} {number}: {field} must be {wanted}")
     return found.ravel()
 

@@ -47,6 +47,7 @@ class CocoPair:
         skeleton: of the joints.
         names: G names of image files; empty where the file has none.
         notes: lines about skipped and estimated values.
+        guessed: as in :class:`.CocoPeople`.
     """
 
     people: dict[str, torch.Tensor]
@@ -55,6 +56,7 @@ class CocoPair:
     skeleton: Skeleton
     names: list[str]
     notes: list[str]
+    guessed: bool = False
 
 
 def _estimated(truth: CocoPeople) -> tuple[torch.Tensor, list[str]]:
@@ -128,8 +130,8 @@ def pair_of(
         images: D ids of images in ``truth``.
         categories: ``(D,)`` as in ``truth.category``.
     """
-    area, estimated = _estimated(truth)
-    notes = [f"{n} {what}" for what, n in truth.notes.items() if n] + estimated
+    area, notes = _estimated(truth)
+    notes += [f"{n} {what}" for what, n in truth.notes.items() if n]
     number = {key: i for i, key in enumerate(sorted(truth.images, key=lambda k: (str(type(k)), k)))}
     points, boxes = torch.from_numpy(truth.keypoints.copy()), torch.from_numpy(truth.boxes)
     people = dict(
@@ -144,4 +146,4 @@ def pair_of(
         crowd=torch.from_numpy(truth.crowd),
     )
     names = [str(truth.images[key].get("file_name") or "") for key in truth.image]
-    return CocoPair(people, categories, torch.from_numpy(truth.category), truth.skeleton, names, notes)
+    return CocoPair(people, categories, torch.from_numpy(truth.category), truth.skeleton, names, notes, truth.guessed)
