@@ -1,9 +1,10 @@
 """Fills the tables of docs/results.md, and draws docs/results.png, from docs/results/.
 
-python docs/draw_results.py [--add RUN TEST LOG]... [--published DATA]
+python docs/draw_results.py [--add RUN TEST LOG]... [--flip NAME TEST]... [--published DATA]
 
---add RUN TEST LOG first copies a run there: the folder of train, the json of evaluate, and what train printed; as they
-are, without the folders of data sets. --published DATA first scores published predictions, DATA/predictions/lsp_*.mat.
+--add RUN TEST LOG first copies a run there: the folder of train, the json of test, and what train printed; as they
+are, without the folders of data sets. --flip NAME TEST adds the json of test --flip to the run NAME. --published DATA
+first scores published predictions, DATA/predictions/lsp_*.mat.
 """
 
 import argparse
@@ -22,16 +23,21 @@ GROUPS = [name for name, _ in LSP.groups]
 AUTHORS = {"tompson2014": "Tompson et al. 2014", "fan2015": "DS-CNN, Fan et al. 2015", "wei2016": "CPM, also on MPII"}
 
 
+def copy_json(path, to):
+    """Copies options or scores, without the folders of data sets and the curves."""
+    text = json.loads(path.read_text())
+    text["data"] = [re.sub(r":.*/", ":", spec) for spec in text["data"]]
+    for stage in text.get("stages", []):
+        stage.pop("curve")
+    to.write_text(json.dumps(text, indent=1) + "\n")
+
+
 def add(run, test, log):
     """Copies a run."""
     to = FOLDER / run.name
     to.mkdir(parents=True, exist_ok=True)
-    for path, name in ((run / "run.json", "run.json"), (test, "test.json")):
-        text = json.loads(path.read_text())
-        text["data"] = [re.sub(r":.*/", ":", spec) for spec in text["data"]]
-        for stage in text.get("stages", []):
-            stage.pop("curve")
-        (to / name).write_text(json.dumps(text, indent=1) + "\n")
+    copy_json(run / "run.json", to / "run.json")
+    copy_json(test, to / "test.json")
     (to / "train.log").write_text(re.sub(r"(lsp|lspet):\S*/", r"\1:", log.read_text()).replace(str(run) + "/", ""))
     epochs = read_logs(run)
     columns = sorted({name for values in epochs.values() for name in values if name.startswith(("loss", "val_"))})
@@ -65,11 +71,13 @@ def score_published(data):
 
 
 def read_runs():
-    """``{name: (run.json, test.json, log)}``, in the order of the systems."""
+    """``{name: (run.json, stages, stages with flip test, log)}``, in the order of the systems."""
     found = {}
     for path in FOLDER.glob("*/run.json"):
         run, test = (json.loads((path.parent / name).read_text()) for name in ("run.json", "test.json"))
-        found[path.parent.name] = run, test, (path.parent / "train.log").read_text()
+        stages, flipped = test["stages"], path.parent / "test_flip.json"
+        flipped = json.loads(flipped.read_text())["stages"] if flipped.exists() else [None] * len(stages)
+        found[path.parent.name] = run, stages, flipped, (path.parent / "train.log").read_text()
     order = list(SYSTEMS)
     return dict(sorted(found.items(), key=lambda item: (order.index(item[1][0]["system"]), item[0])))
 
@@ -78,19 +86,20 @@ def row(*cells):
     return "| " + " | ".join(f"{c:.1f}" if isinstance(c, float) else "-" if c is None else str(c) for c in cells) + " |"
 
 
-def scores_of(stage):
-    return [stage["pck"][g] for g in [*GROUPS, "mean"]] + [stage["pcp_strict"]["mean"], stage["pcp_relaxed"]["mean"]]
+def scores_of(stage, flipped=None):
+    pcp = [stage["pcp_strict"]["mean"], stage["pcp_relaxed"]["mean"]]
+    return [stage["pck"][g] for g in [*GROUPS, "mean"]] + [flipped and flipped["pck"]["mean"], *pcp]
 
 
 def test_table(runs):
     """PCK of every run's last stage, and of published predictions."""
-    lines = [row("", *GROUPS, "PCK@0.2", "PCP strict", "relaxed", "parameters", "minutes")]
-    lines.append("|---|" + "--:|" * (len(GROUPS) + 5))
-    for name, (_, test, log) in runs.items():
+    lines = [row("", *GROUPS, "PCK@0.2", "flip test", "PCP strict", "relaxed", "parameters", "minutes")]
+    lines.append("|---|" + "--:|" * (len(GROUPS) + 6))
+    for name, (_, stages, flipped, log) in runs.items():
         minutes = float(re.search(r"after ([\d.]+) minutes", log)[1])
         parameters = re.search(r"([\d,]+) parameters", log)[1]
         title = f"[`{name}`](results/{name})"
-        lines.append(row(title, *scores_of(test["stages"][-1]), parameters, f"{minutes:.0f}"))
+        lines.append(row(title, *scores_of(stages[-1], flipped[-1]), parameters, f"{minutes:.0f}"))
     for name, stage in json.loads((FOLDER / "published.json").read_text()).items():
         lines.append(row(f"{AUTHORS[name]} ({stage['pck_of_all']:.1f} on all 1,000)", *scores_of(stage), "", ""))
     return lines
@@ -98,11 +107,12 @@ def test_table(runs):
 
 def stage_table(runs):
     """Every stage of every run."""
-    lines = [row("", "stage", "PCK@0.2", "seen", "occluded", "PCP strict", "relaxed"), "|---|---|" + "--:|" * 5]
-    for name, (_, test, _) in runs.items():
-        for n, stage in enumerate(test["stages"], 1):
+    head = ("", "stage", "PCK@0.2", "flip test", "seen", "occluded", "PCP strict", "relaxed")
+    lines = [row(*head), "|---|---|" + "--:|" * 6]
+    for name, (_, stages, flipped, _) in runs.items():
+        for n, (stage, other) in enumerate(zip(stages, flipped, strict=True), 1):
             pcp = stage["pcp_strict"]["mean"], stage["pcp_relaxed"]["mean"]
-            pck = stage["pck"]["mean"], stage["pck_seen"], stage["pck_occluded"]
+            pck = stage["pck"]["mean"], other and other["pck"]["mean"], stage["pck_seen"], stage["pck_occluded"]
             lines.append(row(f"`{name}`", n, *pck, *pcp))
     return lines
 
@@ -143,10 +153,13 @@ def draw(runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", nargs=3, type=Path, action="append", default=[], metavar=("RUN", "TEST", "LOG"))
+    parser.add_argument("--flip", nargs=2, type=Path, action="append", default=[], metavar=("NAME", "TEST"))
     parser.add_argument("--published", type=Path, metavar="DATA")
     args = parser.parse_args()
     for run, test, log in args.add:
         add(run, test, log)
+    for name, test in args.flip:
+        copy_json(test, FOLDER / name / "test_flip.json")
     if args.published:
         score_published(args.published)
     runs = read_runs()
