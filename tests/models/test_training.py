@@ -1,6 +1,7 @@
 """Training: it goes on after a kill as if nothing had happened, and on two processes as on one."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -276,6 +277,27 @@ def test_damaged_checkpoint(data, tmp_path, capsys):
     last.write_bytes(last.read_bytes()[:1000])
     line = refused(capsys, options(data, tmp_path / "run", "--resume"))
     assert "1-fine/last.ckpt: expected a checkpoint written by train; damaged" in line
+
+
+class Code:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_code_in_a_checkpoint_is_not_run(data, tmp_path, capsys):
+    assert main(options(data, tmp_path / "run")) == 0
+    (tmp_path / "run" / "weights.safetensors").unlink()
+    last = tmp_path / "run" / "checkpoints" / "1-fine" / "last.ckpt"
+    torch.save(torch.load(last, weights_only=True) | {"more": Code(str(tmp_path / "ran"))}, last)
+    assert "last.ckpt: expected a checkpoint written by train" in refused(
+        capsys, options(data, tmp_path / "run", "--resume")
+    )
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weight_files(tmp_path, capsys, data):
