@@ -26,6 +26,7 @@ from rich.table import Table
 
 from pypose_ops import decode_heatmaps, viz
 from pypose_ops.datasets.files import check_outputs, write_json
+from pypose_ops.datasets.skeleton_files import skeleton_named
 from pypose_ops.errors import InputError
 from pypose_ops.ops.decode_heatmaps import REFINES
 from pypose_ops.skeletons import SKELETONS, Skeleton, joint_map
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="OUT.png", type=Path, help="write the image with the pose; the maps go to OUT-heatmaps.png"
     )
     parser.add_argument("--refine", choices=REFINE, default="dark", help="sub-pixel step (default: %(default)s)")
-    parser.add_argument("--skeleton", choices=SKELETONS, help="default: the skeleton with this number of joints")
+    parser.add_argument("--skeleton", help="a name, or FILE.toml; default: the skeleton with this number of joints")
     parser.add_argument(
         "--threshold", type=float, default=0.2, help="minimum score of drawn joints (default: %(default)s)"
     )
@@ -55,12 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write the joints to a JSON file")
 
 
-def find_skeleton(names: Sequence[str], count: int, wanted: Any = None) -> Any:
+def find_skeleton(names: Sequence[str] | None, count: int, wanted: str | None = None) -> tuple[Skeleton, Sequence[str]]:
     """The skeleton for drawing, and the joint names of the maps.
 
     Named maps may be in any order; unnamed ones are in the order of the skeleton.
     """
-    candidates = [SKELETONS[wanted]] if wanted else list(SKELETONS.values())
+    candidates = [skeleton_named(wanted)] if wanted else list(SKELETONS.values())
     if names is not None:
         maps = {skeleton.name: joint_map(names, skeleton.joints) for skeleton in candidates}
         # The skeleton with the fewest missing joints; among those, the one with most of the maps.
@@ -69,7 +70,7 @@ def find_skeleton(names: Sequence[str], count: int, wanted: Any = None) -> Any:
     if len(fitting) > 1:
         raise InputError(f"{count} maps could be {' or '.join(s.name for s in fitting)}: choose with --skeleton")
     if not fitting and wanted:
-        raise InputError(f"--skeleton {wanted} has {len(SKELETONS[wanted])} joints, the file has {count} maps")
+        raise InputError(f"--skeleton {wanted} has {len(candidates[0])} joints, the file has {count} maps")
     if not fitting:
         names = tuple(f"joint_{k}" for k in range(count))
         fitting = [Skeleton("unknown", names, edges=(), flip_pairs=(), upper_body=())]

@@ -80,7 +80,8 @@ def read_aic(
     if not isinstance(content, list):
         people = read_people(path, content, known=known_or(AIC, skeleton), category=category)
         return as_dataset(people, f"aic:{path}", images)
-    dataset, finder = PoseDataset(f"aic:{path}", AIC), ImageFinder(path, images)
+    dataset = PoseDataset(f"aic:{path}", AIC)
+    finder = ImageFinder(path, images, dataset.notes)
     groups: dict[Any, list[Sample]] = {}
     try:
         for person in read_persons(path, read_records(path, content)):

@@ -354,7 +354,7 @@ def as_dataset(people: CocoPeople, name: str, images: str | None) -> PoseDataset
         dataset.notes[what] += len(people)
     dataset.skipped = int((~labelled & ~people.crowd).sum())
     kept = np.flatnonzero(labelled & ~people.crowd)
-    finder = ImageFinder(people.path, images)
+    finder = ImageFinder(people.path, images, dataset.notes)
     values = people.keypoints[..., 2]
     visible = np.where(values == 1, 1, np.where(seen, 2, 0)).astype(np.uint8)
     found: dict[Id, tuple[Any, tuple[int, int] | None]] = {}

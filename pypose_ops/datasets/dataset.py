@@ -98,7 +98,7 @@ def check_images(dataset: PoseDataset) -> None:
         except ImageError:
             continue  # reported when it is loaded
         if said is not None and said != size:
-            turned = " (rotated by its EXIF orientation)" if said == size[::-1] else ""
+            turned = " (rotated by its EXIF orientation)" if said == size[::-1] and image.is_turned() else ""
             raise InputError(
                 f"{image}: {size[1]}x{size[0]} pixels{turned}; {dataset.name} says {said[1]}x{said[0]}, "
                 "so the coordinates belong to another image"

@@ -22,7 +22,7 @@ from .files import fits
 
 T = TypeVar("T")
 PIXELS = 1 << 27  # more are refused: 134 million, half a gigabyte
-_TURNED = 0x0112  # the EXIF tag of the orientation; 5 to 8 swap width and height
+_ORIENTATION = 0x0112  # the EXIF tag of the orientation; 5 to 8 swap width and height
 
 
 class ImageError(Exception):
@@ -91,6 +91,10 @@ class ImageFile:
         """``(height, width)`` of the upright image, from the header."""
         return self._open(_upright_size)
 
+    def is_turned(self) -> bool:
+        """Whether its EXIF orientation swaps width and height."""
+        return self._open(_turned)
+
     def header(self) -> tuple[tuple[int, int], int]:
         """:meth:`size`, and the number of images in the file: more than 1 in animations and multi-page TIFFs."""
         return self._open(lambda image: (_upright_size(image), _frames(image)))
@@ -117,9 +121,12 @@ def _frames(image: Image.Image) -> int:
     return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
+def _turned(image: Image.Image) -> bool:
+    return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+
+
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    turned = image.getexif().get(_TURNED, 1) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
+    return (image.width, image.height) if _turned(image) else (image.height, image.width)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -133,7 +140,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     """Converts 16-bit, 32-bit or floating-point grey values to uint8."""
     if mode == "F":
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        low, high = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))  # NaN if all are
         if not (0 <= low and high <= 255):
             raise ValueError(f"floating-point values from {low:g} to {high:g}; expected 0 to 1, or 0 to 255")
         values = np.nan_to_num(values) * (255 if high <= 1 else 1)

@@ -79,7 +79,8 @@ def read_mpii(path: str, split: str = "train", images: str | None = None) -> Pos
         return _from_mat(path, split, images)
     records, field = read_records(path)
     read, name = (_cpm, "img_paths") if field == "joint_self" else (_msra, "image")
-    dataset, finder = PoseDataset(f"mpii:{path}", MPII), ImageFinder(path, images)
+    dataset = PoseDataset(f"mpii:{path}", MPII)
+    finder = ImageFinder(path, images, dataset.notes)
     for i, record in enumerate(records):
         if field == "joint_self" and isinstance(record, Mapping) and not _in_split(record, split):
             continue
@@ -261,7 +262,8 @@ def _from_mat(path: str, split: str, images: str | None) -> PoseDataset:
     release = load_mat(path, struct_as_record=False, squeeze_me=True).get("RELEASE")
     if not hasattr(release, "annolist") or not hasattr(release, "img_train"):
         raise InputError(f"{path}: expected MPII's RELEASE with annolist and img_train")
-    dataset, finder = PoseDataset(f"mpii:{path}", MPII), ImageFinder(path, images)
+    dataset = PoseDataset(f"mpii:{path}", MPII)
+    finder = ImageFinder(path, images, dataset.notes)
     try:
         for record, train in zip(_items(release.annolist), np.atleast_1d(release.img_train), strict=True):
             if split != "all" and bool(train) != (split == "train"):

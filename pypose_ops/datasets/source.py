@@ -1,8 +1,10 @@
 """Access to data sets in folders, zip archives and annotation files; problems raise InputError."""
 
+from collections import Counter
 from pathlib import Path
 
 from ..errors import InputError
+from .files import shown
 from .images import ImageError, ImageFile, members
 
 
@@ -54,11 +56,15 @@ class ImageFinder:
     """Finds the images named in an annotation file.
 
     They are in the folder given by the user; or next to the file, in ``images/`` next to or above it, or in a folder of
-    the split as in COCO and CVAT: ``val2017/`` or ``images/default/`` for ``annotations/*_val2017.json``.
+    the split as in COCO and CVAT: ``val2017/`` or ``images/default/`` for ``annotations/*_val2017.json``. Names of
+    another machine (``C:\\data\\a.jpg``) are found by their ends, which ``notes`` counts.
     """
 
-    def __init__(self, annotations: str | Path, images: str | Path | None = None) -> None:
+    def __init__(
+        self, annotations: str | Path, images: str | Path | None = None, notes: Counter[str] | None = None
+    ) -> None:
         path = Path(annotations)
+        self.notes: Counter[str] = Counter() if notes is None else notes
         split = path.name.split(".")[0].rsplit("_", 1)[-1]
         roots = (
             [path.parent, path.parent.parent] if path.is_absolute() or path.parent.name else [path.parent, Path("..")]
@@ -66,18 +72,36 @@ class ImageFinder:
         below = (".", "images", split, f"images/{split}")
         self.roots: list[Path] = [Path(images)] if images else [root / folder for root in roots for folder in below]
         self.last = self.roots[0]
+        self._found: dict[Path, tuple[str, bool]] = {}
 
     def find(self, name: str) -> ImageFile:
-        """The image of this name, which may include folders, also with Windows separators."""
+        """The image of this name, which may include folders, also with Windows separators.
+
+        Raises:
+            InputError: the name is none, or two names have the same end and only one image has it.
+        """
         forms = [name] if "\\" not in name else [name, name.replace("\\", "/")]
+        path = self._look_for(name, forms)
+        shortened = path is None
+        if path is None:
+            folders = forms[-1].split("/")
+            path = self._look_for(name, ["/".join(folders[k:]) for k in range(1, len(folders))])
+        if path is None:
+            return ImageFile(str(self.roots[0] / forms[-1]))
+        if shortened and path not in self._found:
+            self.notes["images found by the end of their names, without the folders before"] += 1
+        other, before = self._found.setdefault(path, (name, shortened))
+        if other != name and (shortened or before):
+            raise InputError(f"{path}: could be {shown(other, 80)} or {shown(name, 80)}: put them into these folders")
+        return ImageFile(str(path))
+
+    def _look_for(self, name: str, forms: list[str]) -> Path | None:
         for root in (self.last, *self.roots):
             for form in forms:
-                path = root / form
                 try:
-                    there = path.exists()
+                    if form and (root / form).is_file():
+                        self.last: Path = root
+                        return root / form
                 except (OSError, ValueError):
                     raise InputError(f"{name[:80]!r}: no name of an image") from None
-                if there:
-                    self.last: Path = root
-                    return ImageFile(str(path))
-        return ImageFile(str(self.roots[0] / forms[-1]))
+        return None

@@ -132,10 +132,12 @@ def test_maps_of_any_joints_are_decoded(tmp_path, capsys):
     assert "joint 29" in capsys.readouterr().out
 
 
-def test_find_skeleton():
+def test_find_skeleton(tmp_path):
     for skeleton in (COCO, MPII):
         assert find_skeleton(None, len(skeleton)) == (skeleton, list(skeleton.joints))
     assert find_skeleton(None, 14, "aic")[0] is AIC
+    (tmp_path / "own.toml").write_text('joints = ["a", "b"]')
+    assert find_skeleton(None, 2, str(tmp_path / "own.toml"))[1] == ["a", "b"]
     for skeleton in (COCO, MPII, LSP):
         shuffled = list(reversed(skeleton.joints))
         assert find_skeleton(shuffled, len(skeleton)) == (skeleton, shuffled)

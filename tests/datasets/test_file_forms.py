@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import warnings
 import zipfile
 
 import numpy as np
@@ -147,9 +148,10 @@ def test_sizes_that_are_not_known(write, size):
 
 
 def test_another_image_under_the_name(write):
-    path = write(content([annotation()], image={"width": 61}))
-    with pytest.raises(InputError, match="a.png: 60x40 pixels; coco:.* says 61x40"):
-        open_dataset(f"coco:{path}")
+    for width, height in ((61, 40), (40, 60)):
+        path = write(content([annotation()], image={"width": width, "height": height}))
+        with pytest.raises(InputError, match=f"a.png: 60x40 pixels; coco:.* says {width}x{height}"):
+            open_dataset(f"coco:{path}")
 
 
 def test_forms_of_json(write):
@@ -237,6 +239,26 @@ def test_compressed_variables_that_would_grow(tmp_path, monkeypatch):
 )
 def test_ids(value, key):
     assert as_id(value) == key
+
+
+# Where images are
+
+
+@pytest.mark.parametrize("name", ["C:\\data\\set\\a.png", "/mnt/other/set/a.png", "set/a.png", "set\\a.png"])
+def test_names_of_another_machine(write, name):
+    data = open_dataset(f"coco:{write(content([annotation()], image={'file_name': name}))}")
+    assert data.samples[0].image.exists()
+    assert data.notes["images found by the end of their names, without the folders before"] == 1
+
+
+def test_one_image_is_not_that_of_two_names(write, tmp_path):
+    value = content([annotation(1), annotation(2, image_id=5)])
+    value["images"] = [{"id": 4, "file_name": "one/a.png"}, {"id": 5, "file_name": "two/a.png"}]
+    with pytest.raises(InputError, match='a.png: could be "one/a.png" or "two/a.png"'):
+        open_dataset(f"coco:{write(value)}")
+    image_file(tmp_path / "images" / "one" / "a.png")
+    image_file(tmp_path / "images" / "two" / "a.png")
+    assert [str(s.image).split("/")[-2] for s in open_dataset(f"coco:{write(value)}").samples] == ["one", "two"]
 
 
 # Whose joints
@@ -351,6 +373,10 @@ def test_images_that_are_refused(tmp_path, monkeypatch):
     Image.fromarray(np.full((8, 8), 1000.0, np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(ImageError, match="floating-point values from 1000 to 1000"):
         ImageFile(str(tmp_path / "f.tif")).decode()
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    with warnings.catch_warnings(), pytest.raises(ImageError, match="floating-point values from nan to nan"):
+        warnings.simplefilter("error")
+        ImageFile(str(tmp_path / "nan.tif")).decode()
     monkeypatch.setattr("pypose_ops.datasets.images.PIXELS", 100)
     image_file(tmp_path / "a.png")
     with pytest.raises(ImageError, match="60x40 pixels, which are too many"):
