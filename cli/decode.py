@@ -122,13 +122,13 @@ def print_joints(peaks: Any, names: Sequence[str], unit: str) -> None:
 def run(args: argparse.Namespace) -> None:
     if (args.image is None) != (args.out is None):
         raise InputError("--image and --out go together")
-    outputs = [p for p in (args.out, args.json) if p is not None]
-    outputs += [heatmaps_path(args.out)] if args.out else []
-    check_outputs(outputs, [args.heatmaps, args.image])
+    inputs = [args.heatmaps, args.image, args.skeleton]
+    check_outputs([args.json] if args.json else [], inputs, "--json")
+    check_outputs([args.out, heatmaps_path(args.out)] if args.out else [], inputs)
     file = load_heatmaps(args.heatmaps, args.key)
     if args.out and len(file.heatmaps) > 1:
         numbered = [heatmaps_path(args.out, f"-{i}") for i in range(len(file.heatmaps))]
-        check_outputs(numbered, [args.heatmaps, args.image])
+        check_outputs(numbered, inputs)
     image = None if args.image is None else read_image(args.image)
     if args.paf is not None:
         people, names, unit = decode_people(args, file, image)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .judged import Judged
 
 COLORS = dict(zip(KINDS, ("#4caf50", "#ffd54f", "#1fa2ff", "#9c5bd0", "#e0483e"), strict=True))
+WRITTEN = ("pck.png", "oks.png", "errors.png", "confusion.png", "worst.png", "errors.json")
 WORST, TILE = 12, 240  # people on the contact sheet, and pixels of each
 
 

@@ -39,7 +39,7 @@ from rich.table import Table
 
 from pypose_ops import metrics
 from pypose_ops.datasets.aic import read_aic_results
-from pypose_ops.datasets.files import load_mat
+from pypose_ops.datasets.files import check_outputs, load_mat
 from pypose_ops.datasets.flic import observers_sides, read_flic_results
 from pypose_ops.datasets.lsp import read_lsp_results
 from pypose_ops.datasets.mpii import read_mpii_results
@@ -278,4 +278,8 @@ def run(args: argparse.Namespace) -> None:
     console.print(table)
     console.print(note, highlight=False, soft_wrap=True)
     if args.plot is not None:
-        error_plots.plot(judge(), args.plot)
+        judged_people = judge()
+        images = [file.path for file in judged_people.files if file is not None]
+        inputs = [args.predictions, args.ground_truth, args.head_boxes, args.sigmas, *images]
+        check_outputs([args.plot / name for name in error_plots.WRITTEN], inputs, "--plot")
+        error_plots.plot(judged_people, args.plot)

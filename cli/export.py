@@ -138,6 +138,8 @@ def run(args: argparse.Namespace) -> None:
     system, info = load_movenet(args.weights) if args.origin == "movenet" else load_weights(args.weights)
     skeleton, dtype = skeleton_of(info), getattr(torch, args.dtype or "float16")
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
+    if people is not None:
+        check_outputs([args.out], people.image_paths())
     if args.format == "weights" or args.half:
         check_range(args.weights, system, dtype)
     if args.format != "weights":

@@ -209,8 +209,9 @@ def run(args: argparse.Namespace) -> Any:
     boxes_in, names = people_of(args, system, images), output_names(images)
     endings = (".json",) if args.no_images else (".json", ".png")
     outputs = [args.out / f"{name}{ending}" for name in names.values() for ending in endings]
-    outputs += [args.coco_results] if args.coco_results else []
-    check_outputs(outputs, [*images, args.boxes, args.model, Path(args.weights)])
+    inputs = [*images, args.boxes, args.model, args.weights]
+    check_outputs(outputs, inputs)
+    check_outputs([args.coco_results] if args.coco_results else [], inputs, "--coco-results")
     results, bad, read = [], [], deque()
 
     def opened() -> Iterator[Any]:

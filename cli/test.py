@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
         check_outputs([args.json], [Path(args.weights), *map(data_path, args.data)], "--json")
     parts = [open_dataset(spec, args.split, skeleton) for spec in args.data]
     people = joined(parts)
+    if args.json:
+        check_outputs([args.json], people.image_paths(), "--json")
     options = {"batch": args.batch, "device": device, "flip": args.flip}
     result = evaluate(system, skeleton, People(people, memory=0), parts, **options)
     if not result["stages"]:

@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pypose_ops.datasets import ImageError, hold_out, joined, open_dataset
-from pypose_ops.datasets.files import write_json
+from pypose_ops.datasets import ImageError, data_path, hold_out, joined, open_dataset
+from pypose_ops.datasets.files import check_outputs, write_json
 from pypose_ops.datasets.skeleton_files import skeleton_as_json, skeleton_named
 from pypose_ops.errors import InputError
 from pypose_ops.models import SYSTEMS, build, load_checkpoint, system_class
@@ -195,8 +195,8 @@ def system_of(args: argparse.Namespace, skeleton: Skeleton, options: Any) -> Any
         raise InputError(str(error)) from None
 
 
-def start_run(args: argparse.Namespace, recipe: Recipe, info: dict[str, Any]) -> None:
-    """Writes run.json or, to resume, checks that it is the same run; first rank only."""
+def start_run(args: argparse.Namespace, recipe: Recipe, info: dict[str, Any], images: set[str]) -> None:
+    """Writes run.json or, to resume, checks that it is the same run; first rank only; ``images`` are read."""
     path = args.out / "run.json"
     run = {**info, "data": args.data, "held_out": args.held_out, "world": args.devices * args.nodes}
     run = json.loads(json.dumps(run | {"recipe": dataclasses.asdict(recipe)}))
@@ -214,6 +214,8 @@ def start_run(args: argparse.Namespace, recipe: Recipe, info: dict[str, Any]) ->
             k = different[0]
             raise InputError(f"{path}: the run has {k} {json.dumps(before.get(k))}, not {json.dumps(run[k])}")
         return
+    inputs = [args.weights, args.backbone, args.corrections, args.skeleton, *map(data_path, args.data), *images]
+    check_outputs([path, args.out / "weights.safetensors", args.out / "held_out.json"], inputs)
     write_json(path, run)
 
 
@@ -327,7 +329,7 @@ def run(args: argparse.Namespace) -> None:
     check_names("--freeze", system, recipe.freeze)
     with locked(args.out) if is_first() else contextlib.nullcontext():
         if is_first():
-            start_run(args, recipe, info)
+            start_run(args, recipe, info, train.image_paths() | held_out.image_paths())
         with stoppable():
             try:
                 go(args, recipe, system, info, train, held_out, counts)

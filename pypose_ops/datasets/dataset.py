@@ -48,6 +48,10 @@ class PoseDataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def image_paths(self) -> set[str]:
+        """The files that its images are in."""
+        return {sample.image.path for sample in self.samples}
+
     def convert(self, skeleton: Skeleton) -> "PoseDataset":
         """Converts to another skeleton by joint name; people without any of its joints are skipped."""
         if skeleton == self.skeleton:

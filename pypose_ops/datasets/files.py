@@ -10,7 +10,7 @@ import math
 import os
 import zipfile
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -81,13 +81,24 @@ def same_file(one: Path, other: Path) -> bool:
         return one.absolute() == other.absolute()
 
 
-def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None], option: str = "--out") -> None:
-    """Refuses to overwrite input files."""
-    kept = [path for path in inputs if path is not None and path.exists()]
-    for out in outputs:
-        for path in kept:
-            if out.exists() and same_file(out, path):
-                raise InputError(f"{option} {out}: {path} would be overwritten, expected another file or folder")
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None], option: str = "--out") -> None:
+    """Refuses to overwrite input files, also through links."""
+    there = [(identity, path) for path in outputs if (identity := _identity(path)) is not None]
+    if not there:
+        return
+    kept = {_identity(path): path for path in inputs if path is not None}
+    for identity, out in there:
+        if identity in kept:
+            raise InputError(f"{option} {out}: {kept[identity]} would be overwritten, expected another file or folder")
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Device and number of an existing file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _gunzipped(path: str | Path, data: bytes) -> bytes:

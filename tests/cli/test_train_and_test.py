@@ -1,11 +1,12 @@
 """evaluate, predict, export and plot: on a system that knows the answer."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from data_files import image_file, lsp_folder, write_json
+from data_files import coco_file, coco_person, image_file, lsp_folder, write_json
 from PIL import Image
 from rich.console import Console
 
@@ -367,6 +368,11 @@ def test_commands_do_not_write_over_what_they_read(tmp_path, weights, data, caps
     np.savez(tmp_path / "h.npz", heatmaps=np.random.rand(2, 14, 8, 6).astype(np.float32))
     write_json(boxes, [[0, 0, 9, 9]])
     image = tmp_path / "a-heatmaps-1.png"
+    joints = [v for k in range(17) for v in (9 + k, 9 + 2 * (k % 5), 2)]
+    truth = coco_file(tmp_path / "coco" / "truth.json", [coco_person(3, joints, area=300)])
+    answer = [{"image_id": 3, "category_id": 1, "keypoints": joints, "score": 0.9}]
+    answers = write_json(tmp_path / "coco" / "errors.json", answer)
+    coco_words = ["--metric", "coco", "--ground-truth", truth, "--predictions", answers]
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for words in (
         ["export", weights, "--out", tmp_path / "link.safetensors"],
@@ -375,10 +381,19 @@ def test_commands_do_not_write_over_what_they_read(tmp_path, weights, data, caps
         ["decode", tmp_path / "h.npz", "--skeleton", "lsp", "--image", image, "--out", tmp_path / "a.png"],
         ["decode", tmp_path / "h.npz", "--skeleton", "lsp", "--json", tmp_path / "h.npz"],
         ["predict", image, "--weights", weights, "--boxes", boxes, "--coco-results", boxes],
+        ["test", "--weights", weights, "--data", data, "--split", "all", "--json", f"{folder}/images/im0001.jpg"],
+        ["export", weights, "--data", data, "--split", "all", "--out", f"{folder}/images/im0001.jpg"],
+        ["evaluate", *coco_words, "--plot", tmp_path / "coco"],
     ):
         assert main([*map(str, words)]) == 2, words
         assert "expected another file" in capsys.readouterr().err, words
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "weights.safetensors").write_bytes(Path(weights).read_bytes())
+    words = ["train", "deeppose", "--data", data, "--weights", run / "weights.safetensors", "--out", run]
+    assert main([*map(str, words)]) == 2
+    assert "weights.safetensors would be overwritten" in capsys.readouterr().err
 
 
 def test_images_of_several_frames(tmp_path, weights, capsys):
