@@ -150,6 +150,21 @@ def test_the_walk_over_imports_sees_them():
     assert any(room(name) == "models" for name in seen) and floor("pypose_ops.cli.train") == 0
 
 
+def test_only_the_commands_know_their_flags():
+    """A caller of the library never reads ``--out``: strings of its modules name arguments, docstrings apart."""
+    found = []
+    for module, path in modules():
+        if room(module) == "cli":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+                if re.search(r"(?<!\S)--[a-z]", node.value) and "pip install" not in node.value:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}")
+    assert not found, "\n".join(found)
+
+
 def test_every_room_has_a_floor():
     rooms = {room(module) for module, _ in modules()} - {"__init__", None}
     assert rooms <= set().union(*FLOORS), rooms - set().union(*FLOORS)

@@ -74,19 +74,6 @@ inline void check_dim(const char* op, const char* name, const Tensor& tensor, in
       tensor.dim() == want, op, ": ", name, " must be ", layout, ", got shape ", shape_of(tensor));
 }
 
-// One of a fixed set of names -> its enumerator, in the order given.
-template <typename Enum, size_t N>
-Enum parse_choice(const char* op, const char* name, const std::string& value, const char* const (&choices)[N]) {
-  std::string listed;
-  for (size_t i = 0; i < N; ++i) {
-    if (value == choices[i]) {
-      return static_cast<Enum>(i);
-    }
-    listed += (i ? ", " : "") + std::string(choices[i]);
-  }
-  fail(op, ": ", name, " must be one of ", listed, ", got '", value, "'");
-}
-
 // The number of one of an enumeration's first `count` values -> the enumerator.
 template <typename Enum>
 Enum check_choice(const char* op, const char* name, int64_t value, int64_t count) {

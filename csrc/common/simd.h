@@ -128,29 +128,17 @@ class FlushSubnormals {
 };
 
 // f(isa), or f(), in the best version for this processor. f must be a lambda that takes an Isa (as auto) or nothing, its
-// loops visible (no calls into other translation units), or the widest it gets is the baseline.
-template <typename F>
+// loops visible (no calls into other translation units), or the widest it gets is the baseline. With `gather` for loops
+// that read through a table of indices; then f must be always_inline.
+template <bool gather = false, typename F>
 void simd_call(const F& f) {
 #if defined(__x86_64__) && defined(__GNUC__)
   switch (simd::level()) {
     case simd::Level::avx512:
+      if constexpr (gather) {
+        return simd::gather_avx512(f);
+      }
       return simd::call_avx512(f);
-    case simd::Level::avx2:
-      return simd::call_avx2(f);
-    case simd::Level::baseline:
-      break;
-  }
-#endif
-  simd::call_baseline(f);
-}
-
-// The same for loops that read through a table of indices. f must be always_inline.
-template <typename F>
-void simd_gather_call(const F& f) {
-#if defined(__x86_64__) && defined(__GNUC__)
-  switch (simd::level()) {
-    case simd::Level::avx512:
-      return simd::gather_avx512(f);
     case simd::Level::avx2:
       return simd::call_avx2(f);
     case simd::Level::baseline:

@@ -7,8 +7,8 @@
 #include <tuple>
 #include <vector>
 
-#include "common/check.h"
 #include "common/tensors.h"
+#include "grouping/peak_counts.h"
 
 namespace pypose_ops {
 namespace grouping {
@@ -79,13 +79,7 @@ constexpr int64_t kMaxPeople = int64_t(1) << 20;
 inline void check_peaks(const char* op, const Tensor& peak_scores, const Tensor& counts, int64_t max_people) {
   check_dim(op, "peaks.scores", peak_scores, 3, "(B, K, M)");
   check_coordinates(op, "peaks.scores", peak_scores);
-  check_dim(op, "peaks.counts", counts, 2, "(B, K)");
-  check_size(op, "peaks.counts", counts, 0, peak_scores.size(0));
-  check_size(op, "peaks.counts", counts, 1, peak_scores.size(1));
-  PYPOSE_OPS_CHECK(
-      counts.scalar_type() == ScalarType::Long, op, ": peaks.counts must be int64, got ",
-      torch::headeronly::toString(counts.scalar_type()));
-  check_same_device(op, "peaks.counts", counts, "peaks.scores", peak_scores);
+  check_counts(op, counts, "peaks.scores", peak_scores);
   PYPOSE_OPS_CHECK(
       max_people >= 0 && max_people <= kMaxPeople, op, ": max_people must not be negative nor above ", kMaxPeople,
       ", got ", max_people);

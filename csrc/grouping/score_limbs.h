@@ -15,10 +15,10 @@
 #include <limits>
 #include <vector>
 
-#include "common/check.h"
 #include "common/dispatch.h"
 #include "common/math.h"
 #include "common/tensors.h"
+#include "grouping/peak_counts.h"
 
 namespace pypose_ops {
 namespace grouping {
@@ -145,13 +145,7 @@ inline LimbShape check_score_limbs(
   check_coordinates(op, "peaks.coords", coords);
   check_size(op, "peaks.coords", coords, 0, pafs.size(0));
   check_same_device(op, "peaks.coords", coords, "pafs", pafs);
-  check_dim(op, "peaks.counts", counts, 2, "(B, K)");
-  check_size(op, "peaks.counts", counts, 0, coords.size(0));
-  check_size(op, "peaks.counts", counts, 1, coords.size(1));
-  PYPOSE_OPS_CHECK(
-      counts.scalar_type() == ScalarType::Long, op, ": peaks.counts must be int64, got ",
-      torch::headeronly::toString(counts.scalar_type()));
-  check_same_device(op, "peaks.counts", counts, "pafs", pafs);
+  check_counts(op, counts, "peaks.coords", coords);
   check_limbs(op, limbs, coords.size(1));
   PYPOSE_OPS_CHECK(
       channels.size() == limbs.size(), op, ": channels must be two for each of ", limbs.size() / 2, " limbs, got ",

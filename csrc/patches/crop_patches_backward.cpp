@@ -156,7 +156,7 @@ void add_slopes(
     const Plane<T, int64_t>& plane, RowTaps<acc, int64_t>& taps, RowSlopes<acc>& slopes, const acc* grad, acc scale,
     acc fill, int32_t count) {
   const TapPointers<acc, int64_t> pointers(taps);
-  simd_gather_call([&, pointers]() __attribute__((always_inline)) {
+  simd_call<true>([&, pointers]() __attribute__((always_inline)) {
     const auto [offset, w00, w01, w10, w11] = pointers;
     const T *p00 = plane.data, *p01 = p00 + plane.stride_x, *p10 = p00 + plane.stride_y, *p11 = p10 + plane.stride_x;
     const acc *u0 = slopes.u[0].data(), *u1 = slopes.u[1].data(), *u2 = slopes.u[2].data(), *u3 = slopes.u[3].data();

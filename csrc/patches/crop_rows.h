@@ -123,7 +123,7 @@ PYPOSE_OPS_HOST_DEVICE acc weighted(acc weight, T pixel) {
 template <bool first, typename T, typename acc, typename Offset>
 void add_samples(const Plane<T, Offset>& plane, RowTaps<acc, Offset>& taps, acc* target, int32_t count) {
   const TapPointers<acc, Offset> pointers(taps);
-  simd_gather_call([=]() __attribute__((always_inline)) {
+  simd_call<true>([=]() __attribute__((always_inline)) {
     const auto [offset, w00, w01, w10, w11] = pointers;
     const T* upper_left = plane.data;
     const T* upper_right = upper_left + plane.stride_x;
@@ -159,7 +159,7 @@ template <bool first, typename acc>
 void add_samples_of_bytes(
     const Plane<uint8_t, int32_t>& plane, RowTaps<acc, int32_t>& taps, acc* target, int32_t count, int32_t span) {
   const TapPointers<acc, int32_t> pointers(taps);
-  simd_gather_call([=]() __attribute__((always_inline)) {
+  simd_call<true>([=]() __attribute__((always_inline)) {
     const auto [offset, w00, w01, w10, w11] = pointers;
     const uint8_t* data = plane.data;
     const int32_t stride_y = plane.stride_y, last = span - 3, width = count;
@@ -180,7 +180,7 @@ template <bool first, typename acc>
 void add_samples_of_rgb(
     const Plane<uint8_t, int32_t>& plane, RowTaps<acc, int32_t>& taps, acc* target, int32_t count, int32_t span) {
   const TapPointers<acc, int32_t> pointers(taps);
-  simd_gather_call([=]() __attribute__((always_inline)) {
+  simd_call<true>([=]() __attribute__((always_inline)) {
     const auto [offset, w00, w01, w10, w11] = pointers;
     const uint8_t* data = plane.data;
     const int32_t stride_x = plane.stride_x, stride_y = plane.stride_y, last = span - 3, width = count;

@@ -82,7 +82,7 @@ def read_recipe(system: System, preset: str) -> Any:
         presets = tomllib.loads(path.read_text())
     except FileNotFoundError:
         names = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
-        raise InputError(f"--recipe: there is one for {names}, not for {system}") from None
+        raise InputError(f"recipe: there is one for {names}, not for {system}") from None
     if preset not in presets:
-        raise InputError(f"--recipe: {path.name} has one for the presets {', '.join(presets)}, not for {preset}")
+        raise InputError(f"recipe: {path.name} has one for the presets {', '.join(presets)}, not for {preset}")
     return presets[preset]

@@ -326,7 +326,7 @@ def train_phase(
     try:
         trainer = make_trainer(out, number, system, recipe, validated=held_out is not None, **options)
     except (MisconfigurationException, ValueError) as error:
-        raise InputError(f"--device, --devices: {str(error).splitlines()[0]}") from None
+        raise InputError(f"device: {str(error).splitlines()[0]}") from None
     sampler = None
     if recipe.data_weights or recipe.last_epochs:
         sampler = WeightedSampler(

@@ -38,6 +38,13 @@ def check_joints(codec: str, keypoints: torch.Tensor, visible: torch.Tensor | No
         )
 
 
+def check_instances(codec: str, keypoints: torch.Tensor, visible: torch.Tensor | None) -> None:
+    """Of codecs for several people: the axis of people is required."""
+    check_joints(codec, keypoints, visible)
+    if keypoints.dim() != 4:
+        raise ValueError(f"{codec}: keypoints must be (B, P, K, 2), got shape {tuple(keypoints.shape)}")
+
+
 def within(keypoints: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
     """Which points have ``low <= x <= high`` on both axes; False for non-finite points."""
     on_axis = [

@@ -7,7 +7,7 @@ import torch
 from ..ops.find_peaks import find_peaks
 from ..ops.group_by_tags import group_by_tags
 from . import _mmpose
-from ._base import Pair, check_joints, check_maps, two
+from ._base import Pair, check_instances, check_maps, two
 
 
 class AssociativeTargets(NamedTuple):
@@ -105,9 +105,7 @@ class AssociativeEmbedding:
         self, keypoints: torch.Tensor, visible: torch.Tensor | None = None, *, dtype: torch.dtype = torch.float32
     ) -> AssociativeTargets:
         """Keypoints ``(B, P, K, 2)`` in input pixels, and ``visible (B, P, K)``, to targets."""
-        check_joints("AssociativeEmbedding", keypoints, visible)
-        if keypoints.dim() != 4:
-            raise ValueError(f"AssociativeEmbedding: keypoints must be (B, P, K, 2), got {tuple(keypoints.shape)}")
+        check_instances("AssociativeEmbedding", keypoints, visible)
         width, height = self.heatmap_size
         at = keypoints / self.scale_factor(keypoints)
         window = _mmpose.window_of(at, self.sigma)

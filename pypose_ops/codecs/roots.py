@@ -8,7 +8,7 @@ from ..ops._results import Peaks
 from ..ops.decode_heatmaps import decode_heatmaps
 from ..ops.find_peaks import find_peaks
 from . import _mmpose
-from ._base import Pair, check_joints, check_maps, two
+from ._base import Pair, check_instances, check_maps, two
 from .crowd import overlap_radius
 from .label import check_compat
 
@@ -142,9 +142,7 @@ class SPR:
         self, keypoints: torch.Tensor, visible: torch.Tensor | None = None, *, dtype: torch.dtype = torch.float32
     ) -> DisplacementTargets:
         """Keypoints ``(B, P, K, 2)`` in input pixels, and ``visible (B, P, K)``, to targets."""
-        check_joints("SPR", keypoints, visible)
-        if keypoints.dim() != 4:
-            raise ValueError(f"SPR: keypoints must be (B, P, K, 2), got shape {tuple(keypoints.shape)}")
+        check_instances("SPR", keypoints, visible)
         size = self.heatmap_size[::-1]
         at = self._scaled(keypoints, up=False)
         roots, exists, diagonals = instance_roots(at, visible, self.root_type)
@@ -314,9 +312,7 @@ class DecoupledHeatmap:
                 the visible joints.
             dtype: of the maps.
         """
-        check_joints("DecoupledHeatmap", keypoints, visible)
-        if keypoints.dim() != 4:
-            raise ValueError(f"DecoupledHeatmap: keypoints must be (B, P, K, 2), got {tuple(keypoints.shape)}")
+        check_instances("DecoupledHeatmap", keypoints, visible)
         scale = [n / m for n, m in zip(self.input_size, self.heatmap_size, strict=True)]
         x, y = keypoints.unbind(-1)
         at = torch.stack((x / scale[0], y / scale[1]), -1)

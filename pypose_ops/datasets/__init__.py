@@ -66,9 +66,9 @@ def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = No
     """
     kind, colon, rest = str(spec).partition(":")
     if not colon or kind not in FORMATS:
-        raise InputError(f"--data must be FORMAT:PATH with a format of {', '.join(FORMATS)}, got {spec}")
+        raise InputError(f"data must be FORMAT:PATH with a format of {', '.join(FORMATS)}, got {spec}")
     if split not in SPLITS:
-        raise InputError(f"--split must be one of {', '.join(SPLITS)}, got {split}")
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split}")
     options: dict[str, Any] = {}
     for _ in range(2):  # in either order
         for other in ("category", "images"):
@@ -76,7 +76,7 @@ def open_dataset(spec: str, split: str = "train", skeleton: Skeleton | None = No
             if found and other not in options and ",images=" not in value and ",category=" not in value:
                 rest, options[other] = before, value
     if "category" in options and kind not in ("coco", "aic"):
-        raise InputError(f"--data: ,category= is for coco and aic, got {spec}")
+        raise InputError(f"data: ,category= is for coco and aic, got {spec}")
     if kind in ("coco", "aic"):
         options["skeleton"] = skeleton
     dataset = FORMATS[kind](rest, split, options.pop("images", "") or None, **options).checked()

@@ -81,7 +81,7 @@ def same_file(one: Path, other: Path) -> bool:
         return one.absolute() == other.absolute()
 
 
-def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None], option: str = "--out") -> None:
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
     """Refuses to overwrite input files, also through links."""
     there = [(identity, path) for path in outputs if (identity := _identity(path)) is not None]
     if not there:
@@ -89,7 +89,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None], 
     kept = {_identity(path): path for path in inputs if path is not None}
     for identity, out in there:
         if identity in kept:
-            raise InputError(f"{option} {out}: {kept[identity]} would be overwritten, expected another file or folder")
+            raise InputError(f"{out}: {kept[identity]} would be overwritten, expected another file or folder")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from .sample import Sample
 from .source import Source
 
 TRAIN = 1000  # LSP's first images
+SHAPES = {"LSP": (3, 14), "LSPET": (14, 3)}  # of joints, whose last axis is that of people
 
 
 def _joints(source: Source, name: str) -> tuple[np.ndarray, str, Counter[str]]:
@@ -30,17 +31,22 @@ def _joints(source: Source, name: str) -> tuple[np.ndarray, str, Counter[str]]:
     if not isinstance(joints, np.ndarray) or joints.dtype.kind not in "fiu":
         held = ", ".join(k for k in variables if not k.startswith("__")) or "nothing"
         raise InputError(f"{path}: expected an array joints of {name}, it has {held}")
+    joints = np.atleast_3d(joints).astype(np.float64)
+    if joints.shape[:2] != SHAPES[name]:
+        others = [other for other, shape in SHAPES.items() if joints.shape[:2] == shape]
+        hint = f": that is {others[0]}'s, open it as {others[0].lower()}" if others else ""
+        rows, columns = SHAPES[name]
+        raise InputError(
+            f"{path}: expected joints of shape ({rows}, {columns}, N) as in {name}, got {joints.shape}{hint}"
+        )
     notes = Counter({"file of MATLAB 7.3 (HDF5), whose axes are reversed": int(is_hdf5(data))})
-    return np.atleast_3d(joints).astype(np.float64), path, notes
+    return joints, path, notes
 
 
 def read_lsp(path: str, split: str = "train", images: str | None = None) -> PoseDataset:
     """LSP: ``joints`` (3, 14, N). The first 1,000 are for training, the others for testing."""
     source = Source(path)
     joints, path, notes = _joints(source, "LSP")
-    if joints.shape[:2] != (3, 14):
-        hint = ": that is LSPET's, open it as lspet" if joints.shape[:2] == (14, 3) else ""
-        raise InputError(f"{path}: expected joints of shape (3, 14, N) as in LSP, got {joints.shape}{hint}")
     people = {"train": range(min(TRAIN, joints.shape[2])), "test": range(TRAIN, joints.shape[2])}
     samples = [
         Sample(source.image(f"images/im{i + 1:04d}.jpg"), joints[:2, :, i].T, np.where(joints[2, :, i] == 1, 1, 2))
@@ -53,9 +59,6 @@ def read_lspet(path: str, split: str = "train", images: str | None = None) -> Po
     """LSPET: ``joints`` (14, 3, N); all of it is for training."""
     source = Source(path)
     joints, path, notes = _joints(source, "LSPET")
-    if joints.shape[:2] != (14, 3):
-        hint = ": that is LSP's, open it as lsp" if joints.shape[:2] == (3, 14) else ""
-        raise InputError(f"{path}: expected joints of shape (14, 3, N) as in LSPET, got {joints.shape}{hint}")
     dataset = PoseDataset(f"lspet:{source.path}", LSP, notes=notes)
     for i in () if split == "test" else range(joints.shape[2]):
         visible = np.where(joints[:, 2, i] == 1, 2, 0)

@@ -211,7 +211,7 @@ def read_mpii_results(
     """Predictions and ground truth (N, 16, 2), which joints are annotated (N, 16), head boxes (N, 4)."""
     if is_json(target_path):
         if boxes_path is None:
-            raise InputError(f"{target_path}: MPII's json has no head boxes: give mpii_gt_val.mat as --head-boxes")
+            raise InputError(f"{target_path}: MPII's json has no head boxes, mpii_gt_val.mat has them: give it too")
         target, annotated = mpii_people(target_path, truth=True)
     else:
         truth = load_mat(target_path)

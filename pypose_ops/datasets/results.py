@@ -20,12 +20,12 @@ def select(
     """Selects the predicted people of the ground truth."""
     first, last = people or (1, len(target))
     if last > len(target):
-        raise InputError(f"{target_path}: --people ends at {last}, the file has {len(target)} people")
+        raise InputError(f"{target_path}: people ends at {last}, the file has {len(target)} people")
     if last - first + 1 != len(pred):
-        wanted = f"--people {first}:{last}" if people else f"{target_path}"
+        wanted = f"people {first}:{last}" if people else f"{target_path}"
         raise InputError(
             f"{path}: {len(pred)} people are predicted, {wanted} has {last - first + 1}: "
-            "say which they are with --people"
+            "say which they are by people, FIRST:LAST"
         )
     return slice(first - 1, last)
 

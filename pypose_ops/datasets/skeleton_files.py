@@ -170,7 +170,7 @@ def skeleton_named(text: str) -> Skeleton:
         return SKELETONS[text]
     if text.endswith(".toml"):
         return read_skeleton(text)
-    raise InputError(f"--skeleton must be one of {', '.join(SKELETONS)}, or a TOML file, got {text}")
+    raise InputError(f"skeleton must be one of {', '.join(SKELETONS)}, or a TOML file, got {text}")
 
 
 def skeleton_as_json(skeleton: Skeleton) -> str | dict[str, Any]:

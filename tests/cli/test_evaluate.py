@@ -34,7 +34,7 @@ def test_lsp(shared_data, capsys):
     assert evaluate(*files, "pck") == 2
     assert "1000 people are predicted" in (error := capsys.readouterr().err) and "--people" in error
     assert evaluate(*files, "pck", "--people", "1500:2400") == 2
-    assert "--people ends at 2400, the file has 2000 people" in capsys.readouterr().err
+    assert "people ends at 2400, the file has 2000 people" in capsys.readouterr().err
 
 
 def test_mpii(shared_data, capsys):

@@ -209,7 +209,7 @@ def test_mpii_predictions_that_miss_somebody(tmp_path, capsys, boxes):
     truth = write(tmp_path / "truth.json", mpii_json("cpm"))
     pred = write(tmp_path / "pred.json", mpii_json("msra")[:1])
     error = error_of(capsys, evaluate(pred, truth, "pckh", "--head-boxes", str(boxes)))
-    assert "pred.json: 1 people are predicted" in error and "has 2: say which they are with --people" in error
+    assert "pred.json: 1 people are predicted" in error and "has 2: say which they are by people, FIRST:LAST" in error
     (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b"[1, 2, 3]" * 99)[:30])
     error = error_of(capsys, evaluate(pred, tmp_path / "cut.json.gz", "pckh", "--head-boxes", str(boxes)))
     assert "cut.json.gz: not gzip, or damaged" in error

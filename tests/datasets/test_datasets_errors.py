@@ -136,7 +136,7 @@ def test_one_line_says_what_was_expected(tmp_path, wrong):
 
 @pytest.mark.parametrize("spec", ["lsp", "flic:/tmp", "/tmp/lsp.zip"])
 def test_spec(spec):
-    with pytest.raises(InputError, match="--data must be FORMAT:PATH with a format of lsp, lspet, mpii, coco, aic"):
+    with pytest.raises(InputError, match="^data must be FORMAT:PATH with a format of lsp, lspet, mpii, coco, aic"):
         open_dataset(spec)
 
 

@@ -96,5 +96,5 @@ def test_arguments_of_the_system(monkeypatch, tmp_path):
     ("system", "preset", "message"), [("cpm", "vgg", "not for vgg"), ("posenet", "compact", "not for posenet")]
 )
 def test_no_such_recipe(system, preset, message):
-    with pytest.raises(InputError, match=f"--recipe: there is one for|--recipe: {system}.toml has one.*{message}"):
+    with pytest.raises(InputError, match=f"^recipe: there is one for|^recipe: {system}.toml has one.*{message}"):
         train.recipe_of(parsed(system, "--recipe", "--preset", preset))

@@ -225,7 +225,7 @@ def refused(capsys, arguments):
         (["--phase-epochs", "a"], "--phase-epochs must be numbers"),
         (["--augment-scale", "-0.1"], "--augment-scale must not be negative, got -0.1"),
         (["--held-out", "-1"], "--held-out must not be negative"),
-        (["--device", "abacus"], "--device, --devices: "),
+        (["--device", "abacus"], "device: "),
         (["--precision", "8"], "--precision must be"),
         (["--preset", "huge"], "tiny has no preset 'huge'; it has paper, compact"),
         (["--set", "width"], "--set must be OPTION=VALUE"),

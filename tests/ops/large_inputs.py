@@ -41,3 +41,10 @@ def rows(*shape, scale=1.0, dtype=torch.float32):
 
 keypoints, maps = rows(K, 2, scale=45.0), rows(K, H, W, dtype=HALF)
 draw = {"size": (H, W), "dtype": HALF}
+
+
+def tree(op, maps):
+    """An operator on trees of three joints, which keeps that many maps of an item for its backward."""
+    return Case(
+        lambda u: op(u, LIMBS[:2], SPRINGS.to(u.device)), (rows(3, H, W, dtype=HALF),), maps * H * W, True, True
+    )

@@ -8,24 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from map_inputs import gaussians, spots
 
 from pypose_ops import codecs, decode_heatmaps, offset_heatmaps
 
 NAN, INF = math.nan, math.inf
 REFINES = (None, "quarter", "parabola", "dark", "dark_udp", "centroid")
-
-
-def spots(height, width, *pixels):
-    maps = torch.zeros(1, 1, height, width)
-    for x, y, value in pixels:
-        maps[0, 0, y, x] = value
-    return maps
-
-
-def gaussians(centers, sigma, height, width):
-    x = torch.arange(width, dtype=torch.float64) - centers[..., 0, None, None]
-    y = torch.arange(height, dtype=torch.float64)[:, None] - centers[..., 1, None, None]
-    return torch.exp(-(x**2 + y**2) / (2 * sigma**2))
 
 
 def random_centers(batch, joints, height, width, border):

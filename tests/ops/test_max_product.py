@@ -59,10 +59,4 @@ def test_gradients_beside_what_is_impossible(device, op, unary):
     assert not results[0][0][~unary.isfinite()].any()
 
 
-LARGE = large.Case(
-    lambda u: pypose_ops.max_product(u, large.LIMBS[:2], large.SPRINGS.to(u.device)),
-    (large.rows(3, large.H, large.W, dtype=large.HALF),),
-    8 * large.H * large.W,
-    True,
-    True,
-)
+LARGE = large.tree(pypose_ops.max_product, maps=8)

@@ -26,10 +26,4 @@ TestSumProduct = check_op(
     **OPTIONS,
 )
 
-LARGE = large.Case(
-    lambda u: pypose_ops.sum_product(u, large.LIMBS[:2], large.SPRINGS.to(u.device)),
-    (large.rows(3, large.H, large.W, dtype=large.HALF),),
-    4 * large.H * large.W,
-    True,
-    True,
-)
+LARGE = large.tree(pypose_ops.sum_product, maps=4)
