@@ -17,47 +17,37 @@ import argparse
 import contextlib
 import dataclasses
 import errno
-import json
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pypose_ops.datasets import ImageError, data_path, hold_out, joined, open_dataset
-from pypose_ops.datasets.files import check_outputs, write_json
-from pypose_ops.datasets.skeleton_files import skeleton_as_json, skeleton_named
+from pypose_ops.cli.train_options import RECIPE, recipe_of, system_of
+from pypose_ops.cli.train_run import (
+    Stopped,
+    check_checkpoint,
+    is_first,
+    locked,
+    say,
+    start_run,
+    stoppable,
+    weights_of_phase,
+)
+from pypose_ops.datasets import ImageError, PoseDataset, hold_out, joined, open_dataset
+from pypose_ops.datasets.files import write_json
+from pypose_ops.datasets.skeleton_files import skeleton_named
 from pypose_ops.errors import InputError
-from pypose_ops.models import SYSTEMS, build, load_checkpoint, system_class
+from pypose_ops.models import SYSTEMS, load_checkpoint
 from pypose_ops.models.training.corrections import apply_corrections
 from pypose_ops.models.training.crops import Augmentation
-from pypose_ops.models.training.recipe import Recipe, read_recipe
-from pypose_ops.models.weights.checkpoint import check_unpacked
+from pypose_ops.models.training.recipe import Recipe
 from pypose_ops.models.weights.files import PACKAGED, open_weights, save_weights
 from pypose_ops.models.weights.transfer import begin_with
 from pypose_ops.skeletons import Skeleton
 
 if TYPE_CHECKING:
-    import torch
-
     from pypose_ops.models.systems.system import System
-
-# Attributes of Recipe with an option of the same name.
-RECIPE = {
-    "epochs": "number of epochs over all phases",
-    "batch": "people per step and device",
-    "lr": "highest learning rate",
-    "weight_decay": "of AdamW",
-    "clip": "maximum gradient norm, 0 for no limit",
-    "precision": "32-true, bf16-mixed or 16-mixed",
-    "ema": "decay of the exponential moving average of the weights, 0 for none",
-    "patience": "stop after this many epochs without a better PCK, 0 for never",
-    "seed": "random seed",
-    "last_epochs": "epochs at the end of each phase on the first data set only, which should be the cleanest",
-}
+    from pypose_ops.models.training.loading import People
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,165 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--progress", action="store_true", help="show a progress bar even without a terminal")
 
 
-def is_first() -> bool:
-    """Whether this is the first of several processes."""
-    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")
-    return all(os.environ.get(name, "0") == "0" for name in names)
-
-
-def say(*text: str, **options: Any) -> None:
-    """Prints in the first process only."""
-    if is_first():
-        print(*text, **options)
-
-
-def recipe_of(args: argparse.Namespace) -> Any:
-    """The Recipe from the options, and the options of the system from the recipe file."""
-    said = read_recipe(args.system, args.preset) if args.recipe else {}
-    options, augmentation = said.pop("options", {}), said.pop("augmentation", {})
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    said |= {name: given[name] for name in RECIPE if name in given}
-    names = [field.name for field in dataclasses.fields(Augmentation)]
-    augmentation |= {name: given[f"augment_{name}"] for name in names if f"augment_{name}" in given}
-    if args.epochs is not None:
-        said.pop("phase_epochs", None)
-    if args.phase_epochs:
-        try:
-            said["phase_epochs"] = [int(n) for n in args.phase_epochs.split(",")]
-        except ValueError:
-            raise InputError(f"--phase-epochs must be numbers with commas between, got {args.phase_epochs}") from None
-    said["lr_factors"] = lr_factors(args.lr_factor) if args.lr_factor else said.get("lr_factors", {})
-    said["freeze"] = tuple(args.freeze or said.get("freeze", ()))
-    said["data_weights"] = tuple(args.data_weight or said.get("data_weights", ()))
-    said["phase_epochs"] = tuple(said.get("phase_epochs", ()))
-    recipe = Recipe(**said, augmentation=Augmentation(**augmentation))
-    check_recipe(recipe, args)
-    return recipe, options
-
-
-def lr_factors(texts: Any) -> Any:
-    """``{name: factor}`` of ``NAME=F``."""
-    try:
-        return {name: float(factor) for name, _, factor in (text.partition("=") for text in texts)}
-    except ValueError:
-        raise InputError(f"--lr-factor must be NAME=F with a number, got {' '.join(texts)}") from None
-
-
-def check_recipe(recipe: Recipe, args: argparse.Namespace) -> None:
-    """Refuses invalid training options."""
-    values = vars(args) | {name: getattr(recipe, name) for name in RECIPE}
-    values |= {f"augment_{name}": value for name, value in dataclasses.asdict(recipe.augmentation).items()}
-    for name in ("epochs", "batch", "lr", "devices", "nodes"):
-        if not values[name] > 0:
-            raise InputError(f"--{name} must be positive, got {values[name]}")
-    not_negative = ("weight_decay", "clip", "patience", "held_out", "seed", "last_epochs")
-    for name, value in values.items():
-        if (name in not_negative or name.startswith("augment_")) and value < 0:
-            raise InputError(f"--{name.replace('_', '-')} must not be negative, got {value}")
-    if not 0 <= recipe.ema < 1:
-        raise InputError(f"--ema must be from 0 to 1, got {recipe.ema}")
-    if recipe.data_weights and (
-        len(recipe.data_weights) != len(args.data) or not all(w > 0 for w in recipe.data_weights)
-    ):
-        raise InputError(f"--data-weight must be a positive number for each --data, got {list(recipe.data_weights)}")
-    if not all(0 < factor < float("inf") for factor in recipe.lr_factors.values()):
-        raise InputError(f"--lr-factor must be positive, got {recipe.lr_factors}")
-    if recipe.precision not in ("32-true", "bf16-mixed", "16-mixed"):
-        raise InputError(f"--precision must be 32-true, bf16-mixed or 16-mixed, got {recipe.precision}")
-
-
-def system_of(args: argparse.Namespace, skeleton: Skeleton, options: Any) -> Any:
-    """The module, and its metadata for weight files. ``options``: of the recipe."""
-    # AI Challenger has as many joints as LSP, so options that depend on joint names come from the skeleton.
-    options = system_class(args.system).options_of(skeleton) | options
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        try:
-            options[name] = json.loads(value)
-        except (ValueError, RecursionError):
-            raise InputError(f"--set must be OPTION=VALUE with a json value, got {text}") from None
-    info = {"system": args.system, "preset": args.preset, "skeleton": skeleton_as_json(skeleton), "options": options}
-    try:
-        return build(args.system, len(skeleton), args.preset, **options), info
-    except InputError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise InputError(str(error)) from None
-
-
-def start_run(args: argparse.Namespace, recipe: Recipe, info: dict[str, Any], images: set[str]) -> None:
-    """Writes run.json or, to resume, checks that it is the same run; first rank only; ``images`` are read."""
-    path = args.out / "run.json"
-    run = {**info, "data": args.data, "held_out": args.held_out, "world": args.devices * args.nodes}
-    run = json.loads(json.dumps(run | {"recipe": dataclasses.asdict(recipe)}))
-    if path.exists() and not args.resume:
-        raise InputError(f"{args.out}: already contains a run; use --resume to continue it, or another --out")
-    if not path.exists() and args.resume:
-        raise InputError(f"{args.out}: nothing to resume, no run.json")
-    if args.resume:
-        try:
-            before = json.loads(path.read_text())
-            different = [k for k in run if before.get(k) != run[k]]
-        except (OSError, ValueError, AttributeError, RecursionError):
-            raise InputError(f"{path}: expected JSON written by train") from None
-        if different:
-            k = different[0]
-            raise InputError(f"{path}: the run has {k} {json.dumps(before.get(k))}, not {json.dumps(run[k])}")
-        return
-    inputs = [args.weights, args.backbone, args.corrections, args.skeleton, *map(data_path, args.data), *images]
-    check_outputs([path, args.out / "weights.safetensors", args.out / "held_out.json"], inputs)
-    write_json(path, run)
-
-
-class Stopped(SystemExit):
-    """A signal stopped the run; the exit code is 128 plus its number."""
-
-
-@contextlib.contextmanager
-def stoppable() -> Any:
-    """SIGTERM and SIGINT raise :class:`Stopped`, once."""
-
-    def stop(number: int, frame: Any) -> None:
-        for name in names:
-            signal.signal(name, signal.SIG_IGN)
-        raise Stopped(128 + number)
-
-    names = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {name: signal.signal(name, stop) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Any:
-    """Refuses a folder that another process trains in."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        yield
-        return
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder}: another process trains in it") from None
-        yield
-
-
-def open_data(args: argparse.Namespace, recipe: Recipe) -> Any:
-    """Training and held-out people."""
+def open_data(args: argparse.Namespace, recipe: Recipe) -> tuple[PoseDataset, PoseDataset, list[int]]:
+    """Training people, held-out people, and how many of the former each data set has."""
     skeleton = skeleton_named(args.skeleton) if args.skeleton else None
     datasets = []
     for spec in args.data:
@@ -282,28 +115,6 @@ def open_data(args: argparse.Namespace, recipe: Recipe) -> Any:
     first, held_out = hold_out(datasets[0], args.held_out, recipe.seed)
     parts = [first, *datasets[1:]]
     return joined(parts), held_out, [len(part) for part in parts]
-
-
-def weights_of_phase(out: Path, number: int, phases: Sequence[str]) -> Any:
-    """The file of the weights after a phase."""
-    return out / (
-        "weights.safetensors" if number == len(phases) - 1 else f"phase-{number}-{phases[number]}.safetensors"
-    )
-
-
-def check_checkpoint(path: Path) -> Any:
-    """Checks that Lightning can read a checkpoint."""
-    import torch
-
-    try:
-        check_unpacked(path)
-        if "state_dict" not in torch.load(path, map_location="cpu", weights_only=True):
-            raise KeyError("state_dict")
-    except InputError:
-        raise
-    except Exception as error:  # zip, pickle and torch raise many kinds of errors
-        raise InputError(f"{path}: expected a checkpoint written by train; damaged ({type(error).__name__})") from None
-    return path
 
 
 def run(args: argparse.Namespace) -> None:
@@ -352,9 +163,9 @@ def go(
     recipe: Recipe,
     system: System,
     info: dict[str, Any],
-    train: Any,
-    held_out: Any,
-    counts: torch.Tensor,
+    train: PoseDataset,
+    held_out: PoseDataset,
+    counts: list[int],
 ) -> None:
     """Trains from the start, or continues a stopped run."""
     first = 0
@@ -391,12 +202,12 @@ def train_phases(
     recipe: Recipe,
     system: System,
     info: dict[str, Any],
-    first: Any,
+    first: int,
     skeleton: Skeleton,
-    people: Any,
-    validation: Any,
-    counts: torch.Tensor,
-) -> Any:
+    people: People,
+    validation: People | None,
+    counts: list[int],
+) -> set[str]:
     """Trains the phases from number ``first`` on; returns the unreadable images."""
     from pypose_ops.models.training.training import folder_of, train_phase
 
@@ -420,8 +231,8 @@ def finish(
     system: System,
     info: dict[str, Any],
     skeleton: Skeleton,
-    validation: Any,
-    bad: Any,
+    validation: People | None,
+    bad: set[str],
 ) -> None:
     """Scores the held-out people, calibrates the scores on them, and reports skipped images."""
     from pypose_ops.models.calibration import calibrate

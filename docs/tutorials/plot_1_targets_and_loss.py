@@ -2,14 +2,14 @@
 Targets and loss for your own network
 =====================================
 
-A network with one heatmap per joint is trained against Gaussians around the annotated joints. Here the targets are
-drawn where the keypoints are, and the loss is computed without storing them.
+A network with one heatmap per joint is trained against Gaussian targets. They are drawn on the device of the keypoints,
+and the loss is computed without materialising them.
 """
 
 # %%
 # The data: joints in heatmap pixels
 # ----------------------------------
-# To have something to learn in seconds, the images are made up: each joint is a dot of its own colour on noise.
+# Synthetic images that can be learned in seconds: each joint is a dot of its own colour on noise.
 
 import matplotlib.pyplot as plt
 import torch
@@ -31,8 +31,8 @@ def batch(count):
 
 
 # %%
-# The targets, to look at
-# -----------------------
+# What the targets look like
+# --------------------------
 # ``(B, K, H, W)``; an invisible joint has an empty map.
 
 images, keypoints, visible = batch(4)
@@ -47,8 +47,8 @@ for k in range(JOINTS):
 # %%
 # Training
 # --------
-# :func:`pypose_ops.heatmap_mse_loss` gives the mean squared error against those targets and its gradient. It never
-# makes them: the tensor above is for people to look at.
+# :func:`pypose_ops.heatmap_mse_loss` returns the mean squared error against these targets, with its gradient, without
+# materialising them; the tensor above is only for display.
 
 network = nn.Sequential(
     nn.Conv2d(3, 16, 5, padding=2), nn.ReLU(), nn.Conv2d(16, 16, 5, padding=2), nn.ReLU(), nn.Conv2d(16, JOINTS, 1)
@@ -68,9 +68,9 @@ axes.semilogy(losses)
 axes.set(xlabel="step", ylabel="loss")
 
 # %%
-# What it learned
-# ---------------
-# Decoding is one call as well.
+# Predictions
+# -----------
+# Decoding is also a single call.
 
 images, keypoints, _ = batch(64)
 with torch.no_grad():

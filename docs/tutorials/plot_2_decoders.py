@@ -1,9 +1,9 @@
 """
-Decode a heatmap, and what each refinement does to it
-=====================================================
+Decoding heatmaps: what each refinement does
+============================================
 
-The highest pixel of a heatmap is half a pixel off on average, and a heatmap pixel is four image pixels or more.
-Refinements look at the pixels around it.
+The highest pixel of a heatmap is up to half a pixel off in each direction, and a heatmap pixel covers four image pixels
+or more. Refinements estimate the subpixel position from the pixels around it.
 """
 
 # %%
@@ -31,7 +31,7 @@ axes.legend(fontsize=8)
 # %%
 # Many joints, clean and noisy
 # ----------------------------
-# On clean Gaussians DARK is exact, because it fits one. Noise is a different matter.
+# DARK fits a Gaussian, so it is exact on clean ones. Noise changes that.
 
 torch.manual_seed(0)
 truth = 8 + torch.rand(200, 1, 2) * torch.tensor([24.0, 16.0])
@@ -59,10 +59,10 @@ axes.set_ylabel("mean error, heatmap pixels")
 axes.legend()
 
 # %%
-# To the image, flip test included
-# --------------------------------
-# ``transform`` takes the coordinates to the image; ``flipped`` are the maps of the mirrored crop, which are mirrored
-# back, have left and right exchanged by ``flip_pairs``, and are averaged in the same pass.
+# Image coordinates and flip test
+# -------------------------------
+# ``transform`` maps the coordinates to the image. ``flipped`` holds the maps of the mirrored crop: they are mirrored
+# back, left and right are swapped according to ``flip_pairs``, and both are averaged in the same pass.
 
 pair = pypose_ops.gaussian_heatmaps(torch.tensor([[[10.2, 12.0], [30.0, 12.5]]]), 2.0, (32, 40))
 mirrored = pair.flip(-1)[:, [1, 0]]
@@ -71,9 +71,9 @@ coords, scores = pypose_ops.decode_heatmaps(pair, flipped=mirrored, flip_pairs=[
 print(coords)
 
 # %%
-# A map in which nothing is found
-# -------------------------------
-# decodes to NaN with a score of 0, and NaN keypoints draw nothing: nothing goes wrong in silence.
+# Maps without a peak
+# -------------------
+# They decode to NaN with a score of 0, and NaN keypoints draw nothing, so missing joints never become wrong ones.
 
 coords, scores = pypose_ops.decode_heatmaps(torch.zeros(1, 1, 32, 40))
 print(coords, scores)

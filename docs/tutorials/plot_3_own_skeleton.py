@@ -1,9 +1,9 @@
 """
-Own skeleton, own COCO file: train and evaluate
-===============================================
+Train and evaluate with your own skeleton
+=========================================
 
-Joints need not be a person's. A COCO file's category names them, and says which are connected; that is all that
-training, evaluation and drawing need. Here they are of made-up fish, which tell their fins by colour.
+Joints need not belong to people. A COCO file names the joints of each category and their connections, which is all that
+training, evaluation and drawing need. This example uses synthetic fish, whose fins differ in colour.
 """
 
 # %%
@@ -27,7 +27,7 @@ random = np.random.default_rng(0)
 
 
 def fish():
-    """A fish somewhere: its four joints, and an image of it."""
+    """A fish at a random position: its four joints and its image."""
     angle, center, length = random.uniform(0, 2 * np.pi), random.uniform(50, 78, 2), random.uniform(24, 34)
     along = np.array([np.cos(angle), np.sin(angle)]) * length
     across = np.array([-along[1], along[0]]) * 0.45
@@ -73,7 +73,7 @@ train, test = write(64, "train"), write(16, "test")
 # Train
 # -----
 # The same as ``pypose-ops train stacked_hourglass --data coco:train.json ...`` in a shell. The compact hourglass is
-# made smaller here, so that it learns within seconds.
+# reduced further, so that it trains within seconds.
 
 run = folder / "run"
 code = main(

@@ -2,14 +2,14 @@
 Cascades: DeepPose by hand
 ==========================
 
-A cascade looks again: it cuts a patch around each joint of the last estimate and predicts by how much the estimate is
-off. :func:`pypose_ops.crop_patches` cuts all patches of a batch in one call, and passes gradients to images and
-transforms.
+A cascade refines its estimate: it crops a patch around each estimated joint and predicts the displacement to the true
+joint. :func:`pypose_ops.crop_patches` crops all patches of a batch in one call, differentiably with respect to images
+and transforms.
 """
 
 # %%
-# An image, and a first estimate that is off
-# ------------------------------------------
+# An image and an inaccurate estimate
+# -----------------------------------
 
 from importlib import resources
 
@@ -33,7 +33,8 @@ image = Image.fromarray(astronaut())
 # %%
 # A patch around every joint
 # --------------------------
-# A box per joint becomes a transform from patch pixels to image pixels; ``align`` says which pixel lies on which.
+# Each box is converted to a transform from patch pixels to image pixels; ``align`` defines how the two grids are
+# aligned.
 
 upper = range(11)
 centers = estimate[0, list(upper)]
@@ -52,11 +53,10 @@ for panel, patch, k in zip(axes.flat, patches, upper, strict=False):
     panel.plot(*inside, "o", color="#ff8c1a", markersize=5)
 
 # %%
-# Looking again
-# -------------
-# A trained stage would predict the way from the white cross (the estimate) to the orange dot. Here we take it from
-# the maps, cut by the same transforms: the patch of a heatmap is decoded in the patch, and the answer taken back to
-# the image.
+# Refinement
+# ----------
+# A trained stage would predict the displacement from the white cross (the estimate) to the orange dot. Here it comes
+# from the heatmaps, cropped by the same transforms: each patch is decoded, and the result is mapped back to the image.
 
 per_joint = torch.stack([geometry.compose_transforms(geometry.invert_transform(to_image), t) for t in transforms])
 of_maps = pypose_ops.crop_patches(maps[0, list(upper), None], per_joint, (64, 64), image_index=torch.arange(11))

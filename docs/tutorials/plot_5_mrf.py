@@ -1,9 +1,9 @@
 """
-A Markov random field that repairs a wrong joint
-================================================
+Correcting a joint with a Markov random field
+=============================================
 
-A detector looks at each joint alone, and finds the wrist of a neighbour or a lamp. Joints know where the others
-should be: Tompson et al. (2014) let each joint's heatmap send a message to the others through a prior of
+A detector treats each joint independently, and may find another person's wrist, or a lamp. In the model of
+Tompson et al. (2014), each joint's heatmap sends messages to the other joints through priors of their
 displacements.
 """
 
@@ -26,8 +26,8 @@ print("the detector says", pypose_ops.decode_heatmaps(unary).coords[0, 1].tolist
 # %%
 # Priors from a training set
 # --------------------------
-# ``prior[e]`` says how often the target of edge e is displaced by how much from its source: ``(2 H - 1, 2 W - 1)``,
-# no displacement in the middle. Here it is made of poses that vary a little.
+# ``prior[e]`` is a histogram ``(2 H - 1, 2 W - 1)`` of the displacement from the source of edge e to its target, with
+# displacement 0 in the middle. Here it is computed from slightly varying poses.
 
 torch.manual_seed(0)
 center = torch.tensor([SIZE[1] - 1.0, SIZE[0] - 1.0])
@@ -59,8 +59,8 @@ for panel in axes:
 # %%
 # Exact inference on a tree
 # -------------------------
-# Where the graph is a tree and priors are springs, the best pose of all is found exactly, with cost linear in the
-# pixels.
+# If the graph is a tree and the priors are springs (quadratic costs), the best pose is found exactly, at a cost linear
+# in the number of pixels.
 
 springs = torch.tensor([[*displacement.tolist(), 0.1, 0.1]])
 peaks, max_marginals = pypose_ops.max_product(unary.clamp(min=1e-3).log(), [(0, 1)], springs)

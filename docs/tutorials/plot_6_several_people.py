@@ -2,15 +2,15 @@
 Several people with part affinity fields
 ========================================
 
-With several people in the image, a heatmap has several peaks, and somebody has to say which belong together. Part
-affinity fields (Cao et al., 2017) hold a unit vector along each limb: pairs of peaks are scored by the field between
-them.
+With several people in an image, each heatmap has several peaks, which must be assigned to people. Part
+affinity fields (Cao et al., 2017) encode the direction of each limb as unit vectors: a pair of peaks is scored by the
+field between them.
 """
 
 # %%
-# Two people, drawn
-# -----------------
-# A bottom-up network gives such maps; here they are drawn from poses, so that we know the answer.
+# Maps of two people
+# ------------------
+# A bottom-up network predicts such maps; here they are drawn from known poses.
 
 import matplotlib.pyplot as plt
 import torch
@@ -58,9 +58,9 @@ for panel in axes:
     panel.axis("off")
 
 # %%
-# Who was found twice
-# -------------------
-# Top-down systems find one person in two overlapping boxes; OKS-NMS keeps the better one.
+# Duplicate detections
+# --------------------
+# Top-down systems may find one person in two overlapping boxes; OKS-NMS keeps the better detection.
 
 twice = torch.cat((found.coords[0, :count], found.coords[0, :1] + 0.5))
 kept = pypose_ops.oks_nms(twice, torch.tensor([0.9, 0.8, 0.5]), torch.tensor([3000.0, 2200.0, 3000.0]))

@@ -1,16 +1,16 @@
 """
-Uncertainty that means something
-================================
+Uncertainty of joint positions
+==============================
 
-A score says how high a peak is. Where a joint may be, and how far, is in the shape of the map: the curvature at its
-peak, or the marginals of a graphical model.
+A score is the height of a peak. The uncertainty of the position is in the shape of the map: the curvature at the peak,
+or the marginals of a graphical model.
 """
 
 # %%
-# The covariance that DARK sees
-# -----------------------------
-# DARK fits a Gaussian at the peak; its covariance comes out with ``return_covariance=True``, in pixels of the image
-# with ``transform``. Here two joints have blobs of different width and direction.
+# DARK's covariance
+# -----------------
+# DARK fits a Gaussian at the peak; ``return_covariance=True`` returns its covariance, in image pixels if
+# ``transform`` is given. Here two joints have blobs of different widths and orientations.
 
 import matplotlib.pyplot as plt
 import torch
@@ -48,9 +48,9 @@ axes.legend()
 axes.set_title("two standard deviations")
 
 # %%
-# Does it say how far off the joint is?
-# -------------------------------------
-# With noise on the map the peak moves, and it moves further along the long axis of the blob.
+# Does it predict the error?
+# --------------------------
+# Noise moves the peak, and moves it further along the long axis of the blob.
 
 torch.manual_seed(0)
 noisy = maps + 0.03 * torch.randn(400, 2, *SIZE)
@@ -62,8 +62,8 @@ assert spread[1, 0] > spread[0, 0]
 # %%
 # Marginals of a graphical model
 # ------------------------------
-# :func:`pypose_ops.sum_product` gives every joint's distribution given all the evidence. A joint that is not visible
-# at all is spread where its neighbour allows it.
+# :func:`pypose_ops.sum_product` returns the distribution of every joint given all the evidence. An invisible joint is
+# distributed according to its neighbour.
 
 unary = torch.full((1, 2, *SIZE), 0.02)
 unary[0, 0] += maps[0, 0]

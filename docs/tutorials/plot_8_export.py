@@ -2,14 +2,14 @@
 Export and deploy
 =================
 
-A network with its flip test, its decoding and the way back to the image becomes one program: by ``torch.export`` for
-AOTInductor and C++, or as an ONNX file of standard operators for any runtime.
+A network with its flip test, decoding and transform to image coordinates is exported as one program: by
+``torch.export`` for AOTInductor and C++, or as an ONNX file of standard operators for any runtime.
 """
 
 # %%
 # The module
 # ----------
-# Whatever runs behind the network is part of ``forward``.
+# Everything after the network is part of ``forward``.
 
 import tempfile
 from pathlib import Path
@@ -21,7 +21,7 @@ from skimage.data import astronaut
 import pypose_ops
 from pypose_ops import crop_patches, geometry, models, skeletons
 
-system, _ = models.pretrained()  # MoveNet Lightning, which the package has
+system, _ = models.pretrained()  # MoveNet Lightning, included in the package
 system.eval()
 
 
@@ -61,7 +61,7 @@ with torch.no_grad():
 # %%
 # torch.export
 # ------------
-# The batch is dynamic: an example of 2, and a dimension with a name.
+# The batch size is dynamic: the example has 2 crops, and the dimension has a name.
 
 batch = torch.export.Dim("batch", min=1, max=256)
 program = torch.export.export(module, (crops, transform), dynamic_shapes=({0: batch}, {0: batch}))
@@ -74,10 +74,10 @@ torch.export.save(program, folder / "poses.pt2")
 print(f"poses.pt2 has {(folder / 'poses.pt2').stat().st_size / 1e6:.1f} MB")
 
 # %%
-# From there ``torch._inductor.aoti_compile_and_package`` makes a package that a C++ program loads beside
-# ``libpypose_ops.so``, without Python; :doc:`/deployment` shows it, and the ONNX file.
+# ``torch._inductor.aoti_compile_and_package`` then builds a package that a C++ program loads together with
+# ``libpypose_ops.so``, without Python; see :doc:`/deployment`, also for ONNX.
 #
-# One command does all of it for the systems of this package::
+# For the systems of this package, one command does all of this::
 #
 #     pypose-ops export WEIGHTS --format onnx --out poses.onnx --flip
 #     pypose-ops predict IMAGE --model poses.onnx --out poses

@@ -2,13 +2,13 @@
 Replace the post-processing of MMPose or transformers
 =====================================================
 
-Other libraries decode on the CPU, person by person. The same numbers come from one call on the device that the maps are
-on: ``compat=`` names the library whose results are wanted, its deviations included; without it they are right.
+Other libraries decode on the CPU, person by person. Here one call on the device of the maps returns the same numbers:
+``compat=`` names the library to reproduce, including its deviations; without it, results follow the definition.
 """
 
 # %%
-# Maps as a ViTPose gives them
-# ----------------------------
+# Maps as predicted by a ViTPose
+# ------------------------------
 
 import time
 
@@ -25,8 +25,8 @@ keypoints = 8 + torch.rand(64, 17, 2) * torch.tensor([32.0, 48.0])
 maps = pypose_ops.gaussian_heatmaps(keypoints, 2.0, (64, 48)) + 0.01 * torch.rand(64, 17, 64, 48)
 
 # %%
-# What such a loop does
-# ---------------------
+# The usual loop
+# --------------
 # The highest pixel of every map, and a quarter of a pixel towards its higher neighbour, in NumPy.
 
 
@@ -53,9 +53,8 @@ assert np.abs(slow - fast.numpy()).max() < 1e-5
 # %%
 # MMPose
 # ------
-# The codecs have MMPose's names and arguments. In a config, ``custom_imports`` of
-# ``pypose_ops.integrations.mmpose`` and
-# ``codec=dict(type="pypose_ops.MSRAHeatmap", ...)`` are all; :doc:`/integrations` shows it.
+# The codecs have MMPose's names and arguments. A config only needs ``custom_imports`` of
+# ``pypose_ops.integrations.mmpose`` and ``codec=dict(type="pypose_ops.MSRAHeatmap", ...)``; see :doc:`/integrations`.
 
 codec = codecs.MSRAHeatmap(input_size=(192, 256), heatmap_size=(48, 64), sigma=2, unbiased=True)
 targets, weights = codec.encode(keypoints * 4)
@@ -65,7 +64,8 @@ print(f"largest error of encode and decode: {(decoded - keypoints * 4).abs().max
 # %%
 # transformers
 # ------------
-# ``fast_processor(processor)`` replaces an image processor of ViTPose or Sapiens2; its parts are functions.
+# ``fast_processor(processor)`` replaces the image processor of ViTPose or Sapiens2; its steps are also available as
+# functions.
 
 boxes = [[[20.0, 30.0, 150.0, 200.0]], [[10.0, 5.0, 90.0, 120.0], [200.0, 40.0, 100.0, 130.0]]]
 flat, index = for_transformers.flat_boxes(boxes)

@@ -2,7 +2,7 @@
 What goes wrong: errors by joint
 ================================
 
-A mean of 60 % says that a system is not good, and nothing about why. ``pypose-ops evaluate --plot`` sorts the
+A mean of 60 % shows that a system is inaccurate, but not why. ``pypose-ops evaluate --plot`` sorts the
 predicted joints as Ronchi & Perona (2017) do: a joint is *good*, a little off (*jitter*), on the person's other side
 (*inversion*), on somebody else (*swap*), or nowhere near either (*miss*).
 """
@@ -10,8 +10,8 @@ predicted joints as Ronchi & Perona (2017) do: a joint is *good*, a little off (
 # %%
 # Difficult images
 # ----------------
-# The package's own weights have no difficulty with scikit-image's astronaut. So she is turned, and meets another one of
-# her. Where her joints are then, we know from the undisturbed photograph.
+# The packaged weights have no difficulty with scikit-image's astronaut. We therefore rotate the image and paste a
+# second copy into it; the true joints are known from the original photograph.
 
 import json
 import tempfile
@@ -37,7 +37,7 @@ pixels = torch.cat((photograph, torch.full((512, 512, 1), 255, dtype=torch.uint8
 
 
 def meeting():
-    """Two of her, each turned, one partly before the other: the image and both people's joints."""
+    """Two rotated copies, one partly occluding the other: the image and both people's joints."""
     center = torch.tensor([[150.0, 150.0], [270.0, 170.0]]) + 25 * torch.randn(2, 2)
     side = 180 + 60 * torch.rand(2)
     transforms = geometry.box_to_transform(center, side[:, None].expand(2, 2), 50 * torch.randn(2), (512, 512))
@@ -87,7 +87,7 @@ truth = {"images": images, "annotations": annotations, "categories": [category]}
 # One command
 # -----------
 # In a shell: ``pypose-ops evaluate --metric coco --predictions results.json --ground-truth truth.json --plot out``. The
-# images are found beside the annotations; ``--images FOLDER`` says where else they are.
+# images are searched next to the annotations, or in ``--images FOLDER``.
 
 files = ["--predictions", str(folder / "results.json"), "--ground-truth", str(folder / "truth.json")]
 assert main(["evaluate", "--metric", "coco", *files, "--plot", str(folder / "out")]) == 0
@@ -104,8 +104,8 @@ def show(name, width):
 # %%
 # The worst people
 # ----------------
-# Prediction in colour (left orange, right blue), annotation in white. Look at these first: wrong annotations are found
-# here, too.
+# Predictions in colour (left orange, right blue), annotations in white. Look at these first: they also reveal wrong
+# annotations.
 
 show("worst.png", 10)
 
@@ -118,21 +118,22 @@ show("errors.png", 10)
 # %%
 # Which joint lies on which
 # -------------------------
-# A row for the predictions of each joint, a column for what they lie on. Pairs beside the diagonal are left and right
-# exchanged: mirrored training images without exchanged labels look like this, and so do people who are upside down.
+# A row for the predictions of each joint, a column for the joint they lie on. Pairs beside the diagonal are swaps of
+# left and right, as caused by mirrored training images whose labels were not swapped, or by people who are upside down.
 
 show("confusion.png", 8)
 
 # %%
-# How far, how similar
-# --------------------
-# PCK over the threshold, and the OKS of all people; a second hill on the left is a different kind of failure.
+# PCK and OKS
+# -----------
+# PCK over the threshold, and a histogram of the OKS of all people; a second mode on the left is a different kind of
+# failure.
 
 show("pck.png", 7)
 show("oks.png", 6)
 
 # %%
-# The numbers are in ``errors.json``; :func:`pypose_ops.metrics.joint_errors` gives them for tensors.
+# ``errors.json`` contains the numbers; :func:`pypose_ops.metrics.joint_errors` computes them from tensors.
 
 kinds = json.loads((folder / "out" / "errors.json").read_text())["joints"]["left_wrist"]
 print({kind: round(share, 2) for kind, share in kinds.items()})

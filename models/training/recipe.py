@@ -6,14 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pypose_ops.errors import InputError
 
 from .crops import Augmentation
-
-if TYPE_CHECKING:
-    from pypose_ops.models.systems.system import System
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,7 +58,7 @@ class Recipe:
     last_epochs: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def shares(self, phases: Sequence[str]) -> tuple[float, ...]:
+    def shares(self, phases: Sequence[str]) -> list[int]:
         """Epochs of each of ``phases``."""
         if self.phase_epochs:
             return list(self.phase_epochs)
@@ -69,7 +66,7 @@ class Recipe:
         return [each + (k < rest) for k in range(len(phases))]
 
 
-def read_recipe(system: System, preset: str) -> Any:
+def read_recipe(system: str, preset: str) -> dict[str, Any]:
     """Reads the recipe of a preset from ``recipes/SYSTEM.toml``: attributes of :class:`Recipe` besides the defaults.
 
     ``augmentation`` is a dict of attributes of :class:`.crops.Augmentation`, ``options`` a dict of system options.

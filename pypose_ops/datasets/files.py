@@ -81,15 +81,15 @@ def same_file(one: Path, other: Path) -> bool:
         return one.absolute() == other.absolute()
 
 
-def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
-    """Refuses to overwrite input files, also through links."""
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None], option: str = "") -> None:
+    """Refuses to overwrite input files, also through links; ``option`` is named in the error."""
     there = [(identity, path) for path in outputs if (identity := _identity(path)) is not None]
     if not there:
         return
     kept = {_identity(path): path for path in inputs if path is not None}
     for identity, out in there:
         if identity in kept:
-            raise InputError(f"{out}: {kept[identity]} would be overwritten, expected another file or folder")
+            raise InputError(f"{option} {out}".strip() + f": {kept[identity]} would be overwritten, expected another file or folder")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
