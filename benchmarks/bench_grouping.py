@@ -1,4 +1,4 @@
-"""Grouping, OKS-NMS and metrics against references and peers.  pytest benchmarks/bench_grouping.py
+"""Grouping, OKS-NMS and metrics against references and other libraries.  pytest benchmarks/bench_grouping.py
 
 trt_pose's C++ is a row where its extension is installed (trt_pose.plugins).
 """

@@ -1,4 +1,4 @@
-"""gaussian_heatmaps against the fill of its output, torch and peers.  pytest benchmarks/bench_heatmaps.py"""
+"""gaussian_heatmaps against the fill of its output, torch and other libraries.  pytest benchmarks/bench_heatmaps.py"""
 
 import bench_tools
 import mmpose_port

@@ -1,4 +1,4 @@
-"""The decoders against one reduction over the same maps, torch and peers.  pytest benchmarks/bench_peaks.py"""
+"""The decoders against a reduction of the same maps, torch and other libraries.  pytest benchmarks/bench_peaks.py"""
 
 from functools import partial
 

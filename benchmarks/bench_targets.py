@@ -1,4 +1,4 @@
-"""The fused loss, the fields and the codecs against floors, torch and peers.  pytest benchmarks/bench_targets.py"""
+"""Loss, fields and codecs against floors, torch and other libraries.  pytest benchmarks/bench_targets.py"""
 
 import bench_tools
 import mmpose_port
@@ -227,7 +227,7 @@ def port(encode, scale, *args):
     return lambda keypoints: encode(keypoints.cpu().numpy() / np.float32(scale), *args)
 
 
-# codec -> (what encodes, its numpy port); None: the codec's only peers are not numpy
+# codec -> (encoder, its numpy port); None: no other library has it in numpy
 CODECS = {
     "MSRAHeatmap": (codecs.MSRAHeatmap(INPUT, GRID, 2.0), port(mmpose_port.encode_msra, 4, 2.0, SIZE)),
     "MSRAHeatmap unbiased": (

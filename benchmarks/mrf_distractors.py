@@ -143,7 +143,7 @@ def percent(value):
 
 
 def sweep_tables(rows, before):
-    """Markdown: weight by graph, smoothing by floor, sizes; what is not named is at its best."""
+    """Markdown: weight by graph, smoothing by floor, sizes; other settings at their best values."""
     chosen, after = best(rows)
     parts = [f"argmax before {percent(before)}, best after {percent(after)}: {chosen}\n"]
     weights = sorted({settings.weight for settings, _ in rows})

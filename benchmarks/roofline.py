@@ -55,7 +55,7 @@ def maps(device, b, dtype):
 
 
 def target_rows(b, dtype):
-    """The operators that draw: what they write."""
+    """The operators that draw targets."""
     ends = [(i, i + 1) for i in range(16)]
     limbs, t = len(ends), dtype.itemsize
     yield Row(
@@ -90,7 +90,7 @@ def target_rows(b, dtype):
 
 
 def decoder_rows(b, dtype):
-    """The operators that read maps."""
+    """The operators that decode maps."""
     kernel, t = 11, dtype.itemsize
     blur = 2 * b * K * (5 * (kernel + 4) ** 2 + 13 * kernel)
     size = f"{b} x {K}, {H} x {W}"

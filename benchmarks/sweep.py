@@ -44,7 +44,7 @@ def directions(row):
 
 
 def implementations(row, batch, dtype):
-    """(name, call, its operators, whether it can be captured) of what is timed at this size."""
+    """(name, call, its operators, whether it can be captured) of everything timed at this size."""
     yield "op", row.call, pypose_ops, True
     if batch == roofline.BATCH:
         yield "reference", row.call, reference, False

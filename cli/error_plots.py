@@ -30,7 +30,7 @@ def plot(judged: Judged, folder: Path) -> None:
     """Writes the figures and their numbers, and says which."""
     people = int(judged.visible.any(1).sum())
     if not people:
-        print("nobody is annotated: nothing to plot")
+        print("no people are annotated: nothing to plot")
         return
     written = [save(pck_curves(judged), folder / "pck.png")]
     count = int(judged.found.sum())

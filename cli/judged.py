@@ -25,7 +25,7 @@ class Judged:
 
     Attributes:
         skeleton: of the joints.
-        pred, target: ``(N, K, 2)`` image pixels; NaN in ``pred`` where nobody predicted that person.
+        pred, target: ``(N, K, 2)`` image pixels; NaN in ``pred`` for people without a prediction.
         visible: ``(N, K)`` bool: the joints that count.
         norm: ``(N,)`` the unit of the curves, in pixels; ``unit`` is its name.
         limit: the end of the curves, in units.
@@ -58,7 +58,7 @@ class Judged:
         return self.pred.isfinite().flatten(1).any(1) & self.visible.any(1)
 
     def errors(self) -> metrics.JointErrors:
-        """Of the people who were found; the others are in the way of nobody's joints, and in that count."""
+        """Errors of the people who were found, against all people of their images."""
         result = metrics.joint_errors(
             self.pred,
             self.target,
@@ -167,7 +167,7 @@ def numbered(names: Sequence[str] | None) -> torch.Tensor | None:
 
 
 def files_of(args: argparse.Namespace, names: Sequence[str] | None) -> list[ImageFile | None]:
-    """The image of each person, whether or not it is there; nothing where the ground truth names none."""
+    """The image file of each person, which may not exist; empty if the ground truth names none."""
     if names is None:
         return []
     if args.images is not None and args.images.is_file():  # an archive, such as LSP's

@@ -1,4 +1,4 @@
-// What belongs to the library as a whole: what it was built with, and what a build without CUDA says to a CUDA tensor.
+// The library as a whole: its build information, and the error of builds without CUDA for CUDA tensors.
 #include <cstdint>
 #include <iterator>
 #include <stdexcept>

@@ -75,7 +75,7 @@ sphinx_gallery_conf = {
 
 
 def write_operator_pages(app):
-    """A page for every operator: what it does to a real image, then its documentation."""
+    """A page for every operator: its effect on a real image, then its documentation."""
     folder = HERE / "api" / "operators"
     folder.mkdir(parents=True, exist_ok=True)
     for name in pypose_ops.reference.__all__:

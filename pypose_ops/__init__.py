@@ -23,7 +23,7 @@ __all__ += ops.__all__
 
 
 def __getattr__(name: str) -> ModuleType:
-    """The definitions in plain torch are imported by whoever asks for them: kernels do without."""
+    """Imports the definitions in plain torch on first use; the kernels do not need them."""
     if name == "reference":
         return importlib.import_module(".reference", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

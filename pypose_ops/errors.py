@@ -6,7 +6,7 @@ _LONGEST = 400  # characters without a space: names in files may have any length
 
 
 class InputError(ValueError):
-    """A file or an option of the user is at fault. The message is one line that names it and what was expected."""
+    """A file or an option of the user is at fault. One line names it and what was expected."""
 
     def __init__(self, message: str) -> None:
         line = re.sub(rf"(\S{{{_LONGEST}}})\S+", r"\1...", " ".join(str(message).split()))

@@ -77,7 +77,7 @@ def build(folder: Path, cuda: bool, pythons: list[str]) -> Path:
 
 
 def report(wheel: Path, budget: float) -> list[str]:
-    """Prints what is in the wheel; returns what is wrong with it."""
+    """Prints the contents of the wheel; returns its problems."""
     from torch_abi_audit import inspect_extension
 
     wrong = []

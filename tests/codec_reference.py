@@ -1,4 +1,4 @@
-"""What peers' codecs and decoders compute, in float64 numpy, written from their formulas: the tests' oracle."""
+"""Other libraries' codecs and decoders in float64 numpy, written from their formulas: the oracle of the tests."""
 
 import numpy as np
 import pytest

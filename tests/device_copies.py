@@ -1,4 +1,4 @@
-"""Which calls copy host constants to the device, found without a GPU: tensors on ``meta`` stand for those of a device.
+"""Which calls copy host constants to the device, found without a GPU: tensors on ``meta`` represent those of a device.
 
 A copy of unpinned memory is not allowed while a CUDA graph is captured, and waits for the device outside of one.
 Reading values back raises on ``meta`` by itself.
@@ -61,7 +61,7 @@ class _Calls(TorchFunctionMode):
 
 
 class _Kernels(TorchDispatchMode):
-    """Copies from the host, and host indices, masks and the like among a kernel's arguments; host scalars are free."""
+    """Copies from the host, and host tensors such as masks among a kernel's arguments; host scalars are free."""
 
     def __init__(self, found):
         super().__init__()

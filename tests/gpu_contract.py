@@ -27,7 +27,7 @@ def overwrite(arguments, values):
 
 class GpuContract:
     def step(self, arguments, names):
-        """The operator and its gradients as a function without arguments: what it needs is on the device already."""
+        """The operator and its gradients as a function without arguments: its inputs are already on the device."""
         leaves = {n: arguments[n].detach().requires_grad_() for n in names}  # in the arguments' memory
         weights = weighted(self.op(**(arguments | leaves)))[1] if names else ()
 

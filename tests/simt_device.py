@@ -70,7 +70,7 @@ def kernels_from(source, target):
     library = torch.library.Library(target, "IMPL", "CPU")
     try:
         with warnings.catch_warnings():
-            # What torch warns of is what is wanted here.
+            # The overrides that torch warns of are intended here.
             warnings.filterwarnings("ignore", "Warning only once for all operators")
             for operator in operators(target):
                 if operator._schema.name in HOST_OPERATORS:

@@ -1,4 +1,4 @@
-// Argument checks. Every message names the operator and the argument, says what was wanted and what came.
+// Argument checks. Every message names the operator and the argument, and states what was expected and what was given.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // Mathematical functions whose symbols got a new version in glibc 2.29: the older one is taken, which every glibc has, so
-// that the binary runs on manylinux_2_28. They differ in how errors are reported in errno, which nobody reads here.
+// that the binary runs on manylinux_2_28. They differ in how errno reports errors, which is not used here.
 #pragma once
 
 #include <cmath>

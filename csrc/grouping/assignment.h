@@ -39,7 +39,7 @@ class LinearAssignment {
   }
 
  private:
-  // Gives the row a column; rows met on the way move to others. Column columns_ stands for the start.
+  // Gives the row a column; rows met on the way move to others. Column columns_ represents the start.
   void augment(int row) {
     constexpr double kFar = std::numeric_limits<double>::infinity();
     std::fill(distance_.begin(), distance_.end(), kFar);

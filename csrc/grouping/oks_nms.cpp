@@ -57,7 +57,7 @@ struct Crowd {
     return found;
   }
 
-  // oks[n] of everybody with person i.
+  // oks[n]: of person n with person i.
   void compare(int i, const double* sigmas) {
     const int stride = this->stride;
     const int joints = this->joints;

@@ -15,7 +15,7 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarpSize;
 constexpr int kItems = 4;                   // 16-byte packs per thread
 constexpr int64_t kTableBytes = 24 * 1024;  // shared memory for the axis tables: two blocks' worth of a small SM
-constexpr int kMaxTile = 32;                // people whose axes are tabulated at a time
+constexpr int kMaxTile = 32;                // people tabulated at a time
 
 // What a block needs to know of its chunk of a map: pixels [first, first + count), rows from first_row on.
 struct Chunk {

@@ -21,7 +21,7 @@ __device__ __forceinline__ void moments_at(
   }
 }
 
-// By how many people the field is divided: everybody, or those whose band covers the pixel.
+// The number of people the field is divided by: all, or those whose band covers the pixel.
 template <typename acc>
 __device__ acc people_at(
     const People<acc>& people, const LimbOptions& options, const Shape& shape, int from, int to, int64_t b, int32_t x,

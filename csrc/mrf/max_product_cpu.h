@@ -1,5 +1,5 @@
 // The two passes of a message of max_product on the CPU. Short lines are cheaper by trying every source near enough, many
-// lines side by side, than by the envelope, whose branches no processor foresees; long ones go through the envelope.
+// lines side by side, than by the envelope, whose branches are unpredictable; long ones go through the envelope.
 #pragma once
 
 #include <cmath>

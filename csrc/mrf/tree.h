@@ -266,7 +266,7 @@ PYPOSE_OPS_HOST_DEVICE bool is_possible(acc score) {
   return score > -std::numeric_limits<acc>::infinity();
 }
 
-// A logarithm to take off: that of what is impossible counts as 0, so that nothing minus nothing stays nothing.
+// A logarithm to subtract: that of an impossible value counts as 0, so that -inf minus -inf stays -inf.
 template <typename acc>
 PYPOSE_OPS_HOST_DEVICE acc offset_of(acc logarithm) {
   return is_possible(logarithm) ? logarithm : acc(0);

@@ -192,7 +192,7 @@ inline void check_out_type(const char* op, ScalarType dtype) {
       torch::headeronly::toString(dtype));
 }
 
-// Gradients of the images, in the arithmetic's dtype: zeros, or memory that is to be written whole.
+// Gradients of the images, in the arithmetic's dtype: zeros, or memory that will be written completely.
 inline std::vector<Tensor> new_grads(const std::vector<Tensor>& images, ScalarType type, bool zeros) {
   std::vector<Tensor> grads;
   for (const Tensor& image : images) {

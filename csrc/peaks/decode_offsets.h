@@ -1,5 +1,5 @@
 // decode_heatmaps of maps with offsets, UDP's "combined" targets: three channels per joint, a class map that is 1 in a disc
-// round the joint and the vector from every pixel to the joint, in radii (Huang et al., "The Devil is in the Details",
+// around the joint and the vector from every pixel to the joint, in radii (Huang et al., "The Devil is in the Details",
 // CVPR 2020). The highest pixel of the blurred class map is corrected by its own vector.
 #pragma once
 

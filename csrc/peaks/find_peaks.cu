@@ -210,7 +210,7 @@ __device__ void label_plateaus(const MapView<scalar>& map, int radius, acc thres
 }
 
 // Peaks of the map that do not fit into the list: again, kSpare pixels at a time, keeping the best max_peaks in the
-// list; returns how many there are in all. is_plateau(index): whether the pixel stands for a plateau.
+// list; returns how many there are in all. is_plateau(index): whether the pixel represents a plateau.
 template <typename scalar, typename acc, typename IsPlateau>
 __device__ int keep_best(
     List<acc>& list, const MapView<scalar>& map, const FindArguments<scalar>& args, acc threshold,

@@ -193,7 +193,7 @@ Peak<acc> find_peak(Isa isa, const MapView<scalar>& map, acc threshold, int rows
 constexpr int kMaxPatch = kMaxKernelSize + 2 * kReach;
 constexpr int kMaxColumns = (kMaxPatch + 15) / 16 * 16;
 
-// The patch around (x, y) as pointer and stride: in place where the map allows, else a copy with the border round the map.
+// The patch around (x, y) as pointer and stride: in place inside the map, otherwise a copy with the border around the map.
 template <typename scalar, typename acc>
 const acc* find_patch(
     const MapView<scalar>& map, Border border, int x, int y, int patch, int columns, acc* copy, int* stride) {
@@ -239,7 +239,7 @@ const Taps<acc>& narrowed(const Taps<acc>& taps, int reach, Taps<acc>& copy) {
   return copy;
 }
 
-// Blurs down the columns in the five rows round the peak, then along those rows at the 13 pixels that are needed.
+// Blurs down the columns in the five rows around the peak, then along those rows at the 13 pixels that are needed.
 template <typename scalar, typename acc>
 Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
   const Stencil stencil = stencil_at(refinement, x, y, map.width, map.height);

@@ -166,7 +166,7 @@ struct WindowPixel {
   }
 };
 
-// To the mean of the pixels of a window, clipped to the map, weighted by what is positive and finite in them.
+// To the centroid of a window, clipped to the map; the weights are its positive finite pixels.
 template <typename scalar, typename acc = acc_t<scalar>>
 PYPOSE_OPS_HOST_DEVICE Step<acc> centroid_step(const MapView<scalar>& map, int x, int y, int window) {
   const int radius = window / 2;
@@ -239,8 +239,8 @@ PYPOSE_OPS_HOST_DEVICE int room(int center, int reach, int n, int most) {
   return least < most ? least : most;
 }
 
-// The logarithm of a Gaussian has the same parabola everywhere: near a border it is read further inside. A blur that met
-// zeros outside of the map would bend it, so the blur narrows to what is there, at the border to nothing.
+// The logarithm of a Gaussian has the same parabola everywhere: near a border it is read further inside. Blurring
+// zeros from outside the map would distort it, so the blur is truncated at the border, down to no blur at all.
 template <typename acc>
 PYPOSE_OPS_HOST_DEVICE Stencil stencil_at(const Refinement<acc>& refinement, int x, int y, int width, int height) {
   const int most = refinement.taps.size / 2;
@@ -276,8 +276,8 @@ PYPOSE_OPS_HOST_DEVICE acc log_blurred(acc blurred, acc low, acc high) {
   return std::log(clamped) + (blurred - blurred);
 }
 
-// The smallest curvature that says something: logs are known to some units in the last place of 1 and of themselves, and
-// the differences of several of them to no more.
+// The smallest significant curvature: logs, and differences of several of them, are accurate to some units in
+// the last place of 1 and of themselves.
 template <typename acc>
 PYPOSE_OPS_HOST_DEVICE acc least_curvature(acc log) {
   return 64 * std::numeric_limits<acc>::epsilon() * (1 + std::abs(log));

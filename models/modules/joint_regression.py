@@ -145,10 +145,10 @@ def gather_joints(keypoints: torch.Tensor, joints: torch.Tensor) -> torch.Tensor
 
 
 def gaussian(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean ``(2,)`` and Cholesky factor ``(2, 2)`` of the covariance of points ``(N, 2)``, without what is far off.
+    """Mean ``(2,)`` and Cholesky factor ``(2, 2)`` of the covariance of points ``(N, 2)``, without outliers.
 
-    Far off is more than three deviations from the median, these by the median of the distances to it. In diams a person
-    who is seen along the torso is off by many: the plain deviation of LSPET's ankles is 2, this one half a diam.
+    Outliers are more than three deviations from the median, with deviations estimated by the median absolute distance.
+    In diams, people seen along the torso are far off: the plain deviation of LSPET's ankles is 2 diams, this one 0.5.
     """
     if len(points) < 2:
         return points.new_zeros(2), points.new_zeros(2, 2)
@@ -156,5 +156,5 @@ def gaussian(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     points = points[(distances <= 3 * 1.4826 * distances.median(0).values + 1e-3).all(1)]
     centred = points - points.mean(0)
     covariance = centred.T @ centred / (len(points) - 1)
-    # Estimates may all be off in one direction; the net is to work a little around that line too.
+    # All estimates may be off in one direction; the network must also work a little away from that line.
     return points.mean(0), torch.linalg.cholesky(covariance + 1e-6 * torch.eye(2).to(points))

@@ -37,7 +37,7 @@ class CnnMrfConfig(SystemConfig):
         torso: add the torso channel.
         torso_joints: see :class:`CnnMrf`.
         torso_sigma: of the torso map, in heatmap pixels.
-        everybody: train the detector on all people of an image, and leave the choice to the spatial model.
+        all_people: train the detector on all people of an image; the spatial model selects one.
         weights: of the losses of detector and spatial model, whose magnitudes differ widely
             with ``"cross_entropy"``.
         spatial_loss: ``"mse"`` as in the paper, of maps with a peak of 1; or ``"cross_entropy"`` over the pixels.
@@ -55,7 +55,7 @@ class CnnMrfConfig(SystemConfig):
     torso: bool = True
     torso_joints: tuple[int, ...] = ()
     torso_sigma: float = 1.5
-    everybody: bool = False
+    all_people: bool = False
     weights: tuple[float, float] = (1.0, 1.0)
     spatial_loss: str = "mse"
     spatial: Mapping[str, Any] | None = None
@@ -90,7 +90,7 @@ class CnnMrf(HeatmapSystem):
     posterior probabilities of the pixels.
     """
 
-    everybody: bool
+    all_people: bool
     sigma: float
     weights: tuple[float, ...]
     torso: bool
@@ -121,9 +121,9 @@ class CnnMrf(HeatmapSystem):
             )
         if config.spatial_loss not in ("mse", "cross_entropy"):
             raise ValueError(f"CnnMrf: spatial_loss must be one of mse, cross_entropy, got {config.spatial_loss!r}")
-        self.sigma, self.everybody, self.spatial_loss, self.weights = (
+        self.sigma, self.all_people, self.spatial_loss, self.weights = (
             config.sigma,
-            config.everybody,
+            config.all_people,
             config.spatial_loss,
             tuple(config.weights),
         )
@@ -241,7 +241,7 @@ class CnnMrf(HeatmapSystem):
 
     def _detector_loss(self, codec: GaussianCodec, maps: torch.Tensor, batch: Batch) -> torch.Tensor:
         people, visible = batch.keypoints, batch.visible
-        if self.everybody and batch.others is not None:
+        if self.all_people and batch.others is not None:
             people = torch.cat((people[:, None], batch.others), 1)
             visible = torch.cat((visible[:, None], batch.others.isfinite().all(-1)), 1)
             return codec.loss(maps, people, visible, weight=batch.visible.to(maps.dtype))

@@ -49,8 +49,8 @@ def parameter_groups(module: nn.Module, lr: float, factors: Mapping[str, float])
 class WeightedSampler(Sampler[int]):
     """Samples people of several data sets in random order, each data set as often as its weight says.
 
-    With a weight of 2.5 everybody is sampled twice, and a random half once more. The order depends only on ``seed`` and
-    the epoch; ``world`` ranks together see the same batches as a single rank would.
+    With a weight of 2.5 every person is sampled twice, and a random half once more. The order depends only on ``seed``
+    and the epoch; ``world`` ranks together see the same batches as a single rank would.
 
     Args:
         counts (Sequence[int]): numbers of people of the concatenated data sets.

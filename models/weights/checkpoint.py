@@ -137,7 +137,7 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001  (what a damaged or hostile file raises is anybody's guess)
+    except Exception as error:  # noqa: BLE001  (damaged or hostile files raise any exception)
         raise InputError(
             f"{path}: expected tensors saved by torch; damaged, or not only tensors ({one_line(error)})"
         ) from None

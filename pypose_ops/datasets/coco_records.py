@@ -12,13 +12,13 @@ import numpy as np
 from ..errors import InputError
 from .files import Id, as_id, fields_of, floats, identifier, only_once, shown
 
-# Fields of annotations and images that nobody reads, most of a file's bytes.
+# Unused fields of annotations and images, most of a file's bytes.
 UNREAD = ("segmentation", "caption", "coco_url", "flickr_url", "date_captured", "license", "num_keypoints")
 MISSING = object()
 
 
 class Images(dict[Id, Mapping[str, Any]]):
-    """Image records by id, without the fields that nobody reads."""
+    """Image records by id, without unused fields."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ class PoseDataset:
         skipped (int): number of annotated people without labelled joints, who are skipped.
         dropped_joints (int): number of labelled joints far outside their images, treated as not labelled.
         notes (Counter): counts of other skipped or reinterpreted values.
-        people (CocoPeople or None): everybody in a COCO file, crowds too, for its AP.
+        people (CocoPeople or None): all people in a COCO file, including crowds, for its AP.
     """
 
     name: str

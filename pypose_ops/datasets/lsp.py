@@ -24,7 +24,7 @@ SHAPES = {"LSP": (3, 14), "LSPET": (14, 3)}  # of joints, whose last axis is tha
 
 
 def _joints(source: Source, name: str) -> tuple[np.ndarray, str, Counter[str]]:
-    """The array, where it is from, and what is to be said of that."""
+    """The array, its path, and notes about it."""
     path, data = f"{source.path}/joints.mat", source.enter("joints.mat").read("joints.mat")
     variables = load_mat(path, data, squeeze_me=True)
     joints = variables.get("joints")

@@ -93,7 +93,7 @@ class _Elements:
         return start, size, at
 
     def matrix(self, at: int, end: int, depth: int) -> None:
-        """An array and what is in it."""
+        """An array and its contents."""
         if at == end:
             return  # empty
         if end - at >= 56:  # most are single numbers: all tags at once

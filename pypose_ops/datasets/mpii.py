@@ -36,7 +36,7 @@ def read_records(path: str | Path) -> tuple[list[Any], str]:
             f"{path}: must be people of MPII, a list, got a {type(records).__name__}; expected MPII's json"
         )
     if not records:
-        raise InputError(f"{path}: holds nobody")
+        raise InputError(f"{path}: contains no people")
     field = next((f for f in FORMS if isinstance(records[0], Mapping) and f in records[0]), None)
     if field is None:
         raise InputError(
@@ -184,7 +184,7 @@ def _chosen(records: list[Any]) -> list[int]:
 
 
 def mpii_image_names(path: Path) -> list[str] | None:
-    """The image of everybody in :func:`mpii_people` of a ground truth; None for a .mat, which has none."""
+    """The images of the people of :func:`mpii_people` in a ground truth; None for a .mat, which names none."""
     if not is_json(path):
         return None
     records, field = read_records(path)

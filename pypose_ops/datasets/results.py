@@ -74,7 +74,7 @@ def _estimated(truth: CocoPeople) -> tuple[torch.Tensor, list[str]]:
 
 
 def _results(path: str | Path, truth: CocoPeople, one: bool) -> tuple[list[Any], list[float], list[Any], list[int]]:
-    """Keypoints, scores, image ids and categories of a file of results; of ``one`` category the others are left out."""
+    """Keypoints, scores, image ids and categories of a file of results; with ``one`` category, others are skipped."""
     content = load_json(path, packed=("keypoints",), dropped=UNREAD)
     if not isinstance(content, list):
         raise InputError(f"{path}: must be COCO results, a list, got a {type(content).__name__}")
@@ -103,7 +103,7 @@ def _category(path: str | Path, i: int, value: Any, index: Mapping[Any, int], ta
         raise InputError(f"{path}: result {i} has no category_id, {target_path} has {len(index)} categories")
     key = identifier(path, "result", i, "category_id", value)
     if key not in index:
-        raise InputError(f"{path}: result {i} has category_id {value}, nobody in {target_path} has")
+        raise InputError(f"{path}: result {i} has category_id {value}, which does not occur in {target_path}")
     return index[key]
 
 

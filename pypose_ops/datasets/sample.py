@@ -14,7 +14,7 @@ class Sample:
     Attributes:
         image (ImageFile): the file.
         keypoints (ndarray): ``(K, 2)`` float32; 0 for unlabelled joints.
-        visible (ndarray): ``(K,)`` uint8: 0 not labelled, 1 occluded, 2 to be seen.
+        visible (ndarray): ``(K,)`` uint8: 0 not labelled, 1 occluded, 2 visible.
         box (tuple or None): ``x1, y1, x2, y2``; None: the whole image shows the person.
         others (ndarray): ``(P, K, 3)`` float32: x, y and visibility of the other people in the image.
         center, scale: MPII's rough position and height / 200 px, where given.

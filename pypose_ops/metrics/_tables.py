@@ -1,7 +1,7 @@
 """Shared by the per-joint metrics: argument checks, sums over people, and the result table."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 
@@ -16,6 +16,30 @@ class Sums(NamedTuple):
 
     values: torch.Tensor
     counts: torch.Tensor
+
+
+class JointScores(TypedDict):
+    """A score over joints (or sticks), in percent or in the unit of the metric; NaN if nothing was counted.
+
+    Attributes:
+        mean: over the joints that are not excluded; float64.
+        per_joint: (K,) float64.
+        counts: (K,) int64, the number of counted people.
+    """
+
+    mean: torch.Tensor
+    per_joint: torch.Tensor
+    counts: torch.Tensor
+
+
+class JointCurves(JointScores):
+    """Scores at several thresholds: ``mean`` is (T,), ``per_joint`` (T, K).
+
+    Attributes:
+        thresholds: (T,) float64.
+    """
+
+    thresholds: torch.Tensor
 
 
 def check_poses(
@@ -64,9 +88,7 @@ def hits(distance: torch.Tensor, counted: torch.Tensor, thresholds: Sequence[flo
     return Sums(values, counted.sum(0))
 
 
-def table(
-    sums: Sums, *, exclude: Sequence[int] = (), average: str = "keypoints", scale: float = 100.0
-) -> dict[str, torch.Tensor]:
+def table(sums: Sums, *, exclude: Sequence[int] = (), average: str = "keypoints", scale: float = 100.0) -> JointScores:
     """The result of a metric: per joint, and over joints that are not excluded; NaN if nothing was counted."""
     if average not in AVERAGES:
         raise ValueError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}")

@@ -13,9 +13,9 @@ from torch.distributed import ProcessGroup
 from ..skeletons import AIC, COCO, LSP
 from . import distances
 from . import sticks as sticks_of
-from ._tables import Sums, table
-from .aic import aic_score
-from .coco import coco_ap
+from ._tables import JointScores, Sums, table
+from .aic import AICScores, aic_score
+from .coco import CocoScores, coco_ap
 
 
 class Accumulator:
@@ -58,8 +58,8 @@ class _SumsAccumulator(Accumulator):
             raise RuntimeError(f"{type(self).__name__}: compute() before any update()")
         return Sums(*(torch.stack(values).sum(0) for values in zip(*parts, strict=True)))
 
-    def compute(self) -> dict[str, torch.Tensor]:
-        """Returns the dict of the function of the same name for all data so far."""
+    def compute(self) -> JointScores:
+        """Returns the scores of the function of the same name for all data so far."""
         return table(self._total(), **self._table)
 
 
@@ -290,7 +290,7 @@ class COCOAP(_ImagesAccumulator):
             visible=visible, boxes=boxes, crowd=crowd,
         )  # fmt: skip
 
-    def compute(self) -> dict[str, torch.Tensor]:
+    def compute(self) -> CocoScores:
         """Returns COCO's ten numbers for all data so far."""
         return coco_ap(**self._merged(), **self._options)
 
@@ -320,6 +320,6 @@ class AICScore(_ImagesAccumulator):
             pred=pred, pred_image=pred_image, target=target, area=area, target_image=target_image, visible=visible
         )
 
-    def compute(self) -> dict[str, torch.Tensor]:
+    def compute(self) -> AICScores:
         """Returns the score for all data so far."""
         return aic_score(**self._merged(), **self._options)

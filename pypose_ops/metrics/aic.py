@@ -1,6 +1,7 @@
 """The score of the AI Challenger keypoint track."""
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -9,6 +10,18 @@ from ..skeletons import AIC
 from ._pairs import check_each, check_people, check_visible, match_images, pair_oks
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
+
+
+class AICScores(TypedDict):
+    """AI Challenger's score, float64 from 0 to 1; NaN without any people.
+
+    Attributes:
+        score: the mean over the thresholds.
+        per_threshold: (10,).
+    """
+
+    score: torch.Tensor
+    per_threshold: torch.Tensor
 
 
 def aic_score(
@@ -20,7 +33,7 @@ def aic_score(
     *,
     visible: torch.Tensor | None = None,
     sigmas: Sequence[float] = AIC.sigmas,
-) -> dict[str, torch.Tensor]:
+) -> AICScores:
     """AI Challenger's score: the mean over the thresholds 0.5, 0.55, ... 0.95 of the share of people found.
 
     A person is found if the best OKS of any prediction in the image is above the threshold: predictions are neither

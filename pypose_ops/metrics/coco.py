@@ -1,7 +1,7 @@
 """COCO's keypoint average precision and recall: the ten numbers of pycocotools, vectorised over people."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -9,10 +9,33 @@ import torch
 from ..skeletons import COCO
 from ._pairs import Pairs, check_each, check_people, check_visible, match_images, pair_oks
 
-NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 AREAS = ((0.0, 1e10), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, medium, large
+
+
+class CocoScores(TypedDict):
+    """COCO's ten keypoint numbers, float64 from 0 to 1; -1 for a range of areas without annotations.
+
+    Attributes:
+        AP, AP50, AP75: average precision over the thresholds 0.5, 0.55, ... 0.95 of the OKS, at 0.5 and at 0.75.
+        APm, APl: of people with an area from 32^2 to 96^2, and above.
+        AR, AR50, AR75, ARm, ARl: average recall.
+    """
+
+    AP: torch.Tensor
+    AP50: torch.Tensor
+    AP75: torch.Tensor
+    APm: torch.Tensor
+    APl: torch.Tensor
+    AR: torch.Tensor
+    AR50: torch.Tensor
+    AR75: torch.Tensor
+    ARm: torch.Tensor
+    ARl: torch.Tensor
+
+
+NAMES = tuple(CocoScores.__annotations__)
 
 
 def coco_ap(
@@ -28,7 +51,7 @@ def coco_ap(
     crowd: torch.Tensor | None = None,
     sigmas: Sequence[float] = COCO.sigmas,
     max_people: int = 20,
-) -> dict[str, torch.Tensor]:
+) -> CocoScores:
     """COCO's ten keypoint numbers, as pycocotools computes them.
 
     Args:
@@ -45,8 +68,8 @@ def coco_ap(
         max_people: number of best predictions per image that count.
 
     Returns:
-        dict of float64 tensors from 0 to 1: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl; -1 for a range of areas
-        (m: 32^2 to 96^2, l: larger) without annotations.
+        :class:`CocoScores`: float64 tensors from 0 to 1; -1 for a range of areas (m: 32^2 to 96^2, l: larger) without
+        annotations.
     """
     people = _sorted_people(
         "coco_ap", pred, scores, pred_image, target, area, target_image, visible, boxes, crowd, sigmas, max_people
@@ -61,7 +84,7 @@ def coco_ap(
     to_left_out = matched & left_out_of(left_out, person)
     ignored = torch.where(matched, to_left_out, outside[:, None])
     precision, recall = precision_recall(matched, ignored, people.scores, (~left_out).sum(1))
-    return dict(zip(NAMES, summary(precision, recall), strict=True))
+    return CocoScores(**dict(zip(NAMES, summary(precision, recall), strict=True)))
 
 
 def match_people(
@@ -89,7 +112,7 @@ def match_people(
         threshold: a lower OKS is no match; 0.1 as in Ronchi & Perona (ICCV 2017), who look at what went wrong.
 
     Returns:
-        (G,) int64: the index of the prediction; -1 for people nobody predicted, crowds and people without labelled
+        (G,) int64: the index of the prediction; -1 for people without a prediction, crowds and people without labelled
         joints.
     """
     people = _sorted_people(
@@ -216,7 +239,7 @@ def greedy_match(
 
 
 def left_out_of(left_out: torch.Tensor, person: torch.Tensor) -> torch.Tensor:
-    """Whether each person (A, T, D) is left out; the padding serves index 0 where nobody is annotated."""
+    """Whether each person (A, T, D) is left out; the padding serves index 0 of images without annotations."""
     padded = torch.nn.functional.pad(left_out, (0, 1))
     return padded[:, None].expand(-1, person.shape[1], -1).gather(2, person)
 
@@ -251,7 +274,7 @@ def coco_ap_by_category(
     pred_category: torch.Tensor,
     category: torch.Tensor,
     sigmas: Sequence[float] = COCO.sigmas,
-) -> dict[str, torch.Tensor]:
+) -> CocoScores:
     """COCO's ten numbers over several categories: matched within each, and averaged over those with people.
 
     As pycocotools with ``useCats``, its default: AP-10K's species, or riders and horses.
@@ -274,4 +297,4 @@ def coco_ap_by_category(
         return coco_ap(**people, sigmas=sigmas)
     values = {name: torch.stack([result[name] for result in results]) for name in NAMES}
     counted = {name: v[v > -1] for name, v in values.items()}
-    return {name: v.mean() if len(v) else values[name][0] for name, v in counted.items()}
+    return CocoScores(**{name: v.mean() if len(v) else values[name][0] for name, v in counted.items()})

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ._tables import Sums, check_norm, check_poses, distances, hits, table
+from ._tables import JointCurves, JointScores, Sums, check_norm, check_poses, distances, hits, table
 
 # MPII's pelvis and thorax, which its evaluation excludes from the mean.
 MPII_EXCLUDED = (6, 7)
@@ -62,7 +62,7 @@ def pck(
     exclude: Sequence[int] = (),
     strict: bool = False,
     average: str = "keypoints",
-) -> dict[str, torch.Tensor]:
+) -> JointScores:
     """Percentage of correct keypoints: a joint is correct when its distance is at most ``threshold * norm``.
 
     Args:
@@ -101,7 +101,7 @@ def pckh(
     exclude: Sequence[int] = MPII_EXCLUDED,
     strict: bool = False,
     average: str = "keypoints",
-) -> dict[str, torch.Tensor]:
+) -> JointScores:
     """MPII's PCKh: :func:`pck` in units of the head size, without pelvis and thorax in the mean.
 
     ``head_size`` is (N,), from the head boxes by :func:`head_size`. The mean weights joints by how often they are
@@ -122,7 +122,7 @@ def pdj(
     exclude: Sequence[int] = (),
     strict: bool = False,
     average: str = "keypoints",
-) -> dict[str, torch.Tensor]:
+) -> JointCurves:
     """Percentage of detected joints, a curve: :func:`pck` at each of ``thresholds`` of the torso diameter.
 
     Args:
@@ -135,8 +135,8 @@ def pdj(
     """
     thresholds = [i / 100 for i in range(51)] if thresholds is None else [float(t) for t in thresholds]
     sums = pck_sums("pdj", pred, target, visible, torso_size, thresholds, strict, "torso_size")
-    result = table(sums, exclude=exclude, average=average)
-    return result | {"thresholds": torch.tensor(thresholds, dtype=torch.float64, device=target.device)}
+    at = torch.tensor(thresholds, dtype=torch.float64, device=target.device)
+    return JointCurves(**table(sums, exclude=exclude, average=average), thresholds=at)
 
 
 def auc_thresholds(steps: int) -> list[float]:
@@ -153,7 +153,7 @@ def auc(
     exclude: Sequence[int] = (),
     strict: bool = True,
     average: str = "joints",
-) -> dict[str, torch.Tensor]:
+) -> JointScores:
     """Area under the PCK curve: the mean over the thresholds ``0, 1/steps, ..., (steps-1)/steps`` of ``norm``.
 
     The defaults are MMPose's: 20 steps of 30 pixels, ``<``, the plain mean over joints. In percent, as :func:`pck`.
@@ -178,7 +178,7 @@ def epe(
     visible: torch.Tensor | None = None,
     exclude: Sequence[int] = (),
     average: str = "keypoints",
-) -> dict[str, torch.Tensor]:
+) -> JointScores:
     """End-point error: the mean distance, in the unit of the coordinates; same dict as :func:`pck`, not percent.
 
     A non-finite prediction makes the error of its joint NaN or infinite: a missing joint has no distance.
@@ -194,6 +194,6 @@ def nme(
     norm: torch.Tensor | float = 1.0,
     exclude: Sequence[int] = (),
     average: str = "keypoints",
-) -> dict[str, torch.Tensor]:
+) -> JointScores:
     """Normalised mean error: the mean of distance / ``norm``, a ratio; as :func:`epe` otherwise."""
     return table(error_sums("nme", pred, target, visible, norm), exclude=exclude, average=average, scale=1.0)

@@ -74,7 +74,7 @@ def joint_errors(
 
     Returns:
         kinds, joints that predictions lie on, and similarities. People whose ``pred`` is NaN in all joints count with
-        misses; leave those out that nobody predicted to see errors of location only.
+        misses; exclude people without a prediction to see errors of location only.
 
     Raises:
         ValueError: an argument of the wrong shape.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ..skeletons import LSP
-from ._tables import Sums, check_poses, distances, table
+from ._tables import JointScores, Sums, check_poses, distances, table
 
 RULES = ("strict", "relaxed")
 End = int | tuple[int, ...]
@@ -53,7 +53,7 @@ def pcp(
     threshold: float = 0.5,
     rule: str = "strict",
     average: str = "keypoints",
-) -> dict[str, torch.Tensor]:
+) -> JointScores:
     """Percentage of correct parts: a stick is correct if its ends are close, relative to its annotated length.
 
     Args:

@@ -125,13 +125,13 @@ def _quiet():
 
 
 def _check_dynamic(program, dynamic_shapes):
-    """A size that was to be dynamic and is not would be the example's, for all inputs."""
+    """A dynamic size that the export fixed would be that of the example, for all inputs."""
     wanted = torch.utils._pytree.tree_leaves(dynamic_shapes, is_leaf=lambda spec: spec is None or _is_sizes(spec))
     for spec, value in zip(wanted, program.model.graph.inputs, strict=False):
         for axis, size in (spec or {}).items():
             if size is not None and isinstance(value.shape[axis], int):
                 raise ExportError(
-                    f"export: {value.name} has size {value.shape[axis]} in axis {axis}, which was to be dynamic; "
+                    f"export: {value.name} has size {value.shape[axis]} in axis {axis}, which should be dynamic; "
                     "the example's must be 2 or more, and the module must not fix it"
                 )
 

@@ -1,4 +1,4 @@
-"""A few operators of ONNX's standard set behind Python's own, so that translations read like their definitions.
+"""Python operators over ONNX's standard set, so that translations read like the definitions.
 
 Values are float32, int64 or bool; a size is an int where it is known and a scalar value where it is not.
 """
@@ -18,7 +18,7 @@ _names = itertools.count()
 
 
 class ExportError(ValueError):
-    """What standard ONNX cannot hold: an option, a dtype, an unknown size. The message names operator and option."""
+    """An option, dtype or unknown size that standard ONNX cannot represent. The message names operator and option."""
 
 
 def _record(node):
@@ -64,7 +64,7 @@ class Value:
         return _binary("Div", other, self)
 
     def __floordiv__(self, other):
-        """Of integers that are not negative."""
+        """The remainder, of non-negative integers."""
         return self if _is_number(other, 1) else _binary("Div", self, other)
 
     def __mod__(self, other):
@@ -109,7 +109,7 @@ def _is_number(value, number):
 
 
 def constant(array, kind=None):
-    """Of a number, a list or an array."""
+    """A constant from a number, a list or an array."""
     if kind is None:
         kind = {"f": "f", "i": "i", "b": "b"}[np.asarray(array).dtype.kind]
     array = np.asarray(array, _NUMPY[kind])
@@ -213,7 +213,7 @@ def some(x, axes=None, keepdims=False):
 
 
 def arg_max(x, axis=-1, keepdims=False):
-    """The first of several equal ones."""
+    """The index of the maximum; the first among equals."""
     return op("ArgMax", x, kind="i", axis=axis, keepdims=int(keepdims), select_last_index=0)
 
 
@@ -270,7 +270,7 @@ def expand(x, sizes):
 
 
 def sizes_of(x):
-    """Of a value that torch exported: an int where the size is known, a scalar where it is dynamic."""
+    """The sizes of an exported value: an int where known, a scalar where dynamic."""
     shape = x.value.shape
     return [n if isinstance(n, int) else pick(op("Shape", x, kind="i"), axis, 0) for axis, n in enumerate(shape)]
 
@@ -293,9 +293,9 @@ def _subgraph():
 
 
 def _graph(inputs, build):
-    """``build()`` as a graph of its own; it may read the values around it. Its outputs' kinds too."""
+    """``build()`` as a subgraph, which may read outer values; and the kinds of its outputs."""
     with _subgraph() as nodes:
-        # A graph's output must be a node's of its own.
+        # The output of a subgraph must come from one of its own nodes.
         found = [op("Identity", v) for v in build()]
     number = next(_names)
     for position, node in enumerate(nodes):
@@ -322,7 +322,7 @@ def loop(body, state, *, times=None, condition=None):
 
 
 def floating(operator, name, x):
-    """An input as float32; float64, which some runtimes narrow in silence, is refused."""
+    """An input as float32; float64 is refused, because some runtimes silently narrow it."""
     if x is None:
         return None
     dtype = x.dtype
@@ -357,7 +357,7 @@ def as_bool(x):
 
 
 def written_as(x, dtype):
-    """An output in the number of ONNX for a dtype."""
+    """An output cast to a dtype, given as its ONNX number."""
     if dtype == ir.DataType.FLOAT:
         return op("Identity", x).value
     node = ir.Node("", "Cast", [x.value], ir.convenience.convert_attributes({"to": int(dtype)}), version=_version())

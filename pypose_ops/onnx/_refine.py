@@ -1,4 +1,4 @@
-"""From a peak to a place between the pixels: the steps of the peak operators, read from the window around each peak."""
+"""Subpixel refinement: the steps of the peak operators, computed from the window around each peak."""
 
 import math
 
@@ -38,13 +38,13 @@ class Maps:
         self._flat = None
 
     def at(self, pixels):
-        """Values at ``(B, K, n)`` numbers of pixels."""
+        """Values at flat pixel indices ``(B, K, n)``."""
         if self._flat is None:
             self._flat = g.reshape(self.maps, [self.batch, self.joints, -1])
         return g.gather_elements(self._flat, pixels)
 
     def around(self, *offsets):
-        """Values ``(B, K, M)`` at each offset ``(dx, dy)`` from the peaks; outside of the map those of its border."""
+        """Values ``(B, K, M)`` at each offset ``(dx, dy)`` from the peaks; outside the map, those of its border."""
         places = g.clamp(g.unsqueeze(self.peak, -2) + g.constant(offsets, "i"), 0, self.last)  # (B, K, M, n, 2)
         pixels = g.pick(places, 1) * self.width + g.pick(places, 0)
         values = self.at(g.reshape(pixels, [self.batch, self.joints, -1]))
@@ -52,7 +52,7 @@ class Maps:
         return [g.pick(values, i) for i in range(len(offsets))]
 
     def window(self, places, size):
-        """Values ``(B, K, M, size, size)`` at columns and rows ``places (B, K, M, 2, size)``, which are in the map."""
+        """Values ``(B, K, M, size, size)`` at columns and rows ``places (B, K, M, 2, size)`` inside the map."""
         columns, rows = g.pick(places, 0, -2), g.pick(places, 1, -2)
         pixels = g.unsqueeze(rows * self.width, -1) + g.unsqueeze(columns, -2)
         values = self.at(g.reshape(pixels, [self.batch, self.joints, -1]))
@@ -65,7 +65,7 @@ class Maps:
         """
         if self.peaks != 1:
             return g.matmul(g.matmul(weights_y, self.window(places, size)), weights_x)
-        # Whole rows are copied, and only what the first product leaves of their columns is picked one by one.
+        # Whole rows are gathered; single columns only from the result of the first product.
         columns, rows = g.pick(places, 0, -2), g.pick(places, 1, -2)
         number = g.reshape(g.arange(self.batch * self.joints), [self.batch, self.joints, 1, 1])
         lines = g.gather(g.reshape(self.maps, [-1, self.width]), number * self.height + rows, 0)  # (B, K, 1, n, W)
@@ -75,10 +75,10 @@ class Maps:
 
 
 def step(found, refine, compat, kernel_size, max_offset, covariance=False):
-    """The step ``(B, K, M, 2)``, None for none, and the covariance ``(B, K, M, 2, 2)`` where it is asked for."""
+    """The step ``(B, K, M, 2)``, None for none, and the covariance ``(B, K, M, 2, 2)`` if requested."""
     if refine is None:
         return None, None
-    kernel_size = kernel_size or 1  # 0 stands for no blur
+    kernel_size = kernel_size or 1  # 0: no blur
     if refine in ("dark", "dark_udp"):
         logs = _logs_inside(found, refine, kernel_size) if compat is None else _logs_of_peers(
             found, refine, compat, kernel_size
@@ -90,7 +90,7 @@ def step(found, refine, compat, kernel_size, max_offset, covariance=False):
 
 
 def limited(step, max_offset, finite=False):
-    """No longer than ``max_offset``, and none where it is not finite."""
+    """Limits steps to ``max_offset``; non-finite steps become 0."""
     if not finite:
         whole = g.is_finite(g.reduce("Sum", step, [-1], keepdims=True))
         step = g.where(whole, step, 0.0)
@@ -149,7 +149,7 @@ class _Logs:
 
 
 def _distance(radius):
-    """Of the pixels of a window from each of the five columns or rows: ``(5, n)``."""
+    """Offsets of the pixels of a window from each of the five columns or rows: ``(5, n)``."""
     return np.arange(-radius - 2, radius + 3) - np.arange(-2, 3)[:, None]
 
 
@@ -164,11 +164,11 @@ def _middle(values):
 
 
 def _logs_inside(found, refine, kernel_size):
-    """As near to the peak as the differences stay in the map, of a blur narrowed until it does."""
+    """At the centre closest to the peak whose differences stay in the map; the blur is narrowed until it does, too."""
     reach, radius = 2 if refine == "dark" else 1, kernel_size // 2
     distance = _distance(radius)
     taps = gaussian_taps(kernel_size)[(distance + radius).clip(0, kernel_size - 1)]
-    # For every width of the blur the weights of the window for the five blurred columns or rows.
+    # For every width of the blur, the weights of the window for the five blurred columns or rows.
     table = np.stack([np.where(np.abs(distance) <= room, taps, 0) for room in range(radius + 1)])
     most = found.last - reach
     center = g.minimum(g.maximum(found.peak, reach), most)
@@ -215,7 +215,7 @@ def _logs_of_peers(found, refine, compat, kernel_size):
 
 
 def _as_high_as_before(found, blurred, inside):
-    """The highest of the 13 pixels that are in the map becomes as high as the peak was."""
+    """Scales the highest of the 13 pixels in the map to the height of the peak."""
     diamond = np.abs(np.arange(-2, 3)) + np.abs(np.arange(-2, 3))[:, None] <= 2
     inside = g.unsqueeze(g.pick(inside, 1, -2), -1) & g.unsqueeze(g.pick(inside, 0, -2), -2) & g.constant(diamond)
     highest = g.reduce("Max", g.where(inside, g.slices(blurred, 0, 5), 0.0), [-2, -1], keepdims=True)
@@ -224,7 +224,7 @@ def _as_high_as_before(found, blurred, inside):
 
 
 def _borders_repeated(found, blurred):
-    """At the map's border its own pixels stand for those outside."""
+    """Pixels outside the map are replaced by those at its border."""
     peak = g.unsqueeze(found.peak, -1)
     index = g.clamp(_places(found.peak, 2), 0, g.unsqueeze(found.last, -1)) - peak + 2  # (B, K, M, 2, 5)
     shape = [found.batch, found.joints, found.peaks, 5]
@@ -257,7 +257,7 @@ def _differences(refine):
 
 
 def _newton(logs, refine, ridge, covariance):
-    """The step to the top of the Gaussian, and the Gaussian's covariance, NaN where there is no top."""
+    """The step to the maximum of the Gaussian, and its covariance; NaN if there is no maximum."""
     flat = g.op("Reshape", logs.values, g.constant([0, 0, 0, -1], "i"))
     found = g.matmul(flat, g.constant(_differences(refine), "f"))
     first, second, cross, middle = (g.slices(found, *ends) for ends in ((0, 2), (2, 4), (4, 5), (5, 6)))

@@ -61,19 +61,19 @@ def crop_patches(
 
 
 def _per_channel(numbers):
-    """One number, or one for each channel, which is the last axis here."""
+    """One number, or one per channel; channels are the last axis here."""
     return g.constant(np.asarray(numbers), "f")
 
 
 class _Crop:
-    """Where every patch pixel, ``(N, h, w)``, lies in its image."""
+    """The image coordinates of every patch pixel, ``(N, h, w)``."""
 
     def __init__(self, rows, finite, size, mode, padding, antialias):
         self.rows, self.finite, self.size = rows, finite, size
         self.mode, self.padding, self.antialias = mode, padding, antialias
 
     def positions(self, dx, dy):
-        """Image coordinates of the patch pixels, moved by a part of one."""
+        """Image coordinates of the patch pixels, shifted by a fraction of a pixel."""
         x = g.real(g.arange(self.size[1])) + dx
         y = g.unsqueeze(g.real(g.arange(self.size[0])), -1) + dy
         return tuple(a * x + b * y + c for a, b, c in self.rows)
@@ -86,7 +86,7 @@ class _Crop:
         if index is None and isinstance(batch, int) and batch == 1:
             first, used = None, self.finite
         else:
-            # Without an index patch n is cut from image n, or all from the only one.
+            # Without an index, patch n is cropped from image n, or all patches from the only image.
             last = batch - 1 if isinstance(batch, g.Value) else g.constant(batch - 1, "i")
             index = g.minimum(g.arange(count), last) if index is None else index
             inside = (index >= 0) & (index <= last)
@@ -122,7 +122,7 @@ class _Crop:
             length = g.sqrt(self.rows[0][column] * self.rows[0][column] + self.rows[1][column] * self.rows[1][column])
             number = g.clamp(g.op("Ceil", length - 1e-3), 1.0, float(_MOST_SAMPLES))
             counts.append(number)
-        one = g.constant([1.0], "f")  # of no patches
+        one = g.constant([1.0], "f")  # for no patches
         most = [g.concat([g.reshape(n, [-1]), one]) for n in counts]
         most = [g.cast(g.op("ReduceMax", n, keepdims=0), "i") for n in most]
 
@@ -155,7 +155,7 @@ class _Crop:
         return g.where(used, value + fill * (1.0 - covered), fill)
 
     def _taps(self, u, size):
-        """The two pixels around each coordinate and their weights, 0 outside of the image."""
+        """The two pixels around each coordinate and their weights, 0 outside the image."""
         last = g.real(size - 1)
         if self.padding == _REFLECT:
             period = g.maximum(2.0 * last, 1.0)

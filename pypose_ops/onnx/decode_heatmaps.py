@@ -8,7 +8,7 @@ from . import _graph as g
 from ._refine import Maps, gaussian_taps, limited, reflected, step
 
 _OP = "decode_heatmaps"
-LOWEST = -3.4028234663852886e38  # below every pixel: of rows of -inf OpenVINO gives no index
+LOWEST = -3.4028234663852886e38  # below every pixel: OpenVINO returns no index for rows of -inf
 
 
 def decode_heatmaps(
@@ -41,14 +41,14 @@ def decode_heatmaps(
 
 
 def placed(coords: Any, found: Any, transform: Any, missing: Any) -> Any:
-    """Coordinates, through the affine where there is one, ``missing`` where there is no peak."""
+    """Coordinates, transformed if an affine is given; ``missing`` for maps without a peak."""
     if transform is not None:
         coords = g.affine(coords, transform)
     return g.where(g.unsqueeze(found, -1), coords, math.nan if missing is None else missing).value
 
 
 def pixels_of(peak: Any, found: Any, wanted: Any) -> Any:
-    """The pixels of the peaks, -1 where there is none; nothing where they are not wanted."""
+    """The pixels of the peaks, -1 without a peak; empty if not requested."""
     return g.where(g.unsqueeze(found, -1), peak, -1).value if wanted else g.constant([], "i").value
 
 
@@ -62,7 +62,7 @@ def _covariance(spread, found, transform):
 
 
 def merged(maps: Any, flipped: Any, flip_index: Any, flip_shift: Any, signs: Any = None) -> Any:
-    """The mean of the maps and their mirrored twins."""
+    """The mean of the maps and those of the mirrored images."""
     if flipped is None:
         return maps
     back = g.slices(g.gather(g.as_float(flipped), flip_index, 1), -1, -(2**62), -1, -1)
@@ -132,7 +132,7 @@ def decode_offsets(
 
 
 def _blurred(maps, sizes, taps):
-    """With borders reflected at the outermost pixels; what is not finite counts as 0."""
+    """With borders reflected at the outermost pixels; non-finite pixels count as 0."""
     batch, joints, height, width = sizes
     radius = len(taps) // 2
     planes = g.where(g.is_finite(maps), maps, 0.0)

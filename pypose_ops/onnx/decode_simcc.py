@@ -66,19 +66,19 @@ def _axis(rows, bins, kernel_size, dark, compat, threshold):
 
 
 def _distance(radius):
-    """Of the pixels of a window from each of five outputs: ``(5, n)``."""
+    """Offsets of the pixels of a window from each of the five outputs: ``(5, n)``."""
     return np.arange(-radius - 2, radius + 3) - np.arange(-2, 3)[:, None]
 
 
 def _blurred(rows, index, weights):
-    """``(B, K, 5)``; NaN where a bin with a weight is not finite."""
+    """``(B, K, 5)``; NaN if a bin with non-zero weight is not finite."""
     values = g.unsqueeze(g.gather_elements(rows, index), -2)
     blurred = g.reduce("Sum", g.where(weights > 0.0, values, 0.0) * weights, [-1])
     return g.where(g.is_finite(blurred), blurred, float("nan"))
 
 
 def _logs_inside(rows, peak, score, bins, kernel_size):
-    """As near to the peak as the differences stay in the row, of a blur narrowed until it does."""
+    """At the centre closest to the peak whose differences stay in the row; the blur is narrowed until it does, too."""
     radius = kernel_size // 2
     distance = _distance(radius)
     taps = gaussian_taps(kernel_size)[(distance + radius).clip(0, kernel_size - 1)]
@@ -92,7 +92,7 @@ def _logs_inside(rows, peak, score, bins, kernel_size):
 
 
 def _logs_of_mmpose(rows, peak, score, bins, kernel_size):
-    """Blurred with zeros around the row, scaled back to the height of the peak, at the ends repeated."""
+    """Blurred with zero padding and scaled back to the height of the peak; the ends are repeated."""
     radius = kernel_size // 2
     distance = _distance(radius)
     taps = gaussian_taps(kernel_size)[(distance + radius).clip(0, kernel_size - 1)]

@@ -9,7 +9,7 @@ from ._refine import Maps, step
 from .decode_heatmaps import pixels_of
 
 _OP = "find_peaks"
-_NONE = 2.0**24  # past every label: pixels are counted in float32, in which pooling is quick everywhere
+_NONE = 2.0**24  # above every label: pixels are numbered in float32, for which pooling is fast everywhere
 
 
 def find_peaks(
@@ -59,7 +59,7 @@ def find_peaks(
 
 
 def _highest(maps, radius):
-    """The highest pixel of the window around each, along one axis after the other."""
+    """The maximum over the window around each pixel, one axis after the other."""
     planes = maps
     for kernel, pads in (((1, 2 * radius + 1), (0, radius)), ((2 * radius + 1, 1), (radius, 0))):
         planes = g.op("MaxPool", planes, kernel_shape=kernel, pads=pads * 2, strides=(1, 1))
@@ -67,7 +67,7 @@ def _highest(maps, radius):
 
 
 def _peaks(values, above, radius, height, width):
-    """The first pixel of each plateau that nothing in reach is higher than.
+    """The first pixel of each plateau without a higher pixel in reach.
 
     Candidates, the highest pixels of their windows, are equal where one is in another's window. A candidate beside an
     equal pixel that is none is on a slope's step: that spreads through its plateau, as the first pixel's number does.

@@ -28,7 +28,7 @@ def mrf_message_passing(
     if prior_index:
         prior = g.gather(prior, prior_index, 0)
     maps = g.where(g.is_finite(maps) & (maps > floor), maps, float(floor))
-    # Conv slides its kernel over the map without turning it round: turned here, it becomes the convolution.
+    # ONNX's Conv is a cross-correlation: with the kernel flipped, it is the convolution.
     for axis in (1, 2):
         prior = g.slices(prior, -1, -(2**62), axis, -1)
     pads = [n // 2 for n in kernel]

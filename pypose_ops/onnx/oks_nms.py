@@ -1,4 +1,4 @@
-"""oks_nms: the suppression of people who are predicted twice."""
+"""oks_nms: suppression of duplicate people."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def oks_nms(
     def body(_, left, kept, current):
         best = g.arg_max(g.where(left, current, float("-inf")), -1, keepdims=True)
         chosen = number.equals(best) & left
-        # One row of the table: of the person chosen, none where nobody is left.
+        # One row of the table: that of the selected person, or none if no people are left.
         row = g.reduce("Sum", g.where(g.unsqueeze(chosen, -1), values, 0.0), [1])
         left = left & ~chosen
         if soft:

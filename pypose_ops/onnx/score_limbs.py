@@ -67,7 +67,7 @@ def _score(projection, inside, number, count, length, size, rule, threshold, fra
 
 
 def _project(fields, points, unit, channels, sizes, most):
-    """The field at the nearest pixels, projected on the unit vectors; and whether the points are in the map."""
+    """The field at the nearest pixels, projected onto the unit vectors; and whether the points are inside the map."""
     batch, peaks, height, width = sizes
     places, inside = [], True
     for point, size in zip(points, (width, height), strict=True):

@@ -32,12 +32,12 @@ def soft_argmax(heatmaps: Any, temperature: Any, window: Any, missing: Any) -> A
         total = g.reduce("Sum", share, [-1])
         found = total > 0.5  # the highest pixel alone has weight 1
         total = g.where(found, total, 1.0)
-        # Multiplied and summed: as matrix products some runtimes would round the coordinates.
+        # Multiplied and summed: with matrix products, some runtimes would round the coordinates.
         mean = g.reduce("Sum", share * place, [-1]) / total
         away = place - g.unsqueeze(mean, -1)
         coords.append(g.where(found, mean, math.nan if missing is None else missing))
         variance.append(g.reduce("Sum", share * away * away, [-1]) / total)
-    unused = g.constant([], "f"), g.constant([], "i")  # what the gradient needs
+    unused = g.constant([], "f"), g.constant([], "i")  # only needed for the gradient
     return g.stack(coords).value, g.stack(variance).value, *(v.value for v in unused)
 
 

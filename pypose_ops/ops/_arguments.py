@@ -31,20 +31,20 @@ def check_number(op, name, value):
 
 
 def check_missing(op, missing):
-    """The coordinates of what was not found, None for NaN: programs of AOTInductor hold no NaN as an argument."""
+    """The coordinates of missing joints, None for NaN: programs of AOTInductor cannot hold NaN arguments."""
     missing = check_number(op, "missing", missing)
     return missing if missing == missing else None  # not math.isnan, which a compiler cannot trace
 
 
 def check_dtype(op, dtype):
-    """Refuses what is not a dtype: torch would read an integer as the number of one."""
+    """Refuses other types: torch would interpret an integer as the number of a dtype."""
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{op}: dtype must be a torch.dtype, got {dtype!r}")
     return dtype
 
 
 def map_dtype(op, dtype, keypoints):
-    """The dtype of the maps; None stands for that of the keypoints."""
+    """The dtype of the maps; None: that of the keypoints."""
     if dtype is None:
         return torch.float64 if keypoints.dtype == torch.float64 else torch.float32
     return check_dtype(op, dtype)

@@ -151,5 +151,5 @@ def _permutation(op, pairs, joints):
 
 
 def detached(tensor):
-    # Without this check every call would pay for the views; the operator itself refuses what is not a tensor.
+    # Without this check every call would create the views; the operator itself refuses other types.
     return tensor.detach() if getattr(tensor, "requires_grad", False) else tensor

@@ -125,7 +125,7 @@ class NmsResult(NamedTuple):
 
 
 class BestPose(NamedTuple):
-    """The best pose of a tree, and what it costs to put a joint elsewhere.
+    """The best pose of a tree, and the cost of placing a joint elsewhere.
 
     Attributes:
         peaks: the best pose, :class:`Peaks`: ``coords`` ``(B, K, 2)``, ``(x, y)``, NaN where no pose is possible;

@@ -82,7 +82,7 @@ def mrf_message_passing(
     floor = check_number(op, "floor", floor)
     targets = num_targets
     if targets is None:
-        targets = unary.shape[1] if unary.dim() > 1 else 0  # the operator refuses what is not a map
+        targets = unary.shape[1] if unary.dim() > 1 else 0  # the operator refuses other ranks
     # Transforms of nothing are an error in torch.
     if _METHODS[choice(op, "method", method, _METHODS)] == "fft" and unary.shape[:1].numel() > 0:
         return _fft_messages(unary, prior, bias, flat, index, targets, floor)

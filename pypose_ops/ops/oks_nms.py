@@ -37,7 +37,7 @@ def oks_nms(
             people.
         area: as in :func:`oks`, of these people; this or ``boxes`` is required.
         threshold: hard: people with a higher OKS with a kept person are suppressed; soft: the scale of the decay.
-        soft: keep everybody and multiply scores by ``exp(-oks^2 / threshold)``.
+        soft: keep all people and multiply their scores by ``exp(-oks^2 / threshold)``.
         sigmas: as in :func:`oks`.
         visible: as in :func:`oks`, of these people.
         boxes: as in :func:`oks`, of these people.

@@ -30,7 +30,7 @@ def gaussian_heatmaps(
     drawn = keypoints.isfinite().all(-1) & (sigma.isfinite() & (sigma > 0)).all(-1)
     if visible is not None:
         drawn = drawn & visibility(visible, keypoints)
-    # Placeholders keep NaN out of the graph; what they draw is masked below.
+    # Placeholders keep NaN out of the graph; what they draw is masked out below.
     mean = torch.where(drawn[..., None], keypoints.to(acc), 0.0)
     sigma = torch.where(drawn[..., None], sigma, 1.0)
     if center == "rounded":

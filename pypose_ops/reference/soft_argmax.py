@@ -32,7 +32,7 @@ def soft_argmax(
         counted = finite & ((grid - peak[:, :, None]).abs() <= window // 2).all(-1)
     found = counted.any(-1, keepdim=True)
     temperature = min(temperature, 2.0 ** (1023 if maps.dtype == torch.float64 else 127))
-    # Placeholders keep what is not finite out of the graph.
+    # Placeholders keep non-finite values out of the graph.
     highest = torch.where(found, flat.detach().amax(-1, keepdim=True), 0.0)
     logits = torch.where(counted, temperature * (torch.where(counted, maps.flatten(2), 0.0) - highest), -torch.inf)
     weights = torch.where(found, logits, 0.0).softmax(-1)

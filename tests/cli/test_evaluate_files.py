@@ -173,7 +173,7 @@ def test_mpii_json_by_hand(tmp_path, capsys, boxes, form, suffix):
 
 
 def test_mpii_json_of_the_validation_people(shared_data, capsys):
-    """Tompson 2015 against the json that everybody trains with, in which 13 of 44,240 joints are elsewhere."""
+    """Tompson 2015 against the widely used json, in which 13 of 44,240 joints differ."""
     file, truth = shared_data / "predictions" / "mpii_valid_tompson2015.mat", shared_data / "mpii_joints.json.gz"
     assert evaluate(file, truth, "pckh", "--head-boxes", str(file)) == 0
     table, note = cells(capsys)
@@ -192,7 +192,7 @@ BAD_MPII = {
     "joints": (lambda p: [p[0], p[1] | {"joints": [[1, 2]] * 15}], "person 1: joints must be 16 times 2 finite"),
     "ragged": (lambda p: [p[0], p[1] | {"joints": [[1, 2]] * 15 + [[1]]}], "person 1: joints must be 16 times 2"),
     "nan": (lambda p: [p[0], p[1] | {"joints": [[1, float("nan")]] * 16}], "person 1: joints must be 16 times 2"),
-    "nobody": (lambda p: [], "truth.json: holds nobody"),
+    "nobody": (lambda p: [], "truth.json: contains no people"),
     "object": (lambda p: {}, "truth.json: must be people of MPII, a list, got a dict"),
 }
 

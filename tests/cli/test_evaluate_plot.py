@@ -1,4 +1,4 @@
-"""pypose-ops evaluate --plot: the numbers, the figures, and what is said where something is missing."""
+"""pypose-ops evaluate --plot: the numbers, the figures, and the errors for missing inputs."""
 
 import json
 
@@ -100,7 +100,7 @@ def test_nobody_predicted(tmp_path, capsys):
 
 def test_nobody_annotated(tmp_path, capsys):
     assert evaluate(tmp_path, two_people()[0], [], "--plot", str(tmp_path / "out")) == 0
-    assert "nobody is annotated: nothing to plot" in capsys.readouterr().out and not (tmp_path / "out").exists()
+    assert "no people are annotated: nothing to plot" in capsys.readouterr().out and not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):

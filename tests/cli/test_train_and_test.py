@@ -313,7 +313,7 @@ def test_many_images_do_not_wait_for_a_full_batch(weights):
 
 
 def test_test_gives_cocos_ap(tmp_path, capsys, monkeypatch):
-    """Of a file with a crowd and somebody without joints: the numbers that evaluate gives of predict's results."""
+    """For a file with a crowd and a person without joints: the numbers that evaluate computes for predict's results."""
     monkeypatch.setenv("COLUMNS", "80")
     annotations = []
     for i in range(3):

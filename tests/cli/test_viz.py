@@ -1,4 +1,4 @@
-"""Drawing: sizes, places and colours of what is drawn."""
+"""Drawings: sizes, positions and colours."""
 
 import numpy as np
 import pytest

@@ -195,7 +195,7 @@ def test_joints_that_are_missing_or_far_away_draw_nothing(kernels, device, name)
         *(v if isinstance(v, tuple) else (v,) for v in (targets, alone, nobody)), strict=True
     ):
         if target.shape[-1] == 2:
-            continue  # coordinates are what they are
+            continue  # coordinates are never masked
         channels = single.shape[1] - (1 if "cpm" in name else 0)
         joints = target[:, : 8 * channels]
         assert target.isfinite().all() and not joints[:, : 7 * channels].any()

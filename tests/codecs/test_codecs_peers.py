@@ -1,4 +1,4 @@
-"""The codecs draw what their peers draw, by the peers' formulas and by an installed mmpose."""
+"""The codecs equal those of other libraries, by their formulas and by an installed mmpose."""
 
 import importlib.util
 import math
@@ -19,7 +19,7 @@ def heatmap_points(codec, keypoints):
 
 
 def assert_same_as_peer(codec, draw, channels=1, top=1.0):
-    """Every joint's map and weight against the peer's formula, in float64."""
+    """Every joint's map and weight against the library's formula, in float64."""
     keypoints, visible = keypoints_of()
     maps, weights = codec.encode(keypoints, visible, dtype=torch.float64)
     maps = maps.unflatten(1, (17, channels)).numpy()
@@ -100,7 +100,7 @@ def test_centernet_radii_and_maps(compat):
         assert radii[0, p] == peer.centernet_radius(width, height, 0.7, compat is None)
     keypoints = torch.rand(1, 6, 5, 2, dtype=torch.float64) * 511
     maps, _ = codec.encode(keypoints, boxes=boxes, dtype=torch.float64)
-    points = keypoints.numpy() / 4 + (0 if compat else 0.5)  # the peer drops the fraction, the default rounds
+    points = keypoints.numpy() / 4 + (0 if compat else 0.5)  # the library drops the fraction, the default rounds
     for k in range(5):
         people = [peer.centernet(points[0, p, k], radii[0, p].item(), (128, 128)) for p in range(6)]
         inside = (np.floor(points[0, :, k]) < 128).all(-1)

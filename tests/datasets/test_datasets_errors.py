@@ -1,4 +1,4 @@
-"""Data sets that are not what they are said to be: one line says which file, what was expected and what came."""
+"""Invalid data sets: a one-line error names the file, what was expected and what was found."""
 
 import shutil
 

@@ -93,7 +93,7 @@ def test_memory_is_at_most_twice_the_arrays(tmp_path, monkeypatch):
     monkeypatch.setattr(json_stream, "BLOCK", 1 << 12)  # as small to this file as the real one to COCO's
     path = tmp_path / "a.json"
     path.write_text(json.dumps(coco(2000, 500)))
-    read_people(path)  # what is made once
+    read_people(path)  # memory allocated only once
     tracemalloc.start()
     people = read_people(path)
     peak = tracemalloc.get_traced_memory()[1]

@@ -55,7 +55,7 @@ RUNTIMES = {"onnxruntime": onnxruntime_of, "openvino": openvino_of}
 
 
 def compare(found, wanted, tolerance):
-    """Shapes, dtypes, what is finite, and numbers; ``tolerance`` for each output or for all."""
+    """Shapes, dtypes, finiteness and values; ``tolerance`` for each output or for all."""
     wanted = leaves(wanted)
     assert len(found) == len(wanted)
     for number, (a, b) in enumerate(zip(found, wanted, strict=True)):

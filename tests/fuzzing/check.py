@@ -1,4 +1,4 @@
-"""Runs one call and says what is wrong with it."""
+"""Runs one call and reports errors."""
 
 import torch
 from contract_tools import strided
@@ -65,7 +65,7 @@ class Check:
         self.device = torch.device("cuda" if device == "cuda" else "cpu")  # the simt kernels take tensors of the CPU
 
     def failure(self):
-        """None, or what is wrong with the call, in one line."""
+        """None, or the error of the call in one line."""
         call = self.call
         before = tree_map_only(torch.Tensor, bits, call.arguments)
         arguments = tree_map_only(torch.Tensor, lambda v: v.to(self.device), call.arguments)
@@ -123,7 +123,7 @@ def one_line(error):
 
 
 def check(seed, number, device="cpu", scale=1):
-    """(call, None or what is wrong with it)."""
+    """(call, None or its error)."""
     call = drawn(seed, number, scale)
     layout = GRADIENT_LAYOUTS[number % len(GRADIENT_LAYOUTS)]
     return call, Check(call, device, layout).failure()

@@ -126,7 +126,7 @@ class Comparison:
         return expected
 
     def failure(self):
-        """None, or what is wrong, in one line."""
+        """None, or the difference in one line."""
         for number, (a, t) in enumerate(zip(self.actual, self.truth, strict=True)):
             if a.shape != t.shape:
                 return f"output {number} has shape {tuple(a.shape)}, the reference {tuple(t.shape)}"

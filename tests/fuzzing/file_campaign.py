@@ -47,7 +47,7 @@ def run(options):
 
 
 def chunk(options, first, last):
-    """A child process reads the files; what it says after each comes back by a pipe."""
+    """A child process reads the files and reports after each through a pipe."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     child = os.fork()

@@ -55,7 +55,7 @@ def oks_nms(draw):
     shape = (*draw.pick(((), (draw.count(3),))), draw.count(8))
     dtype = draw.pick(COORDINATE_DTYPES)
     scores = draw.values(shape)
-    scores = np.where(np.abs(scores) < 1e-30, 0.0, scores)  # the kernels may round these, made lower still, to 0
+    scores = np.where(np.abs(scores) < 1e-30, 0.0, scores)  # the kernels may round smaller ones to 0
     arguments = {
         "keypoints": draw.tensor(people_of(draw, shape, joints), dtype),
         "scores": draw.tensor(scores, dtype),

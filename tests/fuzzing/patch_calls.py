@@ -115,7 +115,7 @@ def box_vote(draw):
     weights = draw.tensor(draw.values((*batch, boxes, joints)), dtype)
     arguments = {"boxes": draw.tensor(coordinates, draw.pick(COORDINATE_DTYPES)), "weights": weights, "size": size}
     grad = ("weights",) if draw.chance(0.5) and weights.isfinite().all() else ()
-    # Documented: what is below 2^-60 of the largest weight times the number of boxes counts as 0.
+    # Documented: weights below 2^-60 of the largest weight times the number of boxes count as 0.
     finite = weights[weights.isfinite()].double()
     lost = float(finite.abs().max()) * boxes * 2.0**-60 if finite.numel() else 0.0
     return Call("box_vote", arguments, grad, dtype, {"weights": 0.0}, lost=lost)

@@ -35,7 +35,7 @@ def kernel(draw, refine):
 
 
 def flips(draw, maps, joints, values):
-    """A flipped twin, drawn like the maps by ``values(shape)``."""
+    """Maps of the mirrored image, drawn like the maps by ``values(shape)``."""
     if draw.chance(0.6):
         return {}
     order = [int(k) for k in draw.random.permutation(joints)]

@@ -134,7 +134,7 @@ def limb_masks(draw):
 @operator("offset_heatmaps")
 def offset_heatmaps(draw):
     size = draw.size()
-    # Some way from 1e6, where a keypoint that is moved a little is left out.
+    # Well below 1e6, where a slightly moved keypoint would be ignored.
     keypoints = keypoints_of(draw, size, farthest=5e5, apart=True)
     dtype = draw.pick(MAP_DTYPES)
     arguments = {

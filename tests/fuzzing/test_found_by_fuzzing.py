@@ -1,4 +1,4 @@
-"""What scripts/fuzz.py has found, each as a test of its own; docs/reliability.md tells the stories."""
+"""What scripts/fuzz.py has found, each as a test of its own; docs/reliability.md lists them."""
 
 import math
 
@@ -78,7 +78,7 @@ def test_a_loud_soft_argmax_finds_the_highest_pixel(device):
 
 
 def test_the_mean_of_a_map_and_its_flipped_twin_does_not_overflow(device):
-    """Their sum did, and what is infinite is no peak."""
+    """Their sum overflowed, and an infinite pixel is no peak."""
     maps = torch.zeros(1, 1, 5, 5, device=device)
     maps[0, 0, 2, 1] = 3e38
     options = {"refine": None, "flipped": maps.flip(-1), "flip_pairs": ()}
@@ -104,7 +104,7 @@ def test_an_infinite_density_has_a_gradient(device):
 
 
 def test_a_box_with_nan_is_similar_to_nothing(device):
-    """It was similar to everybody."""
+    """It had similarity 1 to all people."""
     pred = torch.rand(1, 2, 2, device=device)
     target = torch.full((2, 2, 2), NAN, device=device)
     boxes = torch.tensor([[0.0, 0, NAN, 1], [0, 0, 1, 1]], device=device)
@@ -151,7 +151,7 @@ def test_udp_takes_no_step_next_to_infinity(device, compat):
 
 
 def test_a_step_may_be_longer_than_the_root_of_the_largest_number(device):
-    """Its length overflowed where no length was asked for, and it was left out."""
+    """Its length overflowed although there was no limit, and it was dropped."""
     maps = torch.zeros(1, 3, 1, 1, device=device)
     maps[0, 0], maps[0, 1] = 1.0, 1e30
     options = {"refine": "offset", "radius": 6.0, "kernel_size": 3, "max_offset": None}

@@ -1,4 +1,4 @@
-"""The fuzzer: its first calls on the CPU and on simt, that it knows every operator and notices what is wrong."""
+"""The fuzzer: its first calls on the CPU and on simt; it knows every operator and detects errors."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""The fuzzer of files: its first ones, that every valid file is read, and that it notices what is wrong."""
+"""The fuzzer of files: its first files; every valid file is read, and errors are detected."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def test_valid_files_are_read(folder, kind):
     (folder / name).write_bytes(valid(folder, kind))
     for reader in readers:
         read = 0
-        for number in range(8):  # of splits and images some have nobody
+        for number in range(8):  # some splits and images have no people
             try:
                 reader(folder / name, Draw(3, number))
                 read += 1

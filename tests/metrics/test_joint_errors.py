@@ -61,7 +61,7 @@ def test_swaps_are_with_the_same_or_the_mirrored_joint_of_people_of_the_same_ima
     pred[0, 0] = target[1, 0]  # the other's left wrist
     pred[0, 1] = target[1, 0] + 1  # the other's left wrist, for the right one
     pred[1, 0] = target[0, 2]  # the other's nose: another joint
-    pred[2, 0] = target[0, 0]  # somebody of another image
+    pred[2, 0] = target[0, 0]  # a person of another image
     kinds, on = kinds_of(pred, target, image=torch.tensor([7, 7, 8]))
     assert kinds[0] == ["swap", "swap", "good"] and on[0] == [3, 3, 2]
     assert kinds[1][0] == "miss" and on[1][0] == 3  # it lies on another person, and is no swap

@@ -264,7 +264,7 @@ def test_aic_by_hand():
     score = metrics.aic_score(
         pred, torch.tensor([0, 0, 5]), target, torch.ones(3), torch.tensor([0, 7, 7]), visible=torch.ones(3, 14)
     )
-    # image 0: one found, of two predicted; image 5: not counted, as nobody is annotated; image 7: two missed
+    # image 0: one found, of two predicted; image 5: not counted, as it has no annotations; image 7: two missed
     assert score["score"].item() == pytest.approx(1 / (2 + 2))
 
 

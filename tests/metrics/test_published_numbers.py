@@ -99,7 +99,7 @@ def test_coco_example(shared_data):
 def test_ai_challenger_example(shared_data):
     folder = shared_data / "predictions"
     truth, found = (json.loads((folder / f"aic_example_{which}.json").read_text()) for which in ("gt", "pred"))
-    number = {}  # three images of the predictions are not in the ground truth, and the other way round
+    number = {}  # three images of the predictions are not in the ground truth, and vice versa
     for image in truth + found:
         number.setdefault(image["image_id"], len(number))
     target = [
@@ -179,7 +179,7 @@ def test_random_people_against_pycocotools(seed, capsys):
     from test_metrics import coco_people
 
     people = coco_people(25, seed)
-    people["pred_image"][::17] = 100 + seed  # images in which nobody is annotated
+    people["pred_image"][::17] = 100 + seed  # images without annotations
     ours = [v.item() for v in metrics.coco_ap(**people).values()]
     np.testing.assert_allclose(ours, pycocotools_numbers(people), rtol=0, atol=1e-12)
 

@@ -1,4 +1,4 @@
-"""Names and shapes of the tensors in peers' checkpoints, and random tensors for them."""
+"""Names and shapes of the tensors in other libraries' checkpoints, and random tensors for them."""
 
 import torch
 

@@ -59,7 +59,7 @@ def test_phases(tiny):
 
 @pytest.mark.parametrize(
     "options",
-    [{"torso": False}, {"torso_joints": (2, 3, 8, 9)}, {"spatial_loss": "cross_entropy"}, {"everybody": True}],
+    [{"torso": False}, {"torso_joints": (2, 3, 8, 9)}, {"spatial_loss": "cross_entropy"}, {"all_people": True}],
 )
 def test_options(options):
     system = CnnMrf(14, CnnMrfConfig(**TINY, **options))
@@ -143,17 +143,17 @@ def test_priors_are_measured(tiny):
     assert divmod(prior.argmax().item(), 2 * width - 1) == (height - 1, width - 1 + 2)
 
 
-def test_everybody_counts_for_the_detector():
-    """Maps with a second person in them cost less if that is what is asked for."""
+def test_all_people_count_for_the_detector():
+    """Maps with a second person cost less with all_people=True."""
     losses = {}
-    for everybody in (False, True):
-        system = CnnMrf(14, CnnMrfConfig(**TINY, everybody=everybody))
+    for all_people in (False, True):
+        system = CnnMrf(14, CnnMrfConfig(**TINY, all_people=all_people))
         batch = some_people(system, 2)
         people = torch.cat((batch.keypoints[:1, None], batch.others[1:]), 1)
         visible = people.isfinite().all(-1)
         maps = system.at(batch.images).encode(people, visible)[0]
         one = models.Batch(batch.images[:1], batch.keypoints[:1], batch.visible[:1], others=batch.others[1:])
-        losses[everybody] = system._detector_loss(system.at(batch.images), maps, one)
+        losses[all_people] = system._detector_loss(system.at(batch.images), maps, one)
     assert losses[True] < 1e-6 < losses[False]
 
 

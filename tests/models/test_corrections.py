@@ -52,7 +52,7 @@ def test_a_joint_at_the_wrong_place():
     labels, visible, pred, sure = people(2)
     labels[0, 3] += 60
     assert find_corrections(labels, visible, pred, sure, LSP)[1].nonzero().tolist() == [[0, 3]]
-    sure[0, 3] = 0.5  # a model that is not sure says nothing
+    sure[0, 3] = 0.5  # an uncertain model corrects nothing
     assert not find_corrections(labels, visible, pred, sure, LSP)[1].any()
 
 

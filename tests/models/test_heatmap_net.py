@@ -1,4 +1,4 @@
-"""HeatmapNet: layouts, MoveNet's numbers and decoding, everybody in an image."""
+"""HeatmapNet: layouts, MoveNet's numbers and decoding, all people in an image."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_backbones_that_are_none(name, options):
 
 
 def check_against_graph(path, atol):
-    """Every head in float64: what is left is the order of summation."""
+    """Every head in float64: only the order of summation differs."""
     system, _ = load_movenet(path)
     system.double()
     images = 2 * torch.rand(2, 3, *system.input_size, dtype=torch.float64) - 1

@@ -96,7 +96,7 @@ def test_training_learns_weight_and_bias():
 
 
 def test_training_learns_from_a_torso():
-    """A channel that is no output: what it says is learnt, and it is told apart from an edge that knows nothing."""
+    """A channel that is no output: its messages are learnt, and differ from those of an uninformative edge."""
     model = flat_model([(2, 0), (2, 1)])
     losses = train(model, torso=True)
     assert np.mean(losses[-5:]) < 0.6 * losses[0]

@@ -49,7 +49,7 @@ def program(*arguments):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """The folder of a run that nobody interrupted."""
+    """The folder of an uninterrupted run."""
     register()
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("whole") / "run"
@@ -82,7 +82,7 @@ def test_a_run_leaves(whole):
     # The better epoch of the last phase was kept.
     best = max(values[2] for (phase, _), values in losses(whole).items() if phase == 1)
     assert held_out["stages"][-1]["pck"]["mean"] == pytest.approx(best, abs=1e-3)
-    # The first phase does not touch the second stage, and the other way round.
+    # The first phase does not touch the second stage, and vice versa.
     first, last = weights(whole, "phase-0-coarse.safetensors"), weights(whole)
     assert all(torch.equal(first[n], last[n]) == n.startswith("coarse") for n in first)
 
@@ -151,7 +151,7 @@ def test_two_processes_are_one_with_the_doubled_batch(data, tmp_path):
 
 @pytest.mark.parametrize("part", ["training", "held out"])
 def test_a_rank_without_data_does_not_hang_the_other(tmp_path, part):
-    """Of two people one image cannot be read: in every epoch one of two processes has nobody."""
+    """The image of one of two people cannot be read: in every epoch, one of two processes has no people."""
     folder, people = tmp_path / "lsp", 2 if part == "training" else 12
     dataset = open_dataset(f"lsp:{lsp_folder(folder, people)}", "all")
     bad = dataset.samples[0] if part == "training" else hold_out(dataset, 2)[1].samples[1]

@@ -1,4 +1,4 @@
-"""box_vote under the contract of op_contract.py, and what is special to it: exact sums."""
+"""box_vote under the contract of op_contract.py, and its exact sums."""
 
 import math
 

@@ -1,6 +1,6 @@
-"""The decoders by hand-computed cases, against the peers' formulas in numpy, OpenCV and SciPy, and by their properties.
+"""The decoders by hand-computed cases, by other libraries' formulas in numpy, OpenCV and SciPy, and by properties.
 
-Named after the traps of the field: the places where two peers give different numbers for the same maps.
+Named after the traps of the field: cases in which two libraries give different numbers for the same maps.
 """
 
 import math
@@ -25,7 +25,7 @@ def decode_one(maps, device, **options):
     return decode_heatmaps(maps.to(device), **options).coords.flatten().tolist()
 
 
-# ---- The peers, from their formulas ----------------------------------------------------------------------------------
+# ---- Other libraries, from their formulas ----------------------------------------------------------------------------
 
 
 def mmpose_blur(heatmap, size):
@@ -66,7 +66,7 @@ BLURS = {"mmpose": mmpose_blur, "mmpose0": legacy_blur, "hf": hf_blur}
 @pytest.mark.parametrize("kernel_size", [3, 7, 11, 17])
 @pytest.mark.parametrize("compat", BLURS)
 def test_dark_udp_is_the_peers(device, compat, kernel_size):
-    """Zeros round the map and its height given back, reflect-101, or reflect with sigma 0.8; down to the border."""
+    """Zero padding with the height restored, reflect-101, or reflect with sigma 0.8; up to the border."""
     maps = gaussians(random_centers(2, 8, 40, 31, border=0), 2.0, 40, 31)
     maps = maps + 0.01 * torch.rand_like(maps)
     coords = decode_heatmaps(maps.to(device), refine="dark_udp", compat=compat, kernel_size=kernel_size).coords.cpu()

@@ -1,4 +1,4 @@
-"""The peers' modes of decode_heatmaps, its offset maps and its covariances under the contract of op_contract.py."""
+"""The compat modes of decode_heatmaps, its offset maps and its covariances under the contract of op_contract.py."""
 
 import math
 from dataclasses import replace
@@ -175,7 +175,7 @@ def test_layouts_that_keep_offsets_apart(device):
     scores = torch.zeros(1, 1, 4, 5, device=device)
     scores[0, 0, 1, 2] = 0.75
     offsets = torch.zeros(1, 1, 2, 4, 5, device=device)
-    # Pixel (2, 1) stands for (2 * 4 + 2, 1 * 4 + 2); what is missing, (1.75, 0.5), is given in units of 7.
+    # Pixel (2, 1) is at (2 * 4 + 2, 1 * 4 + 2); the remainder, (1.75, 0.5), is given in units of 7.
     offsets[0, 0, :, 1, 2] = torch.tensor([1.75, 0.5]) / 7
     to_image = torch.tensor([[4.0, 0, 2], [0, 4, 2]], device=device)
     locref = offsets.movedim(2, -1).contiguous().movedim(-1, 2)  # x and y next to each other

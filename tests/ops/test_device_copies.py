@@ -29,7 +29,7 @@ def assert_free(call):
     assert not copies.found, "\n".join(copies.found)
 
 
-# The counter sees what it is there for --------------------------------------------------------------------------------
+# The counter finds copies --------------------------------------------------------------------------------
 
 COPIES = {
     "tensor": lambda x: torch.tensor([1.0, 2.0], device=META),

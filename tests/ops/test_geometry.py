@@ -1,4 +1,4 @@
-"""Boxes and transforms: closed forms of the peers, round trips, derivatives."""
+"""Boxes and transforms: closed forms of other libraries, round trips, derivatives."""
 
 import math
 

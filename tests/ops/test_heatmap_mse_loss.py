@@ -234,7 +234,7 @@ def test_an_optimiser_moves_keypoints_to_the_maps(device):
 
 
 def allocated(call, device):
-    """Bytes that a call takes from torch's allocator at its peak, what it returns included."""
+    """Peak bytes that a call allocates in torch, including its result."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""Tensors past 2^31 elements: the first item, those around element 2^31 and the last are what they are alone.
+"""Tensors past 2^31 elements: the first item, those around element 2^31 and the last equal those computed alone.
 
 Every case is a batch so long that its largest tensor passes 2^31 elements, 4 to 17 GB a tensor: on a GPU only. On the
 CPU the same cases run with a few items, as a rehearsal.

@@ -10,7 +10,7 @@ from tree_inputs import HOLED, NOTHING, OPTIONS, SAMPLES, D, E, U, bads
 import pypose_ops
 from pypose_ops import max_product, reference, sum_product
 
-# Whole numbers: what is equal is equal on every device.
+# Whole numbers, so that ties are ties on every device.
 FLAT = torch.zeros(2, 3, 4, 5)
 
 

@@ -79,7 +79,7 @@ def test_mirrored_names():
 
 
 def test_real_people(shared_data):
-    """MPII's joints help on real heatmaps of other people, and the page tells what is computed."""
+    """MPII's joints help on real heatmaps of other people, and the page states what is computed."""
     train, held_out = read_mpii(shared_data)
     assert len(train) > 20000 and len(held_out) > 2000
     assert not train.real.any() and held_out.real.sum() == 5

@@ -18,7 +18,7 @@ def scaled_reference(x, factor=2.0):
 
 
 def define(name, forward, backward=None, fake=torch.empty_like):
-    """toy::name(x, factor), made of what is given; returns a wrapper as an operator's Python file has one."""
+    """Defines toy::name(x, factor) from the given functions; returns a wrapper like those of the operators."""
 
     @torch.library.custom_op(f"toy::{name}", mutates_args=())
     def op(x: torch.Tensor, factor: float) -> torch.Tensor:

@@ -117,7 +117,7 @@ def test_line_integral_by_hand(rule, expected):
 
 
 def test_fraction_of_samples():
-    """OpenPose: more than the fraction of the samples must be above the threshold; the others are left out."""
+    """OpenPose: more than the fraction of the samples must be above the threshold; other limbs are ignored."""
     pafs = torch.zeros(1, 2, 3, 10)
     pafs[0, 0, :, :8] = 0.5
     peaks = two_peaks((0, 1), (10, 1))

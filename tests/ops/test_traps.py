@@ -1,4 +1,4 @@
-"""The places where two peers give different numbers for the same maps: each by numbers computed by hand.
+"""Where two libraries give different numbers for the same maps: each case computed by hand.
 
 ``TRAPS`` says where each is tested. Those of drawing and scoring are tested beside their operators; what is here is the
 decoders' part.
@@ -16,7 +16,7 @@ from pypose_ops import codecs, decode_heatmaps, decode_simcc, find_peaks, metric
 
 NAN, INF = math.nan, math.inf
 
-# trap -> the tests that hold us to one side of it, by hand or against the peer's formula
+# trap -> the tests that hold us to one side of it, by hand or against the library's formula
 TRAPS = {
     "1 MSRA's window of 3 sigma = 4.5 is off centre": ["test_codecs.test_a_fractional_window_is_centred"],
     "2 rounding of halves": [

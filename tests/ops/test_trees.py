@@ -99,7 +99,7 @@ def test_a_spring_by_hand(device):
     (coords, scores), maps = max_product(unary, [(0, 1)], torch.tensor([[2.25, 0.0, 4.0, 1.0]], device=device))
     assert coords[0].tolist() == [[1, 0], [3, 0]] and scores[0].tolist() == [5, 1]
     torch.testing.assert_close(maps[0, 1, 0].cpu(), torch.tensor([6 - 4 * (x - 3.25) ** 2 for x in range(7)]))
-    # The same edge the other way round.
+    # The same edge, reversed.
     swapped = max_product(unary, [(1, 0)], torch.tensor([[-2.25, 0.0, 4.0, 1.0]], device=device))
     assert swapped[1].equal(maps) and swapped[0].coords.equal(coords)
 

@@ -1,4 +1,4 @@
-"""libpypose_ops without Python: what it needs and shows, how it is loaded, and what is said where it cannot be."""
+"""libpypose_ops without Python: its dependencies and symbols, how it is loaded, and the errors when it cannot be."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The installed package: what it imports, how fast, what it says about itself, and which torch it needs."""
+"""The installed package: its imports and their time, its build information, and the torch it needs."""
 
 import importlib.metadata
 import importlib.util

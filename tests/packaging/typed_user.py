@@ -71,4 +71,5 @@ def train(keypoints: Tensor) -> float:
     system = models.build("stacked_hourglass", num_joints=17, preset="compact")
     assert_type(system, models.System)
     score = metrics.pck(coords, keypoints, visible=weights > 0, norm=30.0)
+    assert_type(score, metrics.JointScores)
     return float(score["mean"]) + float(scores.mean())

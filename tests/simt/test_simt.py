@@ -1,4 +1,4 @@
-"""The test device itself: what its kernels compute, that it notices what is wrong, and how it stands in for the CPU."""
+"""The test device itself: the results of its kernels, the errors it detects, and how it replaces the CPU kernels."""
 
 import threading
 
