@@ -48,7 +48,7 @@ def full_model(people, size, smooth):
     return SpatialModel.from_displacements(
         people.in_map(longer),
         people.visible,
-        full_edges(joints),
+        full_edges(range(joints)),
         (SIDE, SIDE),
         joints,
         smooth=smooth,

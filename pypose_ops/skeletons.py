@@ -197,7 +197,11 @@ def _skeleton(name: Skeleton | str) -> Skeleton:
 
 
 def convert(
-    keypoints: torch.Tensor, source: Skeleton | str, target: Skeleton | str, visible: torch.Tensor | None = None
+    keypoints: torch.Tensor,
+    source: Skeleton | str,
+    target: Skeleton | str,
+    *,
+    visible: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Reorders keypoints from one skeleton to another by joint name.
 

@@ -1,20 +1,9 @@
 """Backbones by name, each with four maps: at 1/4, 1/8, 1/16 and 1/32 of the image size."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import torch
 from torch import nn
 
 from .backbones import VGG, VGG_CONVS, Pixel, backbone, family_of, pixels_of
-
-
-class PyramidBackbone(Protocol):
-    """A backbone with four maps, each half as large as the one before."""
-
-    channels: Sequence[int]
-
-    def stages(self, x: torch.Tensor) -> list[torch.Tensor]: ...
 
 
 class VGGPyramid(nn.Module):

@@ -1,6 +1,6 @@
 """Edge lists ``[(source, target), ...]`` between joints, for SpatialModel and mrf_message_passing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from scipy.sparse import coo_array
@@ -10,23 +10,22 @@ from pypose_ops.skeletons import Skeleton
 
 
 def full_edges(
-    joints: int | Sequence[int], sources: Sequence[int] = (), *, self_edges: bool = False
+    joints: Iterable[int], sources: Iterable[int] = (), *, self_edges: bool = False
 ) -> list[tuple[int, int]]:
     """Connects every joint with every other one.
 
     Args:
-        joints (int or iterable[int]): a number of joints, or their indices.
+        joints (iterable[int]): indices, such as ``range(num_joints)``.
         sources (iterable[int]): channels that only send messages, such as a torso or centre map.
         self_edges (bool): also connect each joint with itself, as in the paper's sum.
     """
-    joints = list(range(joints) if isinstance(joints, int) else joints)
-    sources = list(sources)
+    joints, sources = list(joints), list(sources)
     if both := sorted(set(joints) & set(sources)):
         raise ValueError(f"full_edges: a channel must be a joint or a source, got {both} as both")
     return [(v, j) for v in joints + sources for j in joints if v != j or self_edges]
 
 
-def limb_edges(skeleton: Skeleton, joints: Sequence[int] | None = None) -> list[tuple[int, int]]:
+def limb_edges(skeleton: Skeleton, joints: Iterable[int] | None = None) -> list[tuple[int, int]]:
     """The limbs of a skeleton, in both directions.
 
     Args:

@@ -103,23 +103,12 @@ class HeatmapHead(nn.Sequential):
 
     Args:
         inputs (int): channels.
-        joints (int): maps.
+        num_joints (int): maps.
         hidden (tuple[int, ...]): channels of the hidden layers.
         options: of :class:`ConvBlock`.
     """
 
-    def __init__(self, inputs: int, joints: int, hidden: Sequence[int] = (), **options: Any) -> None:
+    def __init__(self, inputs: int, num_joints: int, hidden: Sequence[int] = (), **options: Any) -> None:
         widths = (inputs, *hidden)
         blocks = [ConvBlock(a, b, 1, **options) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        super().__init__(*blocks, nn.Conv2d(widths[-1], joints, 1))
-
-
-class RegressionHead(nn.Module):
-    """Global average pooling and a linear layer to two numbers per joint: ``(B, C, H, W)`` -> ``(B, K, 2)``."""
-
-    def __init__(self, inputs: int, joints: int) -> None:
-        super().__init__()
-        self.fc: nn.Linear = nn.Linear(inputs, 2 * joints)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(x.mean((-2, -1))).unflatten(1, (-1, 2))
+        super().__init__(*blocks, nn.Conv2d(widths[-1], num_joints, 1))

@@ -129,7 +129,7 @@ class CnnMrf(HeatmapSystem):
         )
         self.torso, self.torso_joints, self.torso_sigma = config.torso, tuple(config.torso_joints), config.torso_sigma
         self.map_size: tuple[int, ...] = tuple(side // 4 for side in self.input_size)
-        self.edges: list[tuple[int, int]] = full_edges(num_joints, [num_joints] if config.torso else [])
+        self.edges: list[tuple[int, int]] = full_edges(range(num_joints), [num_joints] if config.torso else [])
         self.spatial_options: Mapping[str, Any] | dict[str, Any] = config.spatial or {}
         priors = [2 * side - 1 for side in self.map_size]
         uniform = torch.full((len(self.edges), *priors), 1.0 / (priors[0] * priors[1]))

@@ -166,11 +166,11 @@ class PartHeatmapRegression(HeatmapSystem):
 class ResNetDetector(nn.Module):
     """ResNet with an output stride of 16, 1x1 to K maps, learned upsampling by 4, bilinear to the image size."""
 
-    def __init__(self, joints: int, depth: int, width: float) -> None:
+    def __init__(self, num_joints: int, depth: int, width: float) -> None:
         super().__init__()
         self.backbone: ResNet = ResNet(depth, width=width, output_stride=16, dilate=False)
-        self.score: nn.Conv2d = nn.Conv2d(self.backbone.out_channels, joints, 1)
-        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 4, 4)
+        self.score: nn.Conv2d = nn.Conv2d(self.backbone.out_channels, num_joints, 1)
+        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(num_joints, num_joints, 4, 4)
         bilinear_weights(self.up)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -184,7 +184,7 @@ class VggDetector(nn.Module):
     score_pool3: nn.Conv2d
     score_pool4: nn.Conv2d
 
-    def __init__(self, joints: int, width: float, norm: bool) -> None:
+    def __init__(self, num_joints: int, width: float, norm: bool) -> None:
         super().__init__()
         self.backbone: VGG = VGG(16, last="pool5", width=width, norm=norm)
         channels, hidden = self.backbone.channels, scaled(4096, width)
@@ -195,11 +195,11 @@ class VggDetector(nn.Module):
             nn.Dropout2d(0.5),
         )
         initialise(self.fc)
-        self.score: nn.Conv2d = nn.Conv2d(hidden, joints, 1)
-        self.score_pool4, self.score_pool3 = (nn.Conv2d(channels[name], joints, 1) for name in ("pool4", "pool3"))
-        self.up2: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 4, 2, 1)
-        self.up4: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 4, 2, 1)
-        self.up8: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 16, 8, 4)
+        self.score: nn.Conv2d = nn.Conv2d(hidden, num_joints, 1)
+        self.score_pool4, self.score_pool3 = (nn.Conv2d(channels[name], num_joints, 1) for name in ("pool4", "pool3"))
+        self.up2: nn.ConvTranspose2d = nn.ConvTranspose2d(num_joints, num_joints, 4, 2, 1)
+        self.up4: nn.ConvTranspose2d = nn.ConvTranspose2d(num_joints, num_joints, 4, 2, 1)
+        self.up8: nn.ConvTranspose2d = nn.ConvTranspose2d(num_joints, num_joints, 16, 8, 4)
         for layer in (self.up2, self.up4, self.up8):
             bilinear_weights(layer)
 
@@ -212,7 +212,7 @@ class VggDetector(nn.Module):
 class PyramidDetector(nn.Module):
     """FCN-8s on any backbone: the scores of its maps at 1/32, 1/16 and 1/8 are upsampled and added."""
 
-    def __init__(self, joints: int, name: str, width: float) -> None:
+    def __init__(self, num_joints: int, name: str, width: float) -> None:
         super().__init__()
         try:
             self.backbone: nn.Module = image_pyramid(name, width)[0]
@@ -220,9 +220,11 @@ class PyramidDetector(nn.Module):
             raise ValueError(
                 f"PartHeatmapRegression: detector must be resnet, vgg or a backbone, got {name!r}, width {width}"
             ) from None
-        self.scores: nn.ModuleList = nn.ModuleList(nn.Conv2d(wide, joints, 1) for wide in self.backbone.channels[1:])
+        self.scores: nn.ModuleList = nn.ModuleList(
+            nn.Conv2d(wide, num_joints, 1) for wide in self.backbone.channels[1:]
+        )
         sizes = ((4, 2, 1), (4, 2, 1), (16, 8, 4))  # kernel, stride, padding; from coarse to fine
-        self.ups: nn.ModuleList = nn.ModuleList(nn.ConvTranspose2d(joints, joints, *size) for size in sizes)
+        self.ups: nn.ModuleList = nn.ModuleList(nn.ConvTranspose2d(num_joints, num_joints, *size) for size in sizes)
         for layer in self.ups:
             bilinear_weights(layer)
 
@@ -235,14 +237,14 @@ class PyramidDetector(nn.Module):
 class LargeKernelRegressor(nn.Module):
     """9x9, 13x13, 13x13, 15x15 and 1x1 convolutions at 1/4 of the size, then learned upsampling by 4."""
 
-    def __init__(self, joints: int, width: float, norm: bool) -> None:
+    def __init__(self, num_joints: int, width: float, norm: bool) -> None:
         super().__init__()
-        c = [joints + 3, *(scaled(n, width) for n in (64, 64, 128, 256, 512, 512))]
+        c = [num_joints + 3, *(scaled(n, width) for n in (64, 64, 128, 256, 512, 512))]
         blocks = [ConvBlock(a, b, k, norm=norm) for a, b, k in zip(c[:-1], c[1:], (9, 13, 13, 15, 1, 1), strict=True)]
         blocks[1:1], blocks[3:3] = [nn.MaxPool2d(2)], [nn.MaxPool2d(2)]
         self.convs: nn.Module = initialise(nn.Sequential(*blocks))
-        self.score: nn.Conv2d = nn.Conv2d(c[-1], joints, 1)
-        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 8, 4, 2)
+        self.score: nn.Conv2d = nn.Conv2d(c[-1], num_joints, 1)
+        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(num_joints, num_joints, 8, 4, 2)
         bilinear_weights(self.up)
         small(self.score)
 
@@ -253,11 +255,11 @@ class LargeKernelRegressor(nn.Module):
 class HourglassRegressor(nn.Module):
     """An hourglass at 1/4 of the size, then learned upsampling by 4."""
 
-    def __init__(self, joints: int, width: float, levels: int, blocks: int) -> None:
+    def __init__(self, num_joints: int, width: float, levels: int, blocks: int) -> None:
         super().__init__()
         quarter, half, full, double = (scaled(n, width) for n in (64, 128, 256, 512))
         self.stem: nn.Sequential = nn.Sequential(
-            ConvBlock(joints + 3, quarter, 7, stride=2, bias=True),
+            ConvBlock(num_joints + 3, quarter, 7, stride=2, bias=True),
             Residual(quarter, half),
             nn.MaxPool2d(2),
             Residual(half, half),
@@ -266,8 +268,8 @@ class HourglassRegressor(nn.Module):
         )
         self.hourglass: Hourglass = Hourglass(levels, full, double, blocks=blocks, learned=True)
         self.after: Residual = Residual(double, double)
-        self.head: HeatmapHead = HeatmapHead(double, joints, (double, full), bias=True)
-        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(joints, joints, 4, 4)
+        self.head: HeatmapHead = HeatmapHead(double, num_joints, (double, full), bias=True)
+        self.up: nn.ConvTranspose2d = nn.ConvTranspose2d(num_joints, num_joints, 4, 4)
         bilinear_weights(self.up)
         small(self.head[-1])
 

@@ -91,14 +91,14 @@ class HourglassStage(nn.Module):
     A state is ``(maps, features of the head, input of the stage)``.
     """
 
-    def __init__(self, joints: int, width: int, depth: int, merge: bool) -> None:
+    def __init__(self, num_joints: int, width: int, depth: int, merge: bool) -> None:
         super().__init__()
         if merge:
             self.merge_features: nn.Conv2d = nn.Conv2d(width, width, 1)
-            self.merge_maps: nn.Conv2d = nn.Conv2d(joints, width, 1)
+            self.merge_maps: nn.Conv2d = nn.Conv2d(num_joints, width, 1)
         self.hourglass: Hourglass = Hourglass(depth, width)
         self.features: nn.Sequential = nn.Sequential(Residual(width, width), ConvBlock(width, width, 1, bias=True))
-        self.head: HeatmapHead = HeatmapHead(width, joints)
+        self.head: HeatmapHead = HeatmapHead(width, num_joints)
         nn.init.normal_(self.head[-1].weight, std=0.01)
         nn.init.zeros_(self.head[-1].bias)
 

@@ -72,7 +72,7 @@ class MMPoseCPM(MMPoseHeatmapSystem):
 
 
 class CPMBackbone(nn.Module):
-    def __init__(self, joints: int, stages: int) -> None:
+    def __init__(self, num_joints: int, stages: int) -> None:
         super().__init__()
         pooled = lambda: [  # noqa: E731
             part for inputs in (3, 128, 128) for part in (ConvModule(inputs, 128, 9), nn.MaxPool2d(3, 2, padding=1))
@@ -82,14 +82,15 @@ class CPMBackbone(nn.Module):
             ConvModule(128, 32, 5),
             ConvModule(32, 512, 9),
             ConvModule(512, 512, 1),
-            ConvModule(512, joints, 1, norm=False, relu=False),
+            ConvModule(512, num_joints, 1, norm=False, relu=False),
         )
         self.middle: nn.Sequential = nn.Sequential(*pooled())
         later = range(stages - 1)
-        self.cpm_stages: nn.ModuleList = nn.ModuleList(CPMStage(32 + joints) for _ in later)
+        self.cpm_stages: nn.ModuleList = nn.ModuleList(CPMStage(32 + num_joints) for _ in later)
         self.middle_conv: nn.ModuleList = nn.ModuleList(nn.Sequential(ConvModule(128, 32, 5)) for _ in later)
         self.out_convs: nn.ModuleList = nn.ModuleList(
-            nn.Sequential(ConvModule(128, 128, 1), ConvModule(128, joints, 1, norm=False, relu=False)) for _ in later
+            nn.Sequential(ConvModule(128, 128, 1), ConvModule(128, num_joints, 1, norm=False, relu=False))
+            for _ in later
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:

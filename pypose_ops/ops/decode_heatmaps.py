@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 
@@ -192,12 +192,11 @@ def decode_heatmaps(
                  [20.0000,  8.7500]]])
     """
     op = "decode_heatmaps"
-    combined = refine == "offset" and offsets is None
-    flip_index = None
-    if flipped is not None:
-        flip_index = flip_permutation(op, flip_pairs, heatmaps, 3 if combined else 1)
-    elif flip_pairs is not None or flip_shift:
-        raise ValueError(f"{op}: flip_pairs and flip_shift need flipped, got None")
+    of_offset = {"radius is": radius, "offsets are": offsets, "flipped_offsets are": flipped_offsets}
+    flips_need_maps = flipped is None and (flip_pairs is not None or flip_shift)
+    _check_combination(refine, flips_need_maps, return_covariance, return_pixels, of_offset)
+    channels = 3 if refine == "offset" and offsets is None else 1
+    flip_index = None if flipped is None else flip_permutation(op, flip_pairs, heatmaps, channels)
     check_compat(op, refine, compat)
     if offsets is not None and kernel_size == "auto" and sigma is None:
         kernel_size = None
@@ -215,13 +214,7 @@ def decode_heatmaps(
         if tensor is not None:
             check_tensor(op, name, tensor)
     heatmaps, flipped, transform = detached(heatmaps), detached(flipped), detached(transform)
-    if return_covariance and refine not in ("dark", "dark_udp"):
-        raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
-    if return_covariance and return_pixels:
-        raise ValueError(f"{op}: return_covariance and return_pixels do not go together")
     if refine == "offset":
-        if radius is None:
-            raise ValueError(f"{op}: radius is required with refine 'offset'")
         coords, scores, pixels = call(
             _decode_offsets,
             (),
@@ -240,9 +233,6 @@ def decode_heatmaps(
             return_pixels,
         )
         return PeaksWithPixels(coords, scores, pixels) if return_pixels else Peaks(coords, scores)
-    for name, given in (("radius is", radius), ("offsets are", offsets), ("flipped_offsets are", flipped_offsets)):
-        if given is not None:
-            raise ValueError(f"{op}: {name} for refine 'offset', got {refine!r}")
     coords, scores, covariance, pixels = call(
         _decode_heatmaps,
         (),
@@ -263,6 +253,24 @@ def decode_heatmaps(
     if return_covariance:
         return PeaksWithCovariance(coords, scores, covariance)
     return PeaksWithPixels(coords, scores, pixels) if return_pixels else Peaks(coords, scores)
+
+
+def _check_combination(
+    refine: str | None, flips_need_maps: bool, covariance: bool, pixels: bool, of_offset: dict[str, Any]
+) -> None:
+    """Refuses options that do not go together."""
+    op = "decode_heatmaps"
+    if flips_need_maps:
+        raise ValueError(f"{op}: flip_pairs and flip_shift need flipped, got None")
+    if covariance and refine not in ("dark", "dark_udp"):
+        raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
+    if covariance and pixels:
+        raise ValueError(f"{op}: return_covariance and return_pixels do not go together")
+    if refine == "offset" and of_offset["radius is"] is None:
+        raise ValueError(f"{op}: radius is required with refine 'offset'")
+    for name, given in of_offset.items():
+        if refine != "offset" and given is not None:
+            raise ValueError(f"{op}: {name} for refine 'offset', got {refine!r}")
 
 
 @register_fake("pypose_ops::decode_heatmaps")

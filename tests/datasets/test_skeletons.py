@@ -65,7 +65,7 @@ def test_convert_there_and_back(source, target, common):
     assert there.dtype == torch.float64 and there.shape == (2, 3, len(target), 2)
     assert (seen.sum(-1) == common).all()
     assert torch.equal(seen, there.isfinite().all(-1))
-    back, seen = convert(there, target.name, source.name, seen)
+    back, seen = convert(there, target.name, source.name, visible=seen)
     assert (seen.sum(-1) == common).all()
     assert torch.equal(back[seen], keypoints[seen])
     assert back[~seen].isnan().all()
@@ -74,7 +74,7 @@ def test_convert_there_and_back(source, target, common):
 def test_convert_keeps_invisible_joints_invisible():
     visible = torch.ones(16)
     visible[MPII.joints.index("left_wrist")] = 0
-    _, seen = convert(torch.rand(16, 2), "mpii", "lsp", visible)
+    _, seen = convert(torch.rand(16, 2), "mpii", "lsp", visible=visible)
     assert [LSP.joints[i] for i in torch.nonzero(~seen).flatten()] == ["left_wrist"]
 
 
@@ -87,6 +87,6 @@ def test_convert_names_what_is_wrong():
     with pytest.raises(ValueError, match=r"keypoints must be \(\.\.\., 17, 2\) for coco, got \(16, 2\)"):
         convert(torch.rand(16, 2), "coco", "mpii")
     with pytest.raises(ValueError, match=r"visible must be \(17,\) like keypoints, got \(16,\)"):
-        convert(torch.rand(17, 2), "coco", "mpii", torch.ones(16))
+        convert(torch.rand(17, 2), "coco", "mpii", visible=torch.ones(16))
     with pytest.raises(ValueError, match="one of coco, mpii, lsp, aic, flic, got 'body25'"):
         convert(torch.rand(17, 2), "coco", "body25")

@@ -7,7 +7,8 @@ from torch import nn
 from pypose_ops import gaussian_heatmaps, part_affinity_fields, skeletons
 from pypose_ops.geometry import flip_keypoints
 from pypose_ops.models import Batch, build
-from pypose_ops.models.modules.layers import Hourglass, RegressionHead, Residual
+from pypose_ops.models.modules.joint_regression import RegressionHead
+from pypose_ops.models.modules.layers import Hourglass, Residual
 
 NAMES = ("stacked_hourglass", "cpm", "paf_net", "part_heatmap_regression")
 K = 14
@@ -110,9 +111,10 @@ def test_hourglass_has_a_skip_at_every_level():
 
 
 def test_regression_head_is_the_mean_and_a_layer():
-    head = RegressionHead(6, 5)
-    x = torch.randn(2, 6, 3, 4)
-    assert torch.allclose(head(x)[1, 4], head.fc(x[1].mean((1, 2)))[8:10])
+    features = nn.Conv2d(3, 6, 1)
+    head = RegressionHead(features, (3, 4), 2 * 5)
+    x = torch.randn(2, 3, 3, 4)
+    assert torch.allclose(head(x)[1, 8:10], head.head[-1](features(x)[1].mean((1, 2)))[8:10])
 
 
 def test_forward_shapes(compact):

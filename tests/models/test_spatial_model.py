@@ -134,11 +134,11 @@ def test_state_of_a_pruned_model_loads():
 
 
 def test_edges_of_graphs():
-    assert full_edges(2) == [(0, 1), (1, 0)]
+    assert full_edges(range(2)) == [(0, 1), (1, 0)]
     assert full_edges([3, 1], self_edges=True) == [(3, 3), (3, 1), (1, 3), (1, 1)]
-    assert full_edges(2, [2]) == [(0, 1), (1, 0), (2, 0), (2, 1)]
+    assert full_edges(range(2), [2]) == [(0, 1), (1, 0), (2, 0), (2, 1)]
     with pytest.raises(ValueError, match=r"got \[1\] as both"):
-        full_edges(2, [1])
+        full_edges(range(2), [1])
     legs = limb_edges(COCO, range(11, 17))
     assert len(legs) == 10 and {(15, 13), (13, 15), (11, 12)} <= set(legs)
     assert len(limb_edges(MPII)) == 2 * len(MPII.edges)
