@@ -4,14 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ._arguments import (
-    check_number,
-    check_pairs,
-    check_size,
-    check_tensor,
-    expand_visible,
-    map_dtype,
-)
+from ._arguments import check_number, check_pairs, check_size, check_tensor, expand_visible, map_dtype
 from ._autograd import call, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops

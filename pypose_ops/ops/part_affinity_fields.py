@@ -5,15 +5,7 @@ from typing import Literal
 
 import torch
 
-from ._arguments import (
-    check_number,
-    check_pairs,
-    check_size,
-    check_tensor,
-    choice,
-    expand_visible,
-    map_dtype,
-)
+from ._arguments import check_number, check_pairs, check_size, check_tensor, choice, expand_visible, map_dtype
 from ._autograd import (
     _empty_gradient,
     call,

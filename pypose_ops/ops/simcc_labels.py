@@ -4,15 +4,7 @@ from typing import Any, Literal
 
 import torch
 
-from ._arguments import (
-    check_number,
-    check_size,
-    check_tensor,
-    choice,
-    expand_sigma,
-    expand_visible,
-    map_dtype,
-)
+from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible, map_dtype
 from ._autograd import (
     _empty_gradient,
     call,
