@@ -181,16 +181,16 @@ def joint_boxes(pose: torch.Tensor, torso: tuple[int, int], *, sigma: float = 1.
     Args:
         pose (Tensor): ``(..., K, 2)`` image pixels.
         torso (tuple[int, int]): the two torso joints, left shoulder and right hip: :attr:`.Skeleton.torso`.
-        sigma (float): positive; the paper has 1.0 for FLIC and 2.0 for LSP.
+        sigma (float): not negative; the paper has 1.0 for FLIC and 2.0 for LSP.
 
     Returns:
         tuple[Tensor, Tensor]: centres ``(..., K, 2)``, the joints; scales ``(..., K, 2)``.
 
     Raises:
-        ValueError: sigma is not positive.
+        ValueError: sigma is negative.
     """
-    if not sigma > 0:
-        raise ValueError(f"joint_boxes: sigma must be positive, got {sigma}")
+    if not sigma >= 0:
+        raise ValueError(f"joint_boxes: sigma must not be negative, got {sigma}")
     first, second = torso
     diameter = torch.linalg.vector_norm(pose[..., first, :] - pose[..., second, :], dim=-1)
     return pose, (sigma * diameter)[..., None, None].expand_as(pose)

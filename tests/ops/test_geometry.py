@@ -198,7 +198,7 @@ def test_negative_sizes_are_refused(sizes):
         call(torch.full((2, 2), float("nan")))  # of somebody who was not found
         with pytest.raises(ValueError, match=f"{op}: scale must not be negative"):
             call(scale)
-    with pytest.raises(ValueError, match="joint_boxes: sigma must be positive"):
+    with pytest.raises(ValueError, match="joint_boxes: sigma must not be negative"):
         joint_boxes(torch.zeros(1, 3, 2), (0, 1), sigma=-1.0)
 
 
