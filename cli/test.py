@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     system, info = open_weights(args.weights)
     skeleton = skeleton_of(info)
     if args.json:
-        check_outputs([args.json], [Path(args.weights), *map(data_path, args.data)])
+        check_outputs([args.json], [Path(args.weights), *map(data_path, args.data)], "--json")
     parts = [open_dataset(spec, args.split, skeleton) for spec in args.data]
     people = joined(parts)
     if args.json:

@@ -89,7 +89,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None], 
     kept = {_identity(path): path for path in inputs if path is not None}
     for identity, out in there:
         if identity in kept:
-            raise InputError(f"{option} {out}".strip() + f": {kept[identity]} would be overwritten, expected another file or folder")
+            named = f"{option} {out}".strip()
+            raise InputError(f"{named}: {kept[identity]} would be overwritten, expected another file or folder")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
