@@ -1,56 +1,52 @@
-// max_product on CUDA: one thread owns a row, then a column, of a message.
+// max_product on CUDA: a block stages a strip of rows, then of columns, of a message; one thread owns a line of it.
 #include "mrf/max_product.h"
 
 #include <tuple>
 
-#include "mrf/tree.cuh"
+#include "mrf/tree_strips.cuh"
 
 namespace pypose_ops {
 namespace {
 
-// Memory of a level's messages, (B, count, H, W) each.
-template <typename acc>
-struct Scratch {
-  acc* source;
-  acc* rows;
-  acc* from;
-  int16_t* hull;
-};
+constexpr int kLines = kWarpSize;
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) max_messages_kernel(
-    acc_t<T>* messages, int16_t* __restrict__ steps, const T* __restrict__ unary,
+template <typename acc>
+constexpr int64_t kStagedBytes = 2 * sizeof(acc) + 2 * sizeof(int16_t);
+
+// Along x: rows (B, count, W, H) receives the level's messages after the pass, transposed, so that neighbouring lines
+// are neighbours in memory. Along y: from there to the messages.
+template <typename T, bool kRows>
+__global__ void __launch_bounds__(kThreads) max_lines_kernel(
+    acc_t<T>* messages, acc_t<T>* rows, int16_t* __restrict__ steps, const T* __restrict__ unary,
     const acc_t<T>* __restrict__ deformation, const __grid_constant__ IntTable table, const Level level,
-    const Scratch<acc_t<T>> scratch, const Shape shape) {
+    const StripMemory memory, const Shape shape) {
   using acc = acc_t<T>;
   const Tables t = tables_of(table, shape);
-  const Job job(level);
+  const Strip<kRows, kLines> strip(level, shape);
   const int64_t pixels = shape.pixels();
-  acc* maps = messages + job.b * shape.messages() * pixels;
-  acc* source = scratch.source + job.local * pixels;
-  acc* rows = scratch.rows + job.local * pixels;
-  acc* from = scratch.from + job.local * pixels;
-  int16_t* hull = scratch.hull + job.local * pixels;
-  int16_t* own_steps = steps + (job.b * shape.messages() + job.i) * kSteps * pixels;
-  fill_source(source, unary + job.b * shape.joints * pixels, maps, t, job.i, pixels);
+  acc* maps = messages + strip.b * shape.messages() * pixels;
+  acc* across = rows + strip.local * pixels;
+  acc* in = reinterpret_cast<acc*>(memory.own());
+  acc* from = in + strip.size();
+  int16_t* hull = reinterpret_cast<int16_t*>(from + strip.size());
+  int16_t* best = hull + strip.size();
+  strip.template each<true>([&](int32_t line, int32_t k) {
+    in[strip.at(line, k)] = kRows
+        ? source_at(unary + strip.b * shape.joints * pixels, maps, t, strip.i, strip.pixel(line, k), pixels)
+        : across[(strip.first + line) * shape.height + k];
+  });
   __syncthreads();
-  const Spring<acc> along_x = spring_of(deformation, t.edge[job.i], t.sign[job.i], 0);
-  for (int64_t y = threadIdx.x; y < shape.height; y += kThreads) {
-    const int64_t first = y * shape.width;
+  const int32_t line = static_cast<int32_t>(threadIdx.x);
+  if (line < strip.count) {
+    acc* out = kRows ? across + strip.first + line : maps + strip.i * pixels + strip.first + line;
     transform_line<acc>(
-        {source + first, rows + first, own_steps + first, 1, hull + first, from + first, 1,
-         static_cast<int>(shape.width)},
-        along_x);
+        {in + line, out, best + line, strip.kPitch, kRows ? shape.height : shape.width, hull + line, from + line,
+         strip.kPitch, strip.n},
+        spring_of(deformation, t.edge[strip.i], t.sign[strip.i], kRows ? 0 : 1));
   }
   __syncthreads();
-  const Spring<acc> along_y = spring_of(deformation, t.edge[job.i], t.sign[job.i], 1);
-  acc* out = maps + job.i * pixels;
-  for (int64_t x = threadIdx.x; x < shape.width; x += kThreads) {
-    transform_line<acc>(
-        {rows + x, out + x, own_steps + pixels + x, shape.width, hull + x, from + x, shape.width,
-         static_cast<int>(shape.height)},
-        along_y);
-  }
+  int16_t* own_steps = steps + ((strip.b * shape.messages() + strip.i) * kSteps + (kRows ? 0 : 1)) * pixels;
+  strip.each([&](int32_t line, int32_t k) { own_steps[strip.pixel(line, k)] = best[strip.at(line, k)]; });
 }
 
 // One thread per pixel of a joint.
@@ -101,18 +97,21 @@ void launch_max_product(
     const char* op, const MaxProductTensors& out, const Tensor& unary, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const LevelMemory<acc> memory(op, out.max_marginals, schedule, shape, 3, stream);
+  const LevelMemory<acc> memory(op, out.max_marginals, schedule, shape, 1, stream);
   const IntTable& table = memory.table();
+  const StripLaunch<Strip<true, kLines>> along_x(unary, schedule, shape, kStagedBytes<acc>);
+  const StripLaunch<Strip<false, kLines>> along_y(unary, schedule, shape, kStagedBytes<acc>);
   const Tensor messages =
       torch::stable::new_empty(out.max_marginals, {shape.batch, shape.messages(), shape.height, shape.width});
-  const int64_t positions = memory.size;
-  const Tensor hull = torch::stable::new_empty(unary, {positions}, ScalarType::Short);
-  const Scratch<acc> scratch{memory.buffer(0), memory.buffer(1), memory.buffer(2), hull.mutable_data_ptr<int16_t>()};
   each_level(schedule, false, [&](const Level& level) {
-    launch(
-        op, max_messages_kernel<T>, shape.batch * level.count, kThreads, 0, stream, messages.mutable_data_ptr<acc>(),
-        out.steps.mutable_data_ptr<int16_t>(), unary.const_data_ptr<T>(), deformation.const_data_ptr<acc>(), table, level,
-        scratch, shape);
+    const auto pass = [&](const auto& along, auto kernel) {
+      along.run(
+          op, kernel, level, shape.batch, stream, messages.mutable_data_ptr<acc>(), memory.buffer(0),
+          out.steps.mutable_data_ptr<int16_t>(), unary.const_data_ptr<T>(), deformation.const_data_ptr<acc>(), table,
+          level, along.parameter(), shape);
+    };
+    pass(along_x, max_lines_kernel<T, true>);
+    pass(along_y, max_lines_kernel<T, false>);
   });
   launch(
       op, max_beliefs_kernel<T>, ceil_div(out.max_marginals.numel(), kThreads), kThreads, 0, stream,

@@ -12,14 +12,15 @@
 namespace pypose_ops {
 namespace tree {
 
-// One line of a map: element i of in, out and best at i * stride. hull and from are n elements of memory, scratch_stride
-// apart.
+// One line of a map: element i of in and best at i * stride, of out at i * out_stride. hull and from are n elements of
+// memory, scratch_stride apart.
 template <typename acc>
 struct Line {
   const acc* in;
   acc* out;
   int16_t* best;  // the source of every target, the first of equals; -1 where there is none
   int64_t stride;
+  int64_t out_stride;
   int16_t* hull;
   acc* from;
   int64_t scratch_stride;
@@ -37,7 +38,7 @@ PYPOSE_OPS_HOST_DEVICE void free_line(const Line<acc>& line) {
     highest = value > highest ? value : highest;
   }
   for (int t = 0; t < line.n; ++t) {
-    line.out[t * line.stride] = highest;
+    line.out[t * line.out_stride] = highest;
     line.best[t * line.stride] = static_cast<int16_t>(source);
   }
 }
@@ -91,7 +92,7 @@ PYPOSE_OPS_HOST_DEVICE void transform_line(const Line<acc>& line, const Spring<a
       source = line.hull[k * line.scratch_stride];
       value = line.in[source * line.stride];
     }
-    line.out[t * line.stride] = count > 0 ? value - spring.cost(source, t) : lowest;
+    line.out[t * line.out_stride] = count > 0 ? value - spring.cost(source, t) : lowest;
     line.best[t * line.stride] = static_cast<int16_t>(source);
   }
 }

@@ -1,11 +1,17 @@
-// The gradient of max_product on CUDA: one thread owns a column, then a row, of a message, and adds to its own line only.
+// The gradient of max_product on CUDA: a block stages a strip of columns, then of rows, of a message; one thread owns a
+// line of it, and adds to that line only.
 #include <tuple>
 
 #include "mrf/max_product.h"
-#include "mrf/tree.cuh"
+#include "mrf/tree_strips.cuh"
 
 namespace pypose_ops {
 namespace {
+
+constexpr int kLines = kWarpSize;
+
+template <typename acc>
+constexpr int64_t kStagedBytes = 2 * sizeof(acc) + sizeof(int16_t);
 
 // The gradients of possible max-marginals, and of the scores at the places. One thread per pixel.
 template <typename acc>
@@ -17,53 +23,47 @@ __global__ void __launch_bounds__(kThreads) max_belief_gradient_kernel(
   }
 }
 
-// maps (B, messages, H, W) receives the gradient of every source; incoming and rows are (B, count, H, W).
-template <typename acc>
-__global__ void __launch_bounds__(kThreads) route_kernel(
-    acc* maps, double* __restrict__ partial, const acc* __restrict__ grads, const int16_t* __restrict__ steps,
-    const acc* __restrict__ deformation, const __grid_constant__ IntTable table, const Level level,
-    acc* __restrict__ level_incoming, acc* __restrict__ level_rows, const Shape shape) {
+// One axis of a level, y first: what arrives at the targets of a line goes to their sources. maps (B, messages, H, W)
+// receives the gradient of every source; rows is (B, count, H, W).
+template <typename acc, bool kRows>
+__global__ void __launch_bounds__(kThreads, 2) route_kernel(
+    acc* maps, acc* rows, const StretchPartials partials, const acc* __restrict__ grads,
+    const int16_t* __restrict__ steps, const acc* __restrict__ deformation, const __grid_constant__ IntTable table,
+    const Level level, const StripMemory memory, const Shape shape) {
   const Tables t = tables_of(table, shape);
-  const Job job(level);
+  const Strip<kRows, kLines> strip(level, shape);
   const int64_t pixels = shape.pixels();
-  const int64_t width = shape.width;
-  acc* image = maps + job.b * shape.messages() * pixels;
-  acc* incoming = level_incoming + job.local * pixels;
-  acc* rows = level_rows + job.local * pixels;
-  acc* out = image + job.i * pixels;
-  const int16_t* from_column = steps + (job.b * shape.messages() + job.i) * kSteps * pixels;
-  const int16_t* from_row = from_column + pixels;
-  fill_incoming(incoming, grads + job.b * shape.joints * pixels, image, t, job.i, pixels);
-  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
-    rows[p] = 0;
-    out[p] = 0;
-  }
+  acc* image = maps + strip.b * shape.messages() * pixels;
+  acc* between = rows + strip.local * pixels;
+  acc* in = reinterpret_cast<acc*>(memory.own());
+  acc* sources = in + strip.size();
+  int16_t* best = reinterpret_cast<int16_t*>(sources + strip.size());
+  const int16_t* own_steps = steps + ((strip.b * shape.messages() + strip.i) * kSteps + (kRows ? 0 : 1)) * pixels;
+  strip.each([&](int32_t line, int32_t k) {
+    const int32_t at = strip.at(line, k);
+    const int64_t pixel = strip.pixel(line, k);
+    in[at] = kRows ? between[pixel]
+                   : incoming_at(grads + strip.b * shape.joints * pixels, image, t, strip.i, pixel, pixels);
+    best[at] = own_steps[pixel];
+    sources[at] = 0;
+  });
   __syncthreads();
-  StretchSums sums_x{0, 0}, sums_y{0, 0};
-  const Spring<acc> along_y = spring_of(deformation, t.edge[job.i], t.sign[job.i], 1);
-  for (int64_t x = threadIdx.x; x < width; x += kThreads) {
-    for (int64_t y = 0; y < shape.height; ++y) {
-      const int row = from_row[y * width + x];
-      const acc grad = incoming[y * width + x];
-      if (row >= 0 && grad != 0) {
-        rows[row * width + x] += grad;
-        sums_y.add(grad, along_y.stretch(row, static_cast<int>(y)));
-      }
+  constexpr int axis = kRows ? 0 : 1;
+  const Spring<acc> spring = spring_of(deformation, t.edge[strip.i], t.sign[strip.i], axis);
+  StretchSums sums{0, 0};
+  const int32_t line = static_cast<int32_t>(threadIdx.x);
+  for (int32_t k = 0; line < strip.count && k < strip.n; ++k) {
+    const int source = best[strip.at(line, k)];
+    const acc grad = in[strip.at(line, k)];
+    if (source >= 0 && grad != 0) {
+      sources[strip.at(line, source)] += grad;
+      sums.add(grad, spring.stretch(source, k));
     }
   }
   __syncthreads();
-  const Spring<acc> along_x = spring_of(deformation, t.edge[job.i], t.sign[job.i], 0);
-  for (int64_t y = threadIdx.x; y < shape.height; y += kThreads) {
-    for (int64_t x = 0; x < width; ++x) {
-      const int column = from_column[y * width + x];
-      const acc grad = rows[y * width + x];
-      if (column >= 0 && grad != 0) {
-        out[y * width + column] += grad;
-        sums_x.add(grad, along_x.stretch(column, static_cast<int>(x)));
-      }
-    }
-  }
-  write_stretch_sums(partial, sums_x, sums_y, job, shape);
+  acc* out = kRows ? image + strip.i * pixels : between;
+  strip.each([&](int32_t line, int32_t k) { out[strip.pixel(line, k)] = sources[strip.at(line, k)]; });
+  write_stretch_sums(partials, sums, strip, axis, shape);
 }
 
 // One thread per joint: its score's gradient goes to its place.
@@ -83,21 +83,27 @@ void launch_backward(
     const Gradients& out, const Tensor& grad, const Tensor& grad_scores,
     const Tensor& max_marginals, const Tensor& coords, const Tensor& steps, const Tensor& deformation,
     const Schedule& schedule, const Shape& shape, cudaStream_t stream) {
-  const LevelMemory<acc> memory(kMaxBackward, grad, schedule, shape, 2, stream);
+  const LevelMemory<acc> memory(kMaxBackward, grad, schedule, shape, 1, stream);
   const IntTable& table = memory.table();
   const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
-  const Tensor partial = torch::stable::new_empty(grad, {shape.batch, shape.messages(), 4}, ScalarType::Double);
+  const StripLaunch<Strip<true, kLines>> along_x(grad, schedule, shape, kStagedBytes<acc>);
+  const StripLaunch<Strip<false, kLines>> along_y(grad, schedule, shape, kStagedBytes<acc>);
+  const StretchMemory stretch(grad, shape, along_x.strips, along_y.strips);
   acc* grads = out.unary.mutable_data_ptr<acc>();
   launch(
       kMaxBackward, max_belief_gradient_kernel<acc>, ceil_div(grad.numel(), kThreads), kThreads, 0, stream, grads,
       grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), shape);
   each_level(schedule, true, [&](const Level& level) {
-    launch(
-        kMaxBackward, route_kernel<acc>, shape.batch * level.count, kThreads, 0, stream, maps.mutable_data_ptr<acc>(),
-        partial.mutable_data_ptr<double>(), grads, steps.const_data_ptr<int16_t>(), deformation.const_data_ptr<acc>(),
-        table, level, memory.buffer(0), memory.buffer(1), shape);
+    const auto pass = [&](const auto& along, auto kernel) {
+      along.run(
+          kMaxBackward, kernel, level, shape.batch, stream, maps.mutable_data_ptr<acc>(), memory.buffer(0),
+          stretch.partials, grads, steps.const_data_ptr<int16_t>(), deformation.const_data_ptr<acc>(), table, level,
+          along.parameter(), shape);
+    };
+    pass(along_y, route_kernel<acc, false>);
+    pass(along_x, route_kernel<acc, true>);
   });
-  finish_gradients<acc>(kMaxBackward, out, maps, partial, deformation, table, shape, stream);
+  finish_gradients<acc>(kMaxBackward, out, maps, stretch.partials, deformation, table, shape, stream);
   launch(
       kMaxBackward, score_gradient_kernel<acc>, ceil_div(shape.batch * shape.joints, kThreads), kThreads, 0, stream,
       grads, grad_scores.const_data_ptr<acc>(), coords.const_data_ptr<acc>(), shape);

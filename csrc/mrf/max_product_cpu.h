@@ -100,7 +100,7 @@ struct Envelopes {
 
   // One line of n elements; best as numbers of acc.
   void transform(acc* out, acc* which, const acc* in, int64_t n, const Spring<acc>& spring) {
-    transform_line<acc>({in, out, best.data(), 1, hull.data(), from.data(), 1, static_cast<int>(n)}, spring);
+    transform_line<acc>({in, out, best.data(), 1, 1, hull.data(), from.data(), 1, static_cast<int>(n)}, spring);
     std::copy(best.begin(), best.begin() + n, which);
   }
 };

@@ -1,30 +1,10 @@
-// sum_product on CUDA: one thread owns a pixel of a message.
+// sum_product on CUDA: a block stages a strip of rows, then of columns, of a message; one thread owns a pixel of it.
 #include <tuple>
 
 #include "mrf/sum_product.cuh"
 
 namespace pypose_ops {
 namespace {
-
-// source and rows are (B, count, H, W).
-template <typename T>
-__global__ void __launch_bounds__(kThreads) sum_messages_kernel(
-    acc_t<T>* messages, const T* __restrict__ unary, const acc_t<T>* __restrict__ deformation,
-    const __grid_constant__ IntTable table, const Level level, acc_t<T>* __restrict__ level_source,
-    acc_t<T>* __restrict__ level_rows, const Shape shape) {
-  using acc = acc_t<T>;
-  const Tables t = tables_of(table, shape);
-  const Job job(level);
-  const int64_t pixels = shape.pixels();
-  acc* maps = messages + job.b * shape.messages() * pixels;
-  acc* source = level_source + job.local * pixels;
-  acc* rows = level_rows + job.local * pixels;
-  fill_source(source, unary + job.b * shape.joints * pixels, maps, t, job.i, pixels);
-  __syncthreads();
-  pass_x(rows, source, spring_of(deformation, t.edge[job.i], t.sign[job.i], 0), shape);
-  __syncthreads();
-  pass_y(maps + job.i * pixels, rows, spring_of(deformation, t.edge[job.i], t.sign[job.i], 1), shape);
-}
 
 // One block per joint of an image: its belief, less the logarithm of the sum of its exponentials.
 template <typename T>
@@ -68,13 +48,19 @@ void launch_sum_product(
     const char* op, const SumProductTensors& out, const Tensor& unary, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const LevelMemory<acc> memory(op, out.log_marginals, schedule, shape, 2, stream);
+  const LevelMemory<acc> memory(op, out.log_marginals, schedule, shape, 1, stream);
   const IntTable& table = memory.table();
+  const StripLaunch<Strip<true, kLines>> along_x(unary, schedule, shape, sizeof(acc));
+  const StripLaunch<Strip<false, kLines>> along_y(unary, schedule, shape, sizeof(acc));
+  acc* messages = out.messages.mutable_data_ptr<acc>();
   each_level(schedule, false, [&](const Level& level) {
-    launch(
-        op, sum_messages_kernel<T>, shape.batch * level.count, kThreads, 0, stream,
-        out.messages.mutable_data_ptr<acc>(), unary.const_data_ptr<T>(), deformation.const_data_ptr<acc>(), table, level,
-        memory.buffer(0), memory.buffer(1), shape);
+    const auto pass = [&](const auto& along, auto kernel) {
+      along.run(
+          op, kernel, level, shape.batch, stream, messages, memory.buffer(0), messages, unary.const_data_ptr<T>(),
+          deformation.const_data_ptr<acc>(), table, level, along.parameter(), shape);
+    };
+    pass(along_x, sum_lines_kernel<T, true>);
+    pass(along_y, sum_lines_kernel<T, false>);
   });
   launch(
       op, marginals_kernel<T>, shape.batch * shape.joints, kThreads, 0, stream,

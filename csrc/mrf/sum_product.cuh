@@ -2,7 +2,7 @@
 #pragma once
 
 #include "mrf/sum_product.h"
-#include "mrf/tree.cuh"
+#include "mrf/tree_strips.cuh"
 
 namespace pypose_ops {
 namespace {
@@ -26,25 +26,34 @@ __device__ __forceinline__ acc sum_line(
   return peak + ::log(sum);
 }
 
-// out = source after the pass along x, by the whole block.
-template <typename acc>
-__device__ void pass_x(
-    acc* out, const acc* source, const Spring<acc>& spring, const Shape& shape) {
-  const int width = static_cast<int>(shape.width);
-  for (int64_t p = threadIdx.x; p < shape.pixels(); p += kThreads) {
-    const int64_t row = p / width;
-    out[p] = sum_line(source + row * width, 1, width, static_cast<int>(p - row * width), spring);
-  }
-}
+// Eight floats across are a sector of memory; shorter strips would leave fewer threads idle, but read sectors in part.
+constexpr int kLines = 8;
 
-template <typename acc>
-__device__ void pass_y(
-    acc* out, const acc* rows, const Spring<acc>& spring, const Shape& shape) {
-  const int64_t width = shape.width;
-  for (int64_t p = threadIdx.x; p < shape.pixels(); p += kThreads) {
-    const int64_t row = p / width;
-    out[p] = sum_line(rows + p - row * width, width, static_cast<int>(shape.height), static_cast<int>(row), spring);
-  }
+// Along x: rows (B, count, H, W) receives the level's messages after the pass. Along y: from there to the messages.
+template <typename T, bool kRows>
+__global__ void __launch_bounds__(kThreads) sum_lines_kernel(
+    acc_t<T>* out, acc_t<T>* rows, const acc_t<T>* messages, const T* __restrict__ unary,
+    const acc_t<T>* __restrict__ deformation, const __grid_constant__ IntTable table, const Level level,
+    const StripMemory memory, const Shape shape) {
+  using acc = acc_t<T>;
+  const Tables t = tables_of(table, shape);
+  const Strip<kRows, kLines> strip(level, shape);
+  const int64_t pixels = shape.pixels();
+  const int64_t image = strip.b * shape.messages() * pixels;
+  acc* between = rows + strip.local * pixels;
+  acc* in = reinterpret_cast<acc*>(memory.own());
+  strip.each([&](int32_t line, int32_t k) {
+    const int64_t pixel = strip.pixel(line, k);
+    in[strip.at(line, k)] = kRows
+        ? source_at(unary + strip.b * shape.joints * pixels, messages + image, t, strip.i, pixel, pixels)
+        : between[pixel];
+  });
+  __syncthreads();
+  const Spring<acc> spring = spring_of(deformation, t.edge[strip.i], t.sign[strip.i], kRows ? 0 : 1);
+  acc* to = kRows ? between : out + image + strip.i * pixels;
+  strip.each([&](int32_t line, int32_t k) {
+    to[strip.pixel(line, k)] = sum_line(in + line, strip.kPitch, strip.n, k, spring);
+  });
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The gradient of sum_product on CUDA: one thread owns a source pixel, and adds up the targets of its line.
+// The gradient of sum_product on CUDA: a block stages a strip of columns, then of rows, of a message; one thread owns a
+// source pixel of it, and adds up the targets of its line.
 #include <tuple>
 
 #include "mrf/sum_product.cuh"
@@ -32,68 +33,52 @@ __device__ __forceinline__ acc normalised(
   return sum > 0 ? grad / sum : acc(0);
 }
 
-// Memory of a level's messages, (B, count, H, W) each: their sources, after the pass along x, and the gradients of the
-// messages and of what the pass along x left.
-template <typename acc>
-struct Scratch {
-  acc* source;
-  acc* rows;
-  acc* at_targets;
-  acc* at_rows;
-};
-
-template <typename T>
-__global__ void __launch_bounds__(kThreads) sum_pass_back_kernel(
-    acc_t<T>* maps, double* __restrict__ partial, const acc_t<T>* __restrict__ grads, const T* __restrict__ unary,
-    const acc_t<T>* __restrict__ messages, const acc_t<T>* __restrict__ deformation,
-    const __grid_constant__ IntTable table, const Level level, const Scratch<acc_t<T>> scratch, const Shape shape) {
+// One axis of a level, y first, with rows and at_rows (B, count, H, W). Along y what arrives at the messages goes to the
+// map between the passes, rows: at_rows. Along x that goes to the sources: maps (B, messages, H, W).
+template <typename T, bool kRows>
+__global__ void __launch_bounds__(kThreads, 2) sum_lines_back_kernel(
+    acc_t<T>* maps, acc_t<T>* at_rows, const acc_t<T>* __restrict__ rows, const StretchPartials partials,
+    const acc_t<T>* __restrict__ grads, const T* __restrict__ unary, const acc_t<T>* __restrict__ messages,
+    const acc_t<T>* __restrict__ deformation, const __grid_constant__ IntTable table, const Level level,
+    const StripMemory memory, const Shape shape) {
   using acc = acc_t<T>;
   const Tables t = tables_of(table, shape);
-  const Job job(level);
+  const Strip<kRows, kLines> strip(level, shape);
   const int64_t pixels = shape.pixels();
-  const int64_t width = shape.width;
-  acc* image = maps + job.b * shape.messages() * pixels;
-  const acc* kept = messages + job.b * shape.messages() * pixels;
-  const acc* message = kept + job.i * pixels;
-  acc* source = scratch.source + job.local * pixels;
-  acc* rows = scratch.rows + job.local * pixels;
-  acc* at_targets = scratch.at_targets + job.local * pixels;
-  acc* at_rows = scratch.at_rows + job.local * pixels;
-  fill_source(source, unary + job.b * shape.joints * pixels, kept, t, job.i, pixels);
-  fill_incoming(at_targets, grads + job.b * shape.joints * pixels, image, t, job.i, pixels);
+  const int64_t image = strip.b * shape.messages() * pixels;
+  const int64_t between = strip.local * pixels;
+  acc* source = reinterpret_cast<acc*>(memory.own());
+  acc* grad = source + strip.size();
+  acc* message = grad + strip.size();
+  strip.each([&](int32_t line, int32_t k) {
+    const int32_t at = strip.at(line, k);
+    const int64_t pixel = strip.pixel(line, k);
+    const int64_t joints = strip.b * shape.joints * pixels;
+    if (kRows) {
+      source[at] = source_at(unary + joints, messages + image, t, strip.i, pixel, pixels);
+      grad[at] = at_rows[between + pixel];
+      message[at] = rows[between + pixel];
+    } else {
+      source[at] = rows[between + pixel];
+      grad[at] = incoming_at(grads + joints, maps + image, t, strip.i, pixel, pixels);
+      message[at] = messages[image + strip.i * pixels + pixel];
+    }
+  });
   __syncthreads();
-  const Spring<acc> along_x = spring_of(deformation, t.edge[job.i], t.sign[job.i], 0);
-  const Spring<acc> along_y = spring_of(deformation, t.edge[job.i], t.sign[job.i], 1);
-  pass_x(rows, source, along_x, shape);
+  constexpr int axis = kRows ? 0 : 1;
+  const Spring<acc> spring = spring_of(deformation, t.edge[strip.i], t.sign[strip.i], axis);
+  strip.each([&](int32_t line, int32_t k) {
+    const int32_t at = strip.at(line, k);
+    grad[at] = normalised(grad[at], source + line, strip.kPitch, strip.n, k, message[at], spring);
+  });
   __syncthreads();
-  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
-    const int64_t x = p % width;
-    at_targets[p] = normalised(
-        at_targets[p], rows + x, width, static_cast<int>(shape.height), static_cast<int>(p / width), message[p],
-        along_y);
-  }
-  __syncthreads();
-  StretchSums sums_x{0, 0}, sums_y{0, 0};
-  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
-    const int64_t x = p % width;
-    at_rows[p] = share_line(
-        sums_y, at_targets + x, message + x, width, static_cast<int>(shape.height), static_cast<int>(p / width), rows[p],
-        along_y);
-  }
-  __syncthreads();
-  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
-    const int64_t first = p - p % width;
-    at_rows[p] = normalised(
-        at_rows[p], source + first, 1, static_cast<int>(width), static_cast<int>(p - first), rows[p], along_x);
-  }
-  __syncthreads();
-  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
-    const int64_t first = p - p % width;
-    image[job.i * pixels + p] = share_line(
-        sums_x, at_rows + first, rows + first, 1, static_cast<int>(width), static_cast<int>(p - first), source[p],
-        along_x);
-  }
-  write_stretch_sums(partial, sums_x, sums_y, job, shape);
+  StretchSums sums{0, 0};
+  acc* out = kRows ? maps + image + strip.i * pixels : at_rows + between;
+  strip.each([&](int32_t line, int32_t k) {
+    out[strip.pixel(line, k)] =
+        share_line(sums, grad + line, message + line, strip.kPitch, strip.n, k, source[strip.at(line, k)], spring);
+  });
+  write_stretch_sums(partials, sums, strip, axis, shape);
 }
 
 // One block per joint of an image: the gradient of its belief. The marginals are made to add up to 1: those of rounded
@@ -130,23 +115,33 @@ void launch_backward(
     const Tensor& unary, const Tensor& log_marginals, const Tensor& messages, const Tensor& deformation,
     const Schedule& schedule, int64_t root, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
-  const LevelMemory<acc> memory(kSumBackward, grad, schedule, shape, 4, stream);
+  const LevelMemory<acc> memory(kSumBackward, grad, schedule, shape, 2, stream);
   const IntTable& table = memory.table();
   const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
-  const Tensor partial = torch::stable::new_empty(grad, {shape.batch, shape.messages(), 4}, ScalarType::Double);
+  const StripLaunch<Strip<true, kLines>> along_x(grad, schedule, shape, 3 * sizeof(acc));
+  const StripLaunch<Strip<false, kLines>> along_y(grad, schedule, shape, 3 * sizeof(acc));
+  const StretchMemory stretch(grad, shape, along_x.strips, along_y.strips);
   acc* grads = out.unary.mutable_data_ptr<acc>();
-  const Scratch<acc> scratch{memory.buffer(0), memory.buffer(1), memory.buffer(2), memory.buffer(3)};
+  acc* rows = memory.buffer(0);
+  const acc* kept = messages.const_data_ptr<acc>();
   launch(
       kSumBackward, sum_belief_gradient_kernel<acc>, shape.batch * shape.joints, kThreads, 0, stream, grads,
       grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
       shape);
   each_level(schedule, true, [&](const Level& level) {
-    launch(
-        kSumBackward, sum_pass_back_kernel<T>, shape.batch * level.count, kThreads, 0, stream,
-        maps.mutable_data_ptr<acc>(), partial.mutable_data_ptr<double>(), grads, unary.const_data_ptr<T>(),
-        messages.const_data_ptr<acc>(), deformation.const_data_ptr<acc>(), table, level, scratch, shape);
+    along_x.run(
+        kSumBackward, sum_lines_kernel<T, true>, level, shape.batch, stream, static_cast<acc*>(nullptr), rows, kept,
+        unary.const_data_ptr<T>(), deformation.const_data_ptr<acc>(), table, level, along_x.parameter(), shape);
+    const auto pass = [&](const auto& along, auto kernel) {
+      along.run(
+          kSumBackward, kernel, level, shape.batch, stream, maps.mutable_data_ptr<acc>(), memory.buffer(1), rows,
+          stretch.partials, grads, unary.const_data_ptr<T>(), kept, deformation.const_data_ptr<acc>(), table, level,
+          along.parameter(), shape);
+    };
+    pass(along_y, sum_lines_back_kernel<T, false>);
+    pass(along_x, sum_lines_back_kernel<T, true>);
   });
-  finish_gradients<acc>(kSumBackward, out, maps, partial, deformation, table, shape, stream);
+  finish_gradients<acc>(kSumBackward, out, maps, stretch.partials, deformation, table, shape, stream);
 }
 
 std::tuple<Tensor, Tensor> sum_product_backward_cuda(

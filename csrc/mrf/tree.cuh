@@ -1,5 +1,5 @@
-// What the CUDA kernels of max_product and sum_product share. One block owns one message of one image: it adds up the
-// source, and runs along x and then along y. One launch per level of the tree.
+// What the CUDA kernels of max_product and sum_product share. A level of the tree takes one launch along x and one along
+// y (backward in the other order); see tree_strips.cuh for what a block owns.
 #pragma once
 
 #include "common/reduce.cuh"
@@ -23,18 +23,6 @@ struct Level {
   int32_t first, count;
 };
 
-// Which message of which image a block owns.
-struct Job {
-  int64_t b;
-  int32_t i;      // the message
-  int64_t local;  // in buffers of the level, (B, count, H, W)
-
-  __device__ explicit Job(const Level& level)
-      : b(blockIdx.x / level.count),
-        i(level.first + static_cast<int32_t>(blockIdx.x % level.count)),
-        local(blockIdx.x) {}
-};
-
 // One pixel of a joint's base plus the messages into it, but for `except`; kReversed: plus the maps of their reverses.
 template <bool kReversed, typename acc>
 __device__ __forceinline__ acc add_messages(
@@ -50,38 +38,21 @@ __device__ __forceinline__ acc add_messages(
   return kReversed ? sum : settled(sum);
 }
 
-// What message i is computed from, by the whole block: unary and maps are the image's.
+// A pixel of what message i is computed from. unary and maps are the image's.
 template <typename T>
-__device__ void fill_source(
-    acc_t<T>* out, const T* unary, const acc_t<T>* maps, const Tables& t,
-    int32_t i, int64_t pixels) {
-  using acc = acc_t<T>;
+__device__ __forceinline__ acc_t<T> source_at(
+    const T* unary, const acc_t<T>* maps, const Tables& t, int32_t i, int64_t pixel, int64_t pixels) {
   const int32_t joint = t.source[i];
-  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
-    const acc base = evidence(static_cast<acc>(unary[joint * pixels + p]));
-    out[p] = add_messages<false>(base, maps, t, joint, t.reverse[i], p, pixels);
-  }
+  const acc_t<T> base = evidence(static_cast<acc_t<T>>(unary[joint * pixels + pixel]));
+  return add_messages<false>(base, maps, t, joint, t.reverse[i], pixel, pixels);
 }
 
-// Backward: what arrives at message i. grads and maps are the image's.
+// Backward: a pixel of what arrives at message i. grads and maps are the image's.
 template <typename acc>
-__device__ void fill_incoming(
-    acc* out, const acc* grads, const acc* maps, const Tables& t, int32_t i,
-    int64_t pixels) {
+__device__ __forceinline__ acc incoming_at(
+    const acc* grads, const acc* maps, const Tables& t, int32_t i, int64_t pixel, int64_t pixels) {
   const int32_t joint = t.target[i];
-  for (int64_t p = threadIdx.x; p < pixels; p += kThreads) {
-    out[p] = add_messages<true>(grads[joint * pixels + p], maps, t, joint, t.reverse[i], p, pixels);
-  }
-}
-
-// Backward: what a block's message adds to the gradients of its spring -> partial (B, messages, 2 axes, 2).
-__device__ __forceinline__ void write_stretch_sums(
-    double* partial, const StretchSums& x, const StretchSums& y, const Job& job, const Shape& shape) {
-  double sums[4] = {x.first, x.second, y.first, y.second};
-  block_sum<kThreads>(sums);
-  for (int n = 0; threadIdx.x == 0 && n < 4; ++n) {
-    partial[(job.b * shape.messages() + job.i) * 4 + n] = sums[n];
-  }
+  return add_messages<true>(grads[joint * pixels + pixel], maps, t, joint, t.reverse[i], pixel, pixels);
 }
 
 // The gradient of the beliefs, in place: plus what came back along the messages. One thread per pixel.
@@ -101,11 +72,21 @@ __global__ void __launch_bounds__(kThreads)
       static_cast<int32_t>(map % shape.joints), -1, pixel, shape.pixels());
 }
 
-// One block per edge: grad_deformation (E, 4) from partial (B, messages, 2 axes, 2), the sums of gradient times stretch
-// and times squared stretch.
+// Backward: sums of every strip, of gradient times stretch and times squared stretch: (B, messages, 2 axes, strips, 2).
+struct StretchPartials {
+  double* sums;
+  int64_t strips[2];  // of a map, along x and along y; the larger is the size
+
+  __device__ __forceinline__ double* at(int64_t message, int axis, int64_t strip) const {
+    const int64_t size = strips[0] > strips[1] ? strips[0] : strips[1];
+    return sums + ((message * 2 + axis) * size + strip) * 2;
+  }
+};
+
+// One block per edge: grad_deformation (E, 4).
 template <typename acc>
 __global__ void __launch_bounds__(kThreads) deformation_gradient_kernel(
-    acc* __restrict__ out, const double* __restrict__ partial, const acc* __restrict__ deformation,
+    acc* __restrict__ out, const StretchPartials partials, const acc* __restrict__ deformation,
     const __grid_constant__ IntTable table, const Shape shape) {
   const Tables t = tables_of(table, shape);
   const int32_t e = static_cast<int32_t>(blockIdx.x);
@@ -114,11 +95,12 @@ __global__ void __launch_bounds__(kThreads) deformation_gradient_kernel(
     if (t.edge[i] != e) {
       continue;  // the same for all threads
     }
-    for (int64_t b = threadIdx.x; b < shape.batch; b += kThreads) {
-      const double* part = partial + (b * shape.messages() + i) * 4;
-      for (int axis = 0; axis < 2; ++axis) {
-        sums[axis] += t.sign[i] * part[2 * axis];
-        sums[2 + axis] += part[2 * axis + 1];
+    for (int axis = 0; axis < 2; ++axis) {
+      const int64_t strips = partials.strips[axis];
+      for (int64_t n = threadIdx.x; n < shape.batch * strips; n += kThreads) {
+        const double* part = partials.at(n / strips * shape.messages() + i, axis, n % strips);
+        sums[axis] += t.sign[i] * part[0];
+        sums[2 + axis] += part[1];
       }
     }
   }
@@ -132,16 +114,15 @@ __global__ void __launch_bounds__(kThreads) deformation_gradient_kernel(
 
 template <typename acc>
 void finish_gradients(
-    const char* op, const Gradients& out, const Tensor& maps, const Tensor& partial, const Tensor& deformation,
-    const IntTable& table, const Shape& shape, cudaStream_t stream) {
+    const char* op, const Gradients& out, const Tensor& maps, const StretchPartials& partials,
+    const Tensor& deformation, const IntTable& table, const Shape& shape, cudaStream_t stream) {
   launch(
       op, unary_gradient_kernel<acc>, ceil_div(out.unary.numel(), kThreads), kThreads, 0, stream,
       out.unary.mutable_data_ptr<acc>(), maps.const_data_ptr<acc>(), table, shape);
   if (shape.edges > 0) {
     launch(
         op, deformation_gradient_kernel<acc>, shape.edges, kThreads, 0, stream,
-        out.deformation.mutable_data_ptr<acc>(), partial.const_data_ptr<double>(), deformation.const_data_ptr<acc>(),
-        table, shape);
+        out.deformation.mutable_data_ptr<acc>(), partials, deformation.const_data_ptr<acc>(), table, shape);
   }
 }
 

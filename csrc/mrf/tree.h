@@ -3,7 +3,7 @@
 // Both work on a tree of joints. A pose's score is
 //   sum over joints k of unary_k(p_k)
 //     - sum over edges (a, b) of  weight_x (x_b - x_a - mean_x)^2 + weight_y (y_b - y_a - mean_y)^2
-// A message runs along every edge, first from the leaves to the root and then back. Its source map is the unary of the
+// A message runs along every edge in both directions, level by level from the leaves on. Its source map is the unary of the
 // joint that sends it plus all messages into that joint but the one that comes back along the edge.
 #pragma once
 
@@ -120,15 +120,19 @@ inline Schedule make_schedule(const char* op, const std::vector<int64_t>& edges,
     const int64_t e = walk.edge[joint];
     return edges[2 * e] == joint ? edges[2 * e + 1] : edges[2 * e];
   };
-  std::vector<int64_t> depth(joints, 0), height(joints, 0);
-  for (int64_t i = 1; i < joints; ++i) {
-    depth[walk.order[i]] = depth[parent_of(walk.order[i])] + 1;
-  }
+  // The level of the message from a joint to its parent, and of the one back: one more than the highest that it needs.
+  // second: the same as up, without the joint's highest child.
+  std::vector<int64_t> up(joints, 0), second(joints, 0), down(joints, 0);
   for (int64_t i = joints - 1; i > 0; --i) {
-    int64_t& above = height[parent_of(walk.order[i])];
-    above = std::max(above, height[walk.order[i]] + 1);
+    const int64_t joint = walk.order[i], parent = parent_of(joint), level = up[joint] + 1;
+    second[parent] = std::max(second[parent], std::min(level, up[parent]));
+    up[parent] = std::max(up[parent], level);
   }
-  // Level by level: towards the root, then back.
+  for (int64_t i = 1; i < joints; ++i) {
+    const int64_t joint = walk.order[i], parent = parent_of(joint);
+    const int64_t others = up[joint] + 1 == up[parent] ? second[parent] : up[parent];
+    down[joint] = std::max(others, parent == root ? int64_t(0) : down[parent] + 1);
+  }
   Schedule out;
   out.joints = joints;
   out.messages = 2 * (joints - 1);
@@ -140,8 +144,8 @@ inline Schedule make_schedule(const char* op, const std::vector<int64_t>& edges,
   for (int64_t i = 1; i < joints; ++i) {
     const int32_t joint = walk.order[i];
     const int32_t parent = static_cast<int32_t>(parent_of(joint));
-    steps.push_back({height[joint], joint, parent, walk.edge[joint]});
-    steps.push_back({height[root] + depth[joint], parent, joint, walk.edge[joint]});
+    steps.push_back({up[joint], joint, parent, walk.edge[joint]});
+    steps.push_back({down[joint], parent, joint, walk.edge[joint]});
   }
   std::stable_sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.level < b.level; });
   const int64_t m = out.messages;
@@ -158,10 +162,12 @@ inline Schedule make_schedule(const char* op, const std::vector<int64_t>& edges,
     values[m + i] = step.target;
     values[2 * m + i] = step.edge;
     values[3 * m + i] = step.source == edges[2 * step.edge + 1] ? 1 : -1;
+    if (walk.edge[step.source] == step.edge) {
+      values[(t.up - values) + step.source] = static_cast<int32_t>(i);
+    }
     int32_t& first = first_of_edge[step.edge];
     if (first < 0) {
       first = static_cast<int32_t>(i);
-      values[(t.up - values) + step.source] = first;
     } else {
       values[4 * m + i] = first;
       values[4 * m + first] = static_cast<int32_t>(i);

@@ -26,10 +26,7 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
   const scalar* __restrict__ row = args.row(axis, number);
 
   Peak<acc> peak = no_peak(args.threshold);
-#pragma unroll 4
-  for (int i = lane; i < bins; i += kWarpSize) {
-    consider(peak, static_cast<acc>(row[i]), i);
-  }
+  scan(peak, row, bins, lane, kWarpSize);
   peak = warp_best(peak);
   acc step = 0;
   if (args.dark && peak.found() && line_dark_applies(bins, args.compat)) {

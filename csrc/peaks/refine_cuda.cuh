@@ -40,17 +40,18 @@ __device__ __forceinline__ void consider(Peak<acc>& peak, acc value, int index) 
   }
 }
 
-// The peak of this thread's share of a map, in packs where the map begins at a multiple of 16 bytes.
+// The peak of the share of a map that thread `own` of `stride` has, in packs where the map begins at a multiple of 16
+// bytes.
 template <typename scalar, typename acc>
-__device__ __forceinline__ void scan(Peak<acc>& peak, const scalar* __restrict__ map, int pixels) {
+__device__ __forceinline__ void scan(
+    Peak<acc>& peak, const scalar* __restrict__ map, int pixels, int own, int stride) {
   constexpr int kVec = kPack<scalar>;
-  const int stride = static_cast<int>(blockDim.x);
   int packed = 0;
   if (reinterpret_cast<uintptr_t>(map) % kPackBytes == 0) {
     const int count = pixels / kVec;
     packed = count * kVec;
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += stride) {
+    for (int i = own; i < count; i += stride) {
       const auto pack = load_pack<kVec>(map + i * kVec);
 #pragma unroll
       for (int j = 0; j < kVec; ++j) {
@@ -59,7 +60,7 @@ __device__ __forceinline__ void scan(Peak<acc>& peak, const scalar* __restrict__
     }
   }
 #pragma unroll 4
-  for (int i = packed + static_cast<int>(threadIdx.x); i < pixels; i += stride) {
+  for (int i = packed + own; i < pixels; i += stride) {
     consider(peak, static_cast<acc>(map[i]), i);
   }
 }
@@ -92,7 +93,7 @@ template <typename scalar, typename acc = acc_t<scalar>>
 __device__ Peak<acc> thread_peak(const MapView<scalar>& map, acc threshold) {
   Peak<acc> peak = no_peak(threshold);
   if (map.twin == nullptr) {
-    scan(peak, map.map, map.height * map.width);
+    scan(peak, map.map, map.height * map.width, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));
   } else if (
       map.width % kPack<scalar> == 0 &&
       (reinterpret_cast<uintptr_t>(map.map) | reinterpret_cast<uintptr_t>(map.twin)) % kPackBytes == 0) {

@@ -42,7 +42,7 @@ __device__ __forceinline__ void for_each_pixel(
 template <typename scalar, typename acc>
 __device__ Peak<acc> block_peak(const scalar* __restrict__ map, int pixels) {
   Peak<acc> peak = no_peak(-std::numeric_limits<acc>::infinity());
-  scan(peak, map, pixels);
+  scan(peak, map, pixels, static_cast<int>(threadIdx.x), kBlock);
   return block_best<kBlock>(peak);
 }
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pypose_ops import max_product, sum_product
+import pypose_ops
+from pypose_ops import max_product, reference, sum_product
 
 TREES = {
     "pair": (2, [(1, 0)], (4, 5)),
@@ -194,3 +195,45 @@ def test_a_long_line_is_linear_in_its_pixels():
         maps = max_product(unary, [(0, 1)], torch.tensor([[0.3, 0.0, weight, 1.0]], dtype=torch.float64))[1]
         expected = (line - weight * (x - x[:, None] - 0.3) ** 2).amax(1)
         torch.testing.assert_close(maps[0, 0, 0], expected)
+
+
+# Lines of a block are staged 8 or 32 at a time; long ones lie in device memory.
+SIZES = ((33, 9), (7, 65), (3, 130), (460, 2), (2, 1400), (1, 1), (40, 40))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", ("max_product", "sum_product"))
+def test_maps_of_any_size_and_their_gradients(device, name, size, dtype):
+    torch.manual_seed(3)
+    edges = [(0, 1), (2, 1), (1, 3)]
+    deformation = torch.tensor([[0.3, -1.0, 0.02, 0.1], [2.0, 0.0, 0.5, 0.0], [-0.7, 0.4, 0.004, 1.0]], dtype=dtype)
+    inputs = [torch.randn(2, 4, *size, dtype=dtype), deformation]
+    found, expected = (
+        [v.detach().clone().to(where).requires_grad_() for v in inputs] for where in (device, torch.device("cpu"))
+    )
+    results = []
+    for tensors, module in ((found, pypose_ops), (expected, reference)):
+        result = getattr(module, name)(tensors[0], edges, tensors[1], root=2)
+        maps = result.max_marginals if name == "max_product" else result.log_marginals
+        torch.manual_seed(4)
+        maps.backward(torch.randn(maps.shape, dtype=dtype).to(maps.device))
+        results.append([maps, *(t.grad for t in tensors)])
+    for a, b in zip(*results, strict=True):
+        tolerance = {"rtol": 2e-4, "atol": 2e-4} if dtype == torch.float32 else {}
+        torch.testing.assert_close(a.cpu(), b, **tolerance)
+
+
+def test_a_tree_of_many_joints(device):
+    """Branches of different depths, from every root: messages wait for what they need, and for nothing else."""
+    torch.manual_seed(5)
+    parents = [int(torch.randint(0, k, ())) for k in range(1, 12)]
+    edges = [(p, k) if k % 2 else (k, p) for k, p in enumerate(parents, 1)]
+    deformation = 0.1 + torch.rand(11, 4, dtype=torch.float64)
+    unary = torch.randn(1, 12, 5, 6, dtype=torch.float64)
+    expected = reference.max_product(unary, edges, deformation).max_marginals
+    for root in range(12):
+        best, marginals = max_product(unary.to(device), edges, deformation.to(device), root=root)
+        torch.testing.assert_close(marginals.cpu(), expected)
+        x, y = best.coords.cpu().unbind(-1)
+        assert torch.equal(y * 6 + x, expected.flatten(2).argmax(-1).double())

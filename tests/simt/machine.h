@@ -32,6 +32,11 @@ struct Warp {
 };
 
 // Everything about the launch in progress. There is one at a time: __shared__ variables exist once.
+// The memory of the __shared__ variables of one thread of the operating system; empty where it is not known.
+struct StaticShared {
+  char *begin, *end;
+};
+
 struct Machine {
   void (*body)(const void*);
   const void* context;
@@ -59,6 +64,7 @@ struct Machine {
   std::vector<Fiber*> idle;
   std::string error;
   std::unique_ptr<char[]> shared;
+  StaticShared fixed;
 };
 
 extern Machine& machine;

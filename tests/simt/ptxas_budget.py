@@ -3,6 +3,7 @@
 
     python tests/simt/ptxas_budget.py            # compiles every .cu for sm_80 and sm_90 and compares
     python tests/simt/ptxas_budget.py --update   # writes the table
+    python tests/simt/ptxas_budget.py mrf        # of the files whose path contains one of these words
 
 Columns: registers a thread, bytes of stack and of spills, bytes of static shared memory, theoretical occupancy in
 percent (at the largest block that the kernel is compiled for, without dynamic shared memory), and bits of the widest
@@ -88,9 +89,14 @@ def version():
     return found.group(1) if found else "unknown"
 
 
-def sources():
-    """The .cu files of the operators."""
-    return sorted((ROOT / "csrc").glob("*/*.cu"))
+def sources(words=()):
+    """The .cu files of the operators whose family and name contain one of the words."""
+    found = sorted((ROOT / "csrc").glob("*/*.cu"))
+    return [path for path in found if not words or any(word in stem(path) for word in words)]
+
+
+def stem(path):
+    return f"{path.parent.name}/{path.stem}"
 
 
 def include_folders():
@@ -165,7 +171,7 @@ def parse(reports, source):
             shared = int(smem.group(1)) if smem else 0
             share = occupancy(current[1], threads[current[0]], registers, shared) if current[0] in threads else 0
             usage = Usage(registers, frame[0], frame[1] + frame[2], shared, share, *widths.get(current, (0, 0)))
-            found[f"{source.parent.name}/{source.stem}: {current[0]}", current[1]] = usage
+            found[f"{stem(source)}: {current[0]}", current[1]] = usage
             current = None
     return found
 
@@ -196,12 +202,12 @@ def parameters(text):
     return len(text)
 
 
-def measure(jobs=None):
-    """{(kernel, architecture): Usage} of every kernel."""
+def measure(jobs=None, words=()):
+    """{(kernel, architecture): Usage} of every kernel of these files."""
     includes = include_folders()
     found = {}
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-        tasks = {source: pool.submit(report, source, folder, includes) for source in sources()}
+        tasks = {source: pool.submit(report, source, folder, includes) for source in sources(words)}
         for source, task in tasks.items():
             found |= parse(task.result(), source)
     names = readable(sorted({kernel for kernel, _ in found}))
@@ -268,13 +274,16 @@ def without_dump(usage):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="which files (default: all)")
     parser.add_argument("--update", action="store_true", help="write the table instead of comparing with it")
     parser.add_argument("--jobs", type=int, help="compilers at once (default: one per core)")
     options = parser.parse_args()
     if nvcc() is None:
         sys.exit("ptxas_budget.py: no nvcc on the PATH, nor in $CUDACXX")
-    found = measure(options.jobs)
     toolkit, table, reasons = read_table() if TABLE.exists() else ("", {}, {})
+    chosen = {stem(path) for path in sources(options.words)}
+    found = measure(options.jobs, options.words)
+    found |= {key: usage for key, usage in table.items() if key[0].split(":")[0] not in chosen}
     if options.update:
         if tool("cuobjdump") is None:
             sys.exit("ptxas_budget.py: no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")

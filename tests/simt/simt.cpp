@@ -1,5 +1,8 @@
 // Runs the blocks of a launch one by one. A thread starts on whatever fiber is idle and keeps it only when it has to
 // wait; a kernel that never synchronises therefore runs its threads back to back on one stack.
+#include <link.h>
+
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <sstream>
@@ -10,12 +13,6 @@
 #include "order.h"
 #include "trace.h"
 
-// The ends of the section that __shared__ variables live in; weak, for a library that has none.
-extern "C" {
-extern char __start_simt_shared[] __attribute__((weak, visibility("hidden")));
-extern char __stop_simt_shared[] __attribute__((weak, visibility("hidden")));
-}
-
 namespace simt {
 
 Registers registers;
@@ -25,6 +22,7 @@ namespace {
 
 constexpr size_t kMaxSharedBytes = 48 * 1024;  // static and dynamic together; more needs an opt-in
 constexpr uint64_t kRegisters = 65536;         // of a multiprocessor, and so the most that a block may take
+constexpr ptrdiff_t kFillOften = 64 * 1024;
 std::mutex one_launch;
 
 std::string text_of(const uint3& index) {
@@ -124,15 +122,27 @@ void check_launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes
   throw std::runtime_error("simt: kernel launch failed: invalid configuration argument: " + error.str());
 }
 
-// Not memset: AddressSanitizer watches that, and would report the space it keeps between the variables.
-__attribute__((no_sanitize("address"))) void fill_static_shared() {
-#ifdef __SANITIZE_ADDRESS__
-  for (volatile char* byte = __start_simt_shared; byte < __stop_simt_shared; ++byte) {
-    *byte = static_cast<char>(0xff);
-  }
-#else
-  std::memset(__start_simt_shared, 0xff, static_cast<size_t>(__stop_simt_shared - __start_simt_shared));
+// This thread's __shared__ variables: the thread-local storage of this library.
+StaticShared static_shared() {
+  StaticShared found{nullptr, nullptr};
+#ifndef __SANITIZE_ADDRESS__
+  static thread_local volatile char any;
+  any = 0;  // until one of its variables is touched, a thread has no such storage
+  dl_iterate_phdr(
+      [](dl_phdr_info* library, size_t, void* out) {
+        for (int i = 0; i < library->dlpi_phnum; ++i) {
+          const ElfW(Phdr)& part = library->dlpi_phdr[i];
+          char* memory = static_cast<char*>(library->dlpi_tls_data);
+          const char* inside = const_cast<const char*>(&any);
+          if (part.p_type == PT_TLS && memory != nullptr && memory <= inside && inside < memory + part.p_memsz) {
+            *static_cast<StaticShared*>(out) = {memory, memory + part.p_memsz};
+          }
+        }
+        return 0;
+      },
+      &found);
 #endif
+  return found;
 }
 
 std::string wait_of(const Thread& thread) {
@@ -180,16 +190,17 @@ std::string describe_deadlock() {
   throw std::runtime_error(error);
 }
 
-void run_block(size_t shared_bytes) {
+void run_block(size_t shared_bytes, bool first) {
   Machine& m = machine;
   // Exactly as large as asked for, so that AddressSanitizer sees the first byte beyond.
   m.shared.reset(shared_bytes > 0 ? new char[shared_bytes] : nullptr);
   if (shared_bytes > 0) {
     std::memset(m.shared.get(), 0xff, shared_bytes);
   }
-  // Kernels that never synchronise have no use for shared memory: they are spared the fill.
-  if (std::exchange(m.synchronised, false)) {
-    fill_static_shared();
+  // Kernels that never synchronise have no use for shared memory: they are spared the fill. Of all operators together it
+  // would take longer than a block: there the first of a launch stands for the others.
+  if (std::exchange(m.synchronised, false) && (first || m.fixed.end - m.fixed.begin <= kFillOften)) {
+    std::fill(m.fixed.begin, m.fixed.end, static_cast<char>(0xff));
   }
   for (unsigned i = 0; i < m.count; ++i) {
     m.threads[i].state = State::not_started;
@@ -201,7 +212,7 @@ void run_block(size_t shared_bytes) {
   }
   m.started = m.ready_first = m.ready_count = m.arrived = m.votes = m.returned = 0;
   m.running = &m.os_thread;
-  trace_block({__start_simt_shared, __stop_simt_shared, m.shared.get(), m.shared.get() + shared_bytes});
+  trace_block({m.fixed.begin, m.fixed.end, m.shared.get(), m.shared.get() + shared_bytes});
   leave(false);
   trace_block_end();
   if (!m.error.empty()) {
@@ -241,6 +252,7 @@ void run_blocks(
   m.context = context;
   m.count = block.x * block.y * block.z;
   m.synchronised = true;
+  m.fixed = static_shared();
   for (unsigned i = 0; i < m.count; ++i) {
     m.threads[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
   }
@@ -256,7 +268,7 @@ void run_blocks(
     if (i == 0 || order.shuffled()) {
       set_thread_order(order);
     }
-    run_block(shared_bytes);
+    run_block(shared_bytes, i == 0);
   }
   m.shared.reset();
 }

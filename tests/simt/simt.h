@@ -4,8 +4,8 @@
 // PYPOSE_OPS_SIMT_ORDER = ascending (default), descending or shuffle:<seed> sets the order in which blocks, warps and
 // lanes run. Between two synchronisations a thread runs undisturbed, so a race shows as a result that depends on it.
 //
-// Shared memory holds 0xff bytes (NaN) when a block starts. __shared__ variables must be in kernels with internal linkage
-// (an anonymous namespace).
+// Shared memory holds 0xff bytes (NaN) when a block starts, but for static memory where AddressSanitizer watches it, and
+// from the second block on where a library has more of it than 64 KB.
 #pragma once
 
 #include <cassert>
@@ -25,8 +25,13 @@
 #define __host__
 #define __constant__
 #define __grid_constant__
-// A section of its own, so that the runtime can fill it.
-#define __shared__ static __attribute__((section("simt_shared")))
+// Thread-local storage of this library holds nothing else, so that the runtime can fill and watch it. A section of its own
+// would not do: GCC 12 ignores that attribute in templates.
+#ifdef __SANITIZE_ADDRESS__
+#define __shared__ static
+#else
+#define __shared__ static thread_local
+#endif
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))

@@ -75,9 +75,11 @@ Tensor reverse(const Tensor& in, bool with_barrier) {
 
 // Threads that use the same shared memory: 0 neighbours in a warp without __syncwarp, 1 with it; 2 all write one place, 3 all
 // add to it atomically; 4 a plain read of it at the same time; 5 the barrier lies between them, but for the second round.
-__global__ void race_kernel(float* __restrict__ out, int kind) {
-  __shared__ float tile[kThreads];
-  __shared__ float total;
+// A template, as most kernels are.
+template <typename T>
+__global__ void race_kernel(T* __restrict__ out, int kind) {
+  __shared__ T tile[kThreads];
+  __shared__ T total;
   const int i = threadIdx.x;
   if (i == 0) {
     total = 0.0f;
@@ -107,7 +109,7 @@ __global__ void race_kernel(float* __restrict__ out, int kind) {
 
 Tensor race(const Tensor& like, int64_t kind) {
   Tensor out = torch::stable::new_empty(like, {kThreads});
-  launch("planted", race_kernel, 1, kThreads, 0, current_stream(like), out.mutable_data_ptr<float>(), kind);
+  launch("planted", race_kernel<float>, 1, kThreads, 0, current_stream(like), out.mutable_data_ptr<float>(), kind);
   return out;
 }
 

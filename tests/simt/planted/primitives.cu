@@ -106,10 +106,12 @@ Tensor barriers(const Tensor& in) {
   return out;
 }
 
-// What shared memory holds when a block starts: out (blocks, 2), then overwritten for the next block.
-__global__ void fresh_shared_kernel(int* __restrict__ out) {
-  __shared__ int fixed[4];
-  int* dynamic = dynamic_shared<int>();
+// What shared memory holds when a block starts: out (blocks, 2), then overwritten for the next block. A template, as most
+// kernels are: compilers place the static variables of templates by rules of their own.
+template <typename T>
+__global__ void fresh_shared_kernel(T* __restrict__ out) {
+  __shared__ T fixed[4];
+  T* dynamic = dynamic_shared<T>();
   out[2 * blockIdx.x] = fixed[threadIdx.x];
   out[2 * blockIdx.x + 1] = dynamic[threadIdx.x];
   __syncthreads();
@@ -118,7 +120,7 @@ __global__ void fresh_shared_kernel(int* __restrict__ out) {
 
 Tensor fresh_shared(const Tensor& like) {
   Tensor out = torch::stable::new_empty(like, {3, 2});
-  launch("planted", fresh_shared_kernel, 3, 4, 4 * sizeof(int), current_stream(like), out.mutable_data_ptr<int>());
+  launch("planted", fresh_shared_kernel<int>, 3, 4, 4 * sizeof(int), current_stream(like), out.mutable_data_ptr<int>());
   return out;
 }
 
