@@ -16,6 +16,13 @@ import torch  # noqa: E402
 KERNELS = ("cpu", "simt", "cuda")
 
 
+def need_gpu():
+    if not torch.cuda.is_available():
+        if os.environ.get("PYPOSE_OPS_REQUIRE_CUDA") == "1":
+            pytest.fail("PYPOSE_OPS_REQUIRE_CUDA=1, and torch sees no GPU")
+        pytest.skip("no GPU")
+
+
 @pytest.fixture(params=KERNELS)
 def kernels(request):
     """The kernels under test, by name."""
@@ -25,11 +32,17 @@ def kernels(request):
         with simt_device.simt_kernels():
             yield "simt"
         return
-    if request.param == "cuda" and not torch.cuda.is_available():
-        if os.environ.get("PYPOSE_OPS_REQUIRE_CUDA") == "1":
-            pytest.fail("PYPOSE_OPS_REQUIRE_CUDA=1, and torch sees no GPU")
-        pytest.skip("no GPU")
+    if request.param == "cuda":
+        need_gpu()
     yield request.param
+
+
+@pytest.fixture(params=("meta", "cuda"))
+def where(request):
+    """A device whose copies from the host are seen (device_copies.py)."""
+    if request.param == "cuda":
+        need_gpu()
+    return torch.device(request.param)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from contract_tools import captured_graph
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,6 +16,19 @@ from torch.utils._pytree import tree_leaves
 HERE = Path(__file__).resolve()
 FACTORIES = {torch.tensor, torch.as_tensor, torch.from_numpy}
 INDEXING = {torch.Tensor.__getitem__, torch.Tensor.__setitem__}
+
+
+def assert_no_copies(where, call):
+    """Calls after the first copy nothing and read nothing back: counted on ``meta``, captured on ``cuda``."""
+    if where.type == "cuda":
+        graph, _ = captured_graph(call)
+        graph.replay()
+        torch.cuda.synchronize()
+        return
+    call()
+    with DeviceCopies() as copies:
+        call()
+    assert not copies.found, "\n".join(sorted(set(copies.found)))
 
 
 class DeviceCopies:

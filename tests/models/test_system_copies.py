@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from device_copies import DeviceCopies
+from device_copies import assert_no_copies
 from system_contract import some_people
 
 from pypose_ops import skeletons
@@ -14,10 +14,10 @@ PAIRS = skeletons.LSP.flip_pairs
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_systems(name):
+def test_systems(where, name):
     options = system_class(name).options_of(skeletons.LSP)
-    system = build(name, len(skeletons.LSP), preset="compact", **options).to("meta")
-    batch = some_people(system).to("meta")
+    system = build(name, len(skeletons.LSP), preset="compact", **options).to(where)
+    batch = some_people(system).to(where)
 
     def call():
         for phase in system.phases:
@@ -27,17 +27,14 @@ def test_systems(name):
         for pairs in (None, PAIRS):
             system.poses(batch.images, flip_pairs=pairs)
 
-    call()
-    with DeviceCopies() as copies:
-        call()
-    assert not copies.found, "\n".join(sorted(set(copies.found)))
+    assert_no_copies(where, call)
 
 
 @pytest.mark.parametrize("augmentation", (None, Augmentation()))
-def test_a_training_step(augmentation):
+def test_a_training_step(where, augmentation):
     """Crops, loss and optimiser; the images of a batch are on the device already."""
-    system = build("stacked_hourglass", len(skeletons.LSP), preset="compact").to("meta")
-    optimizer = torch.optim.AdamW(system.parameters(), foreach=True)
+    system = build("stacked_hourglass", len(skeletons.LSP), preset="compact").to(where)
+    optimizer = torch.optim.AdamW(system.parameters(), foreach=True, capturable=where.type == "cuda")
     crops = Crops(system, skeletons.LSP, augmentation)
     sizes = [(40, 30), (20, 50), (40, 30)]
     loaded = Loaded(
@@ -45,8 +42,8 @@ def test_a_training_step(augmentation):
         keypoints=30 * torch.rand(3, 14, 2), visible=torch.ones(3, 14, dtype=torch.uint8),
         boxes=torch.tensor([[1.0, 2.0, 20.0, 30.0]]).repeat(3, 1), padding=torch.full((3,), 1.25),
         others=torch.rand(3, 2, 14, 2), bad=[],
-    ).to("meta")  # fmt: skip
-    draws = None if augmentation is None else torch.rand(3, DRAWS).to("meta")
+    ).to(where)  # fmt: skip
+    draws = None if augmentation is None else torch.rand(3, DRAWS).to(where)
 
     def step():
         batch, _ = crops(loaded, draws)
@@ -54,7 +51,4 @@ def test_a_training_step(augmentation):
         optimizer.step()
         optimizer.zero_grad()
 
-    step()
-    with DeviceCopies() as copies:
-        step()
-    assert not copies.found, "\n".join(sorted(set(copies.found)))
+    assert_no_copies(where, step)

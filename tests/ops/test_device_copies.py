@@ -1,4 +1,4 @@
-"""Training and prediction copy no constants from the host, or they could not be captured in a CUDA graph.
+"""Training and prediction copy no constants from the host: ``meta`` counts them, ``cuda`` captures a graph.
 
 Codecs and systems may fill what they keep on the device in the first call.
 """
@@ -7,7 +7,7 @@ import copy
 
 import pytest
 import torch
-from device_copies import DeviceCopies
+from device_copies import DeviceCopies, assert_no_copies
 
 from pypose_ops import codecs, geometry, skeletons
 
@@ -17,19 +17,7 @@ PAIRS = skeletons.LSP.flip_pairs
 INPUT, GRID, SIZE = (192, 256), (48, 64), (64, 48)
 
 
-def rand(*shape):
-    return torch.rand(*shape, device=META)
-
-
-def assert_free(call):
-    """The second of two calls copies nothing and reads nothing back."""
-    call()
-    with DeviceCopies() as copies:
-        call()
-    assert not copies.found, "\n".join(copies.found)
-
-
-# The counter finds copies --------------------------------------------------------------------------------
+# The counter finds copies ---------------------------------------------------------------------------------------------
 
 COPIES = {
     "tensor": lambda x: torch.tensor([1.0, 2.0], device=META),
@@ -54,7 +42,7 @@ FREE = {
 
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_are_counted(name):
-    x = rand(4)
+    x = torch.rand(4, device=META)
     with DeviceCopies() as copies:
         COPIES[name](x)
     assert len(copies.found) == 1 and "test_device_copies.py" in copies.found[0]
@@ -62,7 +50,7 @@ def test_copies_are_counted(name):
 
 @pytest.mark.parametrize("name", FREE)
 def test_what_needs_no_copy_is_not_counted(name):
-    x = rand(4)
+    x = torch.rand(4, device=META)
     with DeviceCopies() as copies:
         FREE[name](x)
     assert not copies.found
@@ -71,7 +59,7 @@ def test_what_needs_no_copy_is_not_counted(name):
 def test_reading_back_raises():
     for call in (float, bool, lambda x: x.tolist(), lambda x: x.cpu().numpy()):
         with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
-            call(rand(1))
+            call(torch.rand(1, device=META))
 
 
 # Geometry -------------------------------------------------------------------------------------------------------------
@@ -80,20 +68,24 @@ def test_reading_back_raises():
 @pytest.mark.parametrize("align", geometry.ALIGNS)
 @pytest.mark.parametrize("flip", (False, True, "each"))
 @pytest.mark.parametrize("rotation", (30.0, "each"))
-def test_box_to_transform(align, flip, rotation):
-    boxes, angles, flags = rand(3, 4), rand(3), torch.empty(3, dtype=torch.bool, device=META)
+def test_box_to_transform(where, align, flip, rotation):
+    boxes, angles, flags = (
+        torch.rand(3, 4, device=where),
+        torch.rand(3, device=where),
+        torch.ones(3, dtype=torch.bool, device=where),
+    )
 
     def call():
         center, scale = geometry.box_to_center_and_scale(boxes, SIZE)
         turn = angles if rotation == "each" else rotation
         geometry.box_to_transform(center, scale, turn, SIZE, align=align, flip=flags if flip == "each" else flip)
 
-    assert_free(call)
+    assert_no_copies(where, call)
 
 
-def test_the_rest_of_geometry():
-    keypoints, transforms = rand(3, JOINTS, 2), rand(3, 2, 3)
-    visible = rand(3, JOINTS)
+def test_the_rest_of_geometry(where):
+    keypoints, transforms = torch.rand(3, JOINTS, 2, device=where), torch.rand(3, 2, 3, device=where)
+    visible = torch.rand(3, JOINTS, device=where)
 
     def call():
         geometry.compose_transforms(transforms, geometry.invert_transform(transforms))
@@ -103,10 +95,10 @@ def test_the_rest_of_geometry():
         for align in geometry.ALIGNS:
             geometry.scale_coordinates(keypoints, (256, 190), SIZE, align=align)
         geometry.flip_keypoints(keypoints, 10, PAIRS, visible=visible)
-        geometry.flip_heatmaps(rand(2, JOINTS, 8, 8), PAIRS, shift=True)
-        geometry.flip_heatmaps(rand(2, 3 * JOINTS, 8, 8), PAIRS, mode="offset")
+        geometry.flip_heatmaps(torch.rand(2, JOINTS, 8, 8, device=where), PAIRS, shift=True)
+        geometry.flip_heatmaps(torch.rand(2, 3 * JOINTS, 8, 8, device=where), PAIRS, mode="offset")
 
-    assert_free(call)
+    assert_no_copies(where, call)
 
 
 # Codecs ---------------------------------------------------------------------------------------------------------------
@@ -153,10 +145,10 @@ def test_every_codec_is_here():
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_map_codecs(name):
+def test_map_codecs(where, name):
     codec = copy.deepcopy(MAPS[name])
-    keypoints, visible = rand(2, 3, JOINTS, 2), rand(2, 3, JOINTS)
-    people = {"boxes": rand(2, 3, 2)} if name == "centernet" else {}
+    keypoints, visible = torch.rand(2, 3, JOINTS, 2, device=where), torch.rand(2, 3, JOINTS, device=where)
+    people = {"boxes": torch.rand(2, 3, 2, device=where)} if name == "centernet" else {}
     if "compat" in name or name == "udp combined":
         keypoints, visible = keypoints[:, 0], visible[:, 0]
 
@@ -167,13 +159,13 @@ def test_map_codecs(name):
             pred = torch.empty_like(maps[:, :JOINTS], requires_grad=True)
             codec.loss(pred, keypoints, visible).backward()
 
-    assert_free(call)
+    assert_no_copies(where, call)
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_label_codecs(name):
+def test_label_codecs(where, name):
     codec = copy.deepcopy(LABELS[name])
-    keypoints, visible = rand(2, JOINTS, 2), rand(2, JOINTS)
+    keypoints, visible = torch.rand(2, JOINTS, 2, device=where), torch.rand(2, JOINTS, device=where)
 
     def call():
         targets, _ = codec.encode(keypoints, visible)
@@ -182,25 +174,25 @@ def test_label_codecs(name):
         else:
             codec.decode(targets[0] if isinstance(targets, tuple) else targets)
 
-    assert_free(call)
+    assert_no_copies(where, call)
 
 
 @pytest.mark.parametrize("name", PEOPLE)
-def test_codecs_of_several_people_encode(name):
+def test_codecs_of_several_people_encode(where, name):
     codec, more = PEOPLE[name]
-    keypoints = rand(2, 3, JOINTS, 2)
-    assert_free(lambda: codec.encode(keypoints, *more))
+    keypoints = torch.rand(2, 3, JOINTS, 2, device=where)
+    assert_no_copies(where, lambda: codec.encode(keypoints, *more))
 
 
-def test_simcc_in_three_dimensions():
+def test_simcc_in_three_dimensions(where):
     codec = codecs.SimCC3DLabel((192, 256, 192))
-    keypoints, depths = rand(2, JOINTS, 2), rand(2, JOINTS)
+    keypoints, depths = torch.rand(2, JOINTS, 2, device=where), torch.rand(2, JOINTS, device=where)
 
     def call():
         labels = codec.encode(keypoints, depths)
         codec.decode(*labels[:3])
 
-    assert_free(call)
+    assert_no_copies(where, call)
 
 
 # What is kept ---------------------------------------------------------------------------------------------------------

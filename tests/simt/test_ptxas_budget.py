@@ -62,10 +62,13 @@ def test_narrow_stores_need_a_reason(monkeypatch):
     found = {
         ("a: draw_kernel<float, 4>", 90): Usage(32, 0, 0, store=32),
         ("a: draw_kernel<Half, 4>", 90): Usage(32, 0, 0, store=64),
+        ("b: soft_argmax_kernel<float>", 90): Usage(32, 0, 0, load=32),
+        ("c: soft_argmax_kernel<float>", 90): Usage(32, 0, 0, load=128),
     }
     lines = ptxas_budget.differences(found, found, {})
-    assert len(lines) == 1 and "stores of 32 bits, without a reason" in lines[0]
-    assert ptxas_budget.differences(found, found, {("a: draw_kernel<float, 4>", 90): "why"}) == []
+    assert ["stores of 32 bits, without a reason" in line for line in lines] == [True, False]
+    assert "loads of 32 and" in lines[1]
+    assert ptxas_budget.differences(found, found, {key: "why" for key in list(found)[::2]}) == []
 
 
 def test_every_difference_is_named():
@@ -85,6 +88,8 @@ def test_the_table_is_complete():
     for architecture in ptxas_budget.ARCHITECTURES:
         assert {kernel.split(":")[0] for kernel, arch in table if arch == architecture} == stems
     assert all(usage.clean() or key in reasons for key, usage in table.items())
+    assert not [key for key, usage in table.items() if ptxas_budget.narrow(key[0], usage) and key not in reasons]
+    assert all(usage.load or usage.store for usage in table.values())  # measured with a cuobjdump
 
 
 @pytest.mark.skipif(ptxas_budget.nvcc() is None, reason="no nvcc")
