@@ -84,12 +84,14 @@ def compare(systems: Any, skeleton: Skeleton, people: Any) -> Any:
     return f"{len(index)} people: {pck}; joints moved by {distance.mean():.4f} px, {far}"
 
 
-def calibrated(system: System, skeleton: Skeleton, spec: str) -> tuple[dict[str, list[float]], str]:
+def calibrated(system: System, skeleton: Skeleton, spec: str, out: Path) -> tuple[dict[str, list[float]], str]:
     """The calibration of a system on held-out people of a data set, for its metadata, and a sentence about it."""
     from pypose_ops.models.calibration import calibrate
     from pypose_ops.models.training.loading import People
 
-    people = hold_out(open_dataset(spec, "train", skeleton), 200, 0)[1]
+    dataset = open_dataset(spec, "train", skeleton)
+    check_outputs([out], dataset.image_paths())
+    people = hold_out(dataset, 200, 0)[1]
     if not people.samples:
         raise InputError(f"--calibrate {spec}: too few images, at most a fifth of them is held out")
     loaded = People(people)
@@ -147,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
         return
     said = ""
     if args.calibrate:
-        info["calibration"], said = calibrated(system, skeleton, args.calibrate)
+        info["calibration"], said = calibrated(system, skeleton, args.calibrate, args.out)
     save_weights(args.out, system, info, dtype)
     count, size = sum(p.numel() for p in system.parameters()), args.out.stat().st_size
     what = f"{info['system']} {info['preset']}, {count:,} parameters"

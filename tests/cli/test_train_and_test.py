@@ -383,6 +383,7 @@ def test_commands_do_not_write_over_what_they_read(tmp_path, weights, data, caps
         ["predict", image, "--weights", weights, "--boxes", boxes, "--coco-results", boxes],
         ["test", "--weights", weights, "--data", data, "--split", "all", "--json", f"{folder}/images/im0001.jpg"],
         ["export", weights, "--data", data, "--split", "all", "--out", f"{folder}/images/im0001.jpg"],
+        ["export", weights, "--calibrate", data, "--out", f"{folder}/images/im0001.jpg"],
         ["evaluate", *coco_words, "--plot", tmp_path / "coco"],
     ):
         assert main([*map(str, words)]) == 2, words
