@@ -17,8 +17,8 @@
 #   memcheck    compute-sanitizer memcheck on random calls of every operator
 #   races       racecheck, synccheck and initcheck on the same
 #   fuzz        scripts/fuzz.py --device cuda
-#   benchmarks  pytest benchmarks on cuda, as json, table and picture
-#   sweep       benchmarks/sweep.py: every operator from batch 1 to 1024 in three dtypes, as json and picture
+#   benchmarks  pytest benchmarks on cuda, as json, table and chart
+#   sweep       benchmarks/sweep.py: every operator from batch 1 to 1024 in three dtypes, as json and chart
 #   step        benchmarks/training_step.py: a hourglass' training step by part, on LSP below PYPOSE_OPS_DATA or on noise
 #
 # OUT (default out/gpu; a first word that is no STEP) gets gpu_check.log, benchmarks.{json,md,png}, sweep.{json,png} and
@@ -134,7 +134,7 @@ if wanted step; then
   step training-step 100 env -u PYTHONSAFEPATH "$PYTHON" benchmarks/training_step.py --device "$device" --steps 8 \
     --json "$OUT/training_step.json"
   [[ -f $OUT/training_step.json ]] &&
-    step picture 12 "$PYTHON" docs/draw_training_step.py "$OUT/training_step.json" --out "$OUT/training_step.png"
+    step chart 12 "$PYTHON" docs/draw_training_step.py "$OUT/training_step.json" --out "$OUT/training_step.png"
 fi
 
 printf '%s\n' "${SUMMARY[@]}" | tee -a "$LOG"

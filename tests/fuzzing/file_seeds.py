@@ -203,11 +203,11 @@ def as_toml(_, tree):
 def image(kind):
     """The bytes of an image."""
     pixels = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
-    out, picture = io.BytesIO(), Image.fromarray(pixels)
+    out, photo = io.BytesIO(), Image.fromarray(pixels)
     if kind == "gif":
-        picture.save(out, "GIF", save_all=True, append_images=[picture.rotate(90), picture])
+        photo.save(out, "GIF", save_all=True, append_images=[photo.rotate(90), photo])
     elif kind == "tiff16":
         Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(out, "TIFF")
     else:
-        picture.save(out, kind.upper())
+        photo.save(out, kind.upper())
     return out.getvalue()

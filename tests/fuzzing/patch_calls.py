@@ -26,7 +26,7 @@ def affine(draw, count, size, image, spoilt=True):
     return draw.bounded(draw.spoil(out), 1e4) if spoilt else out
 
 
-def pictures(draw, dtype, channels):
+def images_of(draw, dtype, channels):
     """One tensor, one image, or a list of images of different sizes; and how many there are."""
     kind = draw.pick(("batch", "batch", "one", "list"))
     shapes = [draw.size(16) for _ in range(draw.integer(1, 4) if kind == "list" else 1)]
@@ -54,7 +54,7 @@ def channel_numbers(draw, channels, low, high):
 def crop_patches(draw):
     dtype = draw.pick((torch.uint8, torch.uint8, *MAP_DTYPES))
     channels = draw.pick((1, 3, 3, 2, draw.count(9)))
-    images, count, image = pictures(draw, dtype, channels)
+    images, count, image = images_of(draw, dtype, channels)
     size = draw.size(12)
     index = None
     patches = count

@@ -129,7 +129,7 @@ def pycocotools_numbers(people, sigmas=COCO.sigmas):
 
     joints = len(sigmas)
     oracle = coco_module.COCO()
-    pictures = torch.cat((people["pred_image"], people["target_image"])).unique().tolist()
+    ids = torch.cat((people["pred_image"], people["target_image"])).unique().tolist()
     annotations = []
     for i in range(len(people["target"])):
         points = torch.cat((people["target"][i], 2.0 * people["visible"][i][:, None]), 1)
@@ -147,7 +147,7 @@ def pycocotools_numbers(people, sigmas=COCO.sigmas):
             )  # fmt: skip
         )
     oracle.dataset = dict(
-        images=[dict(id=p) for p in pictures], annotations=annotations, categories=[dict(id=1, name="person")], info={}
+        images=[dict(id=p) for p in ids], annotations=annotations, categories=[dict(id=1, name="person")], info={}
     )
     oracle.createIndex()
     results = [

@@ -23,14 +23,14 @@ def lsp_people(folder, system, count=16, *, padding=1.25):
     with zipfile.ZipFile(folder / "lsp_dataset.zip") as archive:
         joints = loadmat(io.BytesIO(archive.read("joints.mat")))["joints"][:, :, :count]
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[:count]
-        pictures = [np.array(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
+        photos = [np.array(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names]
     joints = torch.from_numpy(joints.transpose(2, 1, 0).astype(np.float32))  # (N, 14, 3): x, y, occluded
     keypoints = joints[..., :2] - 1  # MATLAB counts from 1
     boxes = torch.cat((keypoints.amin(1), keypoints.amax(1)), -1)
     center, scale = geometry.box_to_center_and_scale(boxes, system.input_size, padding=padding)
     transforms = geometry.box_to_transform(center, scale, 0.0, system.input_size, align="center")
     images = crop_patches(
-        [torch.from_numpy(image).permute(2, 0, 1) for image in pictures],
+        [torch.from_numpy(image).permute(2, 0, 1) for image in photos],
         transforms,
         system.input_size,
         mean=system.mean,

@@ -24,20 +24,18 @@ def people(shared_data):
     """Real images with transforms of their people: upright, turned, and partly outside of the image."""
     folder, found = shared_data / "people", []
     for person in json.loads((folder / "persons.json").read_text())[::2]:
-        picture = cv2.imread(str(folder / person["image"]))
+        photo = cv2.imread(str(folder / person["image"]))
         center, scale = geometry.box_to_center_and_scale(torch.tensor(person["bbox_xywh"]), SIZE, format="xywh")
         shift = torch.tensor([0.0, 0.4, -0.6])[:, None] * scale
-        found.append(
-            (picture, geometry.box_to_transform(center + shift, scale, torch.tensor([0.0, 33.0, -140.0]), SIZE))
-        )
+        found.append((photo, geometry.box_to_transform(center + shift, scale, torch.tensor([0.0, 33.0, -140.0]), SIZE)))
     return found
 
 
 def test_by_hand(device):
-    picture = torch.tensor([[[[0.0, 10], [20, 30]]]], device=device)
+    photo = torch.tensor([[[[0.0, 10], [20, 30]]]], device=device)
 
     def crop(transform, **options):
-        return crop_patches(picture, transform.to(device), (1, 3), **options)[0, 0].tolist()
+        return crop_patches(photo, transform.to(device), (1, 3), **options)[0, 0].tolist()
 
     assert crop(moved(-0.5, 0.5)) == [[5, 15, 10]]
     assert crop(moved(-1.0, 0.0), padding="constant", fill=7.0) == [[7, 0, 10]]
@@ -49,24 +47,24 @@ def test_by_hand(device):
 
 
 def test_identity_is_the_image_bit_for_bit(device):
-    picture = torch.rand(1, 3, 17, 23, device=device)
-    assert torch.equal(crop_patches(picture, IDENTITY.to(device), (17, 23)), picture)
-    pixels = (picture * 255).to(torch.uint8)
+    photo = torch.rand(1, 3, 17, 23, device=device)
+    assert torch.equal(crop_patches(photo, IDENTITY.to(device), (17, 23)), photo)
+    pixels = (photo * 255).to(torch.uint8)
     assert torch.equal(crop_patches(pixels, IDENTITY.to(device), (17, 23), dtype=torch.uint8), pixels)
 
 
 def test_bytes_out_are_rounded_and_clamped(device):
-    picture = torch.tensor([[[[-3.0, 0.49, 0.5, 254.5, 255.4, 300.0, float("nan"), float("inf")]]]], device=device)
-    out = crop_patches(picture, IDENTITY.to(device), (1, 8), dtype=torch.uint8)
+    photo = torch.tensor([[[[-3.0, 0.49, 0.5, 254.5, 255.4, 300.0, float("nan"), float("inf")]]]], device=device)
+    out = crop_patches(photo, IDENTITY.to(device), (1, 8), dtype=torch.uint8)
     assert out.dtype == torch.uint8 and out.flatten().tolist() == [0, 0, 1, 255, 255, 255, 0, 255]
-    expected = reference.crop_patches(picture, IDENTITY.to(device), (1, 8), dtype=torch.uint8)
+    expected = reference.crop_patches(photo, IDENTITY.to(device), (1, 8), dtype=torch.uint8)
     assert torch.equal(out, expected)
 
 
 def test_nan_stays_in_its_pixels(device):
-    picture = torch.zeros(1, 1, 4, 4, device=device)
-    picture[0, 0, 0, 0] = float("nan")
-    patch = crop_patches(picture, moved(-3.0, -3.0).to(device), (8, 8))
+    photo = torch.zeros(1, 1, 4, 4, device=device)
+    photo[0, 0, 0, 0] = float("nan")
+    patch = crop_patches(photo, moved(-3.0, -3.0).to(device), (8, 8))
     assert patch.isnan().sum() == 1 and patch[0, 0, 3, 3].isnan()
 
 
@@ -79,19 +77,19 @@ def test_mask_by_hand(device):
 
 
 def test_equals_opencv_within_one_grey_level(device, people):
-    for picture, transforms in people:
-        pixels = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None]
+    for photo, transforms in people:
+        pixels = torch.from_numpy(photo).to(device).permute(2, 0, 1)[None]
         ours = crop_patches(pixels, transforms.to(device), SIZE, dtype=torch.uint8).cpu()
         for patch, transform in zip(ours, transforms, strict=True):
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            theirs = cv2.warpAffine(picture, transform.double().numpy(), SIZE[::-1], flags=flags)
+            theirs = cv2.warpAffine(photo, transform.double().numpy(), SIZE[::-1], flags=flags)
             assert np.abs(patch.permute(1, 2, 0).numpy().astype(int) - theirs).max() <= 1
 
 
 @pytest.mark.parametrize("padding", ("zeros", "border", "reflect"))
 def test_equals_grid_sample(device, people, padding):
-    for picture, transforms in people:
-        image = torch.from_numpy(picture).permute(2, 0, 1)[None].double() / 255
+    for photo, transforms in people:
+        image = torch.from_numpy(photo).permute(2, 0, 1)[None].double() / 255
         size = torch.tensor(image.shape[:1:-1]).double()
         pixels = torch.stack(torch.meshgrid(torch.arange(192.0), torch.arange(256.0), indexing="xy"), -1).double()
         where = geometry.transform_points(pixels.reshape(-1, 2), transforms.double()).reshape(-1, *SIZE, 2)
@@ -107,8 +105,8 @@ def test_antialias_is_the_mean_over_the_area(device, people):
     """Against 16 x 16 samples per patch pixel, for whole and broken factors and turned boxes."""
     small = (32, 24)
     finer = torch.tensor([[[1 / 16, 0, -15 / 32], [0, 1 / 16, -15 / 32]]])
-    for picture, transforms in people:
-        image = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    for photo, transforms in people:
+        image = torch.from_numpy(photo).permute(2, 0, 1)[None].float()
         coarse = geometry.compose_transforms(transforms, torch.tensor([[[8.0, 0, 3.5], [0, 8, 3.5]]]))
         dense = crop_patches(image, geometry.compose_transforms(coarse, finer), (16 * 32, 16 * 24))
         oracle = F.avg_pool2d(dense, 16)
@@ -120,13 +118,13 @@ def test_antialias_is_the_mean_over_the_area(device, people):
 
 
 def test_antialias_by_a_whole_factor_is_opencvs_area(device, people):
-    for picture, _ in people:
-        height, width = (n // 4 for n in picture.shape[:2])
-        picture = picture[: 4 * height, : 4 * width]
+    for photo, _ in people:
+        height, width = (n // 4 for n in photo.shape[:2])
+        photo = photo[: 4 * height, : 4 * width]
         quarter = torch.tensor([[[4.0, 0, 1.5], [0, 4, 1.5]]], device=device)
-        pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.ascontiguousarray(photo)).to(device).permute(2, 0, 1)[None]
         ours = crop_patches(pixels, quarter, (height, width), antialias=True).cpu()[0].permute(1, 2, 0)
-        expected = cv2.resize(picture.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        expected = cv2.resize(photo.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         np.testing.assert_allclose(ours, expected, atol=2e-3)
         return  # one image: the simt device takes a second for each
 
@@ -163,34 +161,34 @@ def test_deterministic_algorithms_are_no_obstacle(device):
 
 def test_cascade_of_joint_crops(device):
     """14 joints of several images in one call; each joint is the centre of its crop."""
-    pictures = torch.zeros(3, 1, 60, 80, device=device)
+    photos = torch.zeros(3, 1, 60, 80, device=device)
     pose = (torch.rand(3, 14, 2, device=device) * torch.tensor([70.0, 50], device=device) + 5).round()
     for b in range(3):
-        pictures[b, 0, pose[b, :, 1].long(), pose[b, :, 0].long()] = 1
+        photos[b, 0, pose[b, :, 1].long(), pose[b, :, 0].long()] = 1
     center, scale = geometry.joint_boxes(pose, (9, 2), sigma=0.0)
     transforms = geometry.box_to_transform(center, scale + 15, 0.0, (15, 15), align="center").flatten(0, 1)
     index = torch.arange(3, device=device).repeat_interleave(14)
-    crops = crop_patches(pictures, transforms, (15, 15), image_index=index)
+    crops = crop_patches(photos, transforms, (15, 15), image_index=index)
     assert crops.shape == (42, 1, 15, 15)
     torch.testing.assert_close(crops[:, 0, 7, 7], torch.ones(42, device=device), rtol=0, atol=1e-4)
 
 
 def test_far_corner_of_a_wide_image(device):
     """Float32 coordinates near 100,000 keep their fractions: a plain product would be off by 1/128 px."""
-    picture = torch.zeros(1, 1, 2, 100_000, device=device)
-    picture[..., 99_990] = 1
+    photo = torch.zeros(1, 1, 2, 100_000, device=device)
+    photo[..., 99_990] = 1
     transform = torch.tensor([[[0.25, 0, 99_989.0], [0, 1, 0]]], device=device)
-    row = crop_patches(picture, transform, (1, 9)).flatten().tolist()
+    row = crop_patches(photo, transform, (1, 9)).flatten().tolist()
     assert row == [0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25, 0]
 
 
 @only_on("cpu")
 def test_memory_is_the_output(device):
     """No copy of the images, whatever their layout."""
-    pictures = torch.randint(256, (2, 400, 500, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    photos = torch.randint(256, (2, 400, 500, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     transforms = IDENTITY.expand(4, 2, 3)
     index = torch.zeros(4, dtype=torch.int64)
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        crop_patches(pictures, transforms, (8, 8), image_index=index)
+        crop_patches(photos, transforms, (8, 8), image_index=index)
     taken = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
     assert taken <= 4 * 3 * 8 * 8 * 4 + 4 * 6 * 4 + 64

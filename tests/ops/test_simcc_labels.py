@@ -10,10 +10,10 @@ from target_inputs import CROWD, GRAD, INF, NAN, SIZE, STRANGE, K, bad, points, 
 import pypose_ops
 from pypose_ops import reference, simcc_labels
 
-PICTURE = (24, 18)
+FULL = (24, 18)
 
 
-INSIDE = points(2, 3, size=PICTURE)
+INSIDE = points(2, 3, size=FULL)
 
 
 EXACT = {"center": "exact"}
@@ -26,22 +26,22 @@ TestSimccLabels = check_op(
     simcc_labels,
     reference.simcc_labels,
     [
-        Sample("plain", (INSIDE, 3.0, PICTURE), traced=True),
-        Sample("exact", (INSIDE, 3.0, PICTURE), {"center": "exact"}, grad=GRAD, traced=True),
-        Sample("two sigmas", (INSIDE, (4.9, 5.66), PICTURE), {"normalize": "density"}),
-        Sample("fractional ratio", (INSIDE, 3.0, PICTURE), {"split_ratio": 1.3}),
-        Sample("ratio below 1", (INSIDE, 3.0, PICTURE), {"split_ratio": 0.5, "center": "exact"}, grad=GRAD),
-        Sample("exact density", (INSIDE, (2.5, 3.0), PICTURE), EXACT | {"normalize": "density"}, grad=GRAD),
-        Sample("sigma per keypoint", (INSIDE, rand(2, 3) + 2, PICTURE), EXACT, grad=BOTH, traced=True),
-        Sample("two sigmas per joint", (INSIDE, rand(3, 2) + 2, PICTURE), EXACT | {"normalize": "density"}, grad=BOTH),
-        Sample("sigma of a rounded one", (INSIDE, rand(2, 3) + 2, PICTURE), {"normalize": "density"}, grad=("sigma",)),
+        Sample("plain", (INSIDE, 3.0, FULL), traced=True),
+        Sample("exact", (INSIDE, 3.0, FULL), {"center": "exact"}, grad=GRAD, traced=True),
+        Sample("two sigmas", (INSIDE, (4.9, 5.66), FULL), {"normalize": "density"}),
+        Sample("fractional ratio", (INSIDE, 3.0, FULL), {"split_ratio": 1.3}),
+        Sample("ratio below 1", (INSIDE, 3.0, FULL), {"split_ratio": 0.5, "center": "exact"}, grad=GRAD),
+        Sample("exact density", (INSIDE, (2.5, 3.0), FULL), EXACT | {"normalize": "density"}, grad=GRAD),
+        Sample("sigma per keypoint", (INSIDE, rand(2, 3) + 2, FULL), EXACT, grad=BOTH, traced=True),
+        Sample("two sigmas per joint", (INSIDE, rand(3, 2) + 2, FULL), EXACT | {"normalize": "density"}, grad=BOTH),
+        Sample("sigma of a rounded one", (INSIDE, rand(2, 3) + 2, FULL), {"normalize": "density"}, grad=("sigma",)),
         Sample("strange sigmas", (points(1, 5), torch.tensor([NAN, INF, -1.0, 0.0, 1.5]), SIZE), EXACT),
-        Sample("sigmas of one hot", (INSIDE, rand(2, 3) + 2, PICTURE), {"profile": "one_hot"}),
-        Sample("visible, exact", (INSIDE, 3.0, PICTURE), EXACT | {"visible": rand(2, 3) > 0.5}, grad=GRAD),
+        Sample("sigmas of one hot", (INSIDE, rand(2, 3) + 2, FULL), {"profile": "one_hot"}),
+        Sample("visible, exact", (INSIDE, 3.0, FULL), EXACT | {"visible": rand(2, 3) > 0.5}, grad=GRAD),
         Sample("strange keypoints, exact", (STRANGE[:6], 3.0, SIZE), EXACT, grad=GRAD),
-        Sample("visible", (INSIDE, 3.0, PICTURE), {"visible": rand(2, 3) > 0.5}, traced=True),
-        Sample("one hot", (INSIDE, 3.0, PICTURE), {"profile": "one_hot"}),
-        Sample("smoothed", (INSIDE, 3.0, PICTURE), {"profile": "one_hot", "smoothing": 0.1}),
+        Sample("visible", (INSIDE, 3.0, FULL), {"visible": rand(2, 3) > 0.5}, traced=True),
+        Sample("one hot", (INSIDE, 3.0, FULL), {"profile": "one_hot"}),
+        Sample("smoothed", (INSIDE, 3.0, FULL), {"profile": "one_hot", "smoothing": 0.1}),
         Sample(
             "one bin", (torch.tensor([[[0.2, 0.3], [0.7, 0.1]]]), 3.0, (1, 1)), {"split_ratio": 1, "profile": "one_hot"}
         ),
