@@ -84,6 +84,9 @@ class ConvolutionalPoseMachine(HeatmapSystem):
     sigma: float
 
     refine: str | None = "dark_udp"  # DARK does not refine peaks within two cells (16 pixels) of the border
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": ConvolutionalPoseMachineConfig(),
         "vgg": ConvolutionalPoseMachineConfig(variant="vgg"),

@@ -86,6 +86,9 @@ class DeepPose(System):
     crops: int | None
     simulate_diameter: bool
 
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": DeepPoseConfig(),
         "resnet": DeepPoseConfig(input_size=(256, 256), backbone="resnet50", hidden=(), loss="smooth_l1"),

@@ -104,6 +104,9 @@ class DualSource(System):
     joint_coords: bool
     keep: float
 
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": DualSourceConfig(),
         "compact": DualSourceConfig(

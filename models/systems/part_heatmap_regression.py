@@ -76,6 +76,9 @@ class PartHeatmapRegression(HeatmapSystem):
     sigma: float
 
     phases: tuple[str, ...] = ("detection", "regression", "joint")
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": PartHeatmapRegressionConfig(depth=152),
         "vgg": PartHeatmapRegressionConfig(detector="vgg", regressor="large_kernel"),

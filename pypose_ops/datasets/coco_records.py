@@ -94,6 +94,9 @@ def known_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 class Whole:
     """A column of whole numbers; other values are kept by their row."""
 
+    values: "array[int]"
+    odd: dict[int, Any]
+
     def __init__(self) -> None:
         self.values, self.odd = array("q"), dict[int, Any]()
 
@@ -111,6 +114,10 @@ class Whole:
 
 class Numbers:
     """A column of lists of numbers, one after the other; other values are kept by their row."""
+
+    values: "array[float]"
+    counts: "array[int]"
+    odd: dict[int, Any]
 
     def __init__(self) -> None:
         self.values, self.counts, self.odd = array("d"), array("q"), dict[int, Any]()
@@ -162,6 +169,17 @@ class Annotations:
         has_area, crowd: 1 or 0.
         notes: counts of skipped annotations.
     """
+
+    notes: Counter[str]
+    ids: Whole
+    image: Whole
+    category: list[Id | None]
+    record: "array[int]"
+    points: Numbers
+    boxes: Numbers
+    areas: Numbers
+    has_area: bytearray
+    crowd: bytearray
 
     def __init__(self, path: str | Path) -> None:
         self._path, self.notes = path, Counter[str]()
