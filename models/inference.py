@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,26 @@ People = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 _WAITING = 16  # images; each is kept until its people are found
 
 
+@dataclass
+class _Waiting:
+    """An image of which ``count`` boxes are done."""
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    coords: torch.Tensor
+    joint_scores: torch.Tensor
+    count: int = 0
+
+    def add(self, coords: torch.Tensor, joint_scores: torch.Tensor) -> None:
+        """Copies what was found: kept as it is, between the large blocks of its batch, it would keep them as well."""
+        if not self.count:
+            self.coords = coords.new_empty((len(self.boxes), *coords.shape[1:]))
+            self.joint_scores = joint_scores.new_empty((len(self.boxes), *joint_scores.shape[1:]))
+        part = slice(self.count, self.count + len(coords))
+        self.coords[part], self.joint_scores[part] = coords, joint_scores
+        self.count = part.stop
+
+
 @torch.no_grad()
 def find_people_in(
     images: Iterable[tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]],
@@ -143,33 +164,30 @@ def find_people_in(
     """
     poses = Poses(system, skeleton, padding=padding, flip=flip)
     device = next(system.parameters()).device
-    waiting: deque[tuple[list[Any], torch.Tensor, torch.Tensor]] = deque()  # joints found so far, boxes, scores
-    queue: list[tuple[list[Any], torch.Tensor, torch.Tensor]] = []  # where the joints go, crops, transforms
+    waiting: deque[_Waiting] = deque()
+    queue: list[tuple[_Waiting, torch.Tensor, torch.Tensor]] = []  # where the joints go, crops, transforms
 
     def run_batch() -> None:
         if queue:
             places, crops, transforms = zip(*queue, strict=True)
             found = poses.find(torch.cat(crops), torch.cat(transforms), **options)
             for place, *part in zip(places, *(t.split([len(c) for c in crops]) for t in found), strict=True):
-                place.append(part)
+                place.add(*part)
         queue.clear()
 
     def finished() -> Iterator[People]:
-        while waiting and (sum(len(part[0]) for part in waiting[0][0]) == len(waiting[0][1])):
-            parts, boxes, scores = waiting.popleft()
-            empty = (torch.zeros(0, len(skeleton), 2, device=device), torch.zeros(0, len(skeleton), device=device))
-            coords, joint_scores = (torch.cat(part) for part in zip(empty, *parts, strict=True))
-            yield best_people(skeleton, coords, joint_scores, boxes, scores, nms=nms)
+        while waiting and waiting[0].count == len(waiting[0].boxes):
+            done = waiting.popleft()
+            yield best_people(skeleton, done.coords, done.joint_scores, done.boxes, done.scores, nms=nms)
 
     for image, boxes, scores, rotations in images:
         pixels = torch.from_numpy(np.array(image)).to(device)
-        waiting.append(([], boxes, scores))
+        nobody = torch.zeros(0, len(skeleton), 2, device=device), torch.zeros(0, len(skeleton), device=device)
+        waiting.append(_Waiting(boxes, scores, *nobody))
         at = 0
         while at < len(boxes):
             part = slice(at, at + batch - sum(len(crops) for _, crops, _ in queue))
-            queue.append(
-                (waiting[-1][0], *poses.cut(pixels, *(t[part].float().to(device) for t in (boxes, rotations))))
-            )
+            queue.append((waiting[-1], *poses.cut(pixels, *(t[part].float().to(device) for t in (boxes, rotations)))))
             at = part.stop
             if at <= len(boxes):
                 run_batch()

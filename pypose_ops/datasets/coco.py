@@ -22,8 +22,8 @@ from .sample import Sample
 from .skeleton_files import skeleton_from_category
 from .source import ImageFinder
 
-KNOWN = {COCO: "COCO", AIC: "AI Challenger"}
-BOX_SHARE = 0.53  # the average share of the box that a person covers: xtcocotools
+KNOWN: dict[Skeleton, str] = {COCO: "COCO", AIC: "AI Challenger"}
+BOX_SHARE: float = 0.53  # the average share of the box that a person covers: xtcocotools
 
 
 @dataclass

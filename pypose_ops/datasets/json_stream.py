@@ -13,9 +13,9 @@ from typing import IO, Any
 from ..errors import InputError
 from .files import load_json, unpacked_limit
 
-BLOCK = 1 << 18  # characters read at a time
-SPACE = re.compile(r"[ \t\n\r]*")
-DECODER = json.JSONDecoder()
+BLOCK: int = 1 << 18  # characters read at a time
+SPACE: re.Pattern[str] = re.compile(r"[ \t\n\r]*")
+DECODER: json.JSONDecoder = json.JSONDecoder()
 
 
 def stream_json(path: str | Path, lists: Mapping[str, Callable[[], Any]]) -> Any:
