@@ -211,6 +211,8 @@ def best_people(
     people, boxes = scores.to(joint_scores) * joint_scores.mean(1), boxes.to(coords)
     sigmas = skeleton.sigmas or (0.08,) * len(skeleton)  # LSP defines none: about the mean of COCO's body joints
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = oks_nms(coords.nan_to_num(), people, area, sigmas=sigmas, threshold=nms).mask
+    # Joints that score low are guesses, and differ between two boxes around one person.
+    sure = joint_scores >= joint_scores.amax(1, keepdim=True) / 3
+    kept = oks_nms(coords.nan_to_num(), people, area, sigmas=sigmas, threshold=nms, visible=sure).mask
     order = people.masked_fill(~kept, -1).argsort(descending=True, stable=True)[: int(kept.sum())]
     return coords[order].cpu(), joint_scores[order].cpu(), people[order].cpu(), order.cpu()

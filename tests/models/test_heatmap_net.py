@@ -226,6 +226,16 @@ def test_nobody_in_an_empty_image(tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "grey.json").read_text())["people"] == []
 
 
+def test_one_person_is_found_once():
+    """Cut off at the hips: the guesses below them differ between the two boxes that are found."""
+    image = pytest.importorskip("skimage.data").astronaut()
+    system = pretrained()[0]
+    boxes, scores = find_boxes(system, image)
+    assert len(boxes) == 2
+    found, *_ = find_people(system, COCO, image, boxes, scores, torch.zeros(len(boxes)))
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize(("flip", "expected"), [(False, 0.806), (True, 0.817)])
 def test_everybody_in_photographs(shared_data, flip, expected):
     """The twelve annotated people of four COCO photographs, without boxes; OpenPose's maps: 12 found, mean OKS 0.83."""
