@@ -122,7 +122,7 @@ BAD_JSON = {
     "image": ("coco", change(coco_files(), 1, ("annotations", 1, "image_id"), 6), "has an unknown image_id 6"),
     "box": ("coco", change(coco_files(), 1, ("annotations", 0, "bbox"), [1, 2]), "annotation 0: bbox must be 4 finite"),
     "list for an id": ("coco", change(coco_files(), 0, (0, "image_id"), [7]), "result 0: image_id must be a number or"),
-    "category": ("coco", change(coco_files(), 0, (0, "category_id"), 5), "result 0 has category_id 5, nobody"),
+    "category": ("coco", change(coco_files(), 0, (0, "category_id"), 5), "category_id 5, which does not occur"),
     "image twice": ("coco", change(coco_files(), 1, ("images", 1, "id"), 7), "truth.json: image 1: id 7 comes twice"),
     "id twice": ("coco", change(coco_files(), 1, ("annotations", 1, "id"), 1), "annotation 1: id 1 comes twice"),
     "not lists": ("coco", change(coco_files(), 1, ("annotations",), {}), "truth.json: annotations must be a list"),
