@@ -79,9 +79,11 @@ def write_operator_pages(app):
     folder = HERE / "api" / "operators"
     folder.mkdir(parents=True, exist_ok=True)
     for name in pypose_ops.reference.__all__:
-        draw_operators.draw(name, folder / f"{name}.png")
-        caption = draw_operators.caption(name)
-        page = f"# {name}\n\n![{caption}]({name}.png)\n\n{caption}\n\n"
+        page = f"# {name}\n\n"
+        if name in draw_operators.OPERATORS:
+            draw_operators.draw(name, folder / f"{name}.png")
+            caption = draw_operators.caption(name)
+            page += f"![{caption}]({name}.png)\n\n{caption}\n\n"
         page += f"```{{eval-rst}}\n.. autofunction:: pypose_ops.{name}\n```\n"
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != page:
