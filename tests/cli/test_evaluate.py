@@ -32,7 +32,7 @@ def test_lsp(shared_data, capsys):
     assert evaluate(*files, "pcp", "--people", "1001:2000", "--relaxed") == 0
     assert cells(capsys)[0]["mean"] == 91.4
     assert evaluate(*files, "pck") == 2
-    assert "1000 people are predicted" in (error := capsys.readouterr().err) and "--people" in error
+    assert "1000 people are predicted" in (error := capsys.readouterr().err) and "by people, FIRST:LAST" in error
     assert evaluate(*files, "pck", "--people", "1500:2400") == 2
     assert "people ends at 2400, the file has 2000 people" in capsys.readouterr().err
 
