@@ -1,9 +1,12 @@
 """MMPose's formulas where they deviate from the definitions, batched and on any device."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import torch
+
+from .._constants import constant
 
 # The tables of cv2.getGaussianKernel(size, 0), times 256; from size 11 on OpenCV uses a formula.
 _TABLES = {
@@ -97,15 +100,16 @@ def outer(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return (y[..., :, None] * x[..., None, :]).to(dtype)
 
 
-@functools.lru_cache(maxsize=32)  # copied once per device
-def taps_of(kernel_size: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+@functools.lru_cache(maxsize=32)
+def taps_of(kernel_size: int) -> tuple[float, ...]:
     """The ``(kernel_size + 1) / 2`` weights of OpenCV's Gaussian blur, from the centre outwards."""
     half = kernel_size // 2
     if kernel_size in _TABLES:
-        return torch.tensor(_TABLES[kernel_size][half:], dtype=torch.float64).div(256).to(device, dtype)
+        return tuple(tap / 256 for tap in _TABLES[kernel_size][half:])
     sigma = 0.3 * (half - 1) + 0.8
-    taps = torch.exp(-0.5 * (torch.arange(half + 1, dtype=torch.float64) / sigma) ** 2)
-    return (taps / (2 * taps.sum() - 1)).to(device, dtype)
+    taps = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(half + 1)]
+    total = 2 * math.fsum(taps) - 1
+    return tuple(tap / total for tap in taps)
 
 
 def blur(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:
@@ -114,7 +118,7 @@ def blur(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:
     Pixels at the same distance are added first, as in OpenCV, so that symmetric maps stay exactly symmetric.
     """
     half = kernel_size // 2
-    taps = taps_of(kernel_size, maps.device, maps.dtype).unbind()
+    taps = constant(taps_of(kernel_size), device=maps.device, dtype=maps.dtype).unbind()
     blurred = maps
     for dim in (-1, -2):
         length = blurred.shape[dim]
@@ -132,7 +136,7 @@ def mirrored_blob(
 ) -> torch.Tensor:
     """OpenCV's blur of single pixels ``(B, K, 2)``, reflected at the borders and scaled to a maximum of 255."""
     half = kernel_size // 2
-    taps = taps_of(kernel_size, pixel.device, pixel.dtype)
+    taps = constant(taps_of(kernel_size), device=pixel.device, dtype=pixel.dtype)
     profiles = []
     for axis, length in ((0, size[1]), (1, size[0])):
         at = torch.where(known, pixel[..., axis], 0.0)[..., None]

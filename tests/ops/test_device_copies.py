@@ -220,3 +220,14 @@ def test_constants_survive_inference_mode_and_tracing():
     for kept, width in ((fresh, 46), (codecs.MSRAHeatmap(INPUT, (45, 61), 2.0), 45)):
         assert type(kept.decode(torch.rand(1, JOINTS, 61, width)).coords) is torch.Tensor
     torch.testing.assert_close(codec.decode(maps).coords, expected, rtol=0, atol=0)
+
+
+def test_the_weights_of_a_blur_survive_an_export():
+    codec = codecs.MegviiHeatmap(INPUT, GRID, 13, compat="mmpose")
+
+    class Decode(torch.nn.Module):
+        def forward(self, heatmaps):
+            return codec.decode(heatmaps).coords
+
+    torch.export.export(Decode(), (torch.rand(1, JOINTS, *SIZE),))
+    assert type(codec.decode(torch.rand(1, JOINTS, *SIZE)).coords) is torch.Tensor
