@@ -5,7 +5,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from .files import Id, as_id, fields_of, floats, identifier, only_once, shown
 # Unused fields of annotations and images, most of a file's bytes.
 UNREAD = ("segmentation", "caption", "coco_url", "flickr_url", "date_captured", "license", "num_keypoints")
 MISSING = object()
+Records = TypeVar("Records", "Images", "Annotations")
 
 
 class Images(dict[Id, Mapping[str, Any]]):
@@ -35,14 +36,7 @@ class Images(dict[Id, Mapping[str, Any]]):
 
 def image_records(path: str | Path, images: Any) -> Images:
     """Image records by id."""
-    if isinstance(images, Images):
-        return images
-    if not isinstance(images, list):
-        raise InputError(f"{path}: images must be a list, got a {type(images).__name__}")
-    records = Images(path)
-    for image in images:
-        records.add(image)
-    return records
+    return _taken(Images, "images", path, images)
 
 
 class ImageIds:
@@ -237,11 +231,15 @@ class Annotations:
 
 def read_annotations(path: str | Path, annotations: Any) -> Annotations:
     """Annotations of a list, or as they are if they were read before."""
-    if isinstance(annotations, Annotations):
-        return annotations
-    if not isinstance(annotations, list):
-        raise InputError(f"{path}: annotations must be a list, got a {type(annotations).__name__}")
-    found = Annotations(path)
-    for annotation in annotations:
-        found.add(annotation)
+    return _taken(Annotations, "annotations", path, annotations)
+
+
+def _taken(kind: type[Records], name: str, path: str | Path, records: Any) -> Records:
+    if isinstance(records, kind):
+        return records
+    if not isinstance(records, list):
+        raise InputError(f"{path}: {name} must be a list, got a {type(records).__name__}")
+    found = kind(path)
+    for record in records:
+        found.add(record)
     return found
