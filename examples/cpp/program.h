@@ -18,7 +18,8 @@ extern "C" const char* pypose_ops_build_info();
 
 class PoseProgram {
  public:
-  explicit PoseProgram(const std::string& path) : operators_(pypose_ops_build_info()) {
+  explicit PoseProgram(const std::string& path) {
+    pypose_ops_build_info();
     try {
       package_ = std::make_unique<torch::inductor::AOTIModelPackageLoader>(path);
     } catch (const std::exception& error) {
@@ -62,7 +63,6 @@ class PoseProgram {
     return std::isdigit(static_cast<unsigned char>(value[0])) ? std::stoll(value) : 0;
   }
 
-  std::string operators_;
   std::unique_ptr<torch::inductor::AOTIModelPackageLoader> package_;
   int64_t boxes_ = 0;
 };
