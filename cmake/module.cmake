@@ -22,7 +22,7 @@ pypose_ops_module_options(_C)
 set(python_facts "import sys, sysconfig as s; print(s.get_path('include'), s.get_config_var('EXT_SUFFIX'), sys.base_prefix, sep=chr(10))")
 set(index 0)
 foreach(interpreter IN LISTS PYPOSE_OPS_PYTHONS)
-  execute_process(COMMAND ${interpreter} -c "${python_facts}"
+  execute_process(COMMAND ${interpreter} -I -c "${python_facts}"
     OUTPUT_VARIABLE facts OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE result)
   if(result)
     message(FATAL_ERROR "pypose_ops: '${interpreter}' of PYPOSE_OPS_PYTHONS is not a Python interpreter")

@@ -71,6 +71,15 @@ def why_not_loaded(path: Path, error: str) -> str:
     return f"pypose_ops: {path} cannot be loaded ({error}): {AGAIN}"
 
 
+def why_no_kernel(capability: tuple[int, int]) -> str:
+    """Says in one line that the binary has no code for a GPU of this compute capability, and how to get it."""
+    has = " ".join(build_info()["cuda_architectures"] or ["none"])
+    return (
+        f"this build has CUDA code for {has}, and this GPU has compute capability {capability[0]}.{capability[1]}: "
+        f"with nvcc, PYPOSE_OPS_CUDA=ON CUDAARCHS={capability[0]}{capability[1]} {AGAIN}"
+    )
+
+
 def binary_info() -> dict[str, str]:
     """Reads the build information, by ``_C`` or, without one for this Python, by ctypes."""
     try:

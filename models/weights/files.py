@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+import pypose_ops
 from pypose_ops.datasets.files import write_bytes
 from pypose_ops.datasets.skeleton_files import skeleton_of_json
 from pypose_ops.errors import InputError
@@ -153,7 +154,12 @@ def open_weights(spec: Path | str = "coco17", system: str | None = None) -> tupl
     """:func:`load_weights` of a file, or of one that comes with the package: ``spec`` is a name of ``PACKAGED``."""
     if str(spec) not in PACKAGED:
         return load_weights(spec, system)
-    with resources.as_file(resources.files("pypose_ops") / "data" / PACKAGED[str(spec)]) as path:
+    packaged = resources.files("pypose_ops") / "data" / PACKAGED[str(spec)]
+    if not packaged.is_file():
+        raise InputError(
+            f"{spec}: the packaged weights are not installed: pip install pypose_ops_weights=={pypose_ops.__version__}"
+        )
+    with resources.as_file(packaged) as path:
         return load_weights(path, system)
 
 

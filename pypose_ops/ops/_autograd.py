@@ -25,6 +25,8 @@ from typing import Any, NoReturn
 import torch
 from torch.autograd import forward_ad
 
+from .. import _build
+
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
 # Neither has a public counterpart: torch.no_grad() does not skip the Python layer, and forward_ad.unpack_dual takes a
@@ -282,6 +284,11 @@ def _raise_named(op: torch._ops.OpOverload, args: Sequence[Any], error: RuntimeE
         raise torch.OutOfMemoryError(f"{name}: out of memory{_outputs(op, args)}") from error
     if type(error) is not RuntimeError:
         raise error
+    if ": the launch of a CUDA kernel " in message:  # by csrc/common/cuda.cuh; no argument is at fault
+        if "no kernel image" in message:
+            gpu = next((a.device for a in _flatten(args)[1] if isinstance(a, torch.Tensor) and a.is_cuda), None)
+            message = _build.why_no_kernel(torch.cuda.get_device_capability(gpu))
+        raise RuntimeError(f"pypose_ops: {message}") from None
     wrong = _WRONG_TYPE.match(message)
     if wrong:
         wanted = _KINDS.get(wrong[2], wrong[2]) + (" or None" if wrong[1] else "")

@@ -15,7 +15,9 @@ from safetensors import safe_open
 import pypose_ops
 from pypose_ops.cli import demo_poses
 from pypose_ops.cli.main import main
+from pypose_ops.errors import InputError
 from pypose_ops.models import pretrained
+from pypose_ops.models.weights import files
 from pypose_ops.models.weights.files import PACKAGED
 from pypose_ops.skeletons import COCO, LSP
 
@@ -46,6 +48,13 @@ def test_weights_are_small_and_say_what_they_are(name, skeleton):
     assert metadata["format"] == "pypose_ops.models 1" and json.loads(metadata["skeleton"]) == skeleton.name
     floats = [t for t in tensors if t.is_floating_point()]
     assert floats and all(t.dtype == torch.float16 and t.isfinite().all() for t in floats)
+
+
+def test_weights_that_are_not_installed(monkeypatch, tmp_path):
+    """The wheel of `make wheels` has none."""
+    monkeypatch.setattr(files.resources, "files", lambda package: tmp_path)
+    with pytest.raises(InputError, match=r"^lsp14: .* not installed: pip install pypose_ops_weights==\d"):
+        pretrained("lsp14")
 
 
 @pytest.mark.parametrize(("name", "terms"), [("coco17", "Apache License"), ("lsp14", "research")])

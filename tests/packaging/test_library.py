@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 import pypose_ops
 from pypose_ops import _build
+from pypose_ops.ops import _autograd
 
 LIBRARY = Path(pypose_ops.build_info()["library"])
 MODULE = Path(pypose_ops._C.__file__)
@@ -72,6 +74,14 @@ def test_the_binaries_run_on_manylinux_2_28(tmp_path):
     assert tuple(map(int, re.search(r"manylinux_(\d+)_(\d+)", str(report["sym_tag"])).groups())) <= (2, 28), report
 
 
+@pytest.mark.skipif(pypose_ops.build_info()["cuda_toolkit"] is not None, reason="a build with CUDA kernels")
+def test_the_package_without_its_weights_is_small():
+    """What the wheel of `make wheels` holds, with a _C for six Pythons, in megabytes as compressed; 6 are allowed."""
+    files = [path for path in Path(pypose_ops.__file__).parent.rglob("*.*") if path.suffix in (".py", ".md", ".npz")]
+    size = {path: len(zlib.compress(path.read_bytes())) / 1e6 for path in (*files, LIBRARY, MODULE)}
+    assert 0.5 < size[LIBRARY] < 3 and sum(size.values()) + 5 * size[MODULE] < 6
+
+
 def test_ctypes_and_the_module_agree(monkeypatch):
     """A Python that the wheel has no ``_C`` for reads the same."""
     by_module = _build.binary_info()
@@ -111,6 +121,34 @@ def test_a_cuda_tensor_meets_a_build_without_cuda():
     with pytest.raises(RuntimeError, match=r"has CPU kernels only.*PYPOSE_OPS_CUDA=ON pip install"):
         torch.ops.pypose_ops.box_vote.default.redispatch(keys, torch.zeros(1, 1, 4), torch.ones(1, 1), 4, 4)
     assert "CPU kernels only; PYPOSE_OPS_CUDA=ON" in _build.summary()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            "no kernel image is available for execution on the device",
+            r"^pypose_ops: this build has CUDA code for 80-real 90-real 90-virtual, and this GPU has compute "
+            r"capability 7\.5: with nvcc, PYPOSE_OPS_CUDA=ON CUDAARCHS=75 pip install [-\w ]+ pypose_ops$",
+        ),
+        ("an illegal memory access was encountered", r"^pypose_ops: box_vote: .*: an illegal memory access"),
+    ],
+)
+def test_a_kernel_that_does_not_start(monkeypatch, error, message):
+    """The error of csrc/common/cuda.cuh, on a GPU that says it is of another architecture."""
+
+    class Operator:
+        def __call__(self, *args):
+            raise RuntimeError(f"box_vote: the launch of a CUDA kernel with 1 blocks of 1 threads failed: {error}")
+
+        def name(self):
+            return "pypose_ops::box_vote"
+
+    info = _build.binary_info() | {"cuda_toolkit": "13.0", "cuda_architectures": "80-real 90-real 90-virtual"}
+    monkeypatch.setattr(_build, "binary_info", lambda: info)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(RuntimeError, match=message):
+        _autograd.call(Operator(), (), torch.zeros(1))
 
 
 @pytest.mark.parametrize("version", ["2.9.1+cu128", "1.13.1", "2.4.0a0"])
