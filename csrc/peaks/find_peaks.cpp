@@ -22,6 +22,114 @@ using namespace peaks;
 
 constexpr int kGroup = 192;  // pixels of a group of rows
 constexpr int kSpare = 64;   // peaks kept beyond twice those wanted before the worst are dropped
+constexpr int kRanked = 64;  // up to so many are ordered by counting, for each, those before it
+
+// The peaks of a map that may be among the best, in the order of their indices. In noise a branch that depends on a pixel
+// goes the wrong way as often as not: nothing below has one.
+template <typename acc>
+struct Found {
+  using key = key_t<acc>;
+  static constexpr key lowest = std::numeric_limits<key>::lowest();
+
+  std::vector<key> keys;  // of their values
+  std::vector<int> indices, order;
+  int count = 0;
+  key bar = lowest;  // later peaks that are not higher have no place: equal ones come after those that are kept
+
+  // `most` are kept; `added` may come between two calls of drop_worst().
+  Found(int most, int added)
+      : keys(2 * most + kSpare + added + 1), indices(keys.size()), order(std::max(most, kRanked)), most_(most) {}
+
+  void clear() {
+    count = 0;
+    bar = lowest;
+  }
+
+  void add(acc value, int index) {
+    const key here = key_of<true>(value);
+    keys[count] = here;
+    indices[count] = index;
+    count += here > bar ? 1 : 0;
+  }
+
+  void drop_worst() {
+    if (count > 2 * most_ + kSpare) {
+      keep_best();
+    }
+  }
+
+  // order: the best in the order of the output, at most `most`, as places in `indices`; how many.
+  int put_in_order() {
+    if (count > most_) {
+      keep_best();
+    }
+    if (count > kRanked) {
+      for (int i = 0; i < count; ++i) {
+        order[i] = i;
+      }
+      std::sort(order.begin(), order.begin() + count, [&](int a, int b) {
+        return before(keys[a], a, keys[b], b);
+      });
+      return count;
+    }
+    const key* __restrict__ all = keys.data();
+    for (int i = 0; i < count; ++i) {
+      const key here = all[i];
+      key rank = 0;
+      for (int j = 0; j < i; ++j) {
+        rank += all[j] >= here ? 1 : 0;
+      }
+      for (int j = i + 1; j < count; ++j) {
+        rank += all[j] > here ? 1 : 0;
+      }
+      order[rank] = i;
+    }
+    return count;
+  }
+
+ private:
+  int most_;
+
+  int not_below(key bound) const {
+    const key* __restrict__ all = keys.data();
+    key many = 0;
+    for (int i = 0; i < count; ++i) {
+      many += all[i] >= bound ? 1 : 0;
+    }
+    return static_cast<int>(many);
+  }
+
+  // The highest key that `most` of them reach, by bisection; of those equal to it the first are kept.
+  void keep_best() {
+    const auto ends = std::minmax_element(keys.begin(), keys.begin() + count);
+    key low = *ends.first, high = *ends.second;
+    int reach_low = count;
+    while (low < high && reach_low != most_) {
+      // Without overflow, rounded up.
+      const key middle = static_cast<key>((low | high) - ((low ^ high) >> 1));
+      const int reach = not_below(middle);
+      const bool enough = reach >= most_;
+      low = enough ? middle : low;
+      reach_low = enough ? reach : reach_low;
+      high = enough ? high : static_cast<key>(middle - 1);
+    }
+    int equal = most_;  // that have a place
+    for (int i = 0; i < count; ++i) {
+      equal -= keys[i] > low ? 1 : 0;
+    }
+    int kept = 0;
+    for (int i = 0; i < count; ++i) {
+      const int ties = keys[i] == low ? 1 : 0;
+      const int keep = (keys[i] > low ? 1 : 0) | (ties & (equal > 0 ? 1 : 0));
+      equal -= ties;
+      keys[kept] = keys[i];
+      indices[kept] = indices[i];
+      kept += keep;
+    }
+    count = kept;
+    bar = low;
+  }
+};
 
 // What the search through the maps of one thread needs, kept from map to map.
 //
@@ -36,16 +144,18 @@ struct Workspace {
   std::vector<acc> rows;
   std::vector<acc> others, down;  // maxima of the windows without their pixel; down the columns
   std::vector<key_t<acc>> flags;
-  std::vector<Peak<acc>> found;  // those that may be among the best
-  int64_t total;                 // of all peaks
+  std::vector<int> columns;  // of the candidates of a row
+  Found<acc> found;
+  int64_t total;  // of all peaks
   std::vector<bool> seen;  // pixels of plateaus that have been walked through; empty before the first
   std::vector<int> queue;
 
-  Workspace(int width, int height, int radius)
+  Workspace(int width, int height, int radius, int most)
       : radius(radius), reach(std::min(radius, height - 1)), group(std::min(height, std::max(1, kGroup / width))),
         stride(width + radius), rows(size_t(group + 2 * reach) * stride + 2 * radius, lowest),
         others(size_t(group) * stride),
-        down(size_t(group) * stride + 2 * radius, lowest), flags(size_t(group) * stride) {}
+        down(size_t(group) * stride + 2 * radius, lowest), flags(size_t(group) * stride), columns(width + 1),
+        found(most, group * width) {}
 
   // The group's first pixel in `rows`.
   acc* first() {
@@ -75,25 +185,19 @@ struct Above {
   using key = key_t<scalar>;
   acc threshold;
   key below;  // the highest number of the storage type that is not above a positive threshold
-  key infinity;
 
-  explicit Above(acc threshold)
-      : threshold(threshold), below(simd::bits_to<key>(simd::store<scalar>(threshold))),
-        infinity(simd::bits_to<key>(std::numeric_limits<scalar>::infinity())) {
+  explicit Above(acc threshold) : threshold(threshold), below(simd::bits_to<key>(simd::store<scalar>(threshold))) {
     below -= simd::load(simd::bits_to<scalar>(below)) > threshold ? 1 : 0;
   }
 
-  PYPOSE_OPS_HOST_DEVICE bool any(const scalar* pixels, int count) const {
-    int found = 0;
+  template <typename Isa>
+  bool any(Isa isa, const scalar* pixels, int count) const {
     if (threshold > 0) {
-      for (int i = 0; i < count; ++i) {
-        const key bits = simd::bits_to<key>(pixels[i]);
-        found |= static_cast<int>(bits > below) & static_cast<int>(bits < infinity);
-      }
-    } else {
-      for (int i = 0; i < count; ++i) {
-        found |= static_cast<int>(finite_or_lowest<acc>(simd::load(pixels[i])) > threshold);
-      }
+      return highest_positive(isa, pixels, count) > below;
+    }
+    int found = 0;
+    for (int i = 0; i < count; ++i) {
+      found |= static_cast<int>(finite_or_lowest<acc>(simd::load(pixels[i])) > threshold);
     }
     return found != 0;
   }
@@ -207,59 +311,61 @@ bool plateau_is_peak(const MapView<scalar>& map, int from, int radius, acc value
   return is_peak;
 }
 
-// The best `count` of the peaks found to the front, in order.
-template <typename acc>
-void put_best_first(std::vector<Peak<acc>>& found, int count) {
-  const auto order = [](const Peak<acc>& a, const Peak<acc>& b) { return before(a.value, a.index, b.value, b.index); };
-  if (static_cast<size_t>(count) < found.size()) {
-    std::nth_element(found.begin(), found.begin() + count, found.end(), order);
-  }
-  std::sort(found.begin(), found.begin() + count, order);
-}
-
+// All bits of a row's flags.
 template <typename key>
-bool any_flag(const key* flags, int count) {
+key any_flag(const key* flags, int count) {
   key any = 0;
   for (int x = 0; x < count; ++x) {
     any |= flags[x];
   }
-  return any != 0;
+  return any;
 }
 
-// Counts the peaks among the flagged pixels of the rows from `top` on, and adds those that are higher than the bar.
+// Counts the peaks among the flagged pixels of the rows from `top` on, and adds those that may be among the best.
 template <typename scalar, typename acc>
-void add_peaks(const MapView<scalar>& map, int top, int bottom, acc bar, Workspace<acc>& work) {
+void add_peaks(const MapView<scalar>& map, int top, int bottom, Workspace<acc>& work) {
+  int* __restrict__ columns = work.columns.data();
   for (int y = top; y < bottom; ++y) {
     const key_t<acc>* flags = work.flags.data() + static_cast<int64_t>(y - top) * work.stride;
-    const int width = any_flag(flags, map.width) ? map.width : 0;
-    for (int x = 0; x < width; ++x) {
-      if (flags[x] == 0) {
-        continue;
+    const key_t<acc> any = any_flag(flags, map.width);
+    if (any == 0) {
+      continue;
+    }
+    int count = 0;
+    for (int x = 0; x < map.width; ++x) {
+      columns[count] = x;
+      count += flags[x] != 0 ? 1 : 0;
+    }
+    if ((any & kTied) != 0) {
+      int peaks = 0;
+      for (int i = 0; i < count; ++i) {
+        const int x = columns[i];
+        const int index = y * map.width + x;
+        columns[peaks] = x;
+        peaks += flags[x] == kAlone ||
+            plateau_is_peak(map, index, work.radius, acc(simd::load(map.map[index])), work);
       }
-      const int index = y * map.width + x;
-      const acc value = simd::load(map.map[index]);
-      if (flags[x] == kAlone || plateau_is_peak(map, index, work.radius, value, work)) {
-        ++work.total;
-        if (value > bar) {
-          work.found.push_back({value, index});
-        }
-      }
+      count = peaks;
+    }
+    work.total += count;
+    for (int i = 0; i < count; ++i) {
+      const int index = y * map.width + columns[i];
+      work.found.add(simd::load(map.map[index]), index);
     }
   }
 }
 
-// The best peaks of a map, at most `most`, in order, into work.found.
-template <typename scalar, typename acc>
-void search(const MapView<scalar>& map, acc threshold, int most, Workspace<acc>& work) {
+// The best peaks of a map, in order, in work.found; how many.
+template <typename Isa, typename scalar, typename acc>
+int search(Isa isa, const MapView<scalar>& map, acc threshold, Workspace<acc>& work) {
   work.found.clear();
   work.seen.clear();
   work.total = 0;
   const Above<scalar> above(threshold);
-  acc bar = threshold;
   for (int64_t start = 0; start < map.height; start += work.group) {
     const int top = static_cast<int>(start);
     const int bottom = static_cast<int>(std::min<int64_t>(map.height, start + work.group));
-    if (!above.any(map.map + top * map.width, (bottom - top) * map.width)) {
+    if (!above.any(isa, map.map + top * map.width, (bottom - top) * map.width)) {
       continue;
     }
     work.load(map, top, bottom);
@@ -268,18 +374,11 @@ void search(const MapView<scalar>& map, acc threshold, int most, Workspace<acc>&
     const bool some = adjacent ? flag_among_neighbours(above.threshold, count, work)
                                : flag_in_windows(above.threshold, count, work);
     if (some) {
-      add_peaks(map, top, bottom, bar, work);
-    }
-    if (work.found.size() > 2 * static_cast<size_t>(most) + kSpare) {
-      // Later peaks that are not higher than the last of the best have no place: equal ones come after it.
-      put_best_first(work.found, most);
-      work.found.resize(most);
-      bar = work.found.back().value;
+      add_peaks(map, top, bottom, work);
+      work.found.drop_worst();
     }
   }
-  const int count = static_cast<int>(std::min<size_t>(work.found.size(), most));
-  put_best_first(work.found, count);
-  work.found.resize(count);
+  return work.found.put_in_order();
 }
 
 template <typename scalar>
@@ -288,19 +387,17 @@ void find_peaks_kernel(const FindArguments<scalar>& args, int64_t maps) {
   const int64_t pixels = static_cast<int64_t>(args.height) * args.width;
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 16) / pixels);
   torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
-    Workspace<acc> work(args.width, args.height, args.radius);
-    simd_call([&] {
+    Workspace<acc> work(args.width, args.height, args.radius, args.max_peaks);
+    simd_call([&](auto isa) {
       for (int64_t number = begin; number < end; ++number) {
         const MapView<scalar> map = args.view(number);
-        search(map, args.threshold_of(number), args.max_peaks, work);
-        const int count = static_cast<int>(work.found.size());
+        const int count = search(isa, map, args.threshold_of(number), work);
         for (int rank = 0; rank < count; ++rank) {
-          const Peak<acc> peak = work.found[rank];
-          args.write(number, rank, peak, refined(map, args.refinement, peak.index).step);
+          const int index = work.found.indices[work.found.order[rank]];
+          const Peak<acc> peak = {simd::load(map.map[index]), index};
+          args.write(number, rank, peak, refined(isa, map, args.refinement, index).step);
         }
-        for (int rank = count; rank < args.max_peaks; ++rank) {
-          args.write_none(number, rank);
-        }
+        args.write_none_from(number, count);
         args.counts[number] = work.total;
       }
     });

@@ -5,6 +5,8 @@
 // in row-major order. Most plateaus are single pixels. Pixels that are not finite are lower than all others.
 #pragma once
 
+#include <algorithm>
+
 #include "peaks/refine.h"
 
 namespace pypose_ops {
@@ -41,6 +43,17 @@ struct FindArguments {
 
   PYPOSE_OPS_HOST_DEVICE void write_none(int64_t number, int rank) const {
     put(number * max_peaks + rank, 0, {missing, missing}, -1, -1);
+  }
+
+  // From this rank on.
+  void write_none_from(int64_t number, int rank) const {
+    const int64_t from = number * max_peaks + rank;
+    const int64_t end = (number + 1) * max_peaks;
+    std::fill(scores + from, scores + end, acc(0));
+    std::fill(coords + 2 * from, coords + 2 * end, missing);
+    if (pixels != nullptr) {
+      std::fill(pixels + 2 * from, pixels + 2 * end, int64_t{-1});
+    }
   }
 
  private:

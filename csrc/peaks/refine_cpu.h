@@ -86,15 +86,51 @@ key_t<scalar> highest_of_any_sign(Isa, const scalar* pixels, int count) {
   return best;
 }
 
-template <typename scalar>
-key_t<scalar> highest_positive(const scalar* pixels, int count) {
+// The highest of at most `count` keys, or 0: that of infinity or a NaN too. Several maxima at a time: one alone waits for itself.
+template <typename Isa, typename scalar>
+key_t<scalar> highest_bits(Isa, const scalar* pixels, int count) {
+  using key = key_t<scalar>;
+  using keys = simd::vec<key, Isa>;
+  constexpr int lanes = simd::lanes<key, Isa>;
+  constexpr int kChains = 4;
+  key best = 0;
+  int i = 0;
+  if (count >= kChains * lanes) {
+    keys high[kChains] = {};
+    for (; i + kChains * lanes <= count; i += kChains * lanes) {
+      for (int chain = 0; chain < kChains; ++chain) {
+        const keys bits = load_keys<keys>(pixels + i + chain * lanes);
+        high[chain] = bits > high[chain] ? bits : high[chain];
+      }
+    }
+    for (int half = kChains / 2; half > 0; half /= 2) {
+      for (int chain = 0; chain < half; ++chain) {
+        high[chain] = high[chain] > high[chain + half] ? high[chain] : high[chain + half];
+      }
+    }
+    for (int lane = 0; lane < lanes; ++lane) {
+      best = high[0][lane] > best ? high[0][lane] : best;
+    }
+  }
+  for (; i < count; ++i) {
+    const key bits = simd::bits_to<key>(pixels[i]);
+    best = bits > best ? bits : best;
+  }
+  return best;
+}
+
+template <typename Isa, typename scalar>
+key_t<scalar> highest_positive(Isa isa, const scalar* pixels, int count) {
   using key = key_t<scalar>;
   const key infinity = simd::bits_to<key>(std::numeric_limits<scalar>::infinity());
-  key best = 0;
-  for (int i = 0; i < count; ++i) {
-    const key bits = simd::bits_to<key>(pixels[i]);
-    const key finite = bits < infinity ? bits : key{0};
-    best = finite > best ? finite : best;
+  key best = highest_bits(isa, pixels, count);
+  if (best >= infinity) {
+    best = 0;
+    for (int i = 0; i < count; ++i) {
+      const key bits = simd::bits_to<key>(pixels[i]);
+      const key finite = bits < infinity ? bits : key{0};
+      best = finite > best ? finite : best;
+    }
   }
   return best;
 }
@@ -105,7 +141,7 @@ key_t<scalar> highest(Isa isa, const scalar* pixels, int count) {
   if constexpr (kNegative) {
     return highest_of_any_sign(isa, pixels, count);
   } else {
-    return highest_positive(pixels, count);
+    return highest_positive(isa, pixels, count);
   }
 }
 
@@ -239,9 +275,65 @@ const Taps<acc>& narrowed(const Taps<acc>& taps, int reach, Taps<acc>& copy) {
   return copy;
 }
 
-// Blurs down the columns in the five rows around the peak, then along those rows at the 13 pixels that are needed.
-template <typename scalar, typename acc>
-Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
+// Blurs down the columns, in the five rows around the peak. `columns` is a multiple of the lanes.
+template <typename Isa, typename acc>
+void blur_down(
+    Isa isa, const Taps<acc>& taps, const acc* pixels, int stride, int patch, int columns,
+    acc (&down)[kSpan][kMaxColumns + simd::kMostLanes<acc>]) {
+  using Vec = simd::vec<acc, Isa>;
+  constexpr int lanes = simd::lanes<acc, Isa>;
+  for (int column = 0; column < columns; column += lanes) {
+    Vec sums[kSpan] = {};
+    for (int row = 0; row < patch; ++row) {
+      const Vec here = isa.load(pixels + row * stride + column);
+      for (int out = 0; out < kSpan; ++out) {
+        sums[out] += taps[row - out] * here;
+      }
+    }
+    for (int out = 0; out < kSpan; ++out) {
+      isa.store(&down[out][column], sums[out]);
+    }
+  }
+  for (int out = 0; out < kSpan; ++out) {
+    std::fill(&down[out][columns], &down[out][columns] + lanes, acc(0));
+  }
+}
+
+constexpr int kPaddedSpan = 16;  // kSpan in whole registers
+
+// Blurs along those rows.
+template <typename Isa, typename acc>
+void blur_along(
+    Isa isa, const Taps<acc>& taps, const acc (&down)[kSpan][kMaxColumns + simd::kMostLanes<acc>],
+    acc (&blurred)[kSpan][kPaddedSpan]) {
+  using Vec = simd::vec<acc, Isa>;
+  constexpr int lanes = simd::lanes<acc, Isa>;
+  static_assert(lanes <= kPaddedSpan, "whole registers");
+  for (int row = 0; row < kSpan; ++row) {
+    for (int column = 0; column < kSpan; column += lanes) {
+      Vec sum = {};
+      for (int i = 0; i < taps.size; ++i) {
+        sum += taps[i] * isa.load(&down[row][column + i]);
+      }
+      isa.store(&blurred[row][column], sum);
+    }
+  }
+}
+
+// log_blurred of all 25, although 13 are needed: without branches.
+template <typename acc>
+void take_logs(const acc (&blurred)[kSpan][kPaddedSpan], acc scale, acc low, acc high, acc (&logs)[kSpan][kSpan]) {
+  for (int row = 0; row < kSpan; ++row) {
+    for (int column = 0; column < kSpan; ++column) {
+      const acc scaled = blurred[row][column] * scale;
+      const acc clamped = scaled < low ? low : scaled > high ? high : scaled;
+      logs[row][column] = simd::log(clamped) + (scaled - scaled);
+    }
+  }
+}
+
+template <typename Isa, typename scalar, typename acc>
+Refined<acc> dark_step(Isa isa, const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
   const Stencil stencil = stencil_at(refinement, x, y, map.width, map.height);
   Taps<acc> narrow_x, narrow_y;
   const Taps<acc>& taps_x = narrowed(refinement.taps, stencil.reach_x, narrow_x);
@@ -252,46 +344,35 @@ Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refine
   int stride;
   const acc* pixels = find_patch(map, refinement.border, stencil.x, stencil.y, patch, columns, copy, &stride);
 
-  acc down[kSpan][kMaxColumns] = {};
-  for (int row = 0; row < patch; ++row) {
-    for (int column = 0; column < columns; ++column) {
-      for (int out = 0; out < kSpan; ++out) {
-        down[out][column] += taps_y[row - out] * pixels[row * stride + column];
+  acc down[kSpan][kMaxColumns + simd::kMostLanes<acc>];
+  acc blurred[kSpan][kPaddedSpan];
+  blur_down(isa, taps_y, pixels, stride, patch, columns, down);
+  blur_along(isa, taps_x, down, blurred);
+  acc scale = 1;
+  if (refinement.rescale) {
+    acc highest = 0;
+    for (int row = 0; row < kSpan; ++row) {
+      const int reach = kReach - std::abs(row - kReach);
+      for (int column = kReach - reach; column <= kReach + reach; ++column) {
+        const bool inside = map.contains(stencil.x + column - kReach, stencil.y + row - kReach);
+        highest = inside && blurred[row][column] > highest ? blurred[row][column] : highest;
       }
     }
+    scale = map(x, y) / highest;
   }
-  acc logs[kSpan][kSpan] = {};
-  acc highest = 0;
-  for (int row = 0; row < kSpan; ++row) {
-    const int reach = kReach - std::abs(row - kReach);
-    for (int column = kReach - reach; column <= kReach + reach; ++column) {
-      acc blurred = 0;
-      for (int i = 0; i < taps_x.size; ++i) {
-        blurred += taps_x[i] * down[row][column + i];
-      }
-      logs[row][column] = blurred;
-      const bool inside = map.contains(stencil.x + column - kReach, stencil.y + row - kReach);
-      highest = inside && blurred > highest ? blurred : highest;
-    }
-  }
-  const acc scale = refinement.rescale ? map(x, y) / highest : acc(1);
-  for (int row = 0; row < kSpan; ++row) {
-    const int reach = kReach - std::abs(row - kReach);
-    for (int column = kReach - reach; column <= kReach + reach; ++column) {
-      logs[row][column] = log_blurred(logs[row][column] * scale, refinement.low, refinement.high);
-    }
-  }
+  acc logs[kSpan][kSpan];
+  take_logs(blurred, scale, refinement.low, refinement.high, logs);
   return newton_step(refinement, logs, stencil, x, y, map.width, map.height);
 }
 
-template <typename scalar, typename acc>
-Refined<acc> refined(const MapView<scalar>& map, const Refinement<acc>& refinement, int index) {
+template <typename Isa, typename scalar, typename acc>
+Refined<acc> refined(Isa isa, const MapView<scalar>& map, const Refinement<acc>& refinement, int index) {
   const int x = index % map.width;
   const int y = index / map.width;
   Refined<acc> result = no_covariance(Step<acc>{0, 0});
   if (refinement.refine == Refine::dark || refinement.refine == Refine::dark_udp) {
     if (dark_applies(refinement, x, y, map.width, map.height)) {
-      result = dark_step(map, refinement, x, y);
+      result = dark_step(isa, map, refinement, x, y);
     }
   } else {
     result.step = plain_step(map, refinement, x, y);
