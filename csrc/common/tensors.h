@@ -1,7 +1,7 @@
 // Tensors as kernels want them (one dtype, contiguous), and outputs that cost little to make.
 #pragma once
 
-#include <initializer_list>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -11,8 +11,11 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include "common/check.h"
+#include "common/pages.h"
 
 namespace pypose_ops {
+
+using torch::headeronly::IntHeaderOnlyArrayRef;
 
 // The conversions below return the tensor itself where it is as wanted: a pass through the dispatcher costs a small call
 // more than its kernel.
@@ -43,17 +46,20 @@ inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor, 
   return tensor ? std::optional(as_contiguous(*tensor, type)) : std::nullopt;
 }
 
-// new_empty(like, sizes, dtype) without the two passes through the dispatcher.
-inline Tensor empty_beside(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType dtype) {
-  constexpr int kMost = 4;
+// new_empty(like, sizes, dtype) without the two passes through the dispatcher, in huge pages where it is large.
+inline Tensor empty_beside(const Tensor& like, IntHeaderOnlyArrayRef sizes, ScalarType dtype) {
+  constexpr int kMost = 6;
   const int dims = static_cast<int>(sizes.size());
   PYPOSE_OPS_CHECK(dims <= kMost, "pypose_ops: empty_beside is for at most ", kMost, " dimensions, got ", dims);
   int64_t strides[kMost];
   int64_t stride = 1;
   for (int d = dims; d-- > 0;) {
-    const int64_t size = sizes.begin()[d];
+    const int64_t size = sizes[d] > 1 ? sizes[d] : 1;
     strides[d] = stride;
-    stride *= size > 1 ? size : 1;
+    PYPOSE_OPS_CHECK(
+        stride <= std::numeric_limits<int64_t>::max() / size, "pypose_ops: an output of ", dims,
+        " dimensions would have more elements than 64 bits count");
+    stride *= size;
   }
   int32_t device_type, device_index;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
@@ -61,8 +67,26 @@ inline Tensor empty_beside(const Tensor& like, std::initializer_list<int64_t> si
   const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle;
   TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(dims, sizes.begin(), strides, type, device_type, device_index, &handle));
-  return Tensor(handle);
+      aoti_torch_empty_strided(dims, sizes.data(), strides, type, device_type, device_index, &handle));
+  Tensor out(handle);
+  if (stride >= kLeastHugeElements && out.is_cpu() && out.numel() > 0) {
+    advise_huge_pages(out.mutable_data_ptr(), stride * static_cast<int64_t>(out.element_size()));
+  }
+  return out;
+}
+
+inline Tensor empty_beside(const Tensor& like, IntHeaderOnlyArrayRef sizes) {
+  return empty_beside(like, sizes, like.scalar_type());
+}
+
+inline Tensor zeros_beside(const Tensor& like, IntHeaderOnlyArrayRef sizes, ScalarType dtype) {
+  Tensor out = empty_beside(like, sizes, dtype);
+  TORCH_ERROR_CODE_CHECK(aoti_torch_zero_(out.get()));
+  return out;
+}
+
+inline Tensor zeros_beside(const Tensor& like, IntHeaderOnlyArrayRef sizes) {
+  return zeros_beside(like, sizes, like.scalar_type());
 }
 
 }  // namespace pypose_ops

@@ -149,7 +149,7 @@ Tensor oks_cpu(
     const Tensor& pred, const Tensor& target, const Tensor& area, const std::optional<Tensor>& visible,
     const std::optional<Tensor>& boxes, const std::vector<double>& sigmas) {
   const OksShape shape = check_oks("oks", pred, target, area, visible, boxes, sigmas);
-  Tensor out = torch::stable::new_empty(pred, {shape.batch, shape.preds, shape.targets});
+  Tensor out = empty_beside(pred, {shape.batch, shape.preds, shape.targets});
   if (out.numel() == 0) {
     return out;
   }
@@ -168,7 +168,7 @@ Tensor oks_backward_cpu(
   const OksShape shape = check_oks("oks", pred, target, area, visible, boxes, sigmas);
   check_like("oks", "grad", grad, "(B, D, G)", {shape.batch, shape.preds, shape.targets}, "pred", pred);
   check_coordinates_like("oks", "grad", grad, pred);
-  Tensor grad_pred = torch::stable::new_zeros(pred, {shape.batch, shape.preds, shape.joints, 2});
+  Tensor grad_pred = zeros_beside(pred, {shape.batch, shape.preds, shape.joints, 2});
   if (grad_pred.numel() == 0) {
     return grad_pred;
   }

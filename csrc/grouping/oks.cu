@@ -99,7 +99,7 @@ void launch_oks_backward(
     const OksTensors& tensors, const OksShape& shape, const std::vector<double>& sigmas, const Tensor& grad,
     const Tensor& grad_pred, cudaStream_t stream) {
   const int64_t people = shape.batch * shape.targets;
-  const Tensor counts = torch::stable::new_empty(grad, {people}, ScalarType::Long);
+  const Tensor counts = empty_beside(grad, {people}, ScalarType::Long);
   if (people > 0) {
     launch(
         "oks", count_joints_kernel<acc>, ceil_div(people, kThreads), kThreads, 0, stream, counts.mutable_data_ptr<int64_t>(),
@@ -116,7 +116,7 @@ Tensor oks_cuda(
     const std::optional<Tensor>& boxes, const std::vector<double>& sigmas) {
   const OksShape shape = check_oks("oks", pred, target, area, visible, boxes, sigmas);
   const DeviceGuard guard(pred.get_device_index());
-  Tensor out = torch::stable::new_empty(pred, {shape.batch, shape.preds, shape.targets});
+  Tensor out = empty_beside(pred, {shape.batch, shape.preds, shape.targets});
   if (out.numel() == 0) {
     return out;
   }
@@ -137,7 +137,7 @@ Tensor oks_backward_cuda(
   check_like("oks", "grad", grad, "(B, D, G)", {shape.batch, shape.preds, shape.targets}, "pred", pred);
   check_coordinates_like("oks", "grad", grad, pred);
   const DeviceGuard guard(pred.get_device_index());
-  Tensor grad_pred = torch::stable::new_empty(pred, {shape.batch, shape.preds, shape.joints, 2});
+  Tensor grad_pred = empty_beside(pred, {shape.batch, shape.preds, shape.joints, 2});
   if (grad_pred.numel() == 0) {
     return grad_pred;
   }

@@ -146,8 +146,8 @@ std::tuple<Tensor, Tensor> oks_nms_cpu(
     const std::vector<double>& sigmas, double threshold, bool soft, int64_t max_people) {
   constexpr const char* op = "oks_nms";
   const NmsShape shape = check_nms(op, keypoints, scores, area, visible, sigmas, threshold, max_people);
-  Tensor mask = torch::stable::new_zeros(keypoints, {shape.batch, shape.people}, ScalarType::Bool);
-  Tensor out = torch::stable::new_empty(scores, {shape.batch, shape.people});
+  Tensor mask = zeros_beside(keypoints, {shape.batch, shape.people}, ScalarType::Bool);
+  Tensor out = empty_beside(scores, {shape.batch, shape.people});
   if (out.numel() == 0) {
     return {mask, out};
   }

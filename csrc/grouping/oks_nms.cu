@@ -94,7 +94,7 @@ void launch_nms(
   PYPOSE_OPS_CHECK(
       shape.batch <= kMaxBlocks && shape.people <= std::numeric_limits<int32_t>::max() / 2,
       "oks_nms: the input is too large, got ", shape.batch, " images of ", shape.people, " people");
-  const Tensor left = torch::stable::new_empty(scores, {shape.batch, shape.people});
+  const Tensor left = empty_beside(scores, {shape.batch, shape.people});
   launch(
       "oks_nms", oks_nms_kernel<acc>, shape.batch, kThreads, 0, stream, mask.mutable_data_ptr<bool>(),
       out.mutable_data_ptr<acc>(), left.mutable_data_ptr<acc>(), tensors.view<acc>(), scores.const_data_ptr<acc>(),
@@ -107,8 +107,8 @@ std::tuple<Tensor, Tensor> oks_nms_cuda(
   constexpr const char* op = "oks_nms";
   const NmsShape shape = check_nms(op, keypoints, scores, area, visible, sigmas, threshold, max_people);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor mask = torch::stable::new_empty(keypoints, {shape.batch, shape.people}, ScalarType::Bool);
-  Tensor out = torch::stable::new_empty(scores, {shape.batch, shape.people});
+  Tensor mask = empty_beside(keypoints, {shape.batch, shape.people}, ScalarType::Bool);
+  Tensor out = empty_beside(scores, {shape.batch, shape.people});
   if (out.numel() == 0) {
     return {mask, out};
   }

@@ -30,12 +30,12 @@ struct PeopleOut {
   Tensor peaks, scores, joints, counts, limb_scores, order;
 
   PeopleOut(const Tensor& like, int64_t batch, int64_t people, int64_t joints_each)
-      : peaks(torch::stable::new_empty(like, {batch, people, joints_each}, ScalarType::Long)),
-        scores(torch::stable::new_empty(like, {batch, people})),
-        joints(torch::stable::new_empty(like, {batch, people}, ScalarType::Long)),
-        counts(torch::stable::new_empty(like, {batch}, ScalarType::Long)),
-        limb_scores(torch::stable::new_empty(like, {batch, people})),
-        order(torch::stable::new_empty(like, {batch, people}, ScalarType::Long)) {}
+      : peaks(empty_beside(like, {batch, people, joints_each}, ScalarType::Long)),
+        scores(empty_beside(like, {batch, people})),
+        joints(empty_beside(like, {batch, people}, ScalarType::Long)),
+        counts(empty_beside(like, {batch}, ScalarType::Long)),
+        limb_scores(empty_beside(like, {batch, people})),
+        order(empty_beside(like, {batch, people}, ScalarType::Long)) {}
 
   PeopleTensors tensors() const {
     return {peaks, scores, joints, counts, limb_scores, order};

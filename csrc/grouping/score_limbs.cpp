@@ -200,7 +200,7 @@ Tensor score_limbs_cpu(
     const std::vector<int64_t>& channels, int64_t rule, int64_t samples, double threshold, double fraction) {
   const LimbOptions options = limb_options(rule, samples, threshold, fraction);
   const LimbShape shape = check_score_limbs(pafs, coords, counts, limbs, channels, options);
-  Tensor out = torch::stable::new_empty(
+  Tensor out = empty_beside(
       pafs, {shape.batch, shape.limbs, shape.peaks, shape.peaks}, acc_scalar_type(pafs.scalar_type()));
   if (out.numel() == 0) {
     return out;

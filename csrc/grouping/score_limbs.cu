@@ -106,7 +106,7 @@ Tensor score_limbs_cuda(
       shape.peaks <= std::numeric_limits<int16_t>::max(), "score_limbs: peaks must be at most ",
       std::numeric_limits<int16_t>::max(), " of a joint on CUDA, got ", shape.peaks);
   const DeviceGuard guard(pafs.get_device_index());
-  Tensor out = torch::stable::new_empty(
+  Tensor out = empty_beside(
       pafs, {shape.batch, shape.limbs, shape.peaks, shape.peaks}, acc_scalar_type(pafs.scalar_type()));
   if (out.numel() == 0) {
     return out;

@@ -167,7 +167,7 @@ void launch_keypoint_gradients(
   AxisSum<acc>* sums = nullptr;
   if (options.normalize == Normalization::sum) {
     static_assert(sizeof(AxisSum<acc>) == 3 * sizeof(acc), "three values per axis");
-    scratch = torch::stable::new_empty(grad_keypoints, {blobs, 2, 3});
+    scratch = empty_beside(grad_keypoints, {blobs, 2, 3});
     sums = static_cast<AxisSum<acc>*>(scratch->mutable_data_ptr());
     launch(op, axis_sums_kernel<acc>, ceil_div(blobs * 2, kWarps), kThreads, 0, stream, sums, people, options, shape);
   }

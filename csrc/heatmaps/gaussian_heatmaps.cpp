@@ -6,7 +6,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/tensors.h"
-#include "common/pages.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -140,7 +139,6 @@ template <typename T>
 void render(T* out, const People<acc_t<T>>& people, const Options& options, const Shape& shape) {
   using acc = acc_t<T>;
   const int64_t pixels = shape.pixels();
-  advise_huge_pages(out, shape.maps() * pixels * static_cast<int64_t>(sizeof(T)));
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / pixels);
   torch::stable::parallel_for(0, shape.maps(), grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;

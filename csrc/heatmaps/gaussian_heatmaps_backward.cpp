@@ -59,8 +59,8 @@ std::tuple<Tensor, Tensor> gaussian_heatmaps_backward_cpu(
   const Options options = check_options(op, 0, center, truncate, combine, normalize, sigma_value, !!sigma);
   const ScalarType acc_type = acc_scalar_type(grad.scalar_type());
   Tensor grad_keypoints =
-      torch::stable::new_zeros(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
-  Tensor grad_sigma = torch::stable::new_zeros(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
+      zeros_beside(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
+  Tensor grad_sigma = zeros_beside(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
   if (grad_keypoints.numel() == 0) {
     return {grad_keypoints, grad_sigma};
   }

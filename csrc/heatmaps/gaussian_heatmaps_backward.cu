@@ -31,8 +31,8 @@ std::tuple<Tensor, Tensor> gaussian_heatmaps_backward_cuda(
   const ScalarType acc_type = acc_scalar_type(grad.scalar_type());
   const DeviceGuard guard(keypoints.get_device_index());
   const std::array<int64_t, 4> sizes{shape.batch, shape.people, shape.joints, 2};
-  Tensor grad_keypoints = torch::stable::new_empty(keypoints, sizes, acc_type);
-  Tensor grad_sigma = torch::stable::new_empty(keypoints, sizes, acc_type);
+  Tensor grad_keypoints = empty_beside(keypoints, sizes, acc_type);
+  Tensor grad_sigma = empty_beside(keypoints, sizes, acc_type);
   if (grad_keypoints.numel() == 0) {
     return {grad_keypoints, grad_sigma};
   }

@@ -71,7 +71,7 @@ void launch_loss(
   using acc = acc_t<T>;
   const Layout layout = layout_of<kVec>(shape.target, sizeof(acc));
   const bool whole = layout.chunks == 1;
-  const Tensor parts = whole ? losses : torch::stable::new_empty(losses, {shape.maps(), layout.chunks});
+  const Tensor parts = whole ? losses : empty_beside(losses, {shape.maps(), layout.chunks});
   launch(
       "heatmap_mse_loss", heatmap_mse_loss_kernel<T, kVec>, shape.target.maps() * layout.chunks, kThreads,
       layout.shared_bytes, stream, parts.mutable_data_ptr<acc>(), pred.const_data_ptr<T>(), people.view<acc>(),

@@ -99,8 +99,8 @@ inline void check_loss_gradient(const char* op, const Tensor& grad, const Tensor
 // (B, K), or (S, B, K) where pred has stages.
 inline Tensor new_losses(const Tensor& pred) {
   const ScalarType type = acc_scalar_type(pred.scalar_type());
-  return pred.dim() == 5 ? torch::stable::new_empty(pred, {pred.size(0), pred.size(1), pred.size(2)}, type)
-                         : torch::stable::new_empty(pred, {pred.size(0), pred.size(1)}, type);
+  return pred.dim() == 5 ? empty_beside(pred, {pred.size(0), pred.size(1), pred.size(2)}, type)
+                         : empty_beside(pred, {pred.size(0), pred.size(1)}, type);
 }
 
 // Of pred's shape, or nothing where no gradient is wanted.
@@ -109,14 +109,14 @@ inline Tensor new_pred_gradient(const Tensor& pred, bool wanted) {
   for (int64_t d = 0; d < pred.dim(); ++d) {
     sizes.push_back(pred.size(d));
   }
-  return torch::stable::new_empty(pred, wanted ? sizes : std::vector<int64_t>{0});
+  return empty_beside(pred, wanted ? sizes : std::vector<int64_t>{0});
 }
 
 // (B, P, K, 2), or nothing where no gradient is wanted.
 inline Tensor new_target_gradient(const Tensor& keypoints, const LossShape& shape, ScalarType type, bool wanted) {
   const Shape& target = shape.target;
-  return wanted ? torch::stable::new_zeros(keypoints, {target.batch, target.people, target.joints, 2}, type)
-                : torch::stable::new_empty(keypoints, {0}, type);
+  return wanted ? zeros_beside(keypoints, {target.batch, target.people, target.joints, 2}, type)
+                : empty_beside(keypoints, {0}, type);
 }
 
 }  // namespace heatmaps

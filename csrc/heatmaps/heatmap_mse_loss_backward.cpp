@@ -4,7 +4,6 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/pages.h"
 #include "heatmaps/gaussian_moments.h"
 #include "heatmaps/gaussian_tables.h"
 #include "heatmaps/heatmap_mse_loss.h"
@@ -159,7 +158,6 @@ void run_backward(
       grad_keypoints.numel() ? grad_keypoints.mutable_data_ptr<acc>() : nullptr,
       grad_sigma.numel() ? grad_sigma.mutable_data_ptr<acc>() : nullptr};
   if (out.pred) {
-    advise_huge_pages(out.pred, grad_pred.numel() * static_cast<int64_t>(sizeof(T)));
   }
   if (out.pred || out.keypoints) {
     backward(

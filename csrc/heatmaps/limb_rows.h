@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/pages.h"
 #include "heatmaps/gaussian_tables.h"
 #include "heatmaps/limbs.h"
 
@@ -120,7 +119,6 @@ void draw_all_limbs(
     T* out, int channels, const People<acc_t<T>>& people, const LimbList& limbs, const LimbOptions& options,
     const Shape& shape) {
   using acc = acc_t<T>;
-  advise_huge_pages(out, shape.batch * limbs.count * channels * shape.pixels() * static_cast<int64_t>(sizeof(T)));
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / (shape.pixels() * channels));
   torch::stable::parallel_for(0, shape.batch * limbs.count, grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;

@@ -173,7 +173,7 @@ struct LimbMaps {
  private:
   Tensor new_maps(const char* op, int channels, const Tensor& keypoints, ScalarType dtype) const {
     check_map_type(op, dtype);
-    return torch::stable::new_empty(
+    return empty_beside(
         keypoints, {shape.batch, channels * limbs.count, shape.height, shape.width}, dtype);
   }
 };

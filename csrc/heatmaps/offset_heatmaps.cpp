@@ -5,7 +5,6 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/pages.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -105,7 +104,6 @@ void run_draw(
     const Tensor& out, const PeopleTensors& tensors, double radius, Winner winner, const Shape& shape) {
   using acc = acc_t<T>;
   T* data = out.mutable_data_ptr<T>();
-  advise_huge_pages(data, out.numel() * static_cast<int64_t>(sizeof(T)));
   const People<acc> people = tensors.view<acc>();
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / (3 * shape.pixels()));
   torch::stable::parallel_for(0, shape.maps(), grain, [&](int64_t begin, int64_t end) {
@@ -138,7 +136,7 @@ Tensor offset_heatmaps_cpu(
   check_radius(op, radius);
   const Winner winner = check_choice<Winner>(op, "combine", combine, 2);
   check_map_type(op, dtype);
-  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
+  Tensor out = empty_beside(keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }

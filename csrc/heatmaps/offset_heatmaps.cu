@@ -89,7 +89,7 @@ Tensor offset_heatmaps_cuda(
   const Winner winner = check_choice<Winner>(op, "combine", combine, 2);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor out = torch::stable::new_empty(keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
+  Tensor out = empty_beside(keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }

@@ -117,7 +117,7 @@ Tensor offset_heatmaps_backward_cpu(
   check_radius(op, radius);
   const Winner winner = check_choice<Winner>(op, "combine", combine, 2);
   const ScalarType acc_type = acc_scalar_type(grad.scalar_type());
-  Tensor grad_keypoints = torch::stable::new_zeros(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
+  Tensor grad_keypoints = zeros_beside(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
   if (grad_keypoints.numel() == 0) {
     return grad_keypoints;
   }

@@ -79,7 +79,7 @@ Tensor offset_heatmaps_backward_cuda(
   const Winner winner = check_choice<Winner>(op, "combine", combine, 2);
   const ScalarType acc_type = acc_scalar_type(grad.scalar_type());
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor grad_keypoints = torch::stable::new_empty(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
+  Tensor grad_keypoints = empty_beside(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
   if (grad_keypoints.numel() == 0) {
     return grad_keypoints;
   }

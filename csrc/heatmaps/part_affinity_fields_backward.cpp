@@ -204,11 +204,11 @@ Tensor part_affinity_fields_backward_cpu(
   const LimbList list = check_limbs(op, limbs, shape.joints);
   const LimbOptions options = check_limb_options(op, limb_radius, profile, combine);
   const ScalarType acc_type = acc_scalar_type(grad.scalar_type());
-  Tensor grad_keypoints = torch::stable::new_zeros(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
+  Tensor grad_keypoints = zeros_beside(keypoints, {shape.batch, shape.people, shape.joints, 2}, acc_type);
   if (grad_keypoints.numel() == 0 || list.count == 0) {
     return grad_keypoints;
   }
-  const Tensor grad_ends = torch::stable::new_zeros(keypoints, {shape.batch, shape.people, list.count, 4}, acc_type);
+  const Tensor grad_ends = zeros_beside(keypoints, {shape.batch, shape.people, list.count, 4}, acc_type);
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_type);
   const Tensor dense = as_contiguous(grad);
   PYPOSE_OPS_DISPATCH_FLOATING(grad.scalar_type(), op, [&] {

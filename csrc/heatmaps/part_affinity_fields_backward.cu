@@ -123,10 +123,10 @@ Tensor part_affinity_fields_backward_cuda(
   const DeviceGuard guard(keypoints.get_device_index());
   const std::array<int64_t, 4> sizes{shape.batch, shape.people, shape.joints, 2};
   if (shape.batch * shape.people * shape.joints == 0 || list.count == 0) {
-    return torch::stable::new_zeros(keypoints, sizes, acc_type);
+    return zeros_beside(keypoints, sizes, acc_type);
   }
-  Tensor grad_keypoints = torch::stable::new_empty(keypoints, sizes, acc_type);
-  const Tensor grad_ends = torch::stable::new_empty(keypoints, {shape.batch, shape.people, list.count, 4}, acc_type);
+  Tensor grad_keypoints = empty_beside(keypoints, sizes, acc_type);
+  const Tensor grad_ends = empty_beside(keypoints, {shape.batch, shape.people, list.count, 4}, acc_type);
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_type);
   const Tensor dense = as_contiguous(grad);
   const cudaStream_t stream = current_stream(keypoints);

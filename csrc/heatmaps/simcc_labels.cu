@@ -52,8 +52,8 @@ std::tuple<Tensor, Tensor> simcc_labels_cuda(
       check_label_options(op, sigma.has_value(), sigma_x, sigma_y, ratio, profile, center, normalize, smoothing);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor x = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, bins_x}, dtype);
-  Tensor y = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, bins_y}, dtype);
+  Tensor x = empty_beside(keypoints, {shape.batch, shape.joints, bins_x}, dtype);
+  Tensor y = empty_beside(keypoints, {shape.batch, shape.joints, bins_y}, dtype);
   if (x.numel() == 0) {
     return {x, y};
   }

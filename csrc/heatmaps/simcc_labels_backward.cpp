@@ -94,8 +94,8 @@ std::tuple<Tensor, Tensor> simcc_labels_backward_cpu(
   const LabelOptions options =
       check_label_options(op, sigma.has_value(), sigma_x, sigma_y, ratio, 0, center, normalize, 0);
   const ScalarType acc_type = acc_scalar_type(grad_x.scalar_type());
-  Tensor grad_keypoints = torch::stable::new_zeros(keypoints, {shape.batch, shape.joints, 2}, acc_type);
-  Tensor grad_sigma = torch::stable::new_zeros(keypoints, {shape.batch, shape.joints, 2}, acc_type);
+  Tensor grad_keypoints = zeros_beside(keypoints, {shape.batch, shape.joints, 2}, acc_type);
+  Tensor grad_sigma = zeros_beside(keypoints, {shape.batch, shape.joints, 2}, acc_type);
   if (grad_keypoints.numel() == 0) {
     return {grad_keypoints, grad_sigma};
   }

@@ -70,8 +70,8 @@ std::tuple<Tensor, Tensor> simcc_labels_backward_cuda(
       check_label_options(op, sigma.has_value(), sigma_x, sigma_y, ratio, 0, center, normalize, 0);
   const ScalarType acc_type = acc_scalar_type(grad_x.scalar_type());
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor grad_keypoints = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, 2}, acc_type);
-  Tensor grad_sigma = torch::stable::new_empty(keypoints, {shape.batch, shape.joints, 2}, acc_type);
+  Tensor grad_keypoints = empty_beside(keypoints, {shape.batch, shape.joints, 2}, acc_type);
+  Tensor grad_sigma = empty_beside(keypoints, {shape.batch, shape.joints, 2}, acc_type);
   if (grad_keypoints.numel() == 0) {
     return {grad_keypoints, grad_sigma};
   }

@@ -131,7 +131,7 @@ void launch_box_sums(
   BoxPlace place{nullptr, 64};
   const int64_t blocks = ceil_div(box.out_rows, place.rows);
   const int64_t together = std::max<int64_t>(1, std::min(maps, kMemory / (blocks * bytes)));
-  const Tensor memory = torch::stable::new_empty(
+  const Tensor memory = empty_beside(
       like, {together * blocks * BoxPlace::doubles(source.columns)}, ScalarType::Double);
   place.memory = memory.mutable_data_ptr<double>();
   for (int64_t first = 0; first < maps; first += together) {

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kUploadThreads)
 }
 
 inline Tensor new_ints(const Tensor& like, int64_t count) {
-  return torch::stable::new_empty(like, {count}, ScalarType::Int);
+  return empty_beside(like, {count}, ScalarType::Int);
 }
 
 // Keep it while kernels read the table.

@@ -102,7 +102,7 @@ void launch_max_product(
   const StripLaunch<Strip<true, kLines>> along_x(unary, schedule, shape, kStagedBytes<acc>);
   const StripLaunch<Strip<false, kLines>> along_y(unary, schedule, shape, kStagedBytes<acc>);
   const Tensor messages =
-      torch::stable::new_empty(out.max_marginals, {shape.batch, shape.messages(), shape.height, shape.width});
+      empty_beside(out.max_marginals, {shape.batch, shape.messages(), shape.height, shape.width});
   each_level(schedule, false, [&](const Level& level) {
     const auto pass = [&](const auto& along, auto kernel) {
       along.run(

@@ -141,10 +141,10 @@ struct MaxProductTensors {
 inline MaxProductTensors new_max_product(const Tensor& unary, const Shape& s) {
   const ScalarType acc = acc_scalar_type(unary.scalar_type());
   return {
-      torch::stable::new_empty(unary, {s.batch, s.joints, s.height, s.width}, acc),
-      torch::stable::new_empty(unary, {s.batch, s.joints, 2}, acc),
-      torch::stable::new_empty(unary, {s.batch, s.joints}, acc),
-      torch::stable::new_empty(unary, {s.batch, s.messages(), kSteps, s.height, s.width}, ScalarType::Short)};
+      empty_beside(unary, {s.batch, s.joints, s.height, s.width}, acc),
+      empty_beside(unary, {s.batch, s.joints, 2}, acc),
+      empty_beside(unary, {s.batch, s.joints}, acc),
+      empty_beside(unary, {s.batch, s.messages(), kSteps, s.height, s.width}, ScalarType::Short)};
 }
 
 constexpr const char* kMaxBackward = "_max_product_backward";

@@ -85,7 +85,7 @@ void launch_backward(
     const Schedule& schedule, const Shape& shape, cudaStream_t stream) {
   const LevelMemory<acc> memory(kMaxBackward, grad, schedule, shape, 1, stream);
   const IntTable& table = memory.table();
-  const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
+  const Tensor maps = empty_beside(grad, {shape.batch, shape.messages(), shape.height, shape.width});
   const StripLaunch<Strip<true, kLines>> along_x(grad, schedule, shape, kStagedBytes<acc>);
   const StripLaunch<Strip<false, kLines>> along_y(grad, schedule, shape, kStagedBytes<acc>);
   const StretchMemory stretch(grad, shape, along_x.strips, along_y.strips);

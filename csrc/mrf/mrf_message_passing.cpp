@@ -138,7 +138,7 @@ Tensor mrf_message_passing_cpu(
   const Shape shape = check_inputs(op, unary, prior, bias, edges, prior_index, num_targets, floor);
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
   Tensor out =
-      torch::stable::new_empty(unary, {shape.batch, shape.targets, shape.height, shape.width}, acc_type);
+      empty_beside(unary, {shape.batch, shape.targets, shape.height, shape.width}, acc_type);
   if (out.numel() == 0) {
     return out;
   }

@@ -65,7 +65,7 @@ void launch_messages(
   const Tiles tiles = Tiles::of(shape.height, shape.width);
   const HostTable table(op, out, edge_values(edges, prior_index, shape.targets, 1), stream);
   const Tensor masks = new_ints(out, shape.batch * shape.sources * tiles.count * kMaskWords);
-  const Tensor base = torch::stable::new_empty(out, {shape.priors, shape.height, shape.width});
+  const Tensor base = empty_beside(out, {shape.priors, shape.height, shape.width});
   uint32_t* mask_data = static_cast<uint32_t*>(masks.mutable_data_ptr());
   launch_masks(op, mask_data, unary.const_data_ptr<T>(), shape, tiles, floor, stream);
   if (shape.priors > 0) {
@@ -85,7 +85,7 @@ Tensor mrf_message_passing_cuda(
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
   const DeviceGuard guard(unary.get_device_index());
   Tensor out =
-      torch::stable::new_empty(unary, {shape.batch, shape.targets, shape.height, shape.width}, acc_type);
+      empty_beside(unary, {shape.batch, shape.targets, shape.height, shape.width}, acc_type);
   if (out.numel() == 0) {
     return out;
   }

@@ -237,7 +237,7 @@ inline GradientTensors new_gradients(
         sizes.push_back(like.size(d));
       }
     }
-    return torch::stable::new_zeros(unary, sizes, acc_type);
+    return zeros_beside(unary, sizes, acc_type);
   };
   return {zeros(unary, want_unary), zeros(prior, want_prior), zeros(bias, want_bias)};
 }

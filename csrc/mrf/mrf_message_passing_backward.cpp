@@ -208,7 +208,7 @@ void dispatch_backward(
   using acc = acc_t<T>;
   const bool shared = !prior_index.empty() && grad_prior.numel() > 0;
   const Tensor per_edge = shared
-      ? torch::stable::new_empty(grad_prior, {shape.edges, shape.kernel_height, shape.kernel_width})
+      ? empty_beside(grad_prior, {shape.edges, shape.kernel_height, shape.kernel_width})
       : grad_prior;
   const auto pointer = [](const Tensor& tensor) {
     return tensor.numel() > 0 ? tensor.mutable_data_ptr<acc>() : nullptr;
@@ -230,7 +230,7 @@ std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cpu(
   const bool written = want_prior && prior_index.empty() && grad.numel() > 0;
   GradientTensors out = new_gradients(unary, prior, bias, acc_type, want_unary, want_prior && !written, want_bias);
   if (written) {
-    out.prior = torch::stable::new_empty(unary, {prior.size(0), prior.size(1), prior.size(2)}, acc_type);
+    out.prior = empty_beside(unary, {prior.size(0), prior.size(1), prior.size(2)}, acc_type);
   }
   if (grad.numel() == 0 || shape.edges == 0) {
     return {out.unary, out.prior, out.bias};

@@ -306,16 +306,16 @@ void launch_backward(
   const Tensor masks = new_ints(grad, shape.batch * shape.sources * work.tiles.count * kMaskWords);
   uint32_t* mask_data = static_cast<uint32_t*>(masks.mutable_data_ptr());
   launch_masks(work.op, mask_data, unary.const_data_ptr<T>(), shape, work.tiles, work.floor, stream);
-  const Tensor base = torch::stable::new_empty(grad, {shape.priors, shape.height, shape.width});
+  const Tensor base = empty_beside(grad, {shape.priors, shape.height, shape.width});
   launch_base(work.op, base, prior.const_data_ptr<acc>(), shape, work.floor, stream);
 
   const int64_t most = std::min(shape.edges, shape.targets);
-  const Tensor slopes = torch::stable::new_empty(grad, {most, shape.batch, shape.height, shape.width});
-  const Tensor totals = torch::stable::new_empty(grad, {most, shape.height, shape.width});
-  const Tensor boxes = torch::stable::new_empty(grad, {most, 2 * shape.reach_y + 1, 2 * shape.reach_x + 1});
+  const Tensor slopes = empty_beside(grad, {most, shape.batch, shape.height, shape.width});
+  const Tensor totals = empty_beside(grad, {most, shape.height, shape.width});
+  const Tensor boxes = empty_beside(grad, {most, 2 * shape.reach_y + 1, 2 * shape.reach_x + 1});
   const bool is_shared = !prior_index.empty() && grad_prior.numel() > 0;
   const Tensor per_edge = is_shared
-      ? torch::stable::new_zeros(grad, {shape.edges, shape.kernel_height, shape.kernel_width})
+      ? zeros_beside(grad, {shape.edges, shape.kernel_height, shape.kernel_width})
       : grad_prior;
   const auto pointer = [](const Tensor& tensor) {
     return tensor.numel() > 0 ? tensor.mutable_data_ptr<acc>() : nullptr;

@@ -19,9 +19,9 @@ struct SumProductTensors {
 inline SumProductTensors new_sum_product(const Tensor& unary, const Shape& s) {
   const ScalarType acc = acc_scalar_type(unary.scalar_type());
   return {
-      torch::stable::new_empty(unary, {s.batch, s.joints, s.height, s.width}, acc),
-      torch::stable::new_empty(unary, {s.batch}, acc),
-      torch::stable::new_empty(unary, {s.batch, s.messages(), s.height, s.width}, acc)};
+      empty_beside(unary, {s.batch, s.joints, s.height, s.width}, acc),
+      empty_beside(unary, {s.batch}, acc),
+      empty_beside(unary, {s.batch, s.messages(), s.height, s.width}, acc)};
 }
 
 constexpr const char* kSumBackward = "_sum_product_backward";

@@ -117,7 +117,7 @@ void launch_backward(
   using acc = acc_t<T>;
   const LevelMemory<acc> memory(kSumBackward, grad, schedule, shape, 2, stream);
   const IntTable& table = memory.table();
-  const Tensor maps = torch::stable::new_empty(grad, {shape.batch, shape.messages(), shape.height, shape.width});
+  const Tensor maps = empty_beside(grad, {shape.batch, shape.messages(), shape.height, shape.width});
   const StripLaunch<Strip<true, kLines>> along_x(grad, schedule, shape, 3 * sizeof(acc));
   const StripLaunch<Strip<false, kLines>> along_y(grad, schedule, shape, 3 * sizeof(acc));
   const StretchMemory stretch(grad, shape, along_x.strips, along_y.strips);

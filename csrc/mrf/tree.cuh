@@ -155,7 +155,7 @@ struct LevelMemory {
       cudaStream_t stream)
       : size(shape.batch * widest_level(schedule) * shape.pixels()),
         host(op, like, schedule.values, stream),
-        buffers(torch::stable::new_empty(like, {count, size})) {}
+        buffers(empty_beside(like, {count, size})) {}
   const IntTable& table() const {
     return host.table;
   }

@@ -223,8 +223,8 @@ struct Gradients {
 
 inline Gradients new_gradients(const Tensor& like, const Shape& s) {
   return {
-      torch::stable::new_empty(like, {s.batch, s.joints, s.height, s.width}),
-      torch::stable::new_zeros(like, {s.edges, 4})};
+      empty_beside(like, {s.batch, s.joints, s.height, s.width}),
+      zeros_beside(like, {s.edges, 4})};
 }
 
 // One axis of an edge, seen from a target at t: a source at s costs weight (s - t - shift)^2.

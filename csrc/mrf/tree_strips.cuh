@@ -102,7 +102,7 @@ struct StripLaunch {
   StripLaunch(const Tensor& like, const Schedule& schedule, const Shape& shape, int64_t per_pixel)
       : strips(S::per_map(shape)),
         bytes(S::bytes(per_pixel, shape)),
-        memory(torch::stable::new_empty(
+        memory(empty_beside(
             like, {bytes <= kStripBytes ? 0 : shape.batch * widest_level(schedule) * strips * bytes},
             ScalarType::Byte)) {}
 
@@ -126,7 +126,7 @@ struct StretchMemory {
   StretchPartials partials;
 
   StretchMemory(const Tensor& like, const Shape& shape, int64_t strips_x, int64_t strips_y)
-      : sums(torch::stable::new_empty(
+      : sums(empty_beside(
             like, {shape.batch, shape.messages(), 2, std::max(strips_x, strips_y), 2}, ScalarType::Double)),
         partials{sums.mutable_data_ptr<double>(), {strips_x, strips_y}} {}
 };

@@ -62,7 +62,7 @@ void run_vote(const Tensor& out, const Tensor& boxes, const Tensor& weights, con
 Tensor box_vote_cpu(const Tensor& boxes, const Tensor& weights, int64_t height, int64_t width) {
   constexpr const char* op = "box_vote";
   const VoteShape shape = check_vote(op, boxes, weights, height, width);
-  Tensor out = torch::stable::new_empty(weights, sizes_like(boxes, shape.batch, {shape.maps, height, width}));
+  Tensor out = empty_beside(weights, sizes_like(boxes, shape.batch, {shape.maps, height, width}));
   if (out.numel() == 0) {
     return out;
   }
@@ -115,7 +115,7 @@ void run_backward(const Tensor& out, const Tensor& grad, const Tensor& boxes, co
 Tensor box_vote_backward_cpu(const Tensor& grad, const Tensor& boxes) {
   constexpr const char* op = "_box_vote_backward";
   const VoteShape shape = check_vote_backward(op, grad, boxes);
-  Tensor out = torch::stable::new_empty(grad, sizes_like(boxes, shape.batch, {shape.boxes, shape.maps}));
+  Tensor out = empty_beside(grad, sizes_like(boxes, shape.batch, {shape.boxes, shape.maps}));
   if (out.numel() == 0) {
     return out;
   }

@@ -136,8 +136,8 @@ template <typename T>
 void launch_vote(
     const Tensor& out, const Tensor& boxes, const Tensor& weights, const VoteShape& shape, cudaStream_t stream) {
   const int64_t maps = shape.batch * shape.maps, rows = maps * shape.height;
-  const Tensor exponents = torch::stable::new_empty(weights, {maps}, ScalarType::Int);
-  const Tensor units = torch::stable::new_zeros(weights, {maps, shape.height, shape.width}, ScalarType::Long);
+  const Tensor exponents = empty_beside(weights, {maps}, ScalarType::Int);
+  const Tensor units = zeros_beside(weights, {maps, shape.height, shape.width}, ScalarType::Long);
   auto* unit_data = static_cast<unsigned long long*>(units.mutable_data_ptr());
   auto* signed_data = static_cast<long long*>(units.mutable_data_ptr());
   launch(
@@ -159,7 +159,7 @@ Tensor box_vote_cuda(const Tensor& boxes, const Tensor& weights, int64_t height,
   constexpr const char* op = "box_vote";
   const VoteShape shape = check_vote(op, boxes, weights, height, width);
   const DeviceGuard guard(boxes.get_device_index());
-  Tensor out = torch::stable::new_empty(weights, sizes_like(boxes, shape.batch, {shape.maps, height, width}));
+  Tensor out = empty_beside(weights, sizes_like(boxes, shape.batch, {shape.maps, height, width}));
   if (out.numel() == 0) {
     return out;
   }
@@ -174,7 +174,7 @@ template <typename T>
 void launch_backward(
     const Tensor& out, const Tensor& grad, const Tensor& boxes, const VoteShape& shape, cudaStream_t stream) {
   const int64_t maps = shape.batch * shape.maps, rows = maps * shape.height;
-  const Tensor integral = torch::stable::new_empty(grad, {maps, shape.height, shape.width}, ScalarType::Double);
+  const Tensor integral = empty_beside(grad, {maps, shape.height, shape.width}, ScalarType::Double);
   double* sums = integral.mutable_data_ptr<double>();
   launch(
       "box_vote", rows_kernel<double, T>, blocks_for(rows * kWarpSize), kThreads, 0, stream, sums,
@@ -189,7 +189,7 @@ Tensor box_vote_backward_cuda(const Tensor& grad, const Tensor& boxes) {
   constexpr const char* op = "_box_vote_backward";
   const VoteShape shape = check_vote_backward(op, grad, boxes);
   const DeviceGuard guard(grad.get_device_index());
-  Tensor out = torch::stable::new_empty(grad, sizes_like(boxes, shape.batch, {shape.boxes, shape.maps}));
+  Tensor out = empty_beside(grad, sizes_like(boxes, shape.batch, {shape.boxes, shape.maps}));
   if (out.numel() == 0) {
     return out;
   }

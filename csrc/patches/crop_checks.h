@@ -198,7 +198,7 @@ inline std::vector<Tensor> new_grads(const std::vector<Tensor>& images, ScalarTy
   for (const Tensor& image : images) {
     const std::vector<int64_t> sizes(image.sizes().begin(), image.sizes().end());
     grads.push_back(
-        zeros ? torch::stable::new_zeros(image, sizes, type) : torch::stable::new_empty(image, sizes, type));
+        zeros ? zeros_beside(image, sizes, type) : empty_beside(image, sizes, type));
   }
   return grads;
 }

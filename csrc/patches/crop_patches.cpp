@@ -2,7 +2,6 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/pages.h"
 #include "patches/crop_rows.h"
 
 namespace pypose_ops {
@@ -228,12 +227,11 @@ Tensor crop_patches_cpu(
   check_levels(op, fill, mean, std, shape.channels);
   check_mask(op, mask, transforms);
   check_out_type(op, dtype);
-  Tensor out = torch::stable::new_empty(
+  Tensor out = empty_beside(
       transforms, {shape.patches, shape.channels + (mask ? 1 : 0), height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }
-  advise_huge_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
   const ScalarType type = images[0].scalar_type();
   const ScalarType acc_type = arithmetic_of(type, dtype);
   const Tensor affine = as_contiguous(transforms, acc_type);

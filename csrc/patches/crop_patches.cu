@@ -190,7 +190,7 @@ Tensor crop_patches_cuda(
   check_mask(op, mask, transforms);
   check_out_type(op, dtype);
   const DeviceGuard guard(transforms.get_device_index());
-  Tensor out = torch::stable::new_empty(
+  Tensor out = empty_beside(
       transforms, {shape.patches, shape.channels + (mask ? 1 : 0), height, width}, dtype);
   if (out.numel() == 0) {
     return out;

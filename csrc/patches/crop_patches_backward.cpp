@@ -260,7 +260,7 @@ Tensor crop_patches_transforms_backward_cpu(
   const Options options = check_options(op, mode, padding, antialias);
   check_levels(op, fill, {}, std, shape.channels);
   const ScalarType acc_type = arithmetic_of(images[0].scalar_type(), grad.scalar_type());
-  const Tensor out = torch::stable::new_zeros(transforms, {shape.patches, 2, 3}, acc_type);
+  const Tensor out = zeros_beside(transforms, {shape.patches, 2, 3}, acc_type);
   const Tensor dense = as_contiguous(grad, acc_type), affine = as_contiguous(transforms, acc_type);
   const std::optional<Tensor> index = as_contiguous(image_index);
   const auto run = [&](auto zero) {

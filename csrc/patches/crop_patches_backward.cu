@@ -227,7 +227,7 @@ Tensor crop_patches_transforms_backward_cuda(
   const DeviceGuard guard(grad.get_device_index());
   const ScalarType type = images[0].scalar_type();
   const ScalarType acc_type = arithmetic_of(type, grad.scalar_type());
-  const Tensor out = torch::stable::new_zeros(transforms, {shape.patches, 2, 3}, acc_type);
+  const Tensor out = zeros_beside(transforms, {shape.patches, 2, 3}, acc_type);
   const Tensor dense = as_contiguous(grad, acc_type), affine = as_contiguous(transforms, acc_type);
   const std::optional<Tensor> index = as_contiguous(image_index);
   const cudaStream_t stream = current_stream(grad);

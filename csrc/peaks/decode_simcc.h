@@ -157,8 +157,8 @@ struct SimccTensors {
   SimccTensors(const Tensor& x, const Tensor& y, const std::optional<Tensor>& transform)
       : x(x), y(y), transform(transform) {
     const ScalarType acc = acc_scalar_type(x.scalar_type());
-    coords = torch::stable::new_empty(x, {x.size(0), x.size(1), 2}, acc);
-    scores = torch::stable::new_empty(x, {x.size(0), x.size(1)}, acc);
+    coords = empty_beside(x, {x.size(0), x.size(1), 2}, acc);
+    scores = empty_beside(x, {x.size(0), x.size(1)}, acc);
   }
 
   template <typename scalar>

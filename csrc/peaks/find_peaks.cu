@@ -364,7 +364,7 @@ void launch_find_peaks(const FindArguments<scalar>& args, const Tensor& heatmaps
   }
   const int64_t affordable = maps * static_cast<int64_t>(sizeof(scalar)) / static_cast<int64_t>(sizeof(int)) / kLabelShare;
   const int64_t blocks = std::clamp<int64_t>(affordable, 1, std::min(maps, kMostLabelled));
-  const Tensor workspace = torch::stable::new_empty(heatmaps, {blocks, pixels}, ScalarType::Int);
+  const Tensor workspace = empty_beside(heatmaps, {blocks, pixels}, ScalarType::Int);
   launch(
       kFindPeaks, find_plateaus_kernel<scalar>, blocks, kBlock, shared_bytes, stream, args, maps,
       workspace.mutable_data_ptr<int>());

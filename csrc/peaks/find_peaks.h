@@ -132,11 +132,11 @@ struct FindTensors {
     const int64_t batch = heatmaps.size(0);
     const int64_t joints = heatmaps.size(1);
     const ScalarType acc = acc_scalar_type(heatmaps.scalar_type());
-    coords = torch::stable::new_empty(heatmaps, {batch, joints, max_peaks, 2}, acc);
-    scores = torch::stable::new_empty(heatmaps, {batch, joints, max_peaks}, acc);
-    counts = torch::stable::new_empty(heatmaps, {batch, joints}, ScalarType::Long);
-    pixels = with_pixels ? torch::stable::new_empty(heatmaps, {batch, joints, max_peaks, 2}, ScalarType::Long)
-                         : torch::stable::new_empty(heatmaps, {0}, ScalarType::Long);
+    coords = empty_beside(heatmaps, {batch, joints, max_peaks, 2}, acc);
+    scores = empty_beside(heatmaps, {batch, joints, max_peaks}, acc);
+    counts = empty_beside(heatmaps, {batch, joints}, ScalarType::Long);
+    pixels = with_pixels ? empty_beside(heatmaps, {batch, joints, max_peaks, 2}, ScalarType::Long)
+                         : empty_beside(heatmaps, {0}, ScalarType::Long);
   }
 
   void make_contiguous() {

@@ -121,10 +121,10 @@ struct SoftTensors {
     const int64_t batch = heatmaps.size(0);
     const int64_t joints = heatmaps.size(1);
     const ScalarType acc = acc_scalar_type(heatmaps.scalar_type());
-    coords = torch::stable::new_empty(heatmaps, {batch, joints, 2}, acc);
-    variance = torch::stable::new_empty(heatmaps, {batch, joints, 2}, acc);
-    stats = torch::stable::new_empty(heatmaps, {batch, joints, 2}, acc);
-    index = torch::stable::new_empty(heatmaps, {batch, joints}, ScalarType::Long);
+    coords = empty_beside(heatmaps, {batch, joints, 2}, acc);
+    variance = empty_beside(heatmaps, {batch, joints, 2}, acc);
+    stats = empty_beside(heatmaps, {batch, joints, 2}, acc);
+    index = empty_beside(heatmaps, {batch, joints}, ScalarType::Long);
   }
 
   template <typename scalar>
@@ -163,7 +163,7 @@ struct SoftBackwardTensors {
   }
 
   void allocate() {
-    grad = torch::stable::new_empty(
+    grad = empty_beside(
         heatmaps, {heatmaps.size(0), heatmaps.size(1), heatmaps.size(2), heatmaps.size(3)}, heatmaps.scalar_type());
   }
 
