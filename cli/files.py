@@ -14,6 +14,9 @@ from pypose_ops.datasets.files import load_npz, take, write_bytes
 from pypose_ops.datasets.images import ImageError, ImageFile
 from pypose_ops.errors import InputError
 
+# PNG's level 1 takes a quarter of the time of Pillow's default, 6, for files a tenth larger.
+_ENCODING: dict[str, dict[str, int]] = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 95, "subsampling": 0}}
+
 
 @dataclass
 class HeatmapFile:
@@ -75,7 +78,7 @@ def write_image(image: Image.Image, path: Path) -> None:
         raise InputError(f"{path}: cannot be written (unknown image format {path.suffix!r})")
     data = io.BytesIO()
     try:
-        image.save(data, format=kind)
+        image.save(data, format=kind, **_ENCODING.get(kind, {}))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be written ({error})") from None
     write_bytes(path, data.getvalue())

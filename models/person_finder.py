@@ -8,6 +8,7 @@ import torch
 from pypose_ops import crop_patches, geometry, oks_nms
 from pypose_ops.skeletons import COCO
 
+from .modules.memory_format import fast_on_cpu
 from .systems.heatmap_net import HeatmapNet
 from .systems.system import System
 
@@ -64,6 +65,7 @@ def _people(finder: HeatmapNet, image: torch.Tensor, side: int, threshold: float
     rows = [[1 / scale, 0.0, half], [0.0, 1 / scale, half]]
     transform = torch.tensor([rows], device=image.device)
     pixels: dict[str, Any] = {"mean": tuple(finder.mean), "std": tuple(finder.std)}
-    found = finder.people(crop_patches(image[None], transform, size, antialias=True, **pixels), threshold=threshold)
+    whole = fast_on_cpu(crop_patches(image[None], transform, size, antialias=True, **pixels))
+    found = finder.people(whole, threshold=threshold)
     count = int(found.counts[0])
     return geometry.transform_points(found.joints[0, :count], transform[0]), found.scores[0, :count]

@@ -1,4 +1,4 @@
-"""Draws poses and heatmaps on images: takes and returns PIL images, and uses matplotlib for anti-aliased drawing.
+"""Draws poses and heatmaps on images: takes and returns PIL images.
 
 Coordinates are ``(x, y)`` in image pixels with pixel centres at integers, as everywhere in pypose_ops.
 """
@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageColor
 
+from ._strokes import stroke
 from .skeletons import COCO, Skeleton
 
 ImageLike = Image.Image | np.ndarray | torch.Tensor  # arrays and tensors are (H, W, 3) uint8
 
 COLORS: dict[str, str] = {"left": "#ff8c1a", "right": "#1fa2ff", "centre": "#7bdc5a"}
 _DPI = 64  # a power of two: size / dpi * dpi is exact, so the canvas has exactly the image's size
+_FAR = 1e6  # joints further than this from the image, in pixels, are not drawn
 _POINTS = 72 / _DPI  # points, matplotlib's unit of line widths and text, per pixel
 
 
@@ -43,8 +41,17 @@ def _side(*names: str) -> str:
     return sides.pop() if len(sides) == 1 else "centre"
 
 
-def _canvas(width: int, height: int, background: str = "none") -> tuple[FigureCanvasAgg, Any]:
+def _color(*names: str) -> tuple[int, int, int]:
+    red, green, blue = ImageColor.getrgb(COLORS[_side(*names)])[:3]
+    return red, green, blue
+
+
+def _canvas(width: int, height: int, background: str = "none") -> tuple[Any, Any]:
     """A figure whose axes are the pixels of an image of this size."""
+    # Here: drawing poses does without matplotlib, which takes long to import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=background)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -53,7 +60,7 @@ def _canvas(width: int, height: int, background: str = "none") -> tuple[FigureCa
     return canvas, axes
 
 
-def _rendered(canvas: FigureCanvasAgg) -> Image.Image:
+def _rendered(canvas: Any) -> Image.Image:
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba()), "RGBA")
 
@@ -88,26 +95,20 @@ def draw_pose(
     if scores is not None:
         shown &= _array(scores).reshape(shown.shape) >= threshold
     line = scale * max(1.5, 0.0065 * math.sqrt(image.width * image.height))
-    canvas, axes = _canvas(*image.size)
-    for person, drawn in zip(keypoints, shown, strict=True):
+    # A dark outline keeps limbs visible on bright backgrounds.
+    outline = (line + max(1.0, line / 2), (0, 0, 0), 0.55)
+    pixels = np.array(image)
+    for person, drawn in zip(keypoints, shown & (np.abs(keypoints) < _FAR).all(-1), strict=True):
         limbs = [(a, b) for a, b in skeleton.edges if drawn[a] and drawn[b]]
-        segments = [person[[a, b]] for a, b in limbs]
-        colors = [COLORS[_side(skeleton.joints[a], skeleton.joints[b])] for a, b in limbs]
-        # A dark outline keeps limbs visible on bright backgrounds.
-        for color, width, alpha in (("black", line + max(1.0, line / 2), 0.55), (colors, line, 1.0)):
-            style = {"colors": color, "linewidths": width * _POINTS, "alpha": alpha, "capstyle": "round"}
-            axes.add_collection(LineCollection(segments, **style, snap=False))
-        names = [name for name, visible in zip(skeleton.joints, drawn, strict=True) if visible]
-        axes.scatter(
-            *person[drawn].T,
-            s=(2.1 * line * _POINTS) ** 2,
-            c=[COLORS[_side(name)] for name in names],
-            edgecolors="white",
-            linewidths=0.4 * line * _POINTS,
-            zorder=3,
-            snap=False,
-        )
-    return Image.alpha_composite(image.convert("RGBA"), _rendered(canvas)).convert("RGB")
+        for a, b in limbs:
+            stroke(pixels, person[a], person[b], [outline])
+        for a, b in limbs:
+            color = _color(skeleton.joints[a], skeleton.joints[b])
+            stroke(pixels, person[a], person[b], [(line, color, 1.0)])
+        for k in np.flatnonzero(drawn):
+            disc = [(2.5 * line, (255, 255, 255), 1.0), (1.7 * line, _color(skeleton.joints[k]), 1.0)]
+            stroke(pixels, person[k], person[k], disc)
+    return Image.fromarray(pixels)
 
 
 def whole_image(heatmap_size: Sequence[int], image_size: Sequence[int]) -> np.ndarray:
@@ -153,6 +154,8 @@ def heatmap_overlay(
     Returns:
         PIL image of the size of ``image``.
     """
+    from matplotlib import colormaps
+
     image, heatmap = to_image(image), np.nan_to_num(_array(heatmap, np.float32))
     if transform is None:
         transform = whole_image(heatmap.shape[::-1], image.size)

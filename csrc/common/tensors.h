@@ -57,8 +57,7 @@ inline Tensor empty_beside(const Tensor& like, IntHeaderOnlyArrayRef sizes, Scal
     const int64_t size = sizes[d] > 1 ? sizes[d] : 1;
     strides[d] = stride;
     PYPOSE_OPS_CHECK(
-        stride <= std::numeric_limits<int64_t>::max() / size, "pypose_ops: an output of ", dims,
-        " dimensions would have more elements than 64 bits count");
+        stride <= std::numeric_limits<int64_t>::max() / size, "pypose_ops: Storage size calculation overflowed");
     stride *= size;
   }
   int32_t device_type, device_index;

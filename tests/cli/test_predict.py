@@ -207,3 +207,14 @@ def test_demo_of_people(tmp_path, shared_data, capsys, name):
     assert f"PCK@0.2 {pck:.1f} of 24 people with a labelled torso (of 26), {JOINTS[name]} joints" in out
     assert len(list((tmp_path / "people").glob("*.png"))) == 12
     assert pck >= PEOPLE_FLOOR[name]
+
+
+def test_drawings_may_be_jpeg(astronaut, tmp_path):
+    assert main(["predict", str(astronaut), "--out", str(tmp_path / "a")]) == 0
+    assert main(["predict", str(astronaut), "--out", str(tmp_path / "b"), "--format", "jpg"]) == 0
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["astronaut.jpg", "astronaut.json"]
+    exact, close = (
+        np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int)
+        for name in ("a/astronaut.png", "b/astronaut.jpg")
+    )
+    assert exact.shape == close.shape and np.abs(exact - close).mean() < 2
