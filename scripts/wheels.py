@@ -100,6 +100,7 @@ def build(folder: Path, cuda: bool, pythons: list[str]) -> Path:
     environment = os.environ | {
         "PYPOSE_OPS_PYTHONS": ";".join(pythons),
         "PYPOSE_OPS_CUDA": "ON" if cuda else "OFF",
+        "PYPOSE_OPS_LINE_INFO": "OFF",
         "SKBUILD_WHEEL_EXCLUDE": f"**/__pycache__;pypose_ops/data/{WEIGHTS}",
     }
     if cuda:
