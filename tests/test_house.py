@@ -26,7 +26,7 @@ FLOORS = [
     {"models", "integrations", "onnx"},
     {"datasets", "codecs", "metrics", "viz"},
     {"ops", "reference", "geometry", "skeletons"},
-    {"errors", "_build", "_constants", "_C"},
+    {"errors", "_build", "_constants", "_strokes", "_C"},
 ]
 
 
