@@ -1,5 +1,7 @@
 """crop_patches against the fill of its output, OpenCV and grid_sample.  pytest benchmarks/bench_patches.py"""
 
+from functools import partial
+
 import bench_tools
 import pytest
 import torch
@@ -49,23 +51,23 @@ def grid_of(transforms, size, source):
     return F.affine_grid(theta, (len(theta), 1, *size), align_corners=True)
 
 
-def grid_sample(source, transforms):
+def grid_sample(source, transforms, mode="bilinear"):
     image = source.permute(0, 3, 1, 2).float()
     grid = grid_of(transforms, CROPS[2:], source.shape[1:3])
     # One tall grid: expanding the image to a batch would copy it.
-    out = F.grid_sample(image, grid.reshape(1, -1, CROPS[3], 2), align_corners=True)
+    out = F.grid_sample(image, grid.reshape(1, -1, CROPS[3], 2), mode=mode, align_corners=True)
     out = out.reshape(3, len(transforms), *CROPS[2:]).transpose(0, 1)
     mean, std = (torch.tensor(v, device=out.device)[:, None, None] for v in (MEAN, STD))
     return (out - mean) / std
 
 
-def opencv(source, transforms):
+def opencv(source, transforms, cubic=False):
     """What a data loader does: warp each box, then normalise and transpose."""
     cv2, np = pytest.importorskip("cv2"), pytest.importorskip("numpy")
     pixels, matrices = source[0].numpy(), transforms.numpy()
     mean, std = np.float32(MEAN), np.float32(STD)
     out = np.empty((len(matrices), *CROPS[1:]), np.float32)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    flags = (cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
     for i, matrix in enumerate(matrices):
         patch = cv2.warpAffine(pixels, matrix, CROPS[:1:-1], flags=flags)
         out[i] = ((patch.astype(np.float32) - mean) / std).transpose(2, 0, 1)
@@ -102,6 +104,28 @@ def test_crops(measure, device, row):
     call = ROWS[row]
     run = Rotating(lambda *inputs: call(*inputs), lambda: (source.clone(), transforms.clone()), device, nbytes)
     measure(run, "crop_patches", CROPS, "forward", row, device, nbytes, None if "antialias" in row else same)
+
+
+@pytest.mark.parametrize("row", ("op, bicubic", "grid_sample, bicubic", "opencv, bicubic"))
+def test_bicubic(measure, device, row):
+    """Upright crops that enlarge, as those of Sapiens2."""
+    if device.type == "cuda" and "opencv" in row:
+        pytest.skip("runs on the CPU only")
+    torch.manual_seed(0)
+    source = image_of(device)
+    center = 200 + torch.rand(CROPS[0], 2) * torch.tensor([880.0, 320.0])
+    scale = (60 + 100 * torch.rand(CROPS[0], 1)) * torch.tensor([0.75, 1.0])
+    transforms = geometry.box_to_transform(center, scale, torch.zeros(CROPS[0]), CROPS[2:]).to(device)
+    expected = op(source, transforms, mode="bicubic")
+
+    def same(actual):
+        assert (actual - expected).abs().max() <= 5e-3
+
+    calls = {"op": partial(op, mode="bicubic"), "grid_sample": partial(grid_sample, mode="bicubic")}
+    call = calls.get(row.split(",")[0], partial(opencv, cubic=True))
+    nbytes = 4 * bench_tools.pixels(CROPS)
+    run = Rotating(lambda *inputs: call(*inputs), lambda: (source.clone(), transforms.clone()), device, nbytes)
+    measure(run, "crop_patches", CROPS, "forward", row, device, nbytes, None if "opencv" in row else same)
 
 
 @pytest.mark.parametrize("row", ("floor", "floor, allocated"))

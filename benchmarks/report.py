@@ -77,6 +77,7 @@ TARGETS = (
     Target("part affinity fields, us", "part_affinity_fields", FIELD, "op", None, 3000, "<="),
     Target("OpenCV loop + normalise / crops", "crop_patches", CROPS, "op", "opencv + normalise", 5, ">="),
     Target("grid_sample + normalise / crops", "crop_patches", CROPS, "op", "grid_sample + normalise", 6, ">="),
+    Target("grid_sample / bicubic crops", "crop_patches", CROPS, "op, bicubic", "grid_sample, bicubic", 5, ">="),
     Target(
         "grid_sample + normalise / crops",
         "crop_patches",

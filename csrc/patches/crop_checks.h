@@ -112,7 +112,7 @@ inline void check_mask(const char* op, const std::optional<Tensor>& mask, const 
 }
 
 inline Options check_options(const char* op, int64_t mode, int64_t padding, bool antialias) {
-  return {check_choice<Mode>(op, "mode", mode, 2), check_choice<Padding>(op, "padding", padding, 3), antialias};
+  return {check_choice<Mode>(op, "mode", mode, 3), check_choice<Padding>(op, "padding", padding, 3), antialias};
 }
 
 inline void check_list(const char* op, const char* name, const std::vector<double>& list, int64_t channels) {

@@ -2,7 +2,7 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "patches/crop_rows.h"
+#include "patches/crop_cubic_rows.h"
 
 namespace pypose_ops {
 namespace {
@@ -154,6 +154,27 @@ void crop_row(const Job<acc>& job, const Image& image, int64_t n, int64_t y, Scr
   }
 }
 
+// Rows [first, last) of patch n.
+template <typename T, typename acc, typename Offset>
+void crop_cubic_rows(const Job<acc>& job, const Image& image, int64_t n, int64_t first, int64_t last) {
+  const Shape& shape = job.shape;
+  const int32_t width = static_cast<int32_t>(shape.width);
+  const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
+  std::vector<acc> sums(width * kChannelBlock), missing(width);
+  for (int64_t begin = 0; begin < shape.channels; begin += kChannelBlock) {
+    const int64_t end = std::min(begin + kChannelBlock, shape.channels);
+    CubicRows<T, acc, Offset> rows(image, affine, job.options, width, begin, end);
+    for (int64_t y = first; y < last; ++y) {
+      rows.row(y, sums.data(), missing.data());
+      for (int64_t c = begin; c < end; ++c) {
+        finish_row(
+            job, ((n * job.out_channels() + c) * shape.height + y) * shape.width, c, sums.data() + (c - begin) * width,
+            job.levels.filled ? missing.data() : nullptr, 1);
+      }
+    }
+  }
+}
+
 // A patch without an image: fill everywhere.
 template <typename acc>
 void blank_row(const Job<acc>& job, int64_t n, int64_t y) {
@@ -170,11 +191,17 @@ void crop(const Job<acc>& job) {
   const int64_t grain = std::max<int64_t>(1, kGrainSamples / (shape.width * (shape.channels + 1)));
   torch::stable::parallel_for(0, shape.patches * shape.height, grain, [&](int64_t begin, int64_t end) {
     Scratch<acc, Offset> scratch(shape.width);
+    const bool cubic = job.options.mode == Mode::bicubic;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / shape.height, y = i % shape.height;
       const int64_t number = image_of(job.index, shape, n);
       if (number < 0) {
         blank_row(job, n, y);
+      } else if (cubic) {
+        if (i == begin || y == 0) {  // all rows of this patch that are in the range
+          const int64_t last = std::min(shape.height, y + end - i);
+          crop_cubic_rows<T, acc, Offset>(job, job.images.template at<T>(number), n, y, last);
+        }
       } else {
         crop_row<T>(job, job.images.template at<T>(number), n, y, scratch);
       }

@@ -1,5 +1,6 @@
 #include "common/cuda.cuh"
 #include "patches/crop_checks.h"
+#include "patches/crop_cubic.h"
 
 namespace pypose_ops {
 namespace {
@@ -96,8 +97,45 @@ __device__ __forceinline__ acc sample_channels(
   return missing;
 }
 
-// One thread makes one pixel of one patch, x fastest, all its channels. A block stays within a patch.
+// The same for a bicubic sample.
 template <typename T, typename acc>
+__device__ __forceinline__ acc cubic_channels(
+    acc (&values)[kChannelBlock], const Image& image, const Affine<acc>& affine, const Options& options, int64_t x,
+    int64_t y, int64_t begin, int64_t channels) {
+  const Stretch<acc> stretch = Stretch<acc>::of(affine, options);
+  const Line<acc> lx = affine.line_x(static_cast<acc>(y)), ly = affine.line_y(static_cast<acc>(y));
+  const CubicAxis<acc> across = cubic_at(lx.at(x), lx.whole, image.width, stretch.x, options);
+  const CubicAxis<acc> down = cubic_at(ly.at(x), ly.whole, image.height, stretch.y, options);
+#pragma unroll
+  for (int c = 0; c < kChannelBlock; ++c) {
+    values[c] = 0;
+  }
+  for (int32_t l = 0; l < down.count; ++l) {
+    const acc wy = down.weight(l);
+    if (wy == acc(0)) {
+      continue;
+    }
+    const T* row = static_cast<const T*>(image.data) + begin * image.stride_c + down.pixel(l) * image.stride_y;
+    for (int32_t k = 0; k < across.count; ++k) {
+      const acc weight = wy * across.weight(k);
+      if (weight == acc(0)) {
+        continue;
+      }
+      const T* at = row + across.pixel(k) * image.stride_x;
+#pragma unroll
+      for (int c = 0; c < kChannelBlock; ++c) {
+        if (begin + c < channels) {
+          values[c] += weight * static_cast<acc>(*at);
+          at += image.stride_c;
+        }
+      }
+    }
+  }
+  return acc(1) - across.covered() * down.covered();
+}
+
+// One thread makes one pixel of one patch, x fastest, all its channels. A block stays within a patch.
+template <bool cubic, typename T, typename acc>
 __global__ void __launch_bounds__(kThreads) crop_patches_kernel(
     const Job<acc> job, const __grid_constant__ Images images, const __grid_constant__ Levels<acc> levels) {
   const Shape& shape = job.shape;
@@ -119,14 +157,21 @@ __global__ void __launch_bounds__(kThreads) crop_patches_kernel(
   if (number >= 0) {
     image = images.table[images.batch ? 0 : number - images.first];
     image.data = static_cast<const T*>(image.data) + (images.batch ? number * images.stride : 0);
-    samples = samples_of(affine, job.options);
+    if constexpr (!cubic) {
+      samples = samples_of(affine, job.options);
+    }
   }
   const acc share = acc(1) / static_cast<acc>(samples.count());
   for (int64_t begin = 0; begin < shape.channels; begin += kChannelBlock) {
     acc values[kChannelBlock] = {};
-    const acc missing = number < 0
-        ? acc(1)
-        : sample_channels<T>(values, image, affine, samples, job.options, x, y, begin, shape.channels);
+    acc missing = 1;
+    if (number >= 0) {
+      if constexpr (cubic) {
+        missing = cubic_channels<T>(values, image, affine, job.options, x, y, begin, shape.channels);
+      } else {
+        missing = sample_channels<T>(values, image, affine, samples, job.options, x, y, begin, shape.channels);
+      }
+    }
 #pragma unroll
     for (int c = 0; c < kChannelBlock; ++c) {
       if (begin + c < shape.channels) {
@@ -146,7 +191,7 @@ __global__ void __launch_bounds__(kThreads) crop_patches_kernel(
   }
 }
 
-template <typename T, typename acc>
+template <bool cubic, typename T, typename acc>
 void crop(const Job<acc>& job, const ImageTable& table, const Levels<acc>& levels, cudaStream_t stream) {
   const int64_t listed = static_cast<int64_t>(table.images.size());
   const bool batch = table.batch;
@@ -154,9 +199,15 @@ void crop(const Job<acc>& job, const ImageTable& table, const Levels<acc>& level
     Images images{batch, table.stride, first, std::min<int64_t>(kImagesPerLaunch, listed - first), {}};
     std::copy_n(table.images.begin() + first, images.count, images.table);
     launch(
-        "crop_patches", crop_patches_kernel<T, acc>, job.shape.patches * job.blocks, kThreads, 0, stream, job, images,
+        "crop_patches", crop_patches_kernel<cubic, T, acc>, job.shape.patches * job.blocks, kThreads, 0, stream, job, images,
         levels);
   }
+}
+
+template <typename T, typename acc>
+void crop_any_mode(const Job<acc>& job, const ImageTable& table, const Levels<acc>& levels, cudaStream_t stream) {
+  job.options.mode == Mode::bicubic ? crop<true, T>(job, table, levels, stream)
+                                    : crop<false, T>(job, table, levels, stream);
 }
 
 template <typename acc>
@@ -164,16 +215,16 @@ void launch_crop(
     const Job<acc>& job, const ImageTable& table, const Levels<acc>& levels, ScalarType type, cudaStream_t stream) {
   switch (type) {
     case ScalarType::Byte:
-      return crop<uint8_t>(job, table, levels, stream);
+      return crop_any_mode<uint8_t>(job, table, levels, stream);
     case ScalarType::Half:
-      return crop<Half>(job, table, levels, stream);
+      return crop_any_mode<Half>(job, table, levels, stream);
     case ScalarType::BFloat16:
-      return crop<BFloat16>(job, table, levels, stream);
+      return crop_any_mode<BFloat16>(job, table, levels, stream);
     case ScalarType::Float:
-      return crop<float>(job, table, levels, stream);
+      return crop_any_mode<float>(job, table, levels, stream);
     default:
       if constexpr (std::is_same_v<acc, double>) {
-        return crop<double>(job, table, levels, stream);
+        return crop_any_mode<double>(job, table, levels, stream);
       }
   }
 }

@@ -2,7 +2,7 @@
 // check is in crop_checks.h.
 //
 // A sample is bilinear and separable in the image: two taps per axis, `base` and `base + 1`, always inside of the
-// image, with weights that are 0 for what padding replaces. No pixel is tested for being inside.
+// image, with weights that are 0 for what padding replaces. No pixel is tested for being inside. Bicubic: crop_cubic.h.
 #pragma once
 
 #include <cmath>
@@ -13,7 +13,7 @@
 namespace pypose_ops {
 namespace patches {
 
-enum class Mode : int { bilinear, nearest };
+enum class Mode : int { bilinear, nearest, bicubic };
 enum class Padding : int { constant, border, reflect };
 
 // Coordinates up to here are exact to a fraction of 2^-23 pixels; what lies further out is padding.

@@ -1,7 +1,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "patches/crop_checks.h"
-#include "patches/crop_rows.h"
+#include "patches/crop_cubic_rows.h"
 
 namespace pypose_ops {
 namespace {
@@ -68,6 +68,39 @@ void scatter_patch(
 }
 
 template <typename acc>
+void scatter_cubic_row(
+    acc* plane, const CubicTable<acc, int64_t>& across, const CubicTable<acc, int64_t>& down, const acc* grad, acc scale) {
+  const int64_t width = across.width;
+  for (int32_t ky = 0; ky < down.count; ++ky) {
+    for (int32_t kx = 0; kx < across.count; ++kx) {
+      const acc *wx = across.weight.data() + kx * width, *wy = down.weight.data() + ky * width;
+      const int64_t *ox = across.offset.data() + kx * width, *oy = down.offset.data() + ky * width;
+      for (int64_t x = 0; x < width; ++x) {
+        const acc weight = wx[x] * wy[x];
+        plane[ox[x] + oy[x]] += weight != acc(0) ? weight * (grad[x] * scale) : acc(0);
+      }
+    }
+  }
+}
+
+template <typename acc>
+void scatter_cubic_patch(const Job<acc>& job, acc* planes, const Image& image, int64_t n, int64_t begin, int64_t end) {
+  const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
+  const Stretch<acc> stretch = Stretch<acc>::of(affine, job.options);
+  const int32_t width = static_cast<int32_t>(job.shape.width);
+  CubicTable<acc, int64_t> across, down;
+  for (int64_t y = 0; y < job.shape.height; ++y) {
+    const acc row = static_cast<acc>(y);
+    across.fill(affine.line_x(row), image.width, image.stride_x, stretch.x, job.options, width);
+    down.fill(affine.line_y(row), image.height, image.stride_y, stretch.y, job.options, width);
+    for (int64_t c = begin; c < end; ++c) {
+      const acc scale = job.levels.scale[job.levels.at(c)];
+      scatter_cubic_row(planes + c * image.stride_c, across, down, job.grad_row(n, c, y), scale);
+    }
+  }
+}
+
+template <typename acc>
 void images_backward(const Job<acc>& job, const std::vector<Tensor>& grads) {
   const bool batch = grads[0].dim() == 4;
   // Channels that share their taps, where there are tasks enough.
@@ -81,8 +114,14 @@ void images_backward(const Job<acc>& job, const std::vector<Tensor>& grads) {
       const Tensor& grad = grads[batch ? 0 : number];
       acc* planes = grad.mutable_data_ptr<acc>() + (batch ? number * grad.stride(0) : 0);
       for (int64_t n = 0; n < job.shape.patches; ++n) {
-        if (image_of(job.index, job.shape, n) == number) {
-          scatter_patch(job, planes, image_at(grad), n, begin, std::min(begin + block, channels), taps);
+        const int64_t end = std::min(begin + block, channels);
+        if (image_of(job.index, job.shape, n) != number) {
+          continue;
+        }
+        if (job.options.mode == Mode::bicubic) {
+          scatter_cubic_patch(job, planes, image_at(grad), n, begin, end);
+        } else {
+          scatter_patch(job, planes, image_at(grad), n, begin, end, taps);
         }
       }
     }
@@ -218,6 +257,41 @@ void patch_backward(
 }
 
 template <typename T, typename acc>
+void cubic_patch_backward(const Job<acc>& job, const Image& image, int64_t n, acc* out) {
+  const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
+  const Stretch<acc> stretch = Stretch<acc>::of(affine, job.options);
+  double sums[6] = {}, wider[2] = {};
+  for (int64_t y = 0; y < job.shape.height; ++y) {
+    const Line<acc> lx = affine.line_x(static_cast<acc>(y)), ly = affine.line_y(static_cast<acc>(y));
+    for (int64_t x = 0; x < job.shape.width; ++x) {
+      const CubicAxis<acc> across = cubic_at(lx.at(x), lx.whole, image.width, stretch.x, job.options);
+      const CubicAxis<acc> down = cubic_at(ly.at(x), ly.whole, image.height, stretch.y, job.options);
+      double du = 0, dv = 0;
+      for (int64_t c = 0; c < job.shape.channels; ++c) {
+        const int level = job.levels.at(c);
+        const acc weight = job.grad_row(n, c, y)[x] * job.levels.scale[level];
+        const auto slopes = cubic_gradient<T>(image, c, across, down, job.levels.fill[level]);
+        du += weight * slopes.u;
+        dv += weight * slopes.v;
+        wider[0] += weight * slopes.stretch_x;
+        wider[1] += weight * slopes.stretch_y;
+      }
+      const double shares[6] = {du * x, du * y, du, dv * x, dv * y, dv};
+      for (int k = 0; k < 6; ++k) {
+        sums[k] += shares[k];
+      }
+    }
+  }
+  sums[0] += wider[0] * Stretch<acc>::slope(stretch.x, affine.xx);
+  sums[1] += wider[0] * Stretch<acc>::slope(stretch.x, affine.xy);
+  sums[3] += wider[1] * Stretch<acc>::slope(stretch.y, affine.yx);
+  sums[4] += wider[1] * Stretch<acc>::slope(stretch.y, affine.yy);
+  for (int k = 0; k < 6; ++k) {
+    out[k] = static_cast<acc>(sums[k]);
+  }
+}
+
+template <typename T, typename acc>
 void transforms_backward(const Job<acc>& job, const std::vector<Tensor>& images, acc* out) {
   const ImageTable table(images);
   torch::stable::parallel_for(0, job.shape.patches, 1, [&](int64_t begin, int64_t end) {
@@ -228,7 +302,11 @@ void transforms_backward(const Job<acc>& job, const std::vector<Tensor>& images,
       if (number < 0) {
         continue;  // zeroed already
       }
-      patch_backward<T>(job, table.at<T>(number), n, out + n * 6, taps, slopes);
+      if (job.options.mode == Mode::bicubic) {
+        cubic_patch_backward<T>(job, table.at<T>(number), n, out + n * 6);
+      } else {
+        patch_backward<T>(job, table.at<T>(number), n, out + n * 6, taps, slopes);
+      }
     }
   });
 }

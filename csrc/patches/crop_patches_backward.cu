@@ -16,7 +16,7 @@ constexpr int kTileHeight = kThreads / kTileWidth;
 // One block owns a tile of one image and up to kChannelBlock of its channels, one thread one pixel: it gathers from
 // the patches in their order, so there are no atomics and the bits are the same every time. The patches that may reach
 // the tile are listed in shared memory, kThreads of them at a time. grads is (images, C, H, W), dense.
-template <typename acc>
+template <bool cubic, typename acc>
 __global__ void __launch_bounds__(kThreads, 1) images_backward_kernel(
     acc* __restrict__ grads, const Job<acc> job, const __grid_constant__ Levels<acc> levels, const Image image,
     int64_t first_image, int64_t tiles_x, int64_t tiles_y, int64_t channel_blocks) {
@@ -42,8 +42,9 @@ __global__ void __launch_bounds__(kThreads, 1) images_backward_kernel(
     bool wanted = mine < job.shape.patches && image_of(job.index, job.shape, mine) == number;
     if (wanted && padding == Padding::constant) {
       const Affine<acc> affine = Affine<acc>::load(job.transforms + mine * 6);
-      wanted = span_of(affine.xx, affine.xy, affine.x0, job.shape).meets(tile_u) &&
-          span_of(affine.yx, affine.yy, affine.y0, job.shape).meets(tile_v);
+      const Stretch<acc> taps = taps_of<cubic>(affine, job.options);
+      wanted = span_of(affine.xx, affine.xy, affine.x0, taps.x, job.shape).meets(tile_u) &&
+          span_of(affine.yx, affine.yy, affine.y0, taps.y, job.shape).meets(tile_v);
     }
     // 2. List them in order.
     const unsigned votes = __ballot_sync(kFullMask, wanted);
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(kThreads, 1) images_backward_kernel(
     // 3. Gather.
     for (int i = 0; i < count && px < image.width && py < image.height; ++i) {
       const int64_t n = base + listed[i];
-      Search<acc> search(job, image, n);
+      Search<cubic, acc> search(job, image, n);
       Range<acc> kx = copies_of(search.span_x, image.width, padding, &search.whole);
       Range<acc> ky = copies_of(search.span_y, image.height, padding, &search.whole);
       kx = search.whole ? Range<acc>{acc(0), acc(0)} : kx;
@@ -107,9 +108,11 @@ void images_backward(
     const int64_t tiles_x = ceil_div(image.width, kTileWidth), tiles_y = ceil_div(image.height, kTileHeight);
     const int64_t blocks = count * channel_blocks * tiles_x * tiles_y;
     if (blocks > 0) {
+      const auto kernel =
+          job.options.mode == Mode::bicubic ? images_backward_kernel<true, acc> : images_backward_kernel<false, acc>;
       launch(
-          "crop_patches", images_backward_kernel<acc>, blocks, kThreads, 0, stream, grads[i].mutable_data_ptr<acc>(),
-          job, levels, image, static_cast<int64_t>(i), tiles_x, tiles_y, channel_blocks);
+          "crop_patches", kernel, blocks, kThreads, 0, stream, grads[i].mutable_data_ptr<acc>(), job, levels, image,
+          static_cast<int64_t>(i), tiles_x, tiles_y, channel_blocks);
     }
   }
 }
@@ -186,13 +189,65 @@ __global__ void __launch_bounds__(kThreads) transforms_backward_kernel(
   }
 }
 
+// The same for bicubic samples.
+template <typename T, typename acc>
+__global__ void __launch_bounds__(kThreads) cubic_transforms_backward_kernel(
+    acc* __restrict__ out, const Job<acc> job, const __grid_constant__ Levels<acc> levels,
+    const __grid_constant__ Image first, int64_t stride, int64_t first_image, bool batch) {
+  const int64_t n = blockIdx.x;
+  const int64_t number = image_of(job.index, job.shape, n);
+  if (number < 0 || (!batch && number != first_image)) {  // the same for all threads; out is zeroed
+    return;
+  }
+  Image image = first;
+  image.data = static_cast<const T*>(first.data) + (batch ? number * stride : 0);
+  const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
+  const Stretch<acc> stretch = Stretch<acc>::of(affine, job.options);
+  acc sums[8] = {};
+  for (int64_t pixel = threadIdx.x; pixel < job.shape.pixels(); pixel += kThreads) {
+    const int64_t y = pixel / job.shape.width;
+    const int64_t x = pixel - y * job.shape.width;
+    const Line<acc> lx = affine.line_x(static_cast<acc>(y)), ly = affine.line_y(static_cast<acc>(y));
+    const CubicAxis<acc> across = cubic_at(lx.at(x), lx.whole, image.width, stretch.x, job.options);
+    const CubicAxis<acc> down = cubic_at(ly.at(x), ly.whole, image.height, stretch.y, job.options);
+    acc du = 0, dv = 0;
+    for (int64_t c = 0; c < job.shape.channels; ++c) {
+      const int level = levels.at(c);
+      const acc g = job.grad[(n * job.grad_channels + c) * job.shape.pixels() + pixel] * levels.scale[level];
+      const CubicGradient<acc> slopes = cubic_gradient<T>(image, c, across, down, levels.fill[level]);
+      du += g * slopes.u;
+      dv += g * slopes.v;
+      sums[6] += g * slopes.stretch_x;
+      sums[7] += g * slopes.stretch_y;
+    }
+    const acc px = static_cast<acc>(x), py = static_cast<acc>(y);
+    const acc shares[6] = {du * px, du * py, du, dv * px, dv * py, dv};
+#pragma unroll
+    for (int k = 0; k < 6; ++k) {
+      sums[k] += shares[k];
+    }
+  }
+  block_sum<kThreads>(sums);
+  if (threadIdx.x == 0) {
+    acc* target = out + n * 6;
+    target[0] = sums[0] + sums[6] * Stretch<acc>::slope(stretch.x, affine.xx);
+    target[1] = sums[1] + sums[6] * Stretch<acc>::slope(stretch.x, affine.xy);
+    target[2] = sums[2];
+    target[3] = sums[3] + sums[7] * Stretch<acc>::slope(stretch.y, affine.yx);
+    target[4] = sums[4] + sums[7] * Stretch<acc>::slope(stretch.y, affine.yy);
+    target[5] = sums[5];
+  }
+}
+
 template <typename T, typename acc>
 void transforms_backward(
     const Job<acc>& job, const Levels<acc>& levels, const ImageTable& table, acc* out, cudaStream_t stream) {
   for (size_t i = 0; i < table.images.size() && job.shape.patches > 0; ++i) {
+    const auto kernel = job.options.mode == Mode::bicubic ? cubic_transforms_backward_kernel<T, acc>
+                                                          : transforms_backward_kernel<T, acc>;
     launch(
-        "crop_patches", transforms_backward_kernel<T, acc>, job.shape.patches, kThreads, 0, stream, out, job, levels,
-        table.images[i], table.stride, static_cast<int64_t>(i), table.batch);
+        "crop_patches", kernel, job.shape.patches, kThreads, 0, stream, out, job, levels, table.images[i], table.stride,
+        static_cast<int64_t>(i), table.batch);
   }
 }
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "common/cuda.cuh"
-#include "patches/crop_patches.h"
+#include "patches/crop_cubic.h"
 
 namespace pypose_ops {
 namespace {
@@ -38,33 +38,58 @@ struct Range {
   }
 };
 
-// Image coordinates that a whole patch spans along one axis, with the half pixels around it and one more.
+// How far from a sample its pixels lie along both axes.
+template <bool cubic, typename acc>
+__device__ Stretch<acc> taps_of(const Affine<acc>& affine, const Options& options) {
+  if constexpr (cubic) {
+    const Stretch<acc> stretch = Stretch<acc>::of(affine, options);
+    return {acc(2) * stretch.x, acc(2) * stretch.y};
+  }
+  return {acc(1), acc(1)};
+}
+
+// Image coordinates that a whole patch spans along one axis, with the half pixels around it and its taps.
 template <typename acc>
-__device__ Range<acc> span_of(acc step, acc across, acc offset, const Shape& shape) {
+__device__ Range<acc> span_of(acc step, acc across, acc offset, acc taps, const Shape& shape) {
   const acc along = step * (static_cast<acc>(shape.width) - acc(0.5)), before = acc(-0.5) * step;
   const acc down = across * (static_cast<acc>(shape.height) - acc(0.5)), above = acc(-0.5) * across;
   return {
-      offset + (along < before ? along : before) + (down < above ? down : above) - acc(1),
-      offset + (along < before ? before : along) + (down < above ? above : down) + acc(1)};
+      offset + (along < before ? along : before) + (down < above ? down : above) - taps,
+      offset + (along < before ? before : along) + (down < above ? above : down) + taps};
+}
+
+// Whether a copy of the image is mirrored.
+template <typename acc>
+__device__ bool is_mirrored(acc copy) {
+  return copy - acc(2) * floor_of(copy * acc(0.5)) > acc(0.5);
+}
+
+// Where pixel `at` lies in copy number `copy` of the image.
+template <typename acc>
+__device__ acc center_of(int32_t at, int32_t size, acc copy) {
+  const acc turns = floor_of(copy * acc(0.5)), period = acc(2) * static_cast<acc>(size - 1);
+  return is_mirrored(copy) ? (turns + acc(1)) * period - static_cast<acc>(at) : turns * period + static_cast<acc>(at);
 }
 
 // Coordinates from which pixel `at` takes gradient, in copy number `copy` of the image.
-template <typename acc>
-__device__ Range<acc> reach_of(int32_t at, int32_t size, Padding padding, acc copy) {
+template <bool cubic, typename acc>
+__device__ Range<acc> reach_of(int32_t at, int32_t size, acc taps, const Options& options, acc copy) {
   const acc far = std::numeric_limits<acc>::infinity();
-  const int32_t last = size - 1;
-  acc center = static_cast<acc>(at);
-  if (padding == Padding::reflect) {
-    const acc turns = floor_of(copy * acc(0.5));
-    const bool mirrored = copy - acc(2) * turns > acc(0.5);
-    const acc period = acc(2) * static_cast<acc>(last);
-    center = mirrored ? (turns + acc(1)) * period - center : turns * period + center;
-    if (last == 0) {
-      return {-far, far};
+  const acc last = static_cast<acc>(size - 1);
+  if (options.padding == Padding::reflect) {
+    const acc center = center_of(at, size, copy);
+    return size == 1 ? Range<acc>{-far, far} : Range<acc>{center - taps, center + taps};
+  }
+  const acc low = static_cast<acc>(at) - taps, high = static_cast<acc>(at) + taps;
+  if (options.padding == Padding::constant) {
+    return {low, high};
+  }
+  if constexpr (cubic) {
+    if (options.antialias) {  // positions end half a pixel beyond the last pixels
+      return {low < acc(-0.5) ? -far : low, high > last + acc(0.5) ? far : high};
     }
   }
-  const bool border = padding == Padding::border;
-  return {border && at == 0 ? -far : center - acc(1), border && at == last ? far : center + acc(1)};
+  return {at == 0 ? -far : low, at == size - 1 ? far : high};
 }
 
 // Whole numbers [first, last].
@@ -90,13 +115,28 @@ __device__ Numbers patch_pixels(
       !flat && high < last ? static_cast<int32_t>(high > acc(-1) ? high : acc(-1)) : static_cast<int32_t>(size - 1)};
 }
 
-// The search for the samples of a patch that reach one pixel of the image.
+// What pixel `at` weighs among an axis's taps; mirrored images: in the copy where it lies at `center`.
 template <typename acc>
+__device__ acc cubic_weight_at(const CubicAxis<acc>& axis, int32_t at, bool one_copy, acc center) {
+  if (one_copy || axis.padding == Padding::constant) {
+    const acc k = (one_copy ? center - axis.shift : static_cast<acc>(at)) - static_cast<acc>(axis.first);
+    return k >= acc(0) && k < static_cast<acc>(axis.count) ? axis.weight(static_cast<int32_t>(k)) : acc(0);
+  }
+  acc sum = 0;
+  for (int32_t k = 0; k < axis.count; ++k) {
+    sum += axis.pixel(k) == at ? axis.weight(k) : acc(0);
+  }
+  return sum;
+}
+
+// The search for the samples of a patch that reach one pixel of the image.
+template <bool cubic, typename acc>
 struct Search {
   const Job<acc>& job;
   const Image& image;  // its size
   const Affine<acc> affine;
   const Samples<acc> samples;
+  const Stretch<acc> taps;
   const Range<acc> span_x, span_y;
   const int64_t n;
   bool whole;  // all copies of the image at once
@@ -105,8 +145,10 @@ struct Search {
 
   __device__ Search(const Job<acc>& job, const Image& image, int64_t n)
       : job(job), image(image), affine(Affine<acc>::load(job.transforms + n * 6)),
-        samples(samples_of(affine, job.options)), span_x(span_of(affine.xx, affine.xy, affine.x0, job.shape)),
-        span_y(span_of(affine.yx, affine.yy, affine.y0, job.shape)), n(n), whole(false) {
+        samples(cubic ? Samples<acc>{1, 1, acc(0), acc(0)} : samples_of(affine, job.options)),
+        taps(taps_of<cubic>(affine, job.options)),
+        span_x(span_of(affine.xx, affine.xy, affine.x0, taps.x, job.shape)),
+        span_y(span_of(affine.yx, affine.yy, affine.y0, taps.y, job.shape)), n(n), whole(false) {
     const acc det = affine.xx * affine.yy - affine.xy * affine.yx;
     const acc size = (magnitude(affine.xx) + magnitude(affine.xy)) * (magnitude(affine.yx) + magnitude(affine.yy));
     const acc scale = acc(1) / det;
@@ -121,25 +163,46 @@ struct Search {
     return tap.base == at ? tap.near : (tap.base + 1 == at ? tap.far : acc(0));
   }
 
+  // What pixel (px, py) weighs in patch pixel (x, y).
+  __device__ acc weight_of(int32_t px, int32_t py, acc kx, acc ky, int32_t x, int32_t y, bool mirrors) const {
+    if constexpr (cubic) {
+      const Stretch<acc> stretch{acc(0.5) * taps.x, acc(0.5) * taps.y};
+      const Line<acc> lx = affine.line_x(static_cast<acc>(y)), ly = affine.line_y(static_cast<acc>(y));
+      const CubicAxis<acc> across = cubic_at(lx.at(x), lx.whole, image.width, stretch.x, job.options);
+      const CubicAxis<acc> down = cubic_at(ly.at(x), ly.whole, image.height, stretch.y, job.options);
+      return cubic_weight_at(across, px, mirrors && image.width > 1, center_of(px, image.width, kx)) *
+          cubic_weight_at(down, py, mirrors && image.height > 1, center_of(py, image.height, ky));
+    }
+    acc weight = 0;
+    for (int32_t i = 0; i < samples.count(); ++i) {
+      const Sample<acc> s = sample_at(affine, samples, i, x, y, image, job.options);
+      const bool counts = !mirrors || (s.tap_x.copy == kx && s.tap_y.copy == ky);
+      weight += counts ? weight_at(s.tap_x, px) * weight_at(s.tap_y, py) : acc(0);
+    }
+    return weight;
+  }
+
   // Adds what pixel (px, py) gets from the copies (kx, ky) of the image.
   __device__ void add(acc (&sums)[kChannelBlock<acc>], int32_t px, int32_t py, acc kx, acc ky, int64_t begin) const {
-    const Padding padding = job.options.padding;
-    const Range<acc> us = whole ? span_x : reach_of(px, image.width, padding, kx).cut(span_x);
-    const Range<acc> vs = whole ? span_y : reach_of(py, image.height, padding, ky).cut(span_y);
+    const bool mirrors = job.options.padding == Padding::reflect && !whole;
+    if constexpr (cubic) {
+      // The outermost pixels belong to two copies.
+      const bool edge_x = image.width > 1 && (px == 0 || px == image.width - 1);
+      const bool edge_y = image.height > 1 && (py == 0 || py == image.height - 1);
+      if (mirrors && ((edge_x && is_mirrored(kx)) || (edge_y && is_mirrored(ky)))) {
+        return;
+      }
+    }
+    const Range<acc> us = whole ? span_x : reach_of<cubic>(px, image.width, taps.x, job.options, kx).cut(span_x);
+    const Range<acc> vs = whole ? span_y : reach_of<cubic>(py, image.height, taps.y, job.options, ky).cut(span_y);
     if (us.low > us.high || vs.low > vs.high) {
       return;
     }
     const Numbers xs = patch_pixels(affine, inverse[0], inverse[1], us, vs, flat || whole, job.shape.width);
     const Numbers ys = patch_pixels(affine, inverse[2], inverse[3], us, vs, flat || whole, job.shape.height);
-    const bool mirrors = padding == Padding::reflect && !whole;
     for (int32_t y = ys.first; y <= ys.last; ++y) {
       for (int32_t x = xs.first; x <= xs.last; ++x) {
-        acc weight = 0;
-        for (int32_t i = 0; i < samples.count(); ++i) {
-          const Sample<acc> s = sample_at(affine, samples, i, x, y, image, job.options);
-          const bool counts = !mirrors || (s.tap_x.copy == kx && s.tap_y.copy == ky);
-          weight += counts ? weight_at(s.tap_x, px) * weight_at(s.tap_y, py) : acc(0);
-        }
+        const acc weight = weight_of(px, py, kx, ky, x, y, mirrors);
         if (weight != acc(0)) {
           const acc* g = job.grad + ((n * job.grad_channels + begin) * job.shape.height + y) * job.shape.width + x;
 #pragma unroll

@@ -147,8 +147,8 @@ def fast_processor(processor: Any) -> Any:
 
     Returns an instance of a subclass with the settings of ``processor``, which is used and saved in the same way.
     ``bbox`` holds the corners of the person's box, whereas ViTPose's processor mixes its centre and scale;
-    ``target_sizes`` are ``(height, width)`` as documented, whereas it reads (width, height). Sapiens2's
-    upsampled crops, which are bicubic, are left to transformers.
+    ``target_sizes`` are ``(height, width)`` as documented, whereas it reads (width, height). Sapiens2's crops are
+    bilinear, or bicubic where they enlarge the image.
 
     Raises:
         TypeError: another processor.
@@ -165,7 +165,8 @@ def fast_processor(processor: Any) -> Any:
     if isinstance(processor, kind):
         return processor
     peer: Any = type(processor)
-    cls: Any = type(peer.__name__, (kind, peer), {"__doc__": peer.__doc__})
+    # Its module is that of the processor, where transformers looks for what belongs to it.
+    cls: Any = type(peer.__name__, (kind, peer), {"__doc__": peer.__doc__, "__module__": peer.__module__})
     fast = cls.__new__(cls)
     fast.__dict__.update(processor.__dict__)
     return fast
@@ -177,16 +178,33 @@ class _Fast:
     size: Any
     compat: Literal["hf", "mmpose"]
 
+    def __reduce__(self) -> tuple[Any, ...]:  # the class is made by fast_processor()
+        peer: Any = type(self).__mro__[1 + type(self).__mro__.index(_Fast)]
+        plain = peer.__new__(peer)
+        plain.__dict__.update(self.__dict__)
+        return fast_processor, (plain,)
+
     @property
     def _input_size(self) -> tuple[int, int]:
         return self.size["height"], self.size["width"]
 
     @staticmethod
-    def _crops(images: Sequence[Any], boxes: Boxes, size: tuple[int, int], **normalization: Any) -> torch.Tensor:
+    def _crops(
+        images: Sequence[Any], boxes: Boxes, size: tuple[int, int], cubic: torch.Tensor | None = None, **options: Any
+    ) -> torch.Tensor:
+        """Crops ``(N, C, height, width)``; ``cubic (N,)``: which of them are bicubic, on the CPU."""
         tensors = [image if isinstance(image, torch.Tensor) else torch.as_tensor(image) for image in images]
         rows, index = flat_boxes(boxes)
-        transforms = crop_transforms(rows, size).to(tensors[0].device)
-        return crop_patches(tensors, transforms, size, image_index=index, **normalization)
+        transforms, index = (t.to(tensors[0].device) for t in (crop_transforms(rows, size), index))
+        if cubic is None or not bool(cubic.any()):
+            return crop_patches(tensors, transforms, size, image_index=index, **options)
+        if bool(cubic.all()):
+            return crop_patches(tensors, transforms, size, image_index=index, mode="bicubic", **options)
+        patches = torch.empty(len(rows), tensors[0].shape[0], *size, device=transforms.device)
+        for mode, chosen in (("bilinear", ~cubic), ("bicubic", cubic)):
+            some = chosen.nonzero()[:, 0].to(transforms.device)
+            patches[some] = crop_patches(tensors, transforms[some], size, image_index=index[some], mode=mode, **options)
+        return patches
 
 
 class _ViTPose(_Fast):
@@ -242,16 +260,16 @@ class _Sapiens2(_Fast):
 
     def _preprocess(self, images: Any, **kwargs: Any) -> Any:
         boxes, size = kwargs.get("boxes"), kwargs["size"]
-        if boxes is None or not kwargs["do_rescale"] or not kwargs["do_normalize"] or kwargs.get("do_reduce_labels"):
+        other = boxes is None or kwargs.get("do_reduce_labels") or kwargs.get("do_center_crop")
+        if other or not kwargs["do_rescale"] or not kwargs["do_normalize"]:
             return super()._preprocess(images, **kwargs)  # type: ignore[misc]
         height, width = size["height"], size["width"]
         rows, _ = flat_boxes(boxes)
         _, extent = geometry.box_to_center_and_scale(rows, (height, width), format="xywh")
-        if bool(((width - 1) / extent[:, 0]).minimum((height - 1) / extent[:, 1]).ge(1).any()):
-            return super()._preprocess(images, **kwargs)  # type: ignore[misc]
+        enlarged = ((width - 1) / extent[:, 0]).minimum((height - 1) / extent[:, 1]).ge(1)
         unit = 1 / kwargs["rescale_factor"]
         mean, std = ([v * unit for v in kwargs[name]] for name in ("image_mean", "image_std"))
-        return list(self._crops(images, boxes, (height, width), mean=mean, std=std))
+        return list(self._crops(images, boxes, (height, width), enlarged, mean=mean, std=std))
 
     def post_process_pose_estimation(
         self,

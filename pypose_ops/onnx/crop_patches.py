@@ -7,7 +7,7 @@ import numpy as np
 from . import _graph as g
 
 _OP = "crop_patches"
-_NEAREST, _CONSTANT, _BORDER, _REFLECT = 1, 0, 1, 2
+_NEAREST, _BICUBIC, _CONSTANT, _BORDER, _REFLECT = 1, 2, 0, 1, 2
 _MOST_SAMPLES = 32
 
 
@@ -28,6 +28,8 @@ def crop_patches(
 ) -> Any:
     if g.ir.DataType.DOUBLE in (dtype, images[0].dtype):
         raise g.ExportError(f"{_OP}: images and dtype must not be float64 for ONNX")
+    if mode == _BICUBIC and antialias:
+        raise g.ExportError(f"{_OP}: mode='bicubic' with antialias=True has no ONNX translation; use mode='bilinear'")
     height, width = (g.Value(n, "i") if isinstance(n, g.ir.Value) else n for n in (height, width))
     affine = g.as_float(transforms)
     rows = [[g.unsqueeze(g.pick(g.pick(affine, r, 1), c, 1), -1, -2) for c in range(3)] for r in range(2)]  # (N, 1, 1)
@@ -155,7 +157,10 @@ class _Crop:
         return g.where(used, value + fill * (1.0 - covered), fill)
 
     def _taps(self, u, size):
-        """The two pixels around each coordinate and their weights, 0 outside the image."""
+        """The pixels around each coordinate, two or four, and their weights, 0 outside the image."""
+        if self.mode == _BICUBIC:
+            yield from self._cubic_taps(u, size)
+            return
         last = g.real(size - 1)
         if self.padding == _REFLECT:
             period = g.maximum(2.0 * last, 1.0)
@@ -171,3 +176,26 @@ class _Crop:
         for index, weight in ((below, 1.0 - (u - below)), (below + 1.0, u - below)):
             inside = (index >= 0.0) & (index <= last)
             yield g.cast(g.clamp(index, 0.0, last), "i"), g.where(inside, weight, 0.0)
+
+    def _cubic_taps(self, u, size):
+        """Keys's kernel, a = -0.75."""
+        last, a = g.real(size - 1), -0.75
+        if self.padding == _BORDER:
+            u = g.clamp(u, -3.0, last + 3.0)
+        period = g.maximum(2.0 * last, 1.0)
+        if self.padding == _REFLECT:
+            u = u - g.floor(u / period) * period
+        first = g.floor(u) - 1.0
+        for k in range(4):
+            index = first + float(k)
+            z = g.absolute(index - u)
+            if k in (0, 3):
+                weight = (((z - 5.0) * z + 8.0) * z - 4.0) * a
+            else:
+                weight = ((a + 2) * z - (a + 3)) * z * z + 1.0
+            if self.padding == _CONSTANT:
+                weight = g.where((index >= 0.0) & (index <= last), weight, 0.0)
+            if self.padding == _REFLECT:
+                index = index - g.floor(index / period) * period
+                index = g.where(index > last, 2.0 * last - index, index)
+            yield g.cast(g.clamp(index, 0.0, last), "i"), weight

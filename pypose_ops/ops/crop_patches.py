@@ -12,7 +12,7 @@ _ops = torch.ops.pypose_ops
 
 
 # In the order of the enumerations in csrc/patches/crop_patches.h; zeros is constant (3 modulo 3) with fill 0.
-_MODES = ("bilinear", "nearest")
+_MODES = ("bilinear", "nearest", "bicubic")
 
 
 _PADDINGS = ("constant", "border", "reflect", "zeros")
@@ -24,7 +24,7 @@ def crop_patches(
     size: tuple[int, int],
     *,
     image_index: torch.Tensor | None = None,
-    mode: Literal["bilinear", "nearest"] = "bilinear",
+    mode: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
     padding: Literal["zeros", "constant", "border", "reflect"] = "zeros",
     fill: float | Sequence[float] = 0.0,
     mean: float | Sequence[float] | None = None,
@@ -47,7 +47,8 @@ def crop_patches(
         size (tuple[int, int]): ``(height, width)`` of the patches.
         image_index (Tensor, optional): ``(N,)`` integers: the image of each patch. None: patch n is cut from image
             n, or all patches from the only image. An index without an image (for example -1) gives a patch of ``fill``.
-        mode (str): ``"bilinear"``, or ``"nearest"``, halves up.
+        mode (str): ``"bilinear"``; ``"nearest"``, halves up; or ``"bicubic"``, Keys's kernel of 4 x 4 pixels, with
+            a = -0.75 as in OpenCV and in torch's ``grid_sample`` and ``interpolate``. May overshoot the image's range.
         padding (str): the values outside the image: ``"zeros"``; ``"constant"``, ``fill``; ``"border"``, the
             nearest pixel; ``"reflect"``, the mirror at the centre of the outermost pixels. A transform that is not
             finite gives ``fill`` (0 but for ``"constant"``) in all cases, and a mask of 0.
@@ -55,7 +56,9 @@ def crop_patches(
         mean, std (float or list, optional): the patch is ``(sample - mean) / std``; one number, or one for each
             channel. Of ``fill``, ``mean`` and ``std``, lists may have up to 64 entries.
         antialias (bool): where a patch pixel covers more than one image pixel, take the mean over its area: bilinear
-            samples in a regular grid, as many along each side as it covers image pixels (32 at most).
+            samples in a regular grid, as many along each side as it covers image pixels (32 at most). With
+            ``"bicubic"`` the kernel becomes as much wider along each axis of the image, a is -0.5, and at the
+            ``"border"`` only pixels inside count, as in Pillow and in torch's antialiased ``interpolate``.
         mask (Tensor, optional): ``(N, 4)``, float32 or float64, boxes ``(x1, y1, x2, y2)`` in image pixels: appends
             a channel that is 1 where a patch pixel's centre lies in the patch's box, edges included, else 0; an
             inverted box contains nothing.
@@ -66,16 +69,16 @@ def crop_patches(
     Returns:
         Tensor: ``(N, C, height, width)``, with a mask ``(N, C + 1, height, width)``; contiguous.
 
-    Differentiable with respect to floating ``images`` and, for bilinear patches, ``transforms``; deterministically, on
-    every device. At a kink (a transform that hits pixel centres) the slope is the one to the right; in
-    mirrored copies, and at the last pixel of ``"border"`` and ``"reflect"``, the one to the left. Double
+    Differentiable with respect to floating ``images`` and, but for nearest patches, ``transforms``; deterministically,
+    on every device. At a kink of bilinear patches (a transform that hits pixel centres) the slope is the one to the
+    right; in mirrored copies, and at the last pixel of ``"border"`` and ``"reflect"``, the one to the left. Double
     backward is not supported.
 
     On CUDA a list of images is passed in kernel parameters: 32 images per launch, one per launch in the backward.
 
     Raises:
         TypeError: an argument of the wrong Python type.
-        ValueError: size is not two positive integers; an unknown option name; ``antialias`` without bilinear samples;
+        ValueError: size is not two positive integers; an unknown option name; ``antialias`` with nearest samples;
             ``fill`` without ``padding="constant"``; another argument has
             the wrong shape, dtype, device or value; the message names it.
 
@@ -137,8 +140,8 @@ def _options(mode, padding, fill, antialias):
     fill = _numbers(op, "fill", fill)
     if any(fill) and not constant:
         raise ValueError(f"{op}: fill needs padding='constant'")
-    if antialias and mode != 0:
-        raise ValueError(f"{op}: antialias needs mode='bilinear'")
+    if antialias and mode == 1:
+        raise ValueError(f"{op}: antialias needs mode='bilinear' or 'bicubic'")
     return mode, padding, fill
 
 

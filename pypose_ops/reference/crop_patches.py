@@ -12,7 +12,7 @@ def crop_patches(
     size: tuple[int, int],
     *,
     image_index: torch.Tensor | None = None,
-    mode: Literal["bilinear", "nearest"] = "bilinear",
+    mode: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
     padding: Literal["zeros", "constant", "border", "reflect"] = "zeros",
     fill: float | Sequence[float] = 0.0,
     mean: float | Sequence[float] | None = None,
@@ -82,12 +82,20 @@ def _crop(image, affine, size, mode, padding, antialias, fill):
     """One patch: the mean of its samples."""
     # Samples along each side of a patch pixel; a rotation by exactly 2 is 2 long, up to rounding.
     counts = [1, 1]
+    if antialias and torch.compiler.is_exporting():
+        raise RuntimeError(
+            "crop_patches: the number of samples of antialias=True follows from the transforms' values, so the "
+            "definition cannot be exported with it; export the operator"
+        )
+    if mode == "bicubic":
+        u, v = _positions(affine, *size, 0.0, 0.0)
+        # Image pixels that a patch pixel covers along x and y of the image.
+        reach = affine[:, :2].square().sum(1)
+        widths = torch.where((reach > 1) & (reach < 1024), reach, reach.detach().clamp(1, 1024)).sqrt()
+        width_u, width_v = widths if antialias else (None, None)
+        rows = list(_cubic_taps(v, image.shape[-2], padding, width_v))
+        return _weighted_sum(image, rows, list(_cubic_taps(u, image.shape[-1], padding, width_u)), fill)
     if antialias:
-        if torch.compiler.is_exporting():
-            raise RuntimeError(
-                "crop_patches: the number of samples of antialias=True follows from the transforms' values, so the "
-                "definition cannot be exported with it; export the operator"
-            )
         lengths = affine[:, :2].detach().norm(dim=0).nan_to_num(nan=0.0)
         counts = (lengths - 1e-3).ceil().clamp(1, 32).int().tolist()
     offsets = [[(2 * i + 1 - n) / (2 * n) for i in range(n)] for n in counts]
@@ -102,9 +110,14 @@ def _crop(image, affine, size, mode, padding, antialias, fill):
 def _sample(image, u, v, mode, padding, fill):
     """Bilinear or nearest samples (C, ...) at coordinates of any shape."""
     height, width = image.shape[-2:]
+    return _weighted_sum(image, list(_taps(v, height, mode, padding)), list(_taps(u, width, mode, padding)), fill)
+
+
+def _weighted_sum(image, rows, columns, fill):
+    """Of pixels, from lists of indices and weights along both axes; what is missing of the weights is fill."""
     value, covered = 0, 0
-    for j, wy in _taps(v, height, mode, padding):
-        for i, wx in _taps(u, width, mode, padding):
+    for j, wy in rows:
+        for i, wx in columns:
             weight = wy * wx
             pixel = image[:, j, i]
             # A pixel with weight 0 counts as 0, even when it is NaN.
@@ -132,3 +145,35 @@ def _taps(u, size, mode, padding):
     for index, weight in ((below, 1 - (u - below)), (below + 1, u - below)):
         inside = (index >= 0) & (index < size)
         yield index.clamp(0, size - 1).long(), torch.where(inside, weight, 0.0)
+
+
+def _cubic_taps(u, size, padding, width):
+    """The pixels under a cubic kernel around each coordinate and their weights; antialiased: ``width`` times wider."""
+    a, antialias = (-0.75, False) if width is None else (-0.5, True)
+    width = torch.ones((), dtype=u.dtype, device=u.device) if width is None else width.nan_to_num(nan=1.0)
+    if padding == "border":
+        u = u.clamp(-0.5, size - 0.5) if antialias else u.clamp(-3, size + 2)
+    if padding == "reflect":
+        u = u - torch.floor(u / max(2 * size - 2, 1)).detach() * max(2 * size - 2, 1)
+    known = u.abs() < 1e8
+    u = torch.where(known, u, 0.0)
+    first = torch.floor(u - 2 * width).detach() + 1
+    count = 4 if not antialias else int((4 * width.detach()).ceil())
+    taps = []
+    for k in range(count):
+        index = first + k
+        z = ((index - u) / width).abs()
+        far = a * (((z - 5) * z + 8) * z - 4)
+        weight = torch.where(z < 1, ((a + 2) * z - (a + 3)) * z * z + 1, torch.where(z < 2, far, 0.0))
+        inside = known & (index >= 0) & (index < size)
+        if padding == "border" and not antialias or padding == "reflect":
+            inside = known
+        taps.append((index, weight, inside))
+    total = 1.0
+    if antialias:  # outside of a border there is nothing that could weigh
+        total = sum(torch.where(inside, w, 0.0) if padding == "border" else w for _, w, inside in taps)
+    for index, weight, inside in taps:
+        if padding == "reflect" and size > 1:
+            index = index.remainder(2 * size - 2)
+            index = torch.where(index > size - 1, 2 * size - 2 - index, index)
+        yield index.clamp(0, size - 1).long(), torch.where(inside, weight / total, 0.0)

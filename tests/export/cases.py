@@ -192,6 +192,17 @@ def crop_patches_of_one_image():
     return Case(function, (image, transforms), ((0, 1), (0,)), others, 0.05)
 
 
+def crop_patches_bicubic():
+    maps = torch.randn(2, 5, 20, 26)
+    transforms = torch.tensor([[[0.513, 0.101, 1.0], [-0.103, 0.571, 3.0]], [[1.301, 0, -9.03], [0, -1.307, 25.07]]])
+
+    def function(maps, transforms):
+        paddings = ("zeros", "border", "reflect")
+        return [ops.crop_patches(maps, transforms, (12, 10), mode="bicubic", padding=p) for p in paddings]
+
+    return Case(function, (maps, transforms), (MAPS, (0,)), [(maps[:, :, :7], -2 * transforms)])
+
+
 def crop_patches_by_index():
     maps = torch.randn(2, 5, 20, 20)
     maps[0, 0, 3, 3] = float("nan")
@@ -358,6 +369,7 @@ CASES = {
     "crop_patches": crop_patches,
     "crop_patches-image": crop_patches_of_one_image,
     "crop_patches-index": crop_patches_by_index,
+    "crop_patches-bicubic": crop_patches_bicubic,
     "score_limbs": score_limbs,
     "gaussian_heatmaps": gaussian_heatmaps,
     "oks": oks,

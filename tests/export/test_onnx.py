@@ -102,6 +102,14 @@ def test_sizes_that_must_be_fixed_are_refused():
     assert "find_peaks: max_peaks" in refused(as_many_as_rows, torch.rand(2, 3, 9, 8), dynamic=((2,),))
 
 
+def test_antialiased_bicubic_crops_are_refused():
+    def crop(image, transforms):
+        return pypose_ops.crop_patches(image, transforms, (4, 4), mode="bicubic", antialias=True)
+
+    message = refused(crop, torch.rand(1, 3, 8, 8), torch.eye(2, 3)[None])
+    assert "crop_patches: mode='bicubic' with antialias=True has no ONNX translation" in message
+
+
 def test_torch_takes_the_table():
     module = Function(pypose_ops.decode_heatmaps)
     table = pypose_ops.onnx.translations()

@@ -65,7 +65,7 @@ def crop_patches(draw):
             index = draw.tensor(values, draw.pick((torch.int64, torch.int32)))
     # Infinity times a weight that rounding makes 0 or not: of such images no near-ties.
     finite = all(not image.isinf().any() for image in (images if isinstance(images, list) else [images]))
-    mode = draw.pick(("bilinear", "bilinear", "nearest"))
+    mode = draw.pick(("bilinear", "bilinear", "nearest", "bicubic"))
     padding = draw.pick(("zeros", "constant", "border", "reflect"))
     out = draw.pick((None, None, torch.uint8, *MAP_DTYPES))
     arguments = {
@@ -78,7 +78,7 @@ def crop_patches(draw):
         "fill": channel_numbers(draw, channels, -2, 2) if padding == "constant" else 0.0,
         "mean": channel_numbers(draw, channels, -1, 1) if draw.chance(0.4) else None,
         "std": channel_numbers(draw, channels, 0.2, 3) if draw.chance(0.4) else None,
-        "antialias": mode == "bilinear" and draw.chance(0.3),
+        "antialias": mode != "nearest" and draw.chance(0.3),
         "dtype": out,
     }
     if draw.chance(0.2):
@@ -89,7 +89,7 @@ def crop_patches(draw):
         if dtype != torch.uint8 and isinstance(images, torch.Tensor) and draw.chance(0.4):
             grad += ("images",)
         # A sample of a pixel that is not finite has no derivative by where it lies.
-        if mode == "bilinear" and not draw.strange and draw.chance(0.4):
+        if mode != "nearest" and not draw.strange and draw.chance(0.4):
             grad += ("transforms",)
     reach = float(max(image) + max(size))
     tolerance = next((d for d in (torch.bfloat16, torch.float16) if d in (dtype, out)), None)

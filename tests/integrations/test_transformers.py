@@ -1,5 +1,6 @@
 """ViTPose's and Sapiens2's processors with pypose_ops against transformers' own."""
 
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,6 +120,27 @@ def test_sapiens2_crops_and_targets():
     )
     torch.testing.assert_close(maps, torch.as_tensor(expected["labels"]).reshape(maps.shape), rtol=0, atol=1e-4)
     torch.testing.assert_close(weights, torch.as_tensor(expected["label_weights"]).reshape(weights.shape))
+
+
+@pytest.mark.parametrize("size", ((128, 96), (256, 192), (512, 384)))
+def test_sapiens2_crops_enlarge_with_cubics(size):
+    """None, one and all of the people are smaller than the crop."""
+    theirs = sapiens2.Sapiens2ImageProcessor(size={"height": size[0], "width": size[1]})
+    mine = ours.fast_processor(theirs)
+    images = [np.random.default_rng(i).integers(0, 256, (240, 320, 3), np.uint8) for i in range(2)]
+    expected, actual = (p(images, boxes=BOXES, return_tensors="pt").pixel_values for p in (theirs, mine))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", (vitpose.VitPoseImageProcessor, sapiens2.Sapiens2ImageProcessor))
+def test_fast_processors_are_saved_and_sent_to_workers(kind, tmp_path):
+    mine = ours.fast_processor(kind(size={"height": 128, "width": 96}))
+    again = pickle.loads(pickle.dumps(mine))
+    assert again.size == mine.size and type(again).__name__ == kind.__name__
+    expected, actual = (p([image()], boxes=BOXES[:1], return_tensors="pt").pixel_values for p in (mine, again))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    mine.save_pretrained(tmp_path)
+    assert type(kind.from_pretrained(tmp_path)) is kind
 
 
 def test_the_loss_falls_where_the_maps_are_the_targets():

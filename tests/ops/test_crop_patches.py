@@ -35,6 +35,7 @@ ONE = turned(2)
 THREE = turned(3)
 INDEX = torch.tensor([1, 0, 1])
 SMALLER = turned(3, scale=(1.6, 3.4))
+UPRIGHT = torch.tensor([[[2.3, 0, -1.2], [0, 1.7, 0.4]], [[-1.9, 0, 5.3], [0, 2.6, -2.1]]], dtype=torch.float64)
 SHIFT = torch.tensor([[[1.0, 0, 2], [0, 1, 3]]]).expand(2, 2, 3)
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 BOXES = torch.cat([rand(3, 2) * 3, rand(3, 2) * 3 + 3], 1)
@@ -83,6 +84,69 @@ SAMPLES = [
         "antialias, fill", (MAPS, SMALLER[:2], SIZE), {"antialias": True, "padding": "constant", "fill": 1.0}, grad=GRAD
     ),
     Sample("antialias, reflect", (MAPS, SMALLER[:2], SIZE), {"antialias": True, "padding": "reflect"}, grad=GRAD),
+    Sample("bicubic", (MAPS, THREE, SIZE), WITH_INDEX | {"mode": "bicubic"}, grad=GRAD, traced=True),
+    Sample(
+        "bicubic, border",
+        (MAPS, THREE, SIZE),
+        WITH_INDEX | {"mode": "bicubic", "padding": "border"},
+        grad=GRAD,
+        traced=True,
+    ),
+    Sample(
+        "bicubic, reflect, far out",
+        (MAPS, 3 * THREE, SIZE),
+        WITH_INDEX | {"mode": "bicubic", "padding": "reflect"},
+        grad=GRAD,
+        tolerances=FAR,
+    ),
+    Sample(
+        "bicubic, many copies",
+        (MAPS, 60 * ONE, SIZE),
+        {"mode": "bicubic", "padding": "reflect"},
+        grad=("images",),
+        tolerances={torch.float32: (1e-2, 1e-3)},
+    ),
+    Sample(
+        "bicubic, normalised fill",
+        (MAPS, ONE, SIZE),
+        {"mode": "bicubic", "mean": MEAN, "std": STD, "padding": "constant", "fill": [0.1, 0.2, 0.3]},
+        grad=GRAD,
+    ),
+    Sample("bicubic, antialias", (MAPS, SMALLER, SIZE), WITH_INDEX | {"mode": "bicubic", "antialias": True}, grad=GRAD),
+    Sample(
+        "bicubic, antialias, border",
+        (MAPS, SMALLER[:2], SIZE),
+        {"mode": "bicubic", "antialias": True, "padding": "border"},
+        grad=GRAD,
+    ),
+    Sample(
+        "bicubic, antialias, reflect",
+        (MAPS, SMALLER[:2], SIZE),
+        {"mode": "bicubic", "antialias": True, "padding": "reflect"},
+        grad=GRAD,
+    ),
+    Sample(
+        "bicubic, antialias, fill",
+        (MAPS, UPRIGHT, SIZE),
+        {"mode": "bicubic", "antialias": True, "padding": "constant", "fill": 0.7},
+        grad=GRAD,
+    ),
+    Sample("bicubic, upright, wide", (rand(2, 9, 19, 41), UPRIGHT * 0.4, (33, 67)), {"mode": "bicubic"}),
+    Sample(
+        "bicubic, bytes", (BYTES, THREE, SIZE), WITH_INDEX | {"mode": "bicubic", "std": 255.0}, grad=("transforms",)
+    ),
+    Sample(
+        "bicubic, list",
+        (LIST, THREE, SIZE),
+        {"image_index": torch.tensor([2, 0, 1]), "mode": "bicubic", "padding": "reflect"},
+        grad=("transforms",),
+    ),
+    Sample(
+        "bicubic, strange",
+        (MAPS, STRANGE, SIZE),
+        {"image_index": torch.arange(8) % 2, "mode": "bicubic"},
+        grad=("images",),
+    ),
     Sample("mask", (MAPS, THREE, SIZE), WITH_INDEX | {"mask": BOXES}, grad=GRAD, traced=True),
     Sample("mask, normalised", (MAPS, THREE, SIZE), WITH_INDEX | {"mask": BOXES, "mean": MEAN, "std": STD}, grad=GRAD),
     Sample("bytes", (BYTES, THREE, SIZE), WITH_INDEX | {"mean": 120.0, "std": 60.0}, grad=("transforms",), traced=True),
@@ -167,9 +231,9 @@ BAD = [
     bad("tensor mean", "mean must be a number or a list", mean=torch.zeros(3), error=TypeError),
     bad("65 means", "mean must be a number, or at most 64 numbers, got 65", torch.rand(2, 65, 3, 3), mean=[0.0] * 65),
     bad("fill without constant", "fill needs padding='constant'", fill=1.0, error=ValueError),
-    bad("unknown mode", "mode must be one of bilinear, nearest", mode="cubic", error=ValueError),
+    bad("unknown mode", "mode must be one of bilinear, nearest, bicubic", mode="cubic", error=ValueError),
     bad("unknown padding", "padding must be one of constant, border, reflect, zeros", padding="wrap", error=ValueError),
-    bad("nearest antialias", "antialias needs mode='bilinear'", mode="nearest", antialias=True, error=ValueError),
+    bad("nearest antialias", "antialias needs mode='bilinear' or 'bicubic'", mode="nearest", antialias=True),
     bad("mask of another length", r"mask must be \(N, 4\)", mask=torch.rand(3, 4)),
     bad("mask of centres", r"mask must be \(N, 4\)", mask=torch.rand(2, 2)),
     bad("integer mask", "mask must be float32 or float64", mask=torch.ones(2, 4).long()),

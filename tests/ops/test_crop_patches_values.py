@@ -192,3 +192,65 @@ def test_memory_is_the_output(device):
         crop_patches(photos, transforms, (8, 8), image_index=index)
     taken = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
     assert taken <= 4 * 3 * 8 * 8 * 4 + 4 * 6 * 4 + 64
+
+
+def resized(source, target):
+    """The transform of torch's interpolate from one size to another."""
+    (h, w), (th, tw) = source, target
+    x, y = w / tw, h / th
+    return torch.tensor([[[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("antialias", (False, True))
+@pytest.mark.parametrize("target", ((80, 120), (37, 53), (20, 17), (5, 90)))
+def test_bicubic_is_torchs_interpolate(device, target, antialias):
+    """Up to the edges of the image."""
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 37, 53, dtype=torch.float64, device=device)
+    options = {"mode": "bicubic", "antialias": antialias, "padding": "border"}
+    transforms = resized((37, 53), target).repeat(2, 1, 1).to(device)
+    expected = F.interpolate(images, size=target, mode="bicubic", antialias=antialias)
+    torch.testing.assert_close(crop_patches(images, transforms, target, **options), expected, rtol=0, atol=1e-12)
+    flipped = transforms.clone()
+    flipped[:, 0, 2] += (target[1] - 1) * flipped[:, 0, 0]
+    flipped[:, 0, 0] *= -1
+    torch.testing.assert_close(crop_patches(images, flipped, target, **options), expected.flip(3), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ("zeros", "border", "reflect"))
+@pytest.mark.parametrize("angle", (0.0, 0.3))
+def test_bicubic_is_grid_sample(device, padding, angle):
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 31, 40, dtype=torch.float64, device=device)
+    cos, sin = 0.9 * np.cos(angle), 0.9 * np.sin(angle)
+    transforms = torch.tensor([[[cos, -sin, -3.3], [sin, cos, -5.1]]], dtype=torch.float64, device=device)
+    y, x = torch.meshgrid(torch.arange(40.0).double(), torch.arange(50.0).double(), indexing="ij")
+    at = geometry.transform_points(torch.stack((x, y), -1).reshape(1, -1, 2).to(device), transforms)
+    grid = 2 * at.reshape(1, 40, 50, 2) / at.new_tensor([39, 30]) - 1
+    mode = {"reflect": "reflection"}.get(padding, padding)
+    expected = F.grid_sample(image, grid, mode="bicubic", padding_mode=mode, align_corners=True)
+    actual = crop_patches(image, transforms, (40, 50), mode="bicubic", padding=padding)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_bicubic_by_hand(device):
+    """Halfway between the middle pixels the weights are -3/32, 19/32, 19/32, -3/32."""
+    image = torch.tensor([[[[1.0, 2, 4, 8]]]], device=device)
+    options = {"mode": "bicubic"}
+    half = moved(1.5, 0.0).to(device)
+    assert crop_patches(image, half, (1, 1), **options).item() == pytest.approx((-3 * 9 + 19 * 6) / 32)
+    # Between the last pixel and the padding: 4, 8, fill, fill.
+    last = moved(3.5, 0.0).to(device)
+    expected = (-3 * 4 + 19 * 8 + 19 * 7 - 3 * 7) / 32
+    assert crop_patches(image, last, (1, 1), padding="constant", fill=7.0, **options).item() == pytest.approx(expected)
+
+
+def test_bicubic_is_opencvs(people):
+    """Which rounds its weights to multiples of 1/32 of a pixel and its results to whole grey levels."""
+    for photo, transforms in people[:2]:
+        pixels = torch.from_numpy(photo).permute(2, 0, 1)
+        patches = crop_patches(pixels, transforms, SIZE, mode="bicubic", dtype=torch.uint8).permute(0, 2, 3, 1)
+        for patch, matrix in zip(patches.numpy(), transforms.numpy(), strict=True):
+            warped = cv2.warpAffine(photo, matrix, SIZE[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
+            difference = np.abs(patch.astype(int) - warped)
+            assert difference.mean() < 0.6 and difference.max() < 24
