@@ -136,7 +136,7 @@ __device__ __forceinline__ acc cubic_channels(
 
 // One thread makes one pixel of one patch, x fastest, all its channels. A block stays within a patch.
 template <bool cubic, typename T, typename acc>
-__global__ void __launch_bounds__(kThreads) crop_patches_kernel(
+__global__ void __launch_bounds__(kThreads, cubic ? 2 : 0) crop_patches_kernel(
     const Job<acc> job, const __grid_constant__ Images images, const __grid_constant__ Levels<acc> levels) {
   const Shape& shape = job.shape;
   const int64_t n = blockIdx.x / job.blocks;

@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(kThreads) transforms_backward_kernel(
 
 // The same for bicubic samples.
 template <typename T, typename acc>
-__global__ void __launch_bounds__(kThreads) cubic_transforms_backward_kernel(
+__global__ void __launch_bounds__(kThreads, 1) cubic_transforms_backward_kernel(
     acc* __restrict__ out, const Job<acc> job, const __grid_constant__ Levels<acc> levels,
     const __grid_constant__ Image first, int64_t stride, int64_t first_image, bool batch) {
   const int64_t n = blockIdx.x;
