@@ -5,7 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/tensors.h"
+#include "common/outputs.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -172,7 +172,7 @@ void run_render(const Tensor& out, const PeopleTensors& people, const Options& o
 }
 
 Tensor gaussian_heatmaps_cpu(
-    const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_value,
+    const std::optional<Tensor>& given, const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_value,
     const std::optional<Tensor>& visible, int64_t height, int64_t width, int64_t profile, int64_t center,
     std::optional<double> truncate, int64_t combine, int64_t normalize, double scale, ScalarType dtype) {
   constexpr const char* op = "gaussian_heatmaps";
@@ -180,7 +180,7 @@ Tensor gaussian_heatmaps_cpu(
   Options options = check_options(op, profile, center, truncate, combine, normalize, sigma_value, !!sigma);
   options.scale = check_scale(op, scale);
   check_map_type(op, dtype);
-  Tensor out = empty_beside(keypoints, {shape.batch, shape.joints, height, width}, dtype);
+  const Tensor out = output_of(op, given, keypoints, {shape.batch, shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }
@@ -191,14 +191,19 @@ Tensor gaussian_heatmaps_cpu(
 
 }  // namespace
 
+#define PYPOSE_OPS_ARGUMENTS \
+  "Tensor keypoints, Tensor? sigma, float sigma_value, Tensor? visible, SymInt height, SymInt width, int " \
+  "profile, int center, float? truncate, int combine, int normalize, float scale, ScalarType dtype"
+
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
-  m.def(
-      "gaussian_heatmaps(Tensor keypoints, Tensor? sigma, float sigma_value, Tensor? visible, SymInt height, "
-      "SymInt width, int profile, int center, float? truncate, int combine, int normalize, float scale, ScalarType dtype) -> Tensor");
+  m.def("gaussian_heatmaps(" PYPOSE_OPS_ARGUMENTS ") -> Tensor");
+  m.def("gaussian_heatmaps.out(Tensor(a!) out, " PYPOSE_OPS_ARGUMENTS ") -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
-  m.impl("gaussian_heatmaps", TORCH_BOX(&gaussian_heatmaps_cpu));
+  using Op = Drawn<&gaussian_heatmaps_cpu>;
+  m.impl("gaussian_heatmaps", TORCH_BOX(&Op::returned));
+  m.impl("gaussian_heatmaps.out", TORCH_BOX(&Op::into));
 }
 
 }  // namespace pypose_ops

@@ -1,5 +1,5 @@
 #include "common/cuda.cuh"
-#include "common/tensors.h"
+#include "common/outputs.h"
 #include "heatmaps/gaussian_heatmaps.h"
 #include "heatmaps/gaussian_render.cuh"
 
@@ -60,7 +60,7 @@ void launch_render_vec(
 }
 
 Tensor gaussian_heatmaps_cuda(
-    const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_value,
+    const std::optional<Tensor>& given, const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_value,
     const std::optional<Tensor>& visible, int64_t height, int64_t width, int64_t profile, int64_t center,
     std::optional<double> truncate, int64_t combine, int64_t normalize, double scale, ScalarType dtype) {
   constexpr const char* op = "gaussian_heatmaps";
@@ -69,7 +69,7 @@ Tensor gaussian_heatmaps_cuda(
   options.scale = check_scale(op, scale);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor out = empty_beside(keypoints, {shape.batch, shape.joints, height, width}, dtype);
+  const Tensor out = output_of(op, given, keypoints, {shape.batch, shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }
@@ -83,7 +83,9 @@ Tensor gaussian_heatmaps_cuda(
 }  // namespace
 
 PYPOSE_OPS_CUDA_LIBRARY(m) {
-  m.impl("gaussian_heatmaps", TORCH_BOX(&gaussian_heatmaps_cuda));
+  using Op = Drawn<&gaussian_heatmaps_cuda>;
+  m.impl("gaussian_heatmaps", TORCH_BOX(&Op::returned));
+  m.impl("gaussian_heatmaps.out", TORCH_BOX(&Op::into));
 }
 
 }  // namespace pypose_ops

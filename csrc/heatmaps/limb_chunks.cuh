@@ -128,10 +128,11 @@ void launch_limbs(
 
 template <int channels>
 Tensor limb_maps_cuda(
-    const char* op, const Tensor& keypoints, const std::vector<int64_t>& limbs, const LimbOptions& options,
+    const char* op, const std::optional<Tensor>& given, const Tensor& keypoints, const std::vector<int64_t>& limbs,
+    const LimbOptions& options,
     const std::optional<Tensor>& visible, int64_t height, int64_t width, ScalarType dtype) {
   const DeviceGuard guard(keypoints.get_device_index());
-  LimbMaps maps(op, channels, keypoints, limbs, visible, height, width, dtype);
+  LimbMaps maps(op, given, channels, keypoints, limbs, visible, height, width, dtype);
   if (maps.out.numel() == 0) {
     return maps.out;
   }

@@ -142,9 +142,10 @@ void draw_all_limbs(
 
 template <int channels>
 Tensor limb_maps_cpu(
-    const char* op, const Tensor& keypoints, const std::vector<int64_t>& limbs, const LimbOptions& options,
+    const char* op, const std::optional<Tensor>& given, const Tensor& keypoints, const std::vector<int64_t>& limbs,
+    const LimbOptions& options,
     const std::optional<Tensor>& visible, int64_t height, int64_t width, ScalarType dtype) {
-  LimbMaps maps(op, channels, keypoints, limbs, visible, height, width, dtype);
+  LimbMaps maps(op, given, channels, keypoints, limbs, visible, height, width, dtype);
   if (maps.out.numel() == 0) {
     return maps.out;
   }

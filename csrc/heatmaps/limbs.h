@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "common/outputs.h"
 #include "heatmaps/gaussian_heatmaps.h"
 
 namespace pypose_ops {
@@ -160,21 +161,24 @@ inline LimbList check_limbs(const char* op, const std::vector<int64_t>& limbs, i
 // y, a map apart) and 1 for masks.
 struct LimbMaps {
   LimbMaps(
-      const char* op, int channels, const Tensor& keypoints, const std::vector<int64_t>& limbs,
+      const char* op, const std::optional<Tensor>& given, int channels, const Tensor& keypoints,
+      const std::vector<int64_t>& limbs,
       const std::optional<Tensor>& visible, int64_t height, int64_t width, ScalarType dtype)
       : shape(check_people(op, keypoints, std::nullopt, visible, height, width)),
         limbs(check_limbs(op, limbs, shape.joints)),
-        out(new_maps(op, channels, keypoints, dtype)) {}
+        out(maps_of(op, given, channels, keypoints, dtype)) {}
 
   Shape shape;
   LimbList limbs;
   Tensor out;
 
  private:
-  Tensor new_maps(const char* op, int channels, const Tensor& keypoints, ScalarType dtype) const {
+  Tensor maps_of(
+      const char* op, const std::optional<Tensor>& given, int channels, const Tensor& keypoints,
+      ScalarType dtype) const {
     check_map_type(op, dtype);
-    return empty_beside(
-        keypoints, {shape.batch, channels * limbs.count, shape.height, shape.width}, dtype);
+    return output_of(
+        op, given, keypoints, {shape.batch, channels * limbs.count, shape.height, shape.width}, dtype);
   }
 };
 

@@ -5,6 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/outputs.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -129,14 +130,14 @@ void run_draw(
 }
 
 Tensor offset_heatmaps_cpu(
-    const Tensor& keypoints, double radius, const std::optional<Tensor>& visible, int64_t height, int64_t width,
+    const std::optional<Tensor>& given, const Tensor& keypoints, double radius, const std::optional<Tensor>& visible, int64_t height, int64_t width,
     int64_t combine, ScalarType dtype) {
   constexpr const char* op = "offset_heatmaps";
   const Shape shape = check_people(op, keypoints, std::nullopt, visible, height, width);
   check_radius(op, radius);
   const Winner winner = check_choice<Winner>(op, "combine", combine, 2);
   check_map_type(op, dtype);
-  Tensor out = empty_beside(keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
+  const Tensor out = output_of(op, given, keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }
@@ -147,14 +148,19 @@ Tensor offset_heatmaps_cpu(
 
 }  // namespace
 
+#define PYPOSE_OPS_ARGUMENTS \
+  "Tensor keypoints, float radius, Tensor? visible, SymInt height, SymInt width, int combine, ScalarType " \
+  "dtype"
+
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
-  m.def(
-      "offset_heatmaps(Tensor keypoints, float radius, Tensor? visible, SymInt height, SymInt width, int combine, "
-      "ScalarType dtype) -> Tensor");
+  m.def("offset_heatmaps(" PYPOSE_OPS_ARGUMENTS ") -> Tensor");
+  m.def("offset_heatmaps.out(Tensor(a!) out, " PYPOSE_OPS_ARGUMENTS ") -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
-  m.impl("offset_heatmaps", TORCH_BOX(&offset_heatmaps_cpu));
+  using Op = Drawn<&offset_heatmaps_cpu>;
+  m.impl("offset_heatmaps", TORCH_BOX(&Op::returned));
+  m.impl("offset_heatmaps.out", TORCH_BOX(&Op::into));
 }
 
 }  // namespace pypose_ops

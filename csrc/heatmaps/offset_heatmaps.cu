@@ -1,6 +1,7 @@
 #include "heatmaps/offset_heatmaps.h"
 
 #include "common/cuda.cuh"
+#include "common/outputs.h"
 #include "heatmaps/gaussian_render.cuh"
 
 namespace pypose_ops {
@@ -81,7 +82,7 @@ void launch_draw_vec(
 }
 
 Tensor offset_heatmaps_cuda(
-    const Tensor& keypoints, double radius, const std::optional<Tensor>& visible, int64_t height, int64_t width,
+    const std::optional<Tensor>& given, const Tensor& keypoints, double radius, const std::optional<Tensor>& visible, int64_t height, int64_t width,
     int64_t combine, ScalarType dtype) {
   constexpr const char* op = "offset_heatmaps";
   const Shape shape = check_people(op, keypoints, std::nullopt, visible, height, width);
@@ -89,7 +90,7 @@ Tensor offset_heatmaps_cuda(
   const Winner winner = check_choice<Winner>(op, "combine", combine, 2);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor out = empty_beside(keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
+  const Tensor out = output_of(op, given, keypoints, {shape.batch, 3 * shape.joints, height, width}, dtype);
   if (out.numel() == 0) {
     return out;
   }
@@ -103,7 +104,9 @@ Tensor offset_heatmaps_cuda(
 }  // namespace
 
 PYPOSE_OPS_CUDA_LIBRARY(m) {
-  m.impl("offset_heatmaps", TORCH_BOX(&offset_heatmaps_cuda));
+  using Op = Drawn<&offset_heatmaps_cuda>;
+  m.impl("offset_heatmaps", TORCH_BOX(&Op::returned));
+  m.impl("offset_heatmaps.out", TORCH_BOX(&Op::into));
 }
 
 }  // namespace pypose_ops

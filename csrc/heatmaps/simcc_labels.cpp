@@ -6,6 +6,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/outputs.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -77,16 +78,17 @@ void run_draw(
 }
 
 std::tuple<Tensor, Tensor> simcc_labels_cpu(
-    const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_x, double sigma_y,
-    const std::optional<Tensor>& visible, int64_t bins_x, int64_t bins_y, double ratio, int64_t profile, int64_t center,
-    int64_t normalize, double smoothing, ScalarType dtype) {
+    const std::optional<Tensor>& given_x, const std::optional<Tensor>& given_y, const Tensor& keypoints,
+    const std::optional<Tensor>& sigma, double sigma_x, double sigma_y, const std::optional<Tensor>& visible,
+    int64_t bins_x, int64_t bins_y, double ratio, int64_t profile, int64_t center, int64_t normalize, double smoothing,
+    ScalarType dtype) {
   constexpr const char* op = "simcc_labels";
   const LabelShape shape = check_labels(op, keypoints, sigma, visible, bins_x, bins_y);
   const LabelOptions options =
       check_label_options(op, sigma.has_value(), sigma_x, sigma_y, ratio, profile, center, normalize, smoothing);
   check_map_type(op, dtype);
-  Tensor x = empty_beside(keypoints, {shape.batch, shape.joints, bins_x}, dtype);
-  Tensor y = empty_beside(keypoints, {shape.batch, shape.joints, bins_y}, dtype);
+  const Tensor x = output_of(op, given_x, keypoints, {shape.batch, shape.joints, bins_x}, dtype);
+  const Tensor y = output_of(op, given_y, keypoints, {shape.batch, shape.joints, bins_y}, dtype);
   if (x.numel() == 0) {
     return {x, y};
   }
@@ -97,14 +99,19 @@ std::tuple<Tensor, Tensor> simcc_labels_cpu(
 
 }  // namespace
 
+#define PYPOSE_OPS_ARGUMENTS \
+  "Tensor keypoints, Tensor? sigma, float sigma_x, float sigma_y, Tensor? visible, SymInt bins_x, SymInt " \
+  "bins_y, float ratio, int profile, int center, int normalize, float smoothing, ScalarType dtype"
+
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
-  m.def(
-      "simcc_labels(Tensor keypoints, Tensor? sigma, float sigma_x, float sigma_y, Tensor? visible, SymInt bins_x, "
-      "SymInt bins_y, float ratio, int profile, int center, int normalize, float smoothing, ScalarType dtype) -> (Tensor, Tensor)");
+  m.def("simcc_labels(" PYPOSE_OPS_ARGUMENTS ") -> (Tensor, Tensor)");
+  m.def("simcc_labels.out(Tensor(a!) out_x, Tensor(b!) out_y, " PYPOSE_OPS_ARGUMENTS ") -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
-  m.impl("simcc_labels", TORCH_BOX(&simcc_labels_cpu));
+  using Op = Drawn<&simcc_labels_cpu>;
+  m.impl("simcc_labels", TORCH_BOX(&Op::returned));
+  m.impl("simcc_labels.out", TORCH_BOX(&Op::into));
 }
 
 }  // namespace pypose_ops

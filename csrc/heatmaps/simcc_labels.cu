@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "common/cuda.cuh"
+#include "common/outputs.h"
 
 namespace pypose_ops {
 namespace {
@@ -43,17 +44,18 @@ void launch_draw(
 }
 
 std::tuple<Tensor, Tensor> simcc_labels_cuda(
-    const Tensor& keypoints, const std::optional<Tensor>& sigma, double sigma_x, double sigma_y,
-    const std::optional<Tensor>& visible, int64_t bins_x, int64_t bins_y, double ratio, int64_t profile, int64_t center,
-    int64_t normalize, double smoothing, ScalarType dtype) {
+    const std::optional<Tensor>& given_x, const std::optional<Tensor>& given_y, const Tensor& keypoints,
+    const std::optional<Tensor>& sigma, double sigma_x, double sigma_y, const std::optional<Tensor>& visible,
+    int64_t bins_x, int64_t bins_y, double ratio, int64_t profile, int64_t center, int64_t normalize, double smoothing,
+    ScalarType dtype) {
   constexpr const char* op = "simcc_labels";
   const LabelShape shape = check_labels(op, keypoints, sigma, visible, bins_x, bins_y);
   const LabelOptions options =
       check_label_options(op, sigma.has_value(), sigma_x, sigma_y, ratio, profile, center, normalize, smoothing);
   check_map_type(op, dtype);
   const DeviceGuard guard(keypoints.get_device_index());
-  Tensor x = empty_beside(keypoints, {shape.batch, shape.joints, bins_x}, dtype);
-  Tensor y = empty_beside(keypoints, {shape.batch, shape.joints, bins_y}, dtype);
+  const Tensor x = output_of(op, given_x, keypoints, {shape.batch, shape.joints, bins_x}, dtype);
+  const Tensor y = output_of(op, given_y, keypoints, {shape.batch, shape.joints, bins_y}, dtype);
   if (x.numel() == 0) {
     return {x, y};
   }
@@ -66,7 +68,9 @@ std::tuple<Tensor, Tensor> simcc_labels_cuda(
 }  // namespace
 
 PYPOSE_OPS_CUDA_LIBRARY(m) {
-  m.impl("simcc_labels", TORCH_BOX(&simcc_labels_cuda));
+  using Op = Drawn<&simcc_labels_cuda>;
+  m.impl("simcc_labels", TORCH_BOX(&Op::returned));
+  m.impl("simcc_labels.out", TORCH_BOX(&Op::into));
 }
 
 }  // namespace pypose_ops

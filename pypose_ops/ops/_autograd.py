@@ -155,7 +155,7 @@ def vmap_by_batch(name: str, *batched: int) -> None:
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         size = info.batch_size
         if size == 0:
-            raise _Unsupported(f"{_public(name)}: mapping over an axis of size 0 is not supported")
+            raise Unsupported(f"{_public(name)}: mapping over an axis of size 0 is not supported")
         if {i for i, dim in enumerate(in_dims) if _is_mapped(dim)} <= set(batched):
             row = [
                 _fold(arg, dim, size) if i in batched and isinstance(arg, torch.Tensor) else arg
@@ -172,12 +172,13 @@ def vmap_by_batch(name: str, *batched: int) -> None:
 
 def _public(name: str) -> str:
     """The public operator that an operator of the library belongs to."""
+    name = name.removesuffix(".out")
     if name == "_decode_offsets":
         return "decode_heatmaps"
     return re.sub(r"^_|(_images|_transforms)?_backward$", "", name)
 
 
-class _Unsupported(RuntimeError):
+class Unsupported(RuntimeError):
     """An error that no argument caused: a class of its own, to tell it from the errors of the checks."""
 
 
@@ -187,7 +188,7 @@ def _no_context(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _refusal(what: str) -> Callable[..., NoReturn]:
     def refuse(ctx: Any, *grads: Any) -> NoReturn:
-        raise _Unsupported(f"{what} is not supported")
+        raise Unsupported(f"{what} is not supported")
 
     return refuse
 
@@ -233,7 +234,7 @@ def _has_tangent(tensor: Any) -> bool:
 def _forward(op: torch._ops.OpOverload, args: Sequence[Any]) -> Any:
     rule = _forward_rules.get(op.name())
     if rule is None:
-        raise _Unsupported(f"{_public(op.name().partition('::')[2])}: forward-mode differentiation is not supported")
+        raise Unsupported(f"{_public(op.name().partition('::')[2])}: forward-mode differentiation is not supported")
     return rule(*args)
 
 

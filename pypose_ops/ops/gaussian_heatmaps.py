@@ -4,8 +4,9 @@ from typing import Literal
 
 import torch
 
-from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible, map_dtype
+from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
+from ._out import draw, out_dtype
 
 _ops = torch.ops.pypose_ops
 _gaussian_heatmaps = _ops.gaussian_heatmaps.default
@@ -29,6 +30,7 @@ def gaussian_heatmaps(
     combine: Literal["max", "sum", "sum_clip"] = "max",
     normalize: Literal["peak", "sum"] = "peak",
     dtype: torch.dtype | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draws one blob per keypoint: heatmap targets as introduced by Tompson et al. (NIPS 2014).
 
@@ -56,6 +58,8 @@ def gaussian_heatmaps(
             each axis is divided by its sum plus 1e-8, so a blob far outside fades).
         dtype (torch.dtype, optional): of the maps: float16, bfloat16, float32 or float64. Default: that of the
             keypoints. Arithmetic is float32, for float64 maps float64.
+        out (Tensor, optional): what to draw into, ``(B, K, height, width)``, contiguous, on the keypoints'
+            device; it is returned. Nothing is allocated, and nothing can be differentiated.
 
     Returns:
         Tensor: ``(B, K, height, width)``, contiguous, on the keypoints' device.
@@ -75,7 +79,8 @@ def gaussian_heatmaps(
     """
     height, width = check_size("gaussian_heatmaps", size)
     check_tensor("gaussian_heatmaps", "keypoints", keypoints)
-    dtype = map_dtype("gaussian_heatmaps", dtype, keypoints)
+    outs = () if out is None else (out,)
+    dtype = out_dtype("gaussian_heatmaps", dtype, keypoints, *outs)
     if isinstance(sigma, torch.Tensor):
         sigma, sigma_value = expand_sigma("gaussian_heatmaps", sigma, keypoints), 0.0
     else:
@@ -95,8 +100,9 @@ def gaussian_heatmaps(
             choice("gaussian_heatmaps", "normalize", normalize, _NORMALIZES),
         )
     profile, center, combine, normalize = numbers
-    return call(
-        _gaussian_heatmaps,
+    return draw(
+        _ops.gaussian_heatmaps,
+        outs,
         (keypoints, sigma),
         keypoints,
         sigma,
@@ -140,6 +146,9 @@ def _(
 ):
     torch._check(keypoints.dim() in (3, 4), lambda: "gaussian_heatmaps: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], keypoints.shape[-2], height, width), dtype=dtype)
+
+
+register_fake("pypose_ops::gaussian_heatmaps.out")(lambda *args: None)
 
 
 @register_fake("pypose_ops::_gaussian_heatmaps_backward")

@@ -4,16 +4,16 @@ from typing import Literal
 
 import torch
 
-from ._arguments import check_number, check_size, check_tensor, choice, expand_visible, map_dtype
+from ._arguments import check_number, check_size, check_tensor, choice, expand_visible
 from ._autograd import (
     _empty_gradient,
-    call,
     call_backward,
     forward_mode,
     register_derivative,
     register_fake,
     vmap_by_batch,
 )
+from ._out import draw, out_dtype
 
 _ops = torch.ops.pypose_ops
 
@@ -29,6 +29,7 @@ def offset_heatmaps(
     visible: torch.Tensor | None = None,
     combine: Literal["nearest", "last"] = "nearest",
     dtype: torch.dtype | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draws UDP's combined target (Huang et al., CVPR 2020): a disc around each joint, and the offsets to it.
 
@@ -46,6 +47,8 @@ def offset_heatmaps(
             ``"last"``, as in MMPose.
         dtype (torch.dtype, optional): of the maps: float16, bfloat16, float32 or float64. Default: that of the
             keypoints.
+        out (Tensor, optional): what to draw into, ``(B, 3 * K, height, width)``, contiguous, on the keypoints'
+            device; it is returned. Nothing is allocated, and nothing can be differentiated.
 
     Returns:
         Tensor: ``(B, 3 * K, height, width)``, contiguous: disc, x and y of the first joint, then of the second, ...
@@ -64,15 +67,17 @@ def offset_heatmaps(
     """
     op = "offset_heatmaps"
     check_tensor(op, "keypoints", keypoints)
-    return call(
-        _ops.offset_heatmaps.default,
+    outs = () if out is None else (out,)
+    return draw(
+        _ops.offset_heatmaps,
+        outs,
         (keypoints,),
         keypoints,
         check_number(op, "radius", radius),
         None if visible is None else expand_visible(op, visible, keypoints),
         *check_size(op, size),
         choice(op, "combine", combine, _WINNERS),
-        map_dtype(op, dtype, keypoints),
+        out_dtype(op, dtype, keypoints, *outs),
     )
 
 
@@ -80,6 +85,9 @@ def offset_heatmaps(
 def _(keypoints, radius, visible, height, width, combine, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "offset_heatmaps: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], 3 * keypoints.shape[-2], height, width), dtype=dtype)
+
+
+register_fake("pypose_ops::offset_heatmaps.out")(lambda *args: None)
 
 
 @register_fake("pypose_ops::_offset_heatmaps_backward")

@@ -5,16 +5,16 @@ from typing import Literal
 
 import torch
 
-from ._arguments import check_number, check_pairs, check_size, check_tensor, choice, expand_visible, map_dtype
+from ._arguments import check_number, check_pairs, check_size, check_tensor, choice, expand_visible
 from ._autograd import (
     _empty_gradient,
-    call,
     call_backward,
     forward_mode,
     register_derivative,
     register_fake,
     vmap_by_batch,
 )
+from ._out import draw, out_dtype
 
 _ops = torch.ops.pypose_ops
 
@@ -36,6 +36,7 @@ def part_affinity_fields(
     profile: Literal["band", "openpose", "trt_pose", "sleap"] = "band",
     combine: Literal["mean", "sum"] = "mean",
     dtype: torch.dtype | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draws one field of unit vectors per limb (Cao et al., CVPR 2017): the direction of the limb at a pixel.
 
@@ -63,6 +64,8 @@ def part_affinity_fields(
             who are drawn), or ``"sum"``.
         dtype (torch.dtype, optional): of the maps: float16, bfloat16, float32 or float64. Default: that of the
             keypoints.
+        out (Tensor, optional): what to draw into, ``(B, 2 * len(limbs), height, width)``, contiguous, on the keypoints'
+            device; it is returned. Nothing is allocated, and nothing can be differentiated.
 
     Returns:
         Tensor: ``(B, 2 * len(limbs), height, width)``, contiguous: x of the first limb, y of the first limb, x of the
@@ -84,8 +87,10 @@ def part_affinity_fields(
     """
     op = "part_affinity_fields"
     check_tensor(op, "keypoints", keypoints)
-    return call(
-        _ops.part_affinity_fields.default,
+    outs = () if out is None else (out,)
+    return draw(
+        _ops.part_affinity_fields,
+        outs,
         (keypoints,),
         keypoints,
         check_pairs(op, "limbs", limbs),
@@ -94,7 +99,7 @@ def part_affinity_fields(
         *check_size(op, size),
         choice(op, "profile", profile, _LIMB_PROFILES),
         choice(op, "combine", combine, _LIMB_COMBINES),
-        map_dtype(op, dtype, keypoints),
+        out_dtype(op, dtype, keypoints, *outs),
     )
 
 
@@ -102,6 +107,9 @@ def part_affinity_fields(
 def _(keypoints, limbs, limb_radius, visible, height, width, profile, combine, dtype):
     torch._check(keypoints.dim() in (3, 4), lambda: "part_affinity_fields: keypoints must be (B, K, 2) or (B, P, K, 2)")
     return keypoints.new_empty((keypoints.shape[0], len(limbs), height, width), dtype=dtype)
+
+
+register_fake("pypose_ops::part_affinity_fields.out")(lambda *args: None)
 
 
 @register_fake("pypose_ops::_part_affinity_fields_backward")

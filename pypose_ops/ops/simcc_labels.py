@@ -4,16 +4,16 @@ from typing import Any, Literal
 
 import torch
 
-from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible, map_dtype
+from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
 from ._autograd import (
     _empty_gradient,
-    call,
     call_backward,
     forward_mode,
     register_derivative,
     register_fake,
     vmap_by_batch,
 )
+from ._out import draw, out_dtype
 
 _ops = torch.ops.pypose_ops
 
@@ -39,6 +39,7 @@ def simcc_labels(
     normalize: Literal["peak", "density"] = "peak",
     smoothing: float = 0.0,
     dtype: torch.dtype | None = None,
+    out: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws SimCC's labels (Li et al., ECCV 2022): one distribution over x and one over y per keypoint.
 
@@ -63,6 +64,8 @@ def simcc_labels(
         smoothing (float): of ``"one_hot"``, in [0, 1).
         dtype (torch.dtype, optional): of the labels: float16, bfloat16, float32 or float64. Default: that of the
             keypoints.
+        out (tuple[Tensor, Tensor], optional): what to draw into, of the shapes of x and y, contiguous, on the
+            keypoints' device; it is returned. Nothing is allocated, and nothing can be differentiated.
 
     Returns:
         tuple[Tensor, Tensor]: x ``(B, K, bins of x)`` and y ``(B, K, bins of y)``, contiguous.
@@ -94,8 +97,10 @@ def simcc_labels(
         keypoints = keypoints.detach()
     if profile != "gaussian" and sigma is not None:
         sigma = sigma.detach()
-    return call(
-        _ops.simcc_labels.default,
+    outs = () if out is None else check_pair(op, "out", out)
+    return draw(
+        _ops.simcc_labels,
+        outs,
         (keypoints, sigma),
         keypoints,
         sigma,
@@ -109,8 +114,16 @@ def simcc_labels(
         choice(op, "center", center, _CENTERS),
         choice(op, "normalize", normalize, _LABEL_NORMALIZES),
         smoothing,
-        map_dtype(op, dtype, keypoints),
+        out_dtype(op, dtype, keypoints, *outs),
     )
+
+
+def check_pair(op: str, name: str, value: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two tensors, for x and for y."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{op}: {name} must be two tensors, for x and for y, got {type(value).__name__}")
+    x, y = value
+    return check_tensor(op, name, x), check_tensor(op, name, y)
 
 
 def check_two(op: str, name: str, value: Any) -> tuple[float, float]:
@@ -140,6 +153,9 @@ def _(keypoints, sigma, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profil
     torch._check(keypoints.dim() == 3, lambda: "simcc_labels: keypoints must be (B, K, 2)")
     shape = keypoints.shape[:2]
     return keypoints.new_empty((*shape, bins_x), dtype=dtype), keypoints.new_empty((*shape, bins_y), dtype=dtype)
+
+
+register_fake("pypose_ops::simcc_labels.out")(lambda *args: None)
 
 
 @register_fake("pypose_ops::_simcc_labels_backward")

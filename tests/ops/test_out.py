@@ -1,0 +1,127 @@
+"""``out=`` of the operators that draw."""
+
+import pytest
+import torch
+
+from pypose_ops import gaussian_heatmaps, limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
+
+LIMBS = [(0, 1), (2, 1)]
+DRAWS = {
+    "gaussian_heatmaps": lambda points, **options: gaussian_heatmaps(points, 1.5, (9, 7), **options),
+    "gaussian_heatmaps, truncated": lambda points, **options: gaussian_heatmaps(
+        points, 1.5, (9, 7), truncate=2.0, **options
+    ),
+    "offset_heatmaps": lambda points, **options: offset_heatmaps(points, 2.0, (9, 7), **options),
+    "part_affinity_fields": lambda points, **options: part_affinity_fields(points, LIMBS, 1.0, (9, 7), **options),
+    "limb_masks": lambda points, **options: limb_masks(points, LIMBS, 1.0, (9, 7), **options),
+    "simcc_labels": lambda points, **options: simcc_labels(points, 2.0, (9, 7), center="exact", **options),
+}
+
+
+@pytest.fixture(params=DRAWS)
+def draw(request):
+    return DRAWS[request.param]
+
+
+def points(device, requires_grad=False):
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(2, 3, 2, generator=generator) * 7).to(device).requires_grad_(requires_grad)
+
+
+def each(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def filled(result, **options):
+    """Tensors like the result, full of what must not be left."""
+    full = tuple(torch.full_like(t, 7.0, **options) for t in each(result))
+    return full if isinstance(result, tuple) else full[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_same_is_drawn_into_it(draw, device, dtype):
+    expected = draw(points(device), dtype=dtype)
+    out = filled(expected)
+    before = [t.data_ptr() for t in each(out)]
+    versions = [t._version for t in each(out)]
+    assert all(a is b for a, b in zip(each(draw(points(device), out=out)), each(out), strict=True))
+    for got, want, place, version in zip(each(out), each(expected), before, versions, strict=True):
+        assert torch.equal(got, want) and got.data_ptr() == place and got._version > version
+
+
+def test_several_people_and_a_part_of_a_larger_tensor(device):
+    crowd = torch.rand(2, 4, 3, 2, device=device) * 7
+    frames = torch.full((5, 2, 3, 9, 7), 7.0, device=device)
+    gaussian_heatmaps(crowd, 1.5, (9, 7), out=frames[3])
+    assert torch.equal(frames[3], gaussian_heatmaps(crowd, 1.5, (9, 7)))
+    assert (frames[[0, 1, 2, 4]] == 7).all()
+
+
+def test_nothing_to_draw(draw, device):
+    empty = draw(points(device)[:0])
+    assert draw(points(device)[:0], out=filled(empty)) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda t: t[:1], "out must have size 2 in dimension 0"),
+        (lambda t: t[0], "out must be as the output is"),
+        (lambda t: t.double(), "out must be Float, got Double"),
+        (lambda t: t.transpose(0, 1).contiguous().transpose(0, 1), "out must be contiguous"),
+        (lambda t: t.cpu() if t.is_cuda else t.to("meta"), "out must be on the same device as keypoints"),
+    ],
+)
+def test_what_does_not_fit_is_refused(draw, device, change, match):
+    out = filled(draw(points(device)))
+    wrong = tuple(change(t) for t in each(out))
+    wrong = wrong if isinstance(out, tuple) else wrong[0]
+    with pytest.raises(ValueError, match=match):
+        draw(points(device), dtype=torch.float32, out=wrong)
+
+
+def test_only_tensors_are_drawn_into(draw, device):
+    with pytest.raises(TypeError, match="out must be"):
+        draw(points(device), out=[0.0])
+    with pytest.raises(TypeError, match="out must be"):
+        draw(points(device), out="maps")
+
+
+def test_nothing_is_differentiated(draw, device):
+    out = filled(draw(points(device)))
+    wanting = points(device, requires_grad=True)
+    with torch.no_grad():
+        draw(wanting, out=out)
+    for first, second in ((wanting, out), (points(device), filled(out, requires_grad=True))):
+        if draw is DRAWS["limb_masks"] and first is wanting:
+            continue  # has no derivative at all
+        with pytest.raises(RuntimeError, match="out= has no derivative, and an argument requires a gradient"):
+            draw(first, out=second)
+    with pytest.raises(RuntimeError, match="out= has no derivative, and an argument has a tangent"):
+        with torch.autograd.forward_ad.dual_level():
+            draw(points(device), out=_with_tangent(out))
+
+
+def _with_tangent(out):
+    dual = tuple(torch.autograd.forward_ad.make_dual(t, torch.ones_like(t)) for t in each(out))
+    return dual if isinstance(out, tuple) else dual[0]
+
+
+def test_memory_is_not_shared(device):
+    memory = torch.rand(4096, device=device)
+    keypoints = memory[:12].view(2, 3, 2)
+    with pytest.raises(ValueError, match="gaussian_heatmaps: out must not share memory"):
+        gaussian_heatmaps(keypoints, 1.0, (9, 7), out=memory[11 : 11 + 378].view(2, 3, 9, 7))
+    gaussian_heatmaps(keypoints, 1.0, (9, 7), out=memory[12 : 12 + 378].view(2, 3, 9, 7))
+    both = torch.zeros(2, 3, 18, device=device)
+    with pytest.raises(ValueError, match="simcc_labels: out must not share memory"):
+        simcc_labels(points(device), 2.0, (9, 9), out=(both, both))
+
+
+def test_compiled(draw):
+    expected = draw(points("cpu"))
+    compiled = torch.compile(lambda p, out: draw(p, out=out), fullgraph=True, backend="aot_eager")
+    out = filled(expected)
+    result = compiled(points("cpu"), out)
+    for got, drawn, want in zip(each(result), each(out), each(expected), strict=True):
+        assert torch.equal(got, want) and torch.equal(drawn, want)
