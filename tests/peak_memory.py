@@ -1,4 +1,4 @@
-"""Peak memory of a call beyond its outputs.  python benchmarks/memory.py
+"""Peak memory of a call beyond its outputs.  python tests/peak_memory.py
 
 Every operator in turn, in one process: what was resident before the call, the highest that was resident during it, and
 the bytes of its outputs. Linux only.
