@@ -69,11 +69,23 @@ def dark_for(sigma: float) -> str:
     return "dark" if sigma >= 1.5 else "dark_udp"
 
 
-def check_maps(name: str, argument: str, maps: torch.Tensor, size: Pair) -> None:
+class SizedCodec:
+    """A codec that decodes outputs of one size.
+
+    Attributes:
+        any_size: decode outputs of other sizes as well, at the scale of the codec's, as MMPose does: its heads
+            enlarge maps to the input first, and its bottom-up pipelines test at the size of each image.
+    """
+
+    any_size: bool = False
+
+
+def check_maps(codec: SizedCodec, argument: str, maps: torch.Tensor, size: Pair) -> None:
     """Maps of another size than the codec's would be decoded to wrong coordinates."""
+    name = type(codec).__name__
     if not isinstance(maps, torch.Tensor):
         raise TypeError(f"{name}: {argument} must be a tensor, got {type(maps).__name__}")
-    if tuple(maps.shape[-2:]) != tuple(size):
+    if not codec.any_size and tuple(maps.shape[-2:]) != tuple(size):
         height, width = size
         raise ValueError(
             f"{name}: {argument} must be maps of {height} x {width} (height x width), those of the codec's "
@@ -81,7 +93,7 @@ def check_maps(name: str, argument: str, maps: torch.Tensor, size: Pair) -> None
         )
 
 
-class HeatmapCodec:
+class HeatmapCodec(SizedCodec):
     """A codec whose targets are maps on a grid of ``heatmap_size`` over an input of ``input_size``."""
 
     align: str = "index"  # rule of scale_coordinates between the two grids
@@ -153,7 +165,7 @@ class HeatmapCodec:
         Raises:
             ValueError: maps of another size than the codec's.
         """
-        check_maps(type(self).__name__, "heatmaps", heatmaps, self.size)
+        check_maps(self, "heatmaps", heatmaps, self.size)
         settings: dict[str, Any] = {"refine": self.refine, "kernel_size": self.kernel_size}
         if self.compat == "mmpose":
             settings["compat"] = "mmpose"
@@ -216,7 +228,7 @@ class GaussianCodec(HeatmapCodec):
             raise ValueError(
                 f"{type(self).__name__}: loss is not defined with compat={self.compat!r}; encode and compare"
             )
-        check_maps(type(self).__name__, "pred", pred, self.size)
+        check_maps(self, "pred", pred, self.size)
         at = self.to_heatmap(keypoints)
         own, known = self.weights(at, visible, 3 * self.sigma)
         own = own.amax(1) if own.dim() == 3 else own

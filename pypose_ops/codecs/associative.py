@@ -7,7 +7,7 @@ import torch
 from ..ops.find_peaks import find_peaks
 from ..ops.group_by_tags import group_by_tags
 from . import _mmpose
-from ._base import Pair, check_instances, check_maps, two
+from ._base import Pair, SizedCodec, check_instances, check_maps, two
 
 
 class AssociativeTargets(NamedTuple):
@@ -38,7 +38,7 @@ class GroupedPeople(NamedTuple):
     scores: list[torch.Tensor]
 
 
-class AssociativeEmbedding:
+class AssociativeEmbedding(SizedCodec):
     """Gaussian maps of all people, and grouping by tags (Newell et al., NIPS 2017; HigherHRNet), as in MMPose.
 
     Maps and weights are those of :class:`MSRAHeatmap` or, with ``use_udp``, :class:`UDPHeatmap` with
@@ -126,7 +126,7 @@ class AssociativeEmbedding:
             tags: ``(B, L K, H, W)``, or ``(B, L, K, H, W)`` for tags of L numbers.
         """
         for argument, maps in (("heatmaps", heatmaps), ("tags", tags)):
-            check_maps("AssociativeEmbedding", argument, maps, self.heatmap_size[::-1])
+            check_maps(self, argument, maps, self.heatmap_size[::-1])
         heatmaps, tags = heatmaps.detach(), tags.detach()
         batch, joints, height, width = heatmaps.shape
         tags = tags.reshape(batch, -1, joints, height, width).transpose(1, 2)  # (B, K, L, H, W)

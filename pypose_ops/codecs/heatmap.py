@@ -152,7 +152,8 @@ class UDPHeatmap(GaussianCodec):
         if self.heatmap_type == "combined":
             # The blur reflects the map: in a corner its peak is further than a radius from the joint.
             limit: dict[str, Any] = {} if self.compat is not None else {"max_offset": 2 * self.radius}
-            options = {"refine": "offset", "radius": self.radius} | limit | options
+            radius = self.radius * max(heatmaps.shape[-2:]) / max(self.size)
+            options = {"refine": "offset", "radius": radius} | limit | options
         return super().decode(heatmaps, **options)
 
     def from_heatmap(self, keypoints: torch.Tensor) -> torch.Tensor:
@@ -220,12 +221,12 @@ class MegviiHeatmap(HeatmapCodec):
         """As :meth:`HeatmapCodec.decode`; the compatible one takes no ``transform``."""
         if self.compat is None:
             return super().decode(heatmaps, **options)
-        check_maps("MegviiHeatmap", "heatmaps", heatmaps, self.size)
+        check_maps(self, "heatmaps", heatmaps, self.size)
         found = heatmaps.detach().amax((-2, -1)) > 0
         heatmaps = _mmpose.blur(heatmaps.detach(), self.blur)
         (x, y), scores = self._peaks(heatmaps, None, options)
         (finer_x, finer_y), _ = self._peaks(heatmaps, "quarter", options)
-        width, height = self.heatmap_size
+        height, width = heatmaps.shape[-2:]
         inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
         coords = torch.stack((torch.where(inner, finer_x + 0.5, x), torch.where(inner, finer_y + 0.5, y)), -1)
         coords = torch.where(found[..., None], self.from_heatmap(coords), float("nan"))

@@ -8,7 +8,7 @@ from ..ops._results import Peaks
 from ..ops.decode_heatmaps import decode_heatmaps
 from ..ops.find_peaks import find_peaks
 from . import _mmpose
-from ._base import Pair, check_instances, check_maps, two
+from ._base import Pair, SizedCodec, check_instances, check_maps, two
 from .crowd import overlap_radius
 from .label import check_compat
 
@@ -72,7 +72,7 @@ class RootedPeople(NamedTuple):
     counts: torch.Tensor
 
 
-class SPR:
+class SPR(SizedCodec):
     """Structured pose representation (Nie et al., ICCV 2019) as used by DEKR: roots, and displacements to the joints.
 
     Pixels around a root hold the displacements to the person's joints; where people overlap, those of the smaller one.
@@ -209,8 +209,8 @@ class SPR:
             heatmaps: ``(B, 1, h, w)`` or ``(B, K + 1, h, w)``, the roots last.
             displacements: ``(B, 2 K, h, w)``.
         """
-        check_maps("SPR", "heatmaps", heatmaps, self.heatmap_size[::-1])
-        check_maps("SPR", "displacements", displacements, self.heatmap_size[::-1])
+        check_maps(self, "heatmaps", heatmaps, self.heatmap_size[::-1])
+        check_maps(self, "displacements", displacements, self.heatmap_size[::-1])
         heatmaps, displacements = heatmaps.detach(), displacements.detach()
         height, width = heatmaps.shape[-2:]
         joints = displacements.shape[1] // 2
@@ -261,7 +261,7 @@ class DecoupledTargets(NamedTuple):
     diagonals: torch.Tensor
 
 
-class DecoupledHeatmap:
+class DecoupledHeatmap(SizedCodec):
     """The maps of CID (Wang and Zhang, CVPR 2022): of all people together, and of each person.
 
     Sigmas depend on the people's boxes, as in :class:`CenterNetHeatmap`: a third of the radius.
@@ -347,7 +347,7 @@ class DecoupledHeatmap:
 
     def decode(self, instance_heatmaps: torch.Tensor, scores: torch.Tensor | None = None) -> Peaks:
         """Each person's maps ``(N, K, h, w)``, and the scores of the roots ``(N, 1)``, to ``(N, K, 2)`` and scores."""
-        check_maps("DecoupledHeatmap", "instance_heatmaps", instance_heatmaps, self.heatmap_size[::-1])
+        check_maps(self, "instance_heatmaps", instance_heatmaps, self.heatmap_size[::-1])
         (x, y), own = _split(decode_heatmaps(instance_heatmaps, refine="quarter", compat=self.compat))
         scale = [n / m for n, m in zip(self.input_size, self.heatmap_size, strict=True)]
         return Peaks(torch.stack((x * scale[0], y * scale[1]), -1), own if scores is None else own * scores)

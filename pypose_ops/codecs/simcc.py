@@ -8,7 +8,7 @@ from ..ops._results import Peaks
 from ..ops.decode_simcc import decode_simcc
 from ..ops.simcc_labels import simcc_labels
 from . import _mmpose
-from ._base import Pair, check_joints, two, weigh, within
+from ._base import Pair, SizedCodec, check_joints, two, weigh, within
 from .label import check_compat
 
 
@@ -26,7 +26,7 @@ class PeaksWithVisibility(NamedTuple):
     visibility: torch.Tensor
 
 
-class SimCCLabel:
+class SimCCLabel(SizedCodec):
     """The labels of SimCC (Li et al., ECCV 2022): see :func:`simcc_labels`.
 
     ``compat="mmpose"``: weights are the visibilities, also above 1 and below 0.5, and Gaussians may extend one bin
@@ -127,7 +127,7 @@ class SimCCLabel:
         With ``decode_visibility`` also the lower of the highest softmax of x and that of y.
         """
         for argument, scores, size in zip("xy", (x, y), self.input_size, strict=True):
-            check_bins("SimCCLabel", argument, scores, size, self.simcc_split_ratio)
+            check_bins(self, argument, scores, size, self.simcc_split_ratio)
         peaks = self.peaks(x, y, **options)
         if not self.decode_visibility:
             return peaks
@@ -145,12 +145,12 @@ class SimCCLabel:
         return decode_simcc(x, y, split_ratio=self.simcc_split_ratio, **(settings | options))
 
 
-def check_bins(codec: str, name: str, scores: object, pixels: int, split_ratio: float) -> None:
+def check_bins(codec: SizedCodec, name: str, scores: object, pixels: int, split_ratio: float) -> None:
     """Raises ValueError unless ``scores`` have ``pixels`` times ``split_ratio`` bins."""
     bins = round(pixels * split_ratio)
-    if isinstance(scores, torch.Tensor) and scores.shape[-1:] != (bins,):
+    if not codec.any_size and isinstance(scores, torch.Tensor) and scores.shape[-1:] != (bins,):
         raise ValueError(
-            f"{codec}: {name} must be (B, K, {bins}), {pixels} pixels times simcc_split_ratio, got shape "
+            f"{type(codec).__name__}: {name} must be (B, K, {bins}), {pixels} pixels times simcc_split_ratio, got shape "
             f"{tuple(scores.shape)}"
         )
 
@@ -187,7 +187,7 @@ class Peaks3D(NamedTuple):
     bins: torch.Tensor
 
 
-class SimCC3DLabel:
+class SimCC3DLabel(SizedCodec):
     """SimCC with a third axis, the depth relative to the root joint (RTMW3D).
 
     Depths from ``-z_range`` to ``z_range`` are mapped to pixels from 0 to the depth of the input. As in MMPose, weights
@@ -264,7 +264,7 @@ class SimCC3DLabel:
     def decode(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Peaks3D:
         """Labels or logits to joints in three dimensions."""
         for argument, scores, pixels in zip("xyz", (x, y, z), (*self.plane.input_size, self.depth), strict=True):
-            check_bins("SimCC3DLabel", argument, scores, pixels, self.plane.simcc_split_ratio)
+            check_bins(self, argument, scores, pixels, self.plane.simcc_split_ratio)
         (plane, scores), (axis, _) = self.plane.peaks(x, y), self.axis.peaks(z, z)
         bins = torch.cat((plane, axis[..., :1]), -1)
         depth = (bins[..., 2:] / (self.depth / 2) - 1) * self.z_range

@@ -21,6 +21,11 @@ def as_visible(array: Any) -> torch.Tensor | None:
     return None if array is None else as_tensor(array)
 
 
+def like_visible(weights: torch.Tensor, visible: Array | None) -> Array:
+    """MMPose's weights are a copy of the visibilities."""
+    return weights.numpy() if visible is None else weights.numpy().astype(visible.dtype, copy=False)
+
+
 def as_numpy(tensor: torch.Tensor) -> Array:
     return tensor.detach().cpu().numpy()
 
@@ -47,6 +52,7 @@ class Codec:
             self.codec: Any = self.wrapped(*args, **kwargs)
         except ValueError as error:
             raise self._refusal(error) from None
+        self.codec.any_size = True
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
@@ -87,11 +93,19 @@ class Codec:
         targets = targets if isinstance(targets, tuple) else (targets,)
         arrays = {name: target.numpy() for name, target in zip(self.outputs, targets, strict=True)}
         arrays = {name: array[0] if name == "heatmaps" else array for name, array in arrays.items()}
-        return arrays | {"keypoint_weights": weights.numpy()}
+        return arrays | {"keypoint_weights": like_visible(weights, keypoints_visible)}
 
     def _decoded(self, batch: list[torch.Tensor]) -> tuple[Array, ...]:
         coords, scores, *more = (as_numpy(part) for part in self.codec.decode(*batch))
-        return np.where((scores > 0)[..., None], coords, self._missing()).astype(coords.dtype), scores, *more
+        missing = ~(scores > 0)
+        if missing.any():
+            coords = np.where(missing[..., None], self._missing(), coords).astype(coords.dtype)
+            scores = np.where(missing, as_numpy(self._maxima(*batch)), scores)
+        return coords, scores, *more
+
+    def _maxima(self, *batch: torch.Tensor) -> torch.Tensor:
+        """``(B, K)``, at most 0, of maps without a peak: these are MMPose's scores."""
+        return batch[0].amax((-2, -1))
 
     def decode(self, *encoded: Any) -> tuple[Array, Any]:
         """Arrays of one image, as returned by ``encode`` or a network, to ``(1, K, 2)`` and scores ``(1, K)``."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .. import codecs
-from ._mmpose_codec import Array, Codec, as_numpy, as_tensor
+from ._mmpose_codec import Array, Codec, as_numpy, as_tensor, like_visible
 
 
 class AssociativeEmbedding(Codec):
@@ -28,7 +28,7 @@ class AssociativeEmbedding(Codec):
         return {
             "heatmaps": heatmaps[0].numpy(),
             "keypoint_indices": indices[0].numpy(),
-            "keypoint_weights": weights[0].numpy(),
+            "keypoint_weights": like_visible(weights[0], keypoints_visible),
         }
 
     def decode(self, *encoded: Any) -> Any:
@@ -112,6 +112,7 @@ class DecoupledHeatmap(Codec):
         heatmaps, scores = encoded
         peaks = self.codec.decode(torch.as_tensor(np.ascontiguousarray(heatmaps)))
         coords, found = as_numpy(peaks.coords), as_numpy(peaks.scores)
+        found = np.where(found > 0, found, heatmaps.max((-2, -1)))
         return np.where((found > 0)[..., None], coords, self._missing()), found * scores
 
 

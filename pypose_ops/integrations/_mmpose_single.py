@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .. import codecs
-from ._mmpose_codec import Array, Codec, as_numpy, as_tensor, as_visible
+from ._mmpose_codec import Array, Codec, as_numpy, as_tensor, as_visible, like_visible
 
 
 class MSRAHeatmap(Codec):
@@ -25,11 +25,21 @@ class UDPHeatmap(MSRAHeatmap):
         less_one = np.array(self.heatmap_size) - 1
         return (-np.array(self.input_size) / less_one).astype(np.float32)
 
+    def _maxima(self, *batch: torch.Tensor) -> torch.Tensor:
+        if self.codec.heatmap_type == "gaussian":
+            return super()._maxima(*batch)
+        lift = 1 - batch[0].detach().amin()  # the scores of combined maps are blurred, which commutes with adding
+        return self.codec.decode(batch[0].detach() + lift).scores - lift
+
 
 class MegviiHeatmap(MSRAHeatmap):
     """:class:`pypose_ops.codecs.MegviiHeatmap` in numpy."""
 
     wrapped = codecs.MegviiHeatmap
+
+    def _maxima(self, *batch: torch.Tensor) -> torch.Tensor:
+        top = super()._maxima(*batch)
+        return torch.where(top < 0, top / 255 + 0.5, 0.0)
 
 
 class RegressionLabel(Codec):
@@ -80,7 +90,8 @@ class IntegralRegressionLabel(RegressionLabel):
 
     def encode(self, keypoints: Array, keypoints_visible: Array | None = None) -> dict[str, Any]:
         """``(N, K, 2)`` in input pixels to a dict of arrays."""
-        return Codec.encode(self, keypoints, keypoints_visible)
+        encoded = Codec.encode(self, keypoints, keypoints_visible)
+        return encoded | {"keypoint_weights": encoded["keypoint_weights"].astype(np.float32, copy=False)}
 
 
 class SimCCLabel(Codec):
@@ -105,8 +116,11 @@ class SimCCLabel(Codec):
         return {
             "keypoint_x_labels": x.numpy(),
             "keypoint_y_labels": y.numpy(),
-            "keypoint_weights": weights.numpy(),
+            "keypoint_weights": like_visible(weights, keypoints_visible),
         }
+
+    def _maxima(self, *batch: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(*(vectors.amax(-1) for vectors in batch))
 
     def _missing(self) -> Array:
         return np.full(2, -1 / self.codec.simcc_split_ratio, np.float32)

@@ -116,6 +116,33 @@ def test_decoded_noise(name):
     np.testing.assert_allclose(coords, expected, rtol=5e-3, atol=2e-2)
 
 
+@pytest.mark.parametrize("name", [name for name in ONE if ONE[name][0] not in ("RegressionLabel", "IntegralRegressionLabel")])
+def test_outputs_that_are_never_positive(name):
+    """Of a network without an activation: no joint is found, and MMPose's scores are the maxima."""
+    theirs, mine = pair(*ONE[name])
+    random = np.random.default_rng(8)
+    if "SimCC" in type(theirs).__name__:
+        bins = [round(n * theirs.simcc_split_ratio) for n in (192, 256)]
+        encoded = [random.random((1, 17, n)).astype(np.float32) - 1.5 for n in bins]
+    else:
+        encoded = [random.random((51 if "combined" in name else 17, 64, 48)).astype(np.float32) - 1.5]
+    coords, scores = mine.decode(*encoded)
+    expected, expected_scores = theirs.decode(*(v.copy() for v in encoded))
+    np.testing.assert_allclose(np.array(scores), np.array(expected_scores), rtol=1e-4, atol=1e-5)
+    if "combined" not in name and "dark" not in name and name not in ("udp", "rtmpose"):
+        np.testing.assert_allclose(coords, expected, rtol=1e-5)
+
+
+def test_weights_have_the_dtype_of_visibilities():
+    keypoints, visible = people()
+    for name in ("msra", "udp", "simcc", "megvii 11", "regression", "integral"):
+        for dtype in (np.float64, np.float32, np.int64):
+            theirs, mine = pair(*ONE[name])
+            weights, expected = (c.encode(keypoints, visible.astype(dtype))["keypoint_weights"] for c in (mine, theirs))
+            assert weights.dtype == expected.dtype, name
+            np.testing.assert_allclose(weights, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ONE)
 def test_arguments_and_attributes_are_mmposes(name):
     theirs, mine = pair(*ONE[name])
@@ -143,6 +170,42 @@ def test_batches_decode_as_their_images(name):
         np.testing.assert_allclose(coords[i], one, atol=1e-5)
         per_image = [part[i] for part in scores] if isinstance(scores, tuple) else scores[i]
         np.testing.assert_allclose(np.array(per_image), np.array(score), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in ONE if "Heatmap" in ONE[name][0]])
+@pytest.mark.parametrize("size", ((32, 24), (80, 96)))
+def test_maps_of_another_size(name, size):
+    """Heads enlarge maps and test at other sizes; the codec scales by its own."""
+    theirs, mine = pair(*ONE[name])
+    maps = np.random.default_rng(4).random((51 if "combined" in name else 17, *size)).astype(np.float32) + 1
+    maps = np.stack([peer.utils.gaussian_blur(part[None], 11)[0] for part in maps])  # steps of a pixel, not of the map
+    maps *= 255 if "megvii" in name else 1
+    coords, scores = mine.decode(maps)
+    expected, expected_scores = theirs.decode(maps.copy())
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
+    np.testing.assert_allclose(coords, expected, rtol=5e-3, atol=2e-2)
+
+
+def test_vectors_of_another_length():
+    theirs, mine = pair(*ONE["rtmpose"])
+    vectors = [np.random.default_rng(5).random((1, 17, n)).astype(np.float32) for n in (100, 300)]
+    for actual, expected in zip(mine.decode(*vectors), theirs.decode(*(v.copy() for v in vectors)), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=5e-3, atol=2e-2)
+
+
+@pytest.mark.parametrize("use_udp", (False, True))
+def test_people_in_maps_of_another_size(use_udp):
+    config = SQUARE | {"use_udp": use_udp, "decode_keypoint_order": [0, 1], "decode_center_shift": 0.5}
+    theirs, mine = pair("AssociativeEmbedding", config)
+    maps, tags = torch.zeros(1, 2, 160, 96), torch.zeros(1, 2, 160, 96)
+    for n, (x, y) in enumerate(((20.0, 30.0), (70.0, 120.0))):
+        grid = torch.meshgrid(torch.arange(160.0), torch.arange(96.0), indexing="ij")
+        for k in range(2):
+            blob = torch.exp(-((grid[1] - x - 5 * k) ** 2 + (grid[0] - y - 2.3) ** 2) / 8)
+            maps[0, k] = torch.maximum(maps[0, k], blob * (1 - 0.2 * n))
+            tags[0, k][blob > 0.01] = 5.0 * n + 1
+    for actual, expected in zip(mine.batch_decode(maps, tags), theirs.batch_decode(maps, tags), strict=True):
+        np.testing.assert_allclose(actual[0], expected[0], rtol=1e-4, atol=2e-2)
 
 
 def test_regression_heads_have_instances():
