@@ -1,6 +1,5 @@
 """Shared by the codecs: the two grids, weights, and decoding to input pixels."""
 
-import functools
 from typing import Any, ClassVar
 
 import torch
@@ -45,13 +44,10 @@ def check_instances(codec: str, keypoints: torch.Tensor, visible: torch.Tensor |
         raise ValueError(f"{codec}: keypoints must be (B, P, K, 2), got shape {tuple(keypoints.shape)}")
 
 
-def within(keypoints: torch.Tensor, low: Any, high: Any) -> torch.Tensor:
+def within(keypoints: torch.Tensor, low: tuple[float, float], high: tuple[float, float]) -> torch.Tensor:
     """Which points have ``low <= x <= high`` on both axes; False for non-finite points."""
-    on_axis = [
-        (value - 0.5 * (first + last)).abs() <= 0.5 * (last - first)
-        for value, first, last in zip(keypoints.unbind(-1), low, high, strict=True)
-    ]
-    return functools.reduce(torch.Tensor.logical_and, on_axis)
+    first, last = (constant(limits, device=keypoints.device, dtype=keypoints.dtype) for limits in (low, high))
+    return ((keypoints >= first) & (keypoints <= last)).all(-1)
 
 
 def weigh(

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .._constants import constant
+from .._constants import computed, constant
+from ._base import within
 
 # The tables of cv2.getGaussianKernel(size, 0), times 256; from size 11 on OpenCV uses a formula.
 _TABLES = {
@@ -38,16 +39,30 @@ class Window(NamedTuple):
 
 
 def window_of(at: torch.Tensor, sigma: Any) -> Window:
-    """From ``mu - r`` to ``mu + r + 1`` with ``r = 3 sigma``, truncated to integers."""
+    """The window around the nearest pixel, as MMPose rounds."""
+    return window_around(nearest_pixel(at), sigma)
+
+
+def nearest_pixel(at: torch.Tensor) -> torch.Tensor:
+    return torch.trunc(at + 0.5)
+
+
+def window_around(pixel: torch.Tensor, sigma: Any) -> Window:
+    """From ``pixel - r`` to ``pixel + r + 1`` with ``r = 3 sigma``, truncated to integers."""
     reach = 3 * sigma
-    pixel = torch.trunc(at + 0.5)
     first, end = torch.trunc(pixel - reach), torch.trunc(pixel + reach + 1)
     return Window(first, end, first + (2 * reach + 1) // 2)
 
 
-def exact_window(at: torch.Tensor, sigma: Any) -> Window:
-    """The window that decides whether a blob on the whole map counts."""
-    return Window(at - 3 * sigma, at + 3 * sigma + 1, at)
+def pixels_that_draw(sigma: float, length: int) -> tuple[int, int]:
+    """The first and the last pixel whose window meets a map of this length, also outside of the map."""
+    return math.floor(-3 * sigma - 2) + 1, math.ceil(length + 3 * sigma) - 1
+
+
+def windowed_within(at: torch.Tensor, sigma: float, heatmap_size: tuple[int, int]) -> torch.Tensor:
+    """:meth:`Window.meets` of the windows of one sigma."""
+    (left, right), (top, bottom) = (pixels_that_draw(sigma, length) for length in heatmap_size)
+    return within(nearest_pixel(at), (left, top), (right, bottom))
 
 
 def weigh(at: torch.Tensor, visible: torch.Tensor | None, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,12 +82,7 @@ def weigh(at: torch.Tensor, visible: torch.Tensor | None, inside: torch.Tensor) 
 
 
 def draw(
-    center: torch.Tensor,
-    sigma: Any,
-    size: tuple[int, int],
-    known: torch.Tensor,
-    dtype: torch.dtype,
-    window: Window | None = None,
+    center: torch.Tensor, sigma: Any, size: tuple[int, int], known: torch.Tensor, dtype: torch.dtype, window: Window
 ) -> torch.Tensor:
     """Gaussians within their windows, as outer products, combined over people by the maximum.
 
@@ -81,15 +91,55 @@ def draw(
     profiles = []
     for axis, length in ((0, size[1]), (1, size[0])):
         grid = torch.arange(length, device=center.device, dtype=center.dtype)
-        profile = torch.exp((grid - center[..., axis, None]).square() * (-0.5 / sigma**2))
-        drawn = known[..., None]
-        if window is not None:
-            drawn = drawn & (grid >= window.first[..., axis, None]) & (grid < window.end[..., axis, None])
-        profiles.append(torch.where(drawn, profile, 0.0))
-    x, y = profiles
-    if center.dim() == 3:
+        inside = (grid >= window.first[..., axis, None]) & (grid < window.end[..., axis, None]) & known[..., None]
+        profiles.append(torch.where(inside, gaussian(grid - center[..., axis, None], sigma), 0.0))
+    return over_people(*profiles, dtype)
+
+
+def gaussian(distance: torch.Tensor, sigma: Any) -> torch.Tensor:
+    """``exp(-d^2 / (2 sigma^2))``, not below exp(-80): subnormal results are many times slower."""
+    return torch.exp((distance.square() * (-0.5 / sigma**2)).clamp(min=-80))
+
+
+def draw_windowed(
+    at: torch.Tensor, sigma: float, size: tuple[int, int], known: torch.Tensor, dtype: torch.dtype, exact: bool
+) -> torch.Tensor:
+    """:func:`draw` of the windows of one sigma, from tables of all pixels; ``exact`` blobs keep the fraction of ``at``."""
+    pixel = nearest_pixel(at)
+    center = at if (3 * sigma).is_integer() else window_around(pixel, sigma).middle + at - pixel
+    profiles = []
+    for axis, length in ((0, size[1]), (1, size[0])):
+        first, last = pixels_that_draw(sigma, length)
+        table = computed(window_table, sigma, length, exact, at.dtype, device=at.device)
+        row = torch.where(known, pixel[..., axis] - first, last + 1 - first)
+        profile = rows_of(table, row)
+        if exact:
+            grid = torch.arange(length, device=at.device, dtype=at.dtype)
+            profile = profile * gaussian(grid - center[..., axis, None], sigma)
+        profiles.append(profile)
+    return over_people(*profiles, dtype)
+
+
+def window_table(sigma: float, length: int, exact: bool, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """``(pixels_that_draw + 1, length)``: a pixel's blob, or 1 within its window; the last row is 0."""
+    first, last = pixels_that_draw(sigma, length)
+    grid = torch.arange(length, device=device, dtype=dtype)
+    window = window_around(torch.arange(first, last + 1, device=device, dtype=dtype)[:, None], sigma)
+    inside = (grid >= window.first) & (grid < window.end)
+    values = inside.to(dtype) if exact else torch.where(inside, gaussian(grid - window.middle, sigma), 0.0)
+    return torch.cat((values, values.new_zeros(1, length)))
+
+
+def rows_of(table: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """``table[row]``, of integers in a tensor of coordinates."""
+    return table.index_select(0, row.long().flatten()).unflatten(0, row.shape)
+
+
+def over_people(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Outer products of ``(B, K, W)`` and ``(B, K, H)``, or the maximum of those of ``(B, P, K, ...)`` over people."""
+    if x.dim() == 3:
         return outer(x, y, dtype)
-    maps = center.new_zeros((center.shape[0], center.shape[2], *size), dtype=dtype)
+    maps = x.new_zeros((x.shape[0], x.shape[2], y.shape[-1], x.shape[-1]), dtype=dtype)
     for of_x, of_y in zip(x.unbind(1), y.unbind(1), strict=True):
         maps = torch.maximum(maps, outer(of_x, of_y, dtype))
     return maps
@@ -134,20 +184,26 @@ def blur(maps: torch.Tensor, kernel_size: int) -> torch.Tensor:
 def mirrored_blob(
     pixel: torch.Tensor, kernel_size: int, size: tuple[int, int], known: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor:
-    """OpenCV's blur of single pixels ``(B, K, 2)``, reflected at the borders and scaled to a maximum of 255."""
-    half = kernel_size // 2
-    taps = constant(taps_of(kernel_size), device=pixel.device, dtype=pixel.dtype)
+    """OpenCV's blur of single pixels ``(B, K, 2)`` or ``(B, P, K, 2)``, scaled to a maximum of 255."""
     profiles = []
-    for axis, length in ((0, size[1]), (1, size[0])):
-        at = torch.where(known, pixel[..., axis], 0.0)[..., None]
-        grid = torch.arange(length, device=pixel.device, dtype=pixel.dtype)
-        profile = torch.zeros((*known.shape, length), device=pixel.device, dtype=pixel.dtype)
-        # The pixel and its reflections, which coincide with it on the border itself.
-        for image, there in ((at, None), (-at, at > 0), (2 * (length - 1) - at, at < length - 1)):
-            distance = (grid - image).abs()
-            tap = taps[distance.clamp(max=half).long()]
-            inside = distance <= half if there is None else (distance <= half) & there
-            profile = profile + torch.where(inside, tap, 0.0)
-        top = profile.gather(-1, at.long())
-        profiles.append(torch.where(known[..., None], profile / top, 0.0))
-    return outer(profiles[0] * 255, profiles[1], dtype)
+    for axis, length, peak in ((0, size[1], 255), (1, size[0], 1)):
+        table = computed(mirrored_table, kernel_size, length, peak, pixel.dtype, device=pixel.device)
+        profiles.append(rows_of(table, torch.where(known, pixel[..., axis], length)))
+    return over_people(*profiles, dtype)
+
+
+def mirrored_table(
+    kernel_size: int, length: int, peak: float, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """``(length + 1, length)``: the blur of each pixel, reflected at the borders, and a row of 0."""
+    half = kernel_size // 2
+    taps = torch.tensor(taps_of(kernel_size), device=device, dtype=dtype)
+    grid = torch.arange(length, device=device, dtype=dtype)
+    at = grid[:, None]
+    profile = torch.zeros(length, length, device=device, dtype=dtype)
+    # The pixel and its reflections, which coincide with it on the border itself.
+    for image, there in ((at, at >= 0), (-at, at > 0), (2 * (length - 1) - at, at < length - 1)):
+        distance = (grid - image).abs()
+        profile = profile + torch.where((distance <= half) & there, taps[distance.clamp(max=half).long()], 0.0)
+    profile = profile * (peak / profile.diagonal()[:, None])
+    return torch.cat((profile, profile.new_zeros(1, length)))

@@ -10,7 +10,7 @@ from ..ops.decode_heatmaps import decode_heatmaps
 from ..ops.gaussian_heatmaps import scaled_heatmaps
 from ..ops.offset_heatmaps import offset_heatmaps
 from . import _mmpose
-from ._base import GaussianCodec, HeatmapCodec, Pair, check_joints, check_maps, dark_for
+from ._base import GaussianCodec, HeatmapCodec, Pair, check_joints, check_maps, dark_for, within
 
 
 class MSRAHeatmap(GaussianCodec):
@@ -59,22 +59,30 @@ class MSRAHeatmap(GaussianCodec):
         else:
             self.drawing: dict[str, Any] = self.rounded()
 
+    @property
+    def one_call(self) -> bool:
+        """Whether :func:`gaussian_heatmaps` draws the maps."""
+        return self.compat is None or self.unbiased or (3 * self.sigma).is_integer()
+
     def weights(
         self, at: torch.Tensor, visible: torch.Tensor | None, reach: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.compat is None:
             return super().weights(at, visible, reach)
         check_joints("MSRAHeatmap", at, visible)
-        window = (_mmpose.exact_window if self.unbiased else _mmpose.window_of)(at, self.sigma)
-        return _mmpose.weigh(at, visible, window.meets(self.heatmap_size))
+        if not self.unbiased:
+            return _mmpose.weigh(at, visible, _mmpose.windowed_within(at, self.sigma, self.heatmap_size))
+        (width, height), reach = self.heatmap_size, 3 * self.sigma
+        # The window of an unbiased blob starts before the end of the map, which is not in it.
+        inside = within(at, (-reach - 1,) * 2, (width + reach, height + reach))
+        return _mmpose.weigh(at, visible, inside)
 
     def draw(self, at: torch.Tensor, known: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if self.compat is None or self.unbiased:
             return super().draw(at, known, dtype)
-        if (3 * self.sigma).is_integer():  # the window of the definition, around MMPose's pixel
-            return super().draw(torch.trunc(at + 0.5), known, dtype)
-        window = _mmpose.window_of(at, self.sigma)
-        return _mmpose.draw(window.middle, self.sigma, self.size, known, dtype, window)
+        if self.one_call:  # the window of the definition, around MMPose's pixel
+            return super().draw(_mmpose.nearest_pixel(at), known, dtype)
+        return _mmpose.draw_windowed(at, self.sigma, self.size, known, dtype, exact=False)
 
 
 class UDPHeatmap(GaussianCodec):
@@ -129,7 +137,7 @@ class UDPHeatmap(GaussianCodec):
         check_joints("UDPHeatmap", at, visible)
         if combined:
             return _mmpose.weigh(at, visible, torch.ones_like(at[..., 0], dtype=torch.bool))
-        return _mmpose.weigh(at, visible, _mmpose.window_of(at, self.sigma).meets(self.heatmap_size))
+        return _mmpose.weigh(at, visible, _mmpose.windowed_within(at, self.sigma, self.heatmap_size))
 
     def draw(self, at: torch.Tensor, known: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if self.heatmap_type == "combined":
@@ -137,8 +145,7 @@ class UDPHeatmap(GaussianCodec):
             return offset_heatmaps(at, self.radius, self.size, visible=known, combine=winner, dtype=dtype)
         if self.compat is None:
             return super().draw(at, known, dtype)
-        window = _mmpose.window_of(at, self.sigma)
-        return _mmpose.draw(window.middle + at - torch.trunc(at + 0.5), self.sigma, self.size, known, dtype, window)
+        return _mmpose.draw_windowed(at, self.sigma, self.size, known, dtype, exact=True)
 
     def loss(
         self, pred: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor | None = None, **options: Any
@@ -209,7 +216,7 @@ class MegviiHeatmap(HeatmapCodec):
         check_joints("MegviiHeatmap", at, visible)
         at = torch.trunc(at)
         width, height = self.heatmap_size
-        inside = (at >= 0).all(-1) & (at[..., 0] < width) & (at[..., 1] < height)
+        inside = within(at, (0, 0), (width - 1, height - 1))
         weights, known = _mmpose.weigh(at, visible, inside)
         return _mmpose.mirrored_blob(at, self.blur, self.size, known, dtype), weights
 

@@ -2,8 +2,9 @@
 
 import torch
 
+from .._constants import constant
 from ..ops._results import Peaks
-from ._base import Pair, check_joints, two, weigh, within
+from ._base import Pair, check_joints, two, within
 from .heatmap import MSRAHeatmap
 
 
@@ -25,11 +26,11 @@ class RegressionLabel:
         """``(B, K, 2)`` in input pixels to ``(B, K, 2)`` of about [0, 1], and weights ``(B, K)``, 0 outside."""
         width, height = self.input_size
         check_joints("RegressionLabel", keypoints, visible)
-        if self.compat is not None and visible is not None:
-            visible = visible > 0.5
-        _, known = weigh(keypoints, visible, within(keypoints, (0, 0), (width - 1, height - 1)))
-        x, y = keypoints.unbind(-1)
-        return torch.stack((x / width, y / height), -1), known.to(keypoints.dtype)
+        known = within(keypoints, (0, 0), (width - 1, height - 1))
+        if visible is not None:
+            known = known & (visible >= 0.5 if self.compat is None else visible > 0.5)
+        size = constant(self.input_size, device=keypoints.device, dtype=keypoints.dtype)
+        return keypoints / size, known.to(keypoints.dtype)
 
     def decode(self, labels: torch.Tensor, scores: torch.Tensor | None = None) -> Peaks:
         """Labels to input pixels.
@@ -78,7 +79,7 @@ class IntegralRegressionLabel:
         self.heatmap_codec = MSRAHeatmap(input_size, heatmap_size, sigma, unbiased, blur_kernel_size, compat)
         self.keypoint_codec: RegressionLabel = RegressionLabel(input_size, compat)
         self.normalize = normalize
-        if normalize and compat is None:
+        if normalize and self.heatmap_codec.one_call:
             self.heatmap_codec.drawing["normalize"] = "sum"
 
     def encode(
@@ -87,7 +88,7 @@ class IntegralRegressionLabel:
         """``(B, K, 2)`` to ``((labels (B, K, 2), maps (B, K, h, w)), weights (B, K))``."""
         maps, _ = self.heatmap_codec.encode(keypoints, visible, dtype=dtype)
         labels, weights = self.keypoint_codec.encode(keypoints, visible)
-        if self.normalize and self.heatmap_codec.compat is not None:
+        if self.normalize and "normalize" not in self.heatmap_codec.drawing:
             maps = maps / (maps.sum((-2, -1), keepdim=True) + 1e-24)
         return (labels, maps), weights
 

@@ -114,7 +114,7 @@ class SimCCLabel(SizedCodec):
         last = [round(n * self.simcc_split_ratio) - 1 for n in self.input_size]
         reach = [3 * sigma if self.gaussian else 0.0 for sigma in self.sigma]
         if self.compat is None or not self.gaussian:
-            known = within(at, [-r for r in reach], [n + r for n, r in zip(last, reach, strict=True)])
+            known = within(at, (-reach[0], -reach[1]), (last[0] + reach[0], last[1] + reach[1]))
         else:
             known = torch.ones_like(at[..., 0], dtype=torch.bool)
             for axis, (end, r) in enumerate(zip(last, reach, strict=True)):

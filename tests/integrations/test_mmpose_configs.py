@@ -161,8 +161,8 @@ def run(config, data, state=None):
 
     dataset, val = samples(config.val, test_mode=True)
     model.eval()
-    if model.head.__class__.__name__ == "HeatmapHead":  # from noise around 0, whose logarithm is anything, to noise around 1
-        torch.nn.init.normal_(model.head.final_layer.weight, std=0.2, generator=torch.Generator().manual_seed(2))
+    if model.head.__class__.__name__ == "HeatmapHead":  # noise around 0 has any logarithm
+        torch.nn.init.normal_(model.head.final_layer.weight, std=0.02, generator=torch.Generator().manual_seed(2))
         torch.nn.init.ones_(model.head.final_layer.bias)
     packed = batch(val, False)
     with torch.no_grad():
