@@ -32,7 +32,7 @@ test: $(DONE)/test
 
 # Against the real packages, pinned; those that are not installed are skipped by name.
 test-integrations: $(DONE)/peers
-	$(BIN)/pytest tests/integrations -rs
+	PYPOSE_OPS_ALL_CONFIGS=1 $(BIN)/pytest tests/integrations -rs
 
 bench: $(DONE)/test
 	@mkdir -p $(OUT)
@@ -106,7 +106,8 @@ $(DONE)/demo: $(DONE)/wheel
 # MMPose and what it imports, without their requirements, which would put opencv-python over opencv-python-headless.
 $(DONE)/test: $(DONE)/wheel
 	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo,test,peers]"
-	$(BIN)/pip install --no-deps "mmengine==0.10.7" "mmpose==1.3.2" "mmcv-lite==2.1.0" "munkres==3.0.0" "json_tricks==3.17.3"
+	$(BIN)/pip install --no-deps "mmengine==0.10.7" "mmpose==1.3.2" "mmcv-lite==2.1.0" "munkres==3.0.0" "json_tricks==3.17.3" "six==1.17.0" \
+	  "xtcocotools==1.14.3; python_version < '3.12' and platform_machine == 'x86_64'"
 	@touch $@
 
 $(DONE)/peers: $(DONE)/test tests/integrations/requirements.txt

@@ -104,7 +104,7 @@ def gaussian(distance: torch.Tensor, sigma: Any) -> torch.Tensor:
 def draw_windowed(
     at: torch.Tensor, sigma: float, size: tuple[int, int], known: torch.Tensor, dtype: torch.dtype, exact: bool
 ) -> torch.Tensor:
-    """:func:`draw` of the windows of one sigma, from tables of all pixels; ``exact`` blobs keep the fraction of ``at``."""
+    """:func:`draw` of the windows of one sigma, from tables of pixels; ``exact`` blobs keep the fraction of ``at``."""
     pixel = nearest_pixel(at)
     center = at if (3 * sigma).is_integer() else window_around(pixel, sigma).middle + at - pixel
     profiles = []

@@ -150,8 +150,8 @@ def check_bins(codec: SizedCodec, name: str, scores: object, pixels: int, split_
     bins = round(pixels * split_ratio)
     if not codec.any_size and isinstance(scores, torch.Tensor) and scores.shape[-1:] != (bins,):
         raise ValueError(
-            f"{type(codec).__name__}: {name} must be (B, K, {bins}), {pixels} pixels times simcc_split_ratio, got shape "
-            f"{tuple(scores.shape)}"
+            f"{type(codec).__name__}: {name} must be (B, K, {bins}), {pixels} pixels times simcc_split_ratio, got "
+            f"shape {tuple(scores.shape)}"
         )
 
 

@@ -318,3 +318,12 @@ def test_labels_of_another_length_are_refused():
         ValueError, match=r"SimCCLabel: y must be \(B, K, 512\), 256 pixels times .*got shape \(1, 17, 500\)"
     ):
         codec.decode(torch.rand(1, 17, 384), torch.rand(1, 17, 500))
+
+
+@pytest.mark.parametrize("kernel_size", range(3, 25, 2))
+def test_megvii_draws_the_whole_kernel_and_decodes_it(kernel_size):
+    codec = codecs.MegviiHeatmap(*SIZES, kernel_size)
+    keypoints = 48 + 96 * torch.rand(1, 30, 2, generator=torch.Generator().manual_seed(0))
+    maps, weights = codec.encode(keypoints)
+    assert (weights == 1).all() and ((maps > 0).sum((-2, -1)) == kernel_size**2).all()
+    torch.testing.assert_close(codec.decode(maps).coords, (torch.floor(keypoints / 4) + 0.5) * 4)

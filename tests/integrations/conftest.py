@@ -1,6 +1,7 @@
 """Lets peers be imported beside a CPU build of torch and numpy 2, for which parts of their wheels do not load."""
 
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -30,5 +31,6 @@ if _mmcv and not list(Path(str(_mmcv.origin)).parent.glob("_ext.*")):
         "mmdet.utils": ("ConfigType", "reduce_mean"),
     }.items():
         sys.modules[_module] = types.ModuleType(_module)
+        sys.modules[_module].__spec__ = importlib.machinery.ModuleSpec(_module, None)
         for _name in _names:
             setattr(sys.modules[_module], _name, type(_name, (torch.nn.Module,), {}))

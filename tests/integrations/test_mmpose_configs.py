@@ -212,7 +212,9 @@ def test_configs(name, data):
     for key, target in expected[0].items():
         for t, e in zip(*(v if isinstance(v, list) else [v] for v in (targets[key], target)), strict=True):
             assert t.shape == e.shape and t.dtype == e.dtype, key
-            torch.testing.assert_close(t, e, rtol=0, atol=1e-5 * (255 if name == "megvii" else 1), msg=lambda m, key=key: f"{key}: {m}")
+            torch.testing.assert_close(
+                t, e, rtol=0, atol=1e-5 * (255 if name == "megvii" else 1), msg=lambda m, key=key: f"{key}: {m}"
+            )
     for key, value in expected[1].items():
         torch.testing.assert_close(logged[key], value, rtol=1e-4, atol=1e-6)
     assert gradient.isfinite().float().mean() > 0.9
@@ -225,8 +227,6 @@ def test_configs(name, data):
         assert ("keypoints_visible" in pose) == ("keypoints_visible" in theirs)
         np.testing.assert_allclose(pose.keypoints_visible, theirs.keypoints_visible, rtol=1e-3, atol=1e-5)
     for sample, theirs in zip(encoded, expected[4], strict=True):
-        np.testing.assert_allclose(
-            sample.pred_instances.keypoints, theirs.pred_instances.keypoints, rtol=0, atol=5e-3
-        )
+        np.testing.assert_allclose(sample.pred_instances.keypoints, theirs.pred_instances.keypoints, rtol=0, atol=5e-3)
     assert scores == pytest.approx(expected[5], abs=1e-6)
     assert max(scores.values()) > 0.9

@@ -1,4 +1,4 @@
-"""Every codec in the configs that MMPose's wheel contains: served, or left out for a reason, as docs/integrations.md says."""
+"""Every codec in the configs of MMPose's wheel: served, or left out, as docs/integrations.md says."""
 
 import ast
 import collections

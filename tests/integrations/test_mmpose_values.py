@@ -31,6 +31,7 @@ ONE = {
         "SimCCLabel",
         {"input_size": (192, 256), "sigma": (4.9, 5.66), "normalize": False, "decode_visibility": True},
     ),
+    "rtmw, beta": ("SimCCLabel", {"input_size": (192, 256), "decode_visibility": True, "decode_beta": 2.0}),
     "simcc smoothed": (
         "SimCCLabel",
         {"input_size": (192, 256), "smoothing_type": "standard", "label_smooth_weight": 0.1, "simcc_split_ratio": 3.0},
@@ -116,7 +117,9 @@ def test_decoded_noise(name):
     np.testing.assert_allclose(coords, expected, rtol=5e-3, atol=2e-2)
 
 
-@pytest.mark.parametrize("name", [name for name in ONE if ONE[name][0] not in ("RegressionLabel", "IntegralRegressionLabel")])
+@pytest.mark.parametrize(
+    "name", [name for name in ONE if ONE[name][0] not in ("RegressionLabel", "IntegralRegressionLabel")]
+)
 def test_outputs_that_are_never_positive(name):
     """Of a network without an activation: no joint is found, and MMPose's scores are the maxima."""
     theirs, mine = pair(*ONE[name])
