@@ -52,6 +52,7 @@ CROWD = "16x18x21x10x56"
 PEOPLE = "100000x17"
 METRICS = ("pck", "pcp", "pdj", "auc", "nme", "coco_ap", "aic_score")
 CODECS = ("MSRAHeatmap", "MSRAHeatmap-unbiased", "UDPHeatmap", "UDPHeatmap-combined", "MegviiHeatmap", "SimCCLabel")
+COMPATIBLE = ("msra", "msra, sigma 1.5", "dark", "udp", "combined", "megvii", "regression", "integral", "simcc")
 TARGETS = (
     Target("render / fill_", RENDER, HEADLINE, "op", "floor", 1.5, "<="),
     Target("separable torch / render", RENDER, HEADLINE, "op", "separable torch", 3.5, ">="),
@@ -93,6 +94,8 @@ TARGETS = (
     Target("FFT in torch / messages, both ways", MESSAGES, "8x17x64x64xreal", "op", "FFT in torch", 8, ">=", BOTH),
     Target("grouped conv / messages", MESSAGES, "1x17x64x64xreal", "op", "grouped conv2d (reference)", 100, ">="),
     *(Target(f"numpy / {c}.encode", f"{c}.encode", HEADLINE, "op", "numpy port", 50, ">=") for c in CODECS),
+    *(Target(f"MMPose / {c}, 1", f"mmpose {c}.encode", "1x17", "op", "mmpose", 1, ">=") for c in COMPATIBLE),
+    *(Target(f"MMPose / {c}, 64", f"mmpose {c}.encode", "64x17", "op", "mmpose", 20, ">=") for c in COMPATIBLE),
 )
 
 
