@@ -47,7 +47,7 @@ def check_instances(codec: str, keypoints: torch.Tensor, visible: torch.Tensor |
 def within(keypoints: torch.Tensor, low: tuple[float, float], high: tuple[float, float]) -> torch.Tensor:
     """Which points have ``low <= x <= high`` on both axes; False for non-finite points."""
     first, last = (constant(limits, device=keypoints.device, dtype=keypoints.dtype) for limits in (low, high))
-    return ((keypoints >= first) & (keypoints <= last)).all(-1)
+    return (keypoints == keypoints.clamp(first, last)).all(-1)
 
 
 def weigh(

@@ -78,7 +78,7 @@ def weigh(at: torch.Tensor, visible: torch.Tensor | None, inside: torch.Tensor) 
     visible = visible.to(at.dtype)
     drawn = visible >= 0.5
     known = drawn & inside & finite
-    return torch.where(finite & (inside | ~drawn), visible, 0.0), known
+    return torch.where(finite & (known == drawn), visible, 0.0), known
 
 
 def draw(
@@ -147,7 +147,7 @@ def over_people(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.T
 
 def outer(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """``(B, K, W)`` and ``(B, K, H)`` to ``(B, K, H, W)``."""
-    return (y[..., :, None] * x[..., None, :]).to(dtype)
+    return (y.unsqueeze(-1) * x.unsqueeze(-2)).to(dtype)
 
 
 @functools.lru_cache(maxsize=32)

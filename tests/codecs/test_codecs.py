@@ -327,3 +327,21 @@ def test_megvii_draws_the_whole_kernel_and_decodes_it(kernel_size):
     maps, weights = codec.encode(keypoints)
     assert (weights == 1).all() and ((maps > 0).sum((-2, -1)) == kernel_size**2).all()
     torch.testing.assert_close(codec.decode(maps).coords, (torch.floor(keypoints / 4) + 0.5) * 4)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        codecs.MegviiHeatmap(*SIZES, 7, compat="mmpose"), codecs.MSRAHeatmap(*SIZES, 1.5, compat="mmpose"),
+        codecs.UDPHeatmap(*SIZES, compat="mmpose"),
+    ],
+)  # fmt: skip
+def test_tables_are_not_kept_from_compilers(codec):
+    """What is kept per device must be real tensors: a fake one would break the calls that follow."""
+    keypoints = torch.rand(2, 17, 2) * 190
+    visible = torch.ones(2, 17)
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        codec.encode(mode.from_tensor(keypoints), mode.from_tensor(visible))
+    compiled = torch.compile(codec.encode, backend="eager", fullgraph=True)(keypoints, visible)
+    for actual, expected in zip(compiled, codec.encode(keypoints, visible), strict=True):
+        torch.testing.assert_close(actual, expected)
