@@ -199,6 +199,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def("gaussian_heatmaps(" PYPOSE_OPS_ARGUMENTS ") -> Tensor");
   m.def("gaussian_heatmaps.out(Tensor(a!) out, " PYPOSE_OPS_ARGUMENTS ") -> ()");
 }
+#undef PYPOSE_OPS_ARGUMENTS
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   using Op = Drawn<&gaussian_heatmaps_cpu>;

@@ -24,6 +24,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def("limb_masks(" PYPOSE_OPS_ARGUMENTS ") -> Tensor");
   m.def("limb_masks.out(Tensor(a!) out, " PYPOSE_OPS_ARGUMENTS ") -> ()");
 }
+#undef PYPOSE_OPS_ARGUMENTS
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   using Op = Drawn<&limb_masks_cpu>;

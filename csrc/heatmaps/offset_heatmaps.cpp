@@ -156,6 +156,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def("offset_heatmaps(" PYPOSE_OPS_ARGUMENTS ") -> Tensor");
   m.def("offset_heatmaps.out(Tensor(a!) out, " PYPOSE_OPS_ARGUMENTS ") -> ()");
 }
+#undef PYPOSE_OPS_ARGUMENTS
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   using Op = Drawn<&offset_heatmaps_cpu>;

@@ -25,6 +25,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def("part_affinity_fields(" PYPOSE_OPS_ARGUMENTS ") -> Tensor");
   m.def("part_affinity_fields.out(Tensor(a!) out, " PYPOSE_OPS_ARGUMENTS ") -> ()");
 }
+#undef PYPOSE_OPS_ARGUMENTS
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   using Op = Drawn<&part_affinity_fields_cpu>;

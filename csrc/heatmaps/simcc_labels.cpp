@@ -107,6 +107,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def("simcc_labels(" PYPOSE_OPS_ARGUMENTS ") -> (Tensor, Tensor)");
   m.def("simcc_labels.out(Tensor(a!) out_x, Tensor(b!) out_y, " PYPOSE_OPS_ARGUMENTS ") -> ()");
 }
+#undef PYPOSE_OPS_ARGUMENTS
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   using Op = Drawn<&simcc_labels_cpu>;
