@@ -1,8 +1,8 @@
-"""Crops and SimCC decoding of all people at once for rtmlib's RTMPose, in numpy.
+"""Crops and SimCC decoding of all people at once for rtmlib's RTMPose and RTMPose3d, and its box NMS, in numpy.
 
     import pypose_ops.integrations.rtmlib as fast
 
-    fast.replace()  # RTMPose crops and decodes all people at once; .undo() restores its own functions
+    fast.replace()  # RTMPose and RTMPose3d crop and decode all people at once; .undo() restores their own functions
 
 The functions work without rtmlib.
 """
@@ -66,21 +66,115 @@ def postprocess(
     return bins / simcc_split_ratio / np.array(input_size) * scale + center - scale / 2, scores
 
 
-def _call(self: Any, image: Array, bboxes: Any = ()) -> tuple[Array, Array]:
-    """``RTMPose.__call__``: all crops at once; the network runs per person: its batch may be fixed to one."""
+def simcc_maximum_3d(simcc_x: Array, simcc_y: Array, simcc_z: Array) -> tuple[Array, Array]:
+    """The highest bins ``(N, K, 3)``, -1 without a positive score, and scores ``(N, K)``: the lower of x and y."""
+    bins = np.stack([v.argmax(-1) for v in (simcc_x, simcc_y, simcc_z)], -1)
+    tops = [np.take_along_axis(v, bins[..., i, None], -1)[..., 0] for i, v in enumerate((simcc_x, simcc_y))]
+    scores = np.minimum(*tops)
+    return np.where((scores > 0)[..., None], bins, -1).astype(np.float32), scores
+
+
+def postprocess_3d(
+    simcc_x: Array,
+    simcc_y: Array,
+    simcc_z: Array,
+    center: Array,
+    scale: Array,
+    input_size: tuple[int, int] = (288, 384),
+    simcc_split_ratio: float = 2.0,
+    z_range: float = 2.1744869,
+) -> tuple[Array, Array, Array, Array]:
+    """SimCC's vectors of all people along three axes, as RTMPose3d decodes them.
+
+    Args:
+        simcc_x, simcc_y, simcc_z: ``(N, K, W)``, ``(N, K, H)`` and ``(N, K, D)``.
+        center, scale: ``(N, 2)``, of :func:`preprocess`.
+        input_size: ``(w, h)`` of the net's input.
+        simcc_split_ratio: bins per input pixel.
+        z_range: the depth at the last bin, in metres; the middle one is the root's.
+
+    Returns:
+        Keypoints ``(N, K, 3)``, x and y in input pixels and z in metres; scores ``(N, K)``; all three coordinates in
+        input pixels ``(N, K, 3)``; and x and y in image pixels ``(N, K, 2)``.
+    """
+    bins, scores = simcc_maximum_3d(simcc_x, simcc_y, simcc_z)
+    in_crop = bins / simcc_split_ratio
+    keypoints = in_crop.copy()
+    keypoints[..., 2] = (in_crop[..., 2] / (input_size[1] / 2) - 1) * z_range
+    center, scale = center[:, None], scale[:, None]
+    return keypoints, scores, in_crop, in_crop[..., :2] / np.array(input_size) * scale + center - scale / 2
+
+
+def nms(boxes: Array, scores: Array, nms_thr: float) -> list[int]:
+    """Indices of the boxes ``(N, 4)`` that non-maximum suppression keeps, the best first.
+
+    Two corners, whose pixels both belong to the box: sides are ``x2 - x1 + 1``.
+    """
+    order = scores.argsort()[::-1]
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes[order].T)
+    x2, y2 = x2 + 1, y2 + 1
+    areas = (x2 - x1) * (y2 - y1)
+    alive = np.ones(len(order), bool)
+    keep = []
+    for i in range(len(order)):
+        if alive[i]:
+            keep.append(int(order[i]))
+            rest = slice(i + 1, None)
+            width = np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest])
+            height = np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest])
+            both = np.maximum(width, 0) * np.maximum(height, 0)
+            alive[rest] &= both <= nms_thr * (areas[i] + areas[rest] - both)
+    return keep
+
+
+def multiclass_nms(boxes: Array, scores: Array, nms_thr: float, score_thr: float) -> tuple[Array | None, Array | None]:
+    """:func:`nms` of every class, boxes ``(N, 4)`` and scores ``(N, classes)``.
+
+    Returns:
+        ``(M, 6)``, corners, score and class, and their indices ``(M,)`` among the boxes; None and None for no box above
+        ``score_thr``.
+    """
+    rows, indices = [], []
+    for number in range(scores.shape[1]):
+        above = (scores[:, number] > score_thr).nonzero()[0]
+        kept = above[nms(boxes[above], scores[above, number], nms_thr)] if len(above) else above
+        rows.append(np.concatenate([boxes[kept], scores[kept, number, None], np.full((len(kept), 1), number)], 1))
+        indices.append(kept)
+    if not sum(map(len, indices)):
+        return None, None
+    return np.concatenate(rows), np.concatenate(indices)
+
+
+def _infer(self: Any, image: Array, bboxes: Any) -> tuple[list[Array], Array, Array]:
+    """The networks' outputs for all crops; it runs per person: its batch may be fixed to one."""
     if len(bboxes) == 0:
         bboxes = [[0, 0, image.shape[1], image.shape[0]]]
     patches, center, scale = preprocess(image, bboxes, self.model_input_size, self.mean, self.std)
     outputs = [self.inference(patch.transpose(1, 2, 0)) for patch in patches]  # which transposes back
-    x, y = (np.concatenate(part) for part in zip(*outputs, strict=True))
+    return [np.concatenate(part) for part in zip(*outputs, strict=True)], center, scale
+
+
+def _call(self: Any, image: Array, bboxes: Any = ()) -> tuple[Array, Array]:
+    """``RTMPose.__call__``."""
+    (x, y), center, scale = _infer(self, image, bboxes)
     keypoints, scores = postprocess(x, y, center, scale, self.model_input_size)
     return self._peer_openpose(keypoints, scores) if self.to_openpose else (keypoints, scores)
 
 
+def _call_3d(self: Any, image: Array, bboxes: Any = ()) -> tuple[Array, Array, Array, Array]:
+    """``RTMPose3d.__call__``."""
+    (x, y, z), center, scale = _infer(self, image, bboxes)
+    return postprocess_3d(x, y, z, center, scale, self.model_input_size, z_range=self.z_range)
+
+
 def replace() -> Replacement:
-    """Makes ``rtmlib.RTMPose`` use :func:`preprocess` and :func:`postprocess`."""
+    """Makes rtmlib's ``RTMPose`` and ``RTMPose3d`` crop and decode with these functions; detectors use the NMS."""
     module = require("rtmlib.tools.pose_estimation.rtmpose", "rtmlib", VERSIONS)
+    module_3d = require("rtmlib.tools.pose_estimation.rtmpose3d", "rtmlib", VERSIONS)
+    boxes = require("rtmlib.tools.object_detection.post_processings", "rtmlib", VERSIONS)
     done = Replacement()
+    done.everywhere("rtmlib", {boxes.nms: nms, boxes.multiclass_nms: multiclass_nms})
+    done.put(module_3d.RTMPose3d, "__call__", _call_3d)
     module.RTMPose._peer_openpose = staticmethod(module.convert_coco_to_openpose)
     done.put(module.RTMPose, "__call__", _call)
     return done

@@ -25,7 +25,16 @@ from ._peer import Replacement, require
 
 VERSIONS = ("0.3",)
 MAX_PEAKS = 1024  # per map, the limit of find_peaks
+TILE = 64  # pixels a side, in which there cannot be more peaks
 LocalPeakList = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+_OWN: dict[str, Any] = {}  # sleap-nn's functions, by replace()
+
+
+def _exported(name: str) -> Any:
+    """sleap-nn's own function while its TorchScript exporter to ONNX, which knows no operators of ours, runs."""
+    return _OWN.get(name) if torch.onnx.is_in_onnx_export() else None
 
 
 def _refinement(refinement: str | None, size: int) -> dict[str, Any]:
@@ -42,6 +51,8 @@ def find_global_peaks(
     Maps below ``threshold`` or without a positive pixel give NaN and 0. Among equal pixels the first wins, whereas
     sleap-nn combines the column of one with the row of another.
     """
+    if own := _exported("find_global_peaks"):
+        return own(cms, threshold, refinement, integral_patch_size)
     coords, scores = decode_heatmaps(cms, **_refinement(refinement, integral_patch_size))
     low = (scores < threshold) | (scores <= 0)
     return coords.masked_fill(low[..., None], math.nan), scores.masked_fill(low, 0.0)
@@ -49,6 +60,8 @@ def find_global_peaks(
 
 def find_global_peaks_rough(cms: torch.Tensor, threshold: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`find_global_peaks` without refinement."""
+    if own := _exported("find_global_peaks_rough"):
+        return own(cms, threshold)
     return find_global_peaks(cms, threshold)
 
 
@@ -57,32 +70,72 @@ def find_local_peaks(
 ) -> LocalPeakList:
     """All local maxima above ``threshold`` of maps ``(B, K, H, W)``, by sample, row, column and channel.
 
-    A plateau of equal pixels is one peak, at its first pixel; sleap-nn finds none there. ``ValueError`` for more than
-    1024 peaks in a map.
+    A plateau of equal pixels is one peak, at its first pixel; sleap-nn 0.3.3 finds none there. Maps with more than
+    1024 peaks are searched in tiles.
 
     Returns:
         Coordinates ``(n, 2)``, values ``(n,)``, samples ``(n,)`` and channels ``(n,)``, both int32.
     """
+    if own := _exported("find_local_peaks"):
+        return own(cms, threshold, refinement, integral_patch_size)
     height, width = cms.shape[-2:]
-    places = min(MAX_PEAKS, max(1, (height + 1) // 2 * ((width + 1) // 2)))  # no two peaks touch
-    found = find_peaks(cms, threshold=threshold, max_peaks=places)
-    if places == MAX_PEAKS and bool((found.scores[..., -1] > 0).any()):
-        raise ValueError(f"find_local_peaks: cms have {MAX_PEAKS} or more peaks in a map; raise threshold")
-    filled = torch.arange(places, device=cms.device) < found.counts[..., None]
-    sample, channel, _ = filled.nonzero(as_tuple=True)
-    pixel = found.coords[filled]
-    if refinement == "integral":
-        refined = find_peaks(cms, threshold=threshold, max_peaks=places, **_refinement(refinement, integral_patch_size))
-        coords = refined.coords[filled]
-    else:
-        coords = pixel
+    options = {"threshold": threshold, **_refinement(refinement, integral_patch_size)}
+    found = _peaks_of(cms, options)
+    if found is None:
+        margin = integral_patch_size // 2 + 1
+        tiles = [
+            _peaks_of(cms[..., top : top + TILE, left : left + TILE], options, (left, top), keep)
+            for top, rows in _tiles(height, margin)
+            for left, columns in _tiles(width, margin)
+            for keep in ((columns, rows),)
+        ]
+        found = tuple(torch.cat(part) for part in zip(*(t for t in tiles if t is not None), strict=True))
+    coords, pixel, scores, sample, channel = found
     x, y = pixel.long().unbind(-1)
     order = (((sample * height + y) * width + x) * cms.shape[1] + channel).argsort()
-    return coords[order], found.scores[filled][order], sample[order].int(), channel[order].int()
+    return coords[order], scores[order], sample[order].int(), channel[order].int()
+
+
+def _tiles(size: int, margin: int) -> list[tuple[int, tuple[int, int]]]:
+    """Tiles along one side: where they begin, and the pixels from ``low`` up to ``high`` that are theirs alone."""
+    inner = TILE - 2 * margin
+    bounds = list(range(0, size, inner)) if size > TILE else [0]
+    return [
+        (max(0, min(low - margin, size - TILE)), (low, high))
+        for low, high in zip(bounds, [*bounds[1:], size], strict=True)
+    ]
+
+
+def _peaks_of(
+    cms: torch.Tensor, options: dict[str, Any], corner: tuple[int, int] = (0, 0), keep: Any = None
+) -> tuple[torch.Tensor, ...] | None:
+    """Coordinates, pixels, scores, samples and channels of all peaks; None where maps have more than fit.
+
+    Args:
+        cms: ``(B, K, H, W)``.
+        options: of :func:`pypose_ops.find_peaks`.
+        corner: the pixel ``(x, y)`` of the whole map that is the first here.
+        keep: ranges of x and y of the whole map, outside of which peaks are another tile's.
+    """
+    height, width = cms.shape[-2:]
+    places = min(MAX_PEAKS, max(1, (height + 1) // 2 * ((width + 1) // 2)))  # no two peaks touch
+    found = find_peaks(cms, max_peaks=places, return_pixels=True, **options)
+    if places == MAX_PEAKS and bool((found.counts > places).any()):
+        return None
+    filled = torch.arange(places, device=cms.device) < found.counts[..., None]
+    shift = found.pixels.new_tensor(corner)
+    pixels = found.pixels + shift
+    if keep is not None:
+        for axis, (low, high) in enumerate(keep):
+            filled = filled & (pixels[..., axis] >= low) & (pixels[..., axis] < high)
+    sample, channel, _ = filled.nonzero(as_tuple=True)
+    return (found.coords + shift)[filled], pixels[filled], found.scores[filled], sample, channel
 
 
 def find_local_peaks_rough(cms: torch.Tensor, threshold: float = 0.2) -> LocalPeakList:
     """:func:`find_local_peaks` without refinement."""
+    if own := _exported("find_local_peaks_rough"):
+        return own(cms, threshold)
     return find_local_peaks(cms, threshold)
 
 
@@ -229,6 +282,8 @@ def group_instances(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Peaks and fields to instances: lists per image of ``(N, K, 2)``, NaN where missing, ``(N, K)`` and ``(N,)``.
 
+    Scores of instances are the sums of those of their edges; instances come in the order in which they are started.
+
     ``skeleton_edges`` are in the order in which they are grouped; instances have two joints at least. The arguments are
     those of sleap-nn's ``PAFScorer``.
     """
@@ -243,11 +298,29 @@ def group_instances(
     )  # fmt: skip
     coords, joint_scores, totals = [], [], []
     for b, n in enumerate(people.counts.tolist()):
-        missing = people.joint_scores[b, :n] == 0
-        coords.append(people.coords[b, :n].masked_fill(missing[..., None], math.nan))
-        joint_scores.append(people.joint_scores[b, :n].masked_fill(missing, math.nan))
-        totals.append(people.scores[b, :n])
+        started = people.order[b, :n].argsort()  # sleap-nn's order
+        missing = people.joint_scores[b, started] == 0
+        coords.append(people.coords[b, started].masked_fill(missing[..., None], math.nan))
+        joint_scores.append(people.joint_scores[b, started].masked_fill(missing, math.nan))
+        totals.append(people.limb_scores[b, started])
     return coords, joint_scores, totals
+
+
+def _predict(self: Any, pafs: torch.Tensor, peaks: Any, peak_vals: Any, peak_channel_inds: Any) -> tuple[Any, ...]:
+    """``PAFScorer.predict``."""
+    edges = [(int(a), int(b)) for a, b in self.edge_inds]
+    order = [int(e) for e in self.sorted_edge_inds]
+    fields = pafs.unflatten(-1, (-1, 2))[:, :, :, order].flatten(-2)
+    options = {
+        "pafs_stride": self.pafs_stride, "max_edge_length_ratio": self.max_edge_length_ratio,
+        "dist_penalty_weight": self.dist_penalty_weight, "n_nodes": self.n_nodes,
+    }  # fmt: skip
+    people = group_instances(
+        fields, peaks, peak_vals, peak_channel_inds, [edges[e] for e in order], n_points=self.n_points,
+        min_line_score=self.min_line_scores, min_instance_peaks=self.min_instance_peaks, **options,
+    )  # fmt: skip
+    candidates = score_paf_lines_batch(pafs, peaks, peak_channel_inds, edges, n_line_points=self.n_points, **options)
+    return (*people, *candidates)
 
 
 REPLACED = (
@@ -257,7 +330,7 @@ REPLACED = (
 
 
 def replace() -> Replacement:
-    """Replaces sleap-nn's functions of ``REPLACED`` wherever its loaded modules refer to them."""
+    """Replaces sleap-nn's functions of ``REPLACED`` wherever its loaded modules refer to them, and its grouping."""
     sources = [
         require(f"sleap_nn.{name}", "sleap-nn", VERSIONS)
         for name in ("inference.ops.peaks", "inference.ops.crops", "inference.ops.paf", "data.confidence_maps",
@@ -266,5 +339,7 @@ def replace() -> Replacement:
     done = Replacement()
     for name in REPLACED:
         own = next(getattr(module, name) for module in sources if hasattr(module, name))
+        _OWN[name] = own
         done.everywhere("sleap_nn", {own: globals()[name]})
+    done.put(sources[2].PAFScorer, "predict", _predict)
     return done

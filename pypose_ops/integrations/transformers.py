@@ -25,9 +25,13 @@ Boxes = Sequence[Sequence[Sequence[float]]]  # per image, per person, (left, top
 
 def flat_boxes(boxes: Boxes, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Boxes of all people ``(N, 4)``, left, top, width and height, and the index of their image ``(N,)``."""
-    rows = [[float(v) for v in box[:4]] for of_image in boxes for box in of_image]
     index = [i for i, of_image in enumerate(boxes) for _ in of_image]
-    return torch.tensor(rows, device=device).reshape(-1, 4), torch.tensor(index, dtype=torch.long, device=device)
+    return _rows_of(boxes, device), torch.tensor(index, dtype=torch.long, device=device)
+
+
+def _rows_of(boxes: Boxes, device: torch.device | str | None = None) -> torch.Tensor:
+    numbers = [float(v) for of_image in boxes for box in of_image for v in box[:4]]
+    return torch.tensor(numbers, device=device).reshape(-1, 4)
 
 
 def crop_transforms(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -117,14 +121,13 @@ def post_process_pose_estimation(
         Per image, per person: ``keypoints (K, 2)``, NaN where a map has no peak, ``scores (K,)``, ``labels (K,)`` and
         ``bbox (4,)``, two corners. On the device of the maps; without ``threshold`` there is no synchronisation.
     """
-    rows, _ = flat_boxes(boxes, heatmaps.device)
+    rows = _rows_of(boxes, heatmaps.device)
     center, scale = geometry.box_to_center_and_scale(rows, size, format="xywh")
     to_image = geometry.box_to_transform(center, scale, 0.0, heatmaps.shape[-2:], align="corners")
     coords, scores = decode_heatmaps(
         heatmaps.detach(), refine="dark_udp", kernel_size=kernel_size, compat=compat, transform=to_image,
         flipped=heatmaps_flipped, flip_pairs=flip_pairs,
     )  # fmt: skip
-    coords = torch.where((scores > 0)[..., None], coords, float("nan"))
     corners = torch.cat((rows[:, :2], rows[:, :2] + rows[:, 2:]), 1)
     if scales is not None:
         coords, corners = coords * scales[:, None], corners * scales.repeat(1, 2)
@@ -264,7 +267,7 @@ class _Sapiens2(_Fast):
         if other or not kwargs["do_rescale"] or not kwargs["do_normalize"]:
             return super()._preprocess(images, **kwargs)  # type: ignore[misc]
         height, width = size["height"], size["width"]
-        rows, _ = flat_boxes(boxes)
+        rows = _rows_of(boxes)
         _, extent = geometry.box_to_center_and_scale(rows, (height, width), format="xywh")
         enlarged = ((width - 1) / extent[:, 0]).minimum((height - 1) / extent[:, 1]).ge(1)
         unit = 1 / kwargs["rescale_factor"]

@@ -41,6 +41,17 @@ def test_local_peaks(refinement, threshold):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("refinement", (None, "integral"))
+@pytest.mark.parametrize("size", ((150, 90), (61, 200)))
+def test_more_peaks_than_one_search_finds(refinement, size):
+    """Noise: a ninth of the pixels, found in tiles."""
+    theirs = need("sleap_nn.inference.ops.peaks").find_local_peaks
+    cms = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
+    expected = theirs(cms, 0.1, refinement)
+    assert len(expected[0]) > 2 * for_sleap.MAX_PEAKS
+    torch.testing.assert_close(for_sleap.find_local_peaks(cms, 0.1, refinement), expected, rtol=0, atol=1e-4)
+
+
 def test_crops():
     crops = need("sleap_nn.inference.ops.crops")
     images = torch.randint(256, (3, 1, 40, 50), dtype=torch.uint8)
@@ -88,6 +99,35 @@ def test_two_animals_are_grouped():
     order = coords[0][:, 0, 1].argsort()
     assert torch.equal(coords[0][order], joints) and len(scores[0]) == 2
     torch.testing.assert_close(joint_scores[0][order], torch.tensor([[0.9, 0.8], [0.7, 0.6]]))
+
+
+def test_grouping():
+    paf = need("sleap_nn.inference.ops.paf")
+    generator = torch.Generator().manual_seed(1)
+    nodes, edges = ["a", "b", "c", "d"], [("b", "c"), ("a", "b"), ("b", "d")]
+    at = 10 + torch.rand(5, 4, 2, generator=generator) * 100
+    ends = [[nodes.index(edge[i]) for edge in edges] for i in (0, 1)]
+    grid = torch.arange(0, 128, 2.0)
+    fields = for_sleap.make_multi_pafs(grid, grid, at[:, ends[0]], at[:, ends[1]], 20.0)
+    pafs = fields.flatten(0, 1).permute(1, 2, 0)[None].repeat(2, 1, 1, 1)
+    peaks, channels = [at.reshape(-1, 2), at[:2].reshape(-1, 2)], [torch.arange(4).repeat(n) for n in (5, 2)]
+    values = [torch.rand(len(p), generator=generator) for p in peaks]
+    scorer = paf.PAFScorer(part_names=nodes, edges=edges, pafs_stride=2, max_edge_length_ratio=2.0)
+    expected = scorer.predict(pafs, peaks, values, channels)
+    with for_sleap.replace():
+        actual = scorer.predict(pafs, peaks, values, channels)
+    assert len(expected[0][0]) > 1
+    for image in range(2):
+        first, second = (part[image][:, 1, 0].argsort() for part in (actual[0], expected[0]))
+        for a, e in zip(actual[:3], expected[:3], strict=True):
+            torch.testing.assert_close(
+                a[image][first], e[image][second], rtol=1e-4, atol=1e-4, equal_nan=True, check_dtype=False
+            )
+        candidates = []  # by edge and peaks: sleap-nn's sort is not stable
+        for numbers, pairs, scores in (actual[3:], expected[3:]):
+            rows = torch.cat([numbers[image][:, None], pairs[image], scores[image][:, None]], 1)
+            candidates.append(rows[(rows[:, 0] * 1e4 + rows[:, 1] * 1e2 + rows[:, 2]).argsort()])
+        torch.testing.assert_close(*candidates, rtol=1e-4, atol=1e-4)
 
 
 def test_replacing_sleaps_functions():

@@ -58,6 +58,45 @@ def test_replacing_rtmpose():
         np.testing.assert_allclose(a, e, rtol=0, atol=2e-3)
 
 
+def test_rtmpose_3d():
+    module = need("rtmlib.tools.pose_estimation.rtmpose3d")
+    image = np.full((240, 320, 3), 120, np.uint8)
+
+    def inference(self, crop):
+        random = np.random.default_rng(int(abs(float(np.mean(crop))) * 1000))
+        x, y, z = ([random.random((1, 17, n), np.float32) - 0.2] for n in (384, 512, 512))
+        x[0][0, 3] = -1
+        return [*x, *y, *z]
+
+    members = {"__init__": lambda self: None, "inference": inference, "z_range": 2.0}
+    model = type("Model", (module.RTMPose3d,), {**vars(Net), **members})()
+    expected = model(image, BOXES)
+    with for_rtmlib.replace():
+        actual = model(image, BOXES)
+    for a, e in zip(actual, expected, strict=True):
+        assert a.shape == e.shape
+        np.testing.assert_allclose(a, e, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("count", (0, 1, 60))
+def test_rtmlibs_nms(count):
+    theirs = need("rtmlib.tools.object_detection.post_processings")
+    random = np.random.default_rng(count)
+    corner = random.random((count, 2)) * 60
+    boxes = np.concatenate([corner, corner + 5 + random.random((count, 2)) * 40], 1).astype(np.float32)
+    scores = random.random((count, 3)).astype(np.float32)
+    for threshold in (0.05, 0.45, 1.0):
+        assert for_rtmlib.nms(boxes, scores[:, 0], threshold) == theirs.nms(boxes, scores[:, 0], threshold)
+        expected = theirs.multiclass_nms(boxes, scores, threshold, 0.5)
+        for a, e in zip(for_rtmlib.multiclass_nms(boxes, scores, threshold, 0.5), expected, strict=True):
+            assert (a is None) == (e is None) and (a is None or np.array_equal(a, e))
+    from rtmlib.tools.object_detection import yolox
+
+    with for_rtmlib.replace():
+        assert yolox.multiclass_nms is for_rtmlib.multiclass_nms
+    assert yolox.multiclass_nms is theirs.multiclass_nms
+
+
 def test_keypoint_rcnn():
     theirs = need("torchvision.models.detection.roi_heads").heatmaps_to_keypoints
     torch.manual_seed(0)
