@@ -32,7 +32,7 @@ test: $(DONE)/test
 
 # Against the real packages, pinned; those that are not installed are skipped by name.
 test-integrations: $(DONE)/peers
-	PYPOSE_OPS_ALL_CONFIGS=1 $(BIN)/pytest tests/integrations -rs
+	PYPOSE_OPS_ALL_CONFIGS=1 PYPOSE_OPS_SLOW=1 $(BIN)/pytest tests/integrations -rs
 
 bench: $(DONE)/test
 	@mkdir -p $(OUT)

@@ -43,6 +43,8 @@ ROWS = {
     "reference, none": (REFERENCES[None], None, None),
     "reference, dark": (REFERENCES["dark"], None, SMALL),
     "compile(reference), dark": ("compile", OPS["dark"], [HEADLINE]),
+    "onnx, dark": ("onnx", OPS["dark"], [HEADLINE]),
+    "onnx, reference, dark": ("onnx", REFERENCES["dark"], [HEADLINE]),
     "torch max, none": (flat_max, OPS[None], None),
     "kornia soft-argmax": (kornia_soft_argmax, None, SMALL),
     "mmpose argmax (numpy port)": (numpy_port(mmpose_port.decode_argmax), OPS[None], None),
@@ -66,17 +68,36 @@ def maps_of(shape, device):
     return maps.mul_(0.5 + 0.5 * torch.rand(batch, joints, 1, 1, device=device)).add_(1e-3 * torch.rand_like(maps))
 
 
+def onnx_runtime(call, maps, folder):
+    """The call exported for any batch, and run by ONNX Runtime with as many threads as torch has."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("pypose_ops.onnx")
+
+    class Decoded(torch.nn.Module):
+        def forward(self, maps):
+            return tuple(call(maps))
+
+    sizes = ({0: torch.export.Dim.DYNAMIC},)
+    path = onnx.export(Decoded(), (maps[:2],), folder / "maps.onnx", input_names=["maps"], dynamic_shapes=sizes)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda maps: tuple(map(torch.from_numpy, session.run(None, {"maps": maps.numpy()})))
+
+
 @pytest.mark.parametrize(("row", "shape"), CASES)
-def test_decode(benchmark, measure, device, row, shape):
+def test_decode(benchmark, measure, device, row, shape, tmp_path):
     call, check, _ = ROWS[row]
-    if "numpy" in row:
+    if "numpy" in row or "onnx" in row:
         if device.type == "cuda":
             pytest.skip("runs on the CPU only")
-        if "dark" in row:
+        if "numpy" in row and "dark" in row:
             pytest.importorskip("cv2")
+    if "reference" in row and isinstance(call, str) and benchmark.disabled:
+        pytest.skip("the reference is only compiled or exported to be timed: that holds none of our code")
+    if call == "onnx":
+        call = onnx_runtime(check, maps_of(shape, device), tmp_path)
     if call == "compile":
-        if benchmark.disabled:
-            pytest.skip("torch.compile(reference) is only compiled to be timed: it holds none of our code")
         torch._dynamo.reset()
         call = torch.compile(REFERENCES["dark"], dynamic=False)
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from onnxscript import evaluator
 MINIMUM_OPSET = 18
 _DTYPES = {"f": ir.DataType.FLOAT, "i": ir.DataType.INT64, "b": ir.DataType.BOOL}
 _NUMPY = {"f": np.float32, "i": np.int64, "b": np.bool_}
+_LARGEST = float(np.finfo(np.float32).max)
 _recorders = []  # node lists of the subgraphs under construction
 _names = itertools.count()
 
@@ -174,7 +175,7 @@ def where(condition, a, b):
 
 
 def is_finite(x):
-    return ~(op("IsNaN", x, kind="b") | op("IsInf", x, kind="b"))
+    return absolute(x) <= _LARGEST
 
 
 def absolute(x):
@@ -215,6 +216,11 @@ def some(x, axes=None, keepdims=False):
 def arg_max(x, axis=-1, keepdims=False):
     """The index of the maximum; the first among equals."""
     return op("ArgMax", x, kind="i", axis=axis, keepdims=int(keepdims), select_last_index=0)
+
+
+def nonzero(x):
+    """The places of what is true in a vector."""
+    return squeeze(op("NonZero", x, kind="i"), 0)
 
 
 def gather(x, index, axis=0):
@@ -378,12 +384,15 @@ def linear(transform, lead=1):
     return unsqueeze(part, *range(1, lead)) if len(transform.value.shape) == 3 and lead > 1 else part
 
 
-def affine(points, transform, lead=1):
-    """``(B, ..., 2)`` with ``lead`` axes in between through an affine.
+def affine(x, y, transform):
+    """``(B, P)`` each through an affine ``(2, 3)`` or ``(B, 2, 3)``.
 
     Multiplied and summed: as matrix products some runtimes would round the coordinates.
     """
-    rows = transform
     if len(transform.value.shape) == 3:
-        rows = unsqueeze(transform, *range(1, 1 + lead))
-    return reduce("Sum", unsqueeze(points, -2) * slices(rows, 0, 2), [-1]) + pick(rows, 2)
+        entries = transpose(reshape(transform, [-1, 6]), 1, 0)
+        entries = [unsqueeze(pick(entries, i, 0), -1) for i in range(6)]
+    else:
+        entries = [pick(reshape(transform, [6]), i, 0) for i in range(6)]
+    a, b, c, d, e, f = entries
+    return x * a + y * b + c, x * d + y * e + f

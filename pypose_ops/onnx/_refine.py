@@ -29,53 +29,48 @@ def gaussian_taps(kernel_size, sigma=None):
 
 
 class Maps:
-    """``(B, K, H, W)`` and one peak, or M, in each: ``peak`` is ``(B, K, M, 2)``, integers ``(x, y)``."""
+    """``(B, K, H, W)`` and M peaks in each, P = K M in an image: their columns and rows, integers ``(B, P)``.
 
-    def __init__(self, maps, sizes, peak, peaks):
+    x and y stay apart: along an axis of two, or of one, ONNX Runtime broadcasts element by element.
+    """
+
+    def __init__(self, maps, sizes, x, y, peaks=1):
         self.maps, (self.batch, self.joints, self.height, self.width) = maps, sizes
-        self.peak, self.peaks = peak, peaks
-        self.last = g.shape_of([self.width - 1, self.height - 1])
+        self.count = self.joints * peaks
+        self.peak = [g.reshape(v, [self.batch, self.count]) for v in (x, y)] if peaks != 1 else [x, y]
+        self.last = [self.width - 1, self.height - 1]
         self._flat = None
 
-    def at(self, pixels):
-        """Values at flat pixel indices ``(B, K, n)``."""
+    def at(self, pixels, *shape):
+        """Values ``(B, P, *shape)`` at flat pixel indices of that shape."""
         if self._flat is None:
             self._flat = g.reshape(self.maps, [self.batch, self.joints, -1])
-        return g.gather_elements(self._flat, pixels)
+        values = g.gather_elements(self._flat, g.reshape(pixels, [self.batch, self.joints, -1]))
+        return g.reshape(values, [self.batch, self.count, *shape])
 
     def around(self, *offsets):
-        """Values ``(B, K, M)`` at each offset ``(dx, dy)`` from the peaks; outside the map, those of its border."""
-        places = g.clamp(g.unsqueeze(self.peak, -2) + g.constant(offsets, "i"), 0, self.last)  # (B, K, M, n, 2)
-        pixels = g.pick(places, 1) * self.width + g.pick(places, 0)
-        values = self.at(g.reshape(pixels, [self.batch, self.joints, -1]))
-        values = g.reshape(values, [self.batch, self.joints, self.peaks, len(offsets)])
-        return [g.pick(values, i) for i in range(len(offsets))]
+        """Values ``(B, P)`` at each offset ``(dx, dy)`` from the peaks; outside the map, those of its border."""
+        x, y = (
+            g.clamp(g.unsqueeze(peak, -1) + g.constant(away, "i"), 0, last)
+            for peak, away, last in zip(self.peak, zip(*offsets, strict=True), self.last, strict=True)
+        )
+        values = g.transpose(self.at(y * self.width + x, len(offsets)), 2, 0, 1)
+        return [g.pick(values, i, 0) for i in range(len(offsets))]
 
-    def window(self, places, size):
-        """Values ``(B, K, M, size, size)`` at columns and rows ``places (B, K, M, 2, size)`` inside the map."""
-        columns, rows = g.pick(places, 0, -2), g.pick(places, 1, -2)
-        pixels = g.unsqueeze(rows * self.width, -1) + g.unsqueeze(columns, -2)
-        values = self.at(g.reshape(pixels, [self.batch, self.joints, -1]))
-        return g.reshape(values, [self.batch, self.joints, self.peaks, size, size])
+    def window(self, columns, rows, size):
+        """Values ``(B, P, size, size)`` at columns and rows ``(B, P, size)`` inside the map."""
+        return self.at(g.unsqueeze(rows * self.width, -1) + g.unsqueeze(columns, -2), size, size)
 
-    def blurred(self, places, size, weights_x, weights_y):
+    def blurred(self, columns, rows, size, weights_x, weights_y):
         """``weights_y @ window @ weights_x``: ``(..., 5, size)``, ``(..., size, size)`` and ``(..., size, 8)``.
 
         A pixel that is not finite makes all that its window says not finite: 0 times it is NaN.
         """
-        if self.peaks != 1:
-            return g.matmul(g.matmul(weights_y, self.window(places, size)), weights_x)
-        # Whole rows are gathered; single columns only from the result of the first product.
-        columns, rows = g.pick(places, 0, -2), g.pick(places, 1, -2)
-        number = g.reshape(g.arange(self.batch * self.joints), [self.batch, self.joints, 1, 1])
-        lines = g.gather(g.reshape(self.maps, [-1, self.width]), number * self.height + rows, 0)  # (B, K, 1, n, W)
-        lines = g.matmul(weights_y, lines)
-        index = g.expand(g.unsqueeze(columns, -2), [self.batch, self.joints, 1, 5, size])
-        return g.matmul(g.gather_elements(lines, index), weights_x)
+        return g.matmul(g.matmul(weights_y, self.window(columns, rows, size)), weights_x)
 
 
 def step(found, refine, compat, kernel_size, max_offset, covariance=False):
-    """The step ``(B, K, M, 2)``, None for none, and the covariance ``(B, K, M, 2, 2)`` if requested."""
+    """The steps ``(B, P)`` along x and y, None for none, and the covariance ``(B, P, 2, 2)`` if requested."""
     if refine is None:
         return None, None
     kernel_size = kernel_size or 1  # 0: no blur
@@ -83,65 +78,74 @@ def step(found, refine, compat, kernel_size, max_offset, covariance=False):
         logs = _logs_inside(found, refine, kernel_size) if compat is None else _logs_of_peers(
             found, refine, compat, kernel_size
         )  # fmt: skip
-        moved, spread = _newton(logs, refine, 0.0 if compat is None or refine == "dark" else _RIDGE, covariance)
+        ridge = 0.0 if compat is None or refine == "dark" else _RIDGE
+        moved, spread = _newton(found, logs, refine, ridge, covariance)
         return limited(moved, max_offset, compat is None), spread
     plain = {"quarter": _quarter, "parabola": _parabola, "centroid": _centroid}[refine]
     return limited(plain(found, compat, kernel_size), max_offset), None
 
 
-def limited(step, max_offset, finite=False):
-    """Limits steps to ``max_offset``; non-finite steps become 0."""
+def limited(steps, max_offset, finite=False):
+    """Limits steps along x and y to ``max_offset``; non-finite ones become 0."""
+    x, y = steps
     if not finite:
-        whole = g.is_finite(g.reduce("Sum", step, [-1], keepdims=True))
-        step = g.where(whole, step, 0.0)
+        whole = g.is_finite(x + y)
+        x, y = g.where(whole, x, 0.0), g.where(whole, y, 0.0)
     if max_offset is None or math.isinf(max_offset):
-        return step
+        return x, y
     if max_offset == 0:
-        return step * 0.0
-    length = g.sqrt(g.reduce("Sum", step * step, [-1], keepdims=True))
-    return step * (max_offset / g.maximum(length, float(max_offset)))
+        return x * 0.0, y * 0.0
+    factor = max_offset / g.maximum(g.sqrt(x * x + y * y), float(max_offset))
+    return x * factor, y * factor
 
 
 def _quarter(found, compat, kernel_size):
-    peak = found.peak
     w, e, n, s = found.around((-1, 0), (1, 0), (0, -1), (0, 1))
-    low, high = g.stack([w, n]), g.stack([e, s])
-    towards = (g.cast(high > low, "f") - g.cast(high < low, "f")) * 0.25
-    inside = (peak > 1) & (peak < found.last)
-    other = inside if compat in ("hrnet", "mmpose0") else peak > 0
-    return g.where(inside & g.gather(other, [1, 0], -1), towards, 0.0)
+    inside = [(peak > 1) & (peak < last) for peak, last in zip(found.peak, found.last, strict=True)]
+    others = inside if compat in ("hrnet", "mmpose0") else [peak > 0 for peak in found.peak]
+    steps = []
+    for low, high, here, other in ((w, e, inside[0], others[1]), (n, s, inside[1], others[0])):
+        towards = (g.cast(high > low, "f") - g.cast(high < low, "f")) * 0.25
+        steps.append(g.where(here & other, towards, 0.0))
+    return steps
 
 
 def _parabola(found, compat, kernel_size):
     middle, w, e, n, s = found.around((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-    before, after = g.stack([w, n]), g.stack([e, s])
-    curvature = before - g.unsqueeze(middle, -1) * 2.0 + after
-    curved = (found.peak > 0) & (found.peak < found.last) & (curvature < 0.0)
-    return g.where(curved, (before - after) * 0.5 / g.where(curved, curvature, -1.0), 0.0)
+    steps = []
+    for before, after, peak, last in ((w, e, found.peak[0], found.last[0]), (n, s, found.peak[1], found.last[1])):
+        curvature = before - middle * 2.0 + after
+        curved = (peak > 0) & (peak < last) & (curvature < 0.0)
+        steps.append(g.where(curved, (before - after) * 0.5 / g.where(curved, curvature, -1.0), 0.0))
+    return steps
 
 
 def _places(center, reach):
-    """The columns and rows of a window around centres, ``(B, K, M, 2, 2 reach + 1)``."""
+    """The columns or rows of a window around centres, ``(B, P, 2 reach + 1)``."""
     return g.unsqueeze(center, -1) + g.constant(np.arange(-reach, reach + 1), "i")
 
 
+def _inside(columns, rows, last):
+    """Which pixels at columns and rows are in the map, ``(B, P, n, n)``."""
+    x, y = ((places >= 0) & (places <= end) for places, end in zip((columns, rows), last, strict=True))
+    return g.unsqueeze(y, -1) & g.unsqueeze(x, -2)
+
+
 def _centroid(found, compat, size):
-    places = _places(found.peak, size // 2)
-    last = g.unsqueeze(found.last, -1)
-    inside = (places >= 0) & (places <= last)
-    inside = g.unsqueeze(g.pick(inside, 1, -2), -1) & g.unsqueeze(g.pick(inside, 0, -2), -2)
-    window = found.window(g.clamp(places, 0, last), size)
+    columns, rows = (_places(peak, size // 2) for peak in found.peak)
+    inside = _inside(columns, rows, found.last)
+    window = found.window(g.clamp(columns, 0, found.last[0]), g.clamp(rows, 0, found.last[1]), size)
     weight = g.where(inside & g.is_finite(window) & (window > 0.0), window, 0.0)
     offset = g.constant(np.arange(size) - size // 2, "f")
-    moments = [g.reduce("Sum", g.reduce("Sum", weight, [axis]) * offset, [-1]) for axis in (-2, -1)]
-    return g.stack(moments) / g.reduce("Sum", g.reduce("Sum", weight, [-1]), [-1], keepdims=True)
+    total = g.reduce("Sum", weight, [-2, -1])
+    return [g.reduce("Sum", g.reduce("Sum", weight, [axis]) * offset, [-1]) / total for axis in (-2, -1)]
 
 
 class _Logs:
-    """Logarithms of a blurred map around a centre: ``values (B, K, M, 5, 8)``, of which 5 columns count; ``shift`` is
-    where the centre is from the peak.
+    """Logarithms of a blurred map around a centre: ``values (B, P, 5, 8)``, of which 5 columns count; ``shift`` is
+    where the centre is from the peak, along x and y.
 
-    ``valid (B, K, M, 1)``: a step may be taken; ``definite``: only where there is a maximum.
+    ``valid (B, P)``: a step may be taken; ``definite``: only where there is a maximum.
     """
 
     def __init__(self, values, shift, valid, definite):
@@ -160,7 +164,7 @@ def _columns(weights):
 
 
 def _middle(values):
-    return g.unsqueeze(g.pick(g.pick(values, 2), 2), -1)
+    return g.pick(g.pick(values, 2, -2), 2)
 
 
 def _logs_inside(found, refine, kernel_size):
@@ -170,20 +174,22 @@ def _logs_inside(found, refine, kernel_size):
     taps = gaussian_taps(kernel_size)[(distance + radius).clip(0, kernel_size - 1)]
     # For every width of the blur, the weights of the window for the five blurred columns or rows.
     table = np.stack([np.where(np.abs(distance) <= room, taps, 0) for room in range(radius + 1)])
-    most = found.last - reach
-    center = g.minimum(g.maximum(found.peak, reach), most)
-    room = g.clamp(g.minimum(center - reach, most - center), 0, radius)
-    weights_x = g.gather(_columns(table), g.pick(room, 0), 0)
-    weights_y = g.gather(g.constant(table, "f"), g.pick(room, 1), 0)
-    places = g.clamp(_places(center, radius + 2), 0, g.unsqueeze(found.last, -1))
-    blurred = found.blurred(places, kernel_size + 4, weights_x, weights_y)
+    places, weights, shift = [], [], []
+    for peak, last, widths in zip(found.peak, found.last, (_columns(table), g.constant(table, "f")), strict=True):
+        most = last - reach
+        center = g.minimum(g.maximum(peak, reach), most)
+        room = g.clamp(g.minimum(center - reach, most - center), 0, radius)
+        places.append(g.clamp(_places(center, radius + 2), 0, last))
+        weights.append(g.gather(widths, room, 0))
+        shift.append(g.cast(center - peak, "f"))
+    blurred = found.blurred(*places, kernel_size + 4, *weights)
     valid = g.is_finite(_middle(blurred))
     smallest = g.minimum(found.height, found.width)
     if isinstance(smallest, g.Value):
         valid = valid & (smallest > 2 * reach)
     elif smallest <= 2 * reach:
         valid = valid & ~valid
-    return _Logs(g.log(g.maximum(blurred, 1e-10)), g.cast(center - found.peak, "f"), valid, True)
+    return _Logs(g.log(g.maximum(blurred, 1e-10)), shift, valid, True)
 
 
 def _logs_of_peers(found, refine, compat, kernel_size):
@@ -192,44 +198,47 @@ def _logs_of_peers(found, refine, compat, kernel_size):
     distance = _distance(radius)
     taps = gaussian_taps(kernel_size, 0.8 if compat == "hf" else None)[(distance + radius).clip(0, kernel_size - 1)]
     taps = np.where(np.abs(distance) <= radius, taps, 0)
-    weights_x, weights_y = _columns(taps), g.constant(taps, "f")
-    places, last = _places(found.peak, radius + 2), g.unsqueeze(found.last, -1)
-    inside = (places >= 0) & (places <= last)
-    if border == "zeros":
-        counted = g.cast(inside, "f")
-        weights_x = weights_x * g.unsqueeze(g.pick(counted, 0, -2), -1)
-        weights_y = weights_y * g.unsqueeze(g.pick(counted, 1, -2), -2)
-        places = g.clamp(places, 0, last)
-    else:
-        places = reflected(places, last + 1, border)
-    blurred = found.blurred(places, kernel_size + 4, weights_x, weights_y)
+    window = [_places(peak, radius + 2) for peak in found.peak]
+    places, weights = [], []
+    for axis, (index, last, taken) in enumerate(
+        zip(window, found.last, (_columns(taps), g.constant(taps, "f")), strict=True)
+    ):
+        if border == "zeros":
+            counted = g.cast((index >= 0) & (index <= last), "f")
+            weights.append(taken * g.unsqueeze(counted, -1 - axis))
+            places.append(g.clamp(index, 0, last))
+        else:
+            weights.append(taken)
+            places.append(reflected(index, last + 1, border))
+    blurred = found.blurred(*places, kernel_size + 4, *weights)
     finite = g.is_finite(_middle(blurred))
     if refine == "dark":
-        inner = g.cast((found.peak >= 2) & (found.peak <= found.last - 2), "f")
-        finite = finite & (g.reduce("Min", inner, [-1], keepdims=True) > 0.5)
+        for peak, last in zip(found.peak, found.last, strict=True):
+            finite = finite & (peak >= 2) & (peak <= last - 2)
         return _Logs(g.log(g.maximum(blurred, 1e-10)), None, finite, False)
     if compat == "mmpose":
-        blurred = _as_high_as_before(found, blurred, g.slices(inside, radius, radius + 5))
+        blurred = _as_high_as_before(found, blurred)
     blurred = _borders_repeated(found, blurred)
     return _Logs(g.log(g.clamp(blurred, 1e-3, 50.0)), None, finite, False)
 
 
-def _as_high_as_before(found, blurred, inside):
+def _as_high_as_before(found, blurred):
     """Scales the highest of the 13 pixels in the map to the height of the peak."""
     diamond = np.abs(np.arange(-2, 3)) + np.abs(np.arange(-2, 3))[:, None] <= 2
-    inside = g.unsqueeze(g.pick(inside, 1, -2), -1) & g.unsqueeze(g.pick(inside, 0, -2), -2) & g.constant(diamond)
-    highest = g.reduce("Max", g.where(inside, g.slices(blurred, 0, 5), 0.0), [-2, -1], keepdims=True)
+    inside = _inside(*(_places(peak, 2) for peak in found.peak), found.last) & g.constant(diamond)
+    highest = g.reduce("Max", g.where(inside, g.slices(blurred, 0, 5), 0.0), [-2, -1])
     (top,) = found.around((0, 0))
-    return blurred * (g.unsqueeze(top, -1, -2) / highest)
+    return blurred * g.unsqueeze(top / highest, -1, -2)
 
 
 def _borders_repeated(found, blurred):
     """Pixels outside the map are replaced by those at its border."""
-    peak = g.unsqueeze(found.peak, -1)
-    index = g.clamp(_places(found.peak, 2), 0, g.unsqueeze(found.last, -1)) - peak + 2  # (B, K, M, 2, 5)
-    shape = [found.batch, found.joints, found.peaks, 5]
-    columns = g.expand(g.unsqueeze(g.pick(index, 0, -2), -2), [*shape, 5])
-    lines = g.expand(g.unsqueeze(g.pick(index, 1, -2), -1), [*shape, _WIDE])
+    columns, lines = (
+        g.clamp(_places(peak, 2), 0, last) - g.unsqueeze(peak, -1) + 2  # (B, P, 5)
+        for peak, last in zip(found.peak, found.last, strict=True)
+    )
+    columns = g.expand(g.unsqueeze(columns, -2), [found.batch, found.count, 5, 5])
+    lines = g.expand(g.unsqueeze(lines, -1), [found.batch, found.count, 5, _WIDE])
     blurred = g.gather_elements(blurred, g.concat([columns, g.slices(columns, 0, _WIDE - 5)]))
     return g.gather_elements(blurred, lines, -2)
 
@@ -256,25 +265,22 @@ def _differences(refine):
     return table.reshape(-1, 6)
 
 
-def _newton(logs, refine, ridge, covariance):
+def _newton(found, logs, refine, ridge, covariance):
     """The step to the maximum of the Gaussian, and its covariance; NaN if there is no maximum."""
-    flat = g.op("Reshape", logs.values, g.constant([0, 0, 0, -1], "i"))
-    found = g.matmul(flat, g.constant(_differences(refine), "f"))
-    first, second, cross, middle = (g.slices(found, *ends) for ends in ((0, 2), (2, 4), (4, 5), (5, 6)))
+    table = g.matmul(g.reshape(logs.values, [-1, 5 * _WIDE]), g.constant(_differences(refine), "f"))
+    table = g.reshape(g.transpose(table, 1, 0), [6, found.batch, found.count])
+    dx, dy, dxx, dyy, dxy, middle = (g.pick(table, i, 0) for i in range(6))
     if ridge:
-        second = second + ridge
-    second_of_other = g.gather(second, [1, 0], -1)
-    determinant = g.slices(second, 0, 1) * g.slices(second, 1, 2) - cross * cross
+        dxx, dyy = dxx + ridge, dyy + ridge
+    determinant = dxx * dyy - dxy * dxy
     least = (g.absolute(middle) + 1.0) * (64 * _EPSILON)
-    maximum = g.reduce("Max", second, [-1], keepdims=True) < 0.0
-    maximum = maximum & (determinant > -g.reduce("Sum", second, [-1], keepdims=True) * least)
-    moved = (cross * g.gather(first, [1, 0], -1) - second_of_other * first) / determinant
+    valid = logs.valid & (dxx < 0.0) & (dyy < 0.0) & (determinant > -(dxx + dyy) * least)
+    moved = [(dxy * dy - dyy * dx) / determinant, (dxy * dx - dxx * dy) / determinant]
     if logs.shift is not None:
-        moved = logs.shift + moved
-    valid = logs.valid & maximum
-    moved = g.where(valid if logs.definite else logs.valid, moved, 0.0)
+        moved = [shift + more for shift, more in zip(logs.shift, moved, strict=True)]
+    moved = [g.where(valid if logs.definite else logs.valid, each, 0.0) for each in moved]
     if not covariance:
         return moved, None
-    spread = g.concat([-g.slices(second, 1, 2), cross, cross, -g.slices(second, 0, 1)]) / determinant
-    spread = g.where(valid, spread, float("nan"))
-    return moved, g.op("Reshape", spread, g.constant([0, 0, 0, 2, 2], "i"))
+    spread = g.stack([-dyy, dxy, dxy, -dxx]) / g.unsqueeze(determinant, -1)
+    spread = g.where(g.unsqueeze(valid, -1), spread, float("nan"))
+    return moved, g.reshape(spread, [found.batch, found.count, 2, 2])

@@ -29,27 +29,28 @@ def decode_heatmaps(
     maps = merged(g.floating(_OP, "heatmaps", heatmaps), flipped, flip_index, flip_shift)
     sizes = g.sizes_of(g.Value(heatmaps, None))
     peak, scores, found = highest(maps, sizes, threshold)
-    around = Maps(maps, sizes, g.unsqueeze(peak, 2), 1)
+    around = Maps(maps, sizes, *peak)
     moved, spread = step(around, REFINES[refine], COMPATS[compat], kernel_size, max_offset, covariance)
-    coords = g.cast(peak, "f")
-    if moved is not None:
-        coords = coords + g.squeeze(moved, 2)
     transform = None if transform is None else g.as_float(transform)
-    spread = _covariance(g.squeeze(spread, 2), found, transform) if covariance else g.constant([], "f")
-    coords = placed(coords, found, transform, missing)
-    return coords, g.op("Identity", scores).value, spread.value, pixels_of(peak, found, pixels)
+    spread = _covariance(spread, found, transform) if covariance else g.constant([], "f")
+    coords = placed(peak, moved, found, transform, missing)
+    return coords.value, g.op("Identity", scores).value, spread.value, pixels_of(peak, found, pixels)
 
 
-def placed(coords: Any, found: Any, transform: Any, missing: Any) -> Any:
-    """Coordinates, transformed if an affine is given; ``missing`` for maps without a peak."""
+def placed(peak: Any, moved: Any, found: Any, transform: Any, missing: Any) -> Any:
+    """Coordinates ``(B, P, 2)`` of peaks ``(B, P)``, transformed if an affine is given; ``missing`` without a peak."""
+    coords = [g.cast(each, "f") for each in peak]
+    if moved is not None:
+        coords = [each + more for each, more in zip(coords, moved, strict=True)]
     if transform is not None:
-        coords = g.affine(coords, transform)
-    return g.where(g.unsqueeze(found, -1), coords, math.nan if missing is None else missing).value
+        coords = g.affine(*coords, transform)
+    missing = math.nan if missing is None else missing
+    return g.stack([g.where(found, each, missing) for each in coords])
 
 
 def pixels_of(peak: Any, found: Any, wanted: Any) -> Any:
     """The pixels of the peaks, -1 without a peak; empty if not requested."""
-    return g.where(g.unsqueeze(found, -1), peak, -1).value if wanted else g.constant([], "i").value
+    return g.stack([g.where(found, each, -1) for each in peak]).value if wanted else g.constant([], "i").value
 
 
 def _covariance(spread, found, transform):
@@ -74,19 +75,37 @@ def merged(maps: Any, flipped: Any, flip_index: Any, flip_shift: Any, signs: Any
 
 
 def highest(maps: Any, sizes: Any, threshold: Any) -> Any:
-    """The first highest finite pixel of every map, ``(B, K, 2)``, its value, and whether that is above the threshold.
+    """The columns and rows ``(B, K)`` of the first highest finite pixels, their values, whether those are above the
+    threshold.
 
-    The value is 0 where it is not. The place is looked for in the maxima of the rows, then in one row. Whether all
-    pixels are finite could be asked first, to save a copy of the maps: of such an ``If`` OpenVINO gives no index.
+    The value is 0 where it is not. The place is looked for in the maxima of the rows, then in one row.
     """
-    number = g.reshape(g.arange(sizes[0] * sizes[1]), sizes[:2])
-    usable = g.where(g.is_finite(maps), maps, LOWEST)
-    lines = g.reduce("Max", usable, [-1])
-    y = g.arg_max(lines)
-    line = g.gather(g.reshape(usable, [-1, sizes[3]]), number * sizes[2] + y, 0)  # (B, K, W)
-    peak, value = g.stack([g.arg_max(line), y]), g.reduce("Max", line, [-1])
+    lines = _row_maxima(maps, sizes)
+    y = g.arg_max(lines, keepdims=True)
+    value = g.gather_elements(lines, y)
+    number = g.reshape(g.arange(sizes[0] * sizes[1]), [*sizes[:2], 1])
+    line = g.gather(g.reshape(maps, [-1, sizes[3]]), g.squeeze(number * sizes[2] + y, -1), 0)  # (B, K, W)
+    x = g.arg_max(g.cast(line.equals(value), "f"))
+    y, value = g.squeeze(y, -1), g.squeeze(value, -1)
     found = value > max(threshold, LOWEST)
-    return peak, g.where(found, value, 0.0), found
+    return (x, y), g.where(found, value, 0.0), found
+
+
+def _usable(pixels):
+    return g.where(g.is_finite(pixels), pixels, LOWEST)
+
+
+def _row_maxima(maps, sizes):
+    """The highest finite pixel of every row, ``(B, K, H)``.
+
+    Only maps whose sum is not finite are searched for pixels that are not: for all of them that takes ten times the
+    rest. Of an ``If`` around it, or of rows of -inf, OpenVINO gives no index.
+    """
+    lines = g.reduce("Max", maps, [-1])
+    flat = g.reshape(lines, [-1, sizes[2]])
+    spoilt = g.nonzero(g.reshape(~g.is_finite(g.reduce("Sum", maps, [-2, -1])), [-1]))
+    found = g.reduce("Max", _usable(g.gather(g.reshape(maps, [-1, *sizes[2:]]), spoilt, 0)), [-1])
+    return g.reshape(g.op("ScatterND", flat, g.unsqueeze(spoilt, -1), found), sizes[:3])
 
 
 def decode_offsets(
@@ -124,11 +143,10 @@ def decode_offsets(
     sizes = [batch, joints, height, width]
     blurred = maps if kernel_size is None else _blurred(maps, sizes, gaussian_taps(2 * kernel_size + 1))
     peak, scores, found = highest(blurred, sizes, threshold)
-    moved = [Maps(way, sizes, g.unsqueeze(peak, 2), 1).around((0, 0))[0] for way in ways]
-    coords = g.cast(peak, "f") + g.squeeze(limited(g.stack(moved) * radius, max_offset), 2)
+    moved = [Maps(way, sizes, *peak).around((0, 0))[0] * radius for way in ways]
     transform = None if transform is None else g.as_float(transform)
-    coords = placed(coords, found, transform, missing)
-    return coords, g.op("Identity", scores).value, pixels_of(peak, found, pixels)
+    coords = placed(peak, limited(moved, max_offset), found, transform, missing)
+    return coords.value, g.op("Identity", scores).value, pixels_of(peak, found, pixels)
 
 
 def _blurred(maps, sizes, taps):

@@ -37,9 +37,9 @@ def decode_simcc(
         both.append(found)
     found = both[0] & both[1]
     score = g.where(found, g.minimum(*scores), 0.0)
-    coords = g.stack(peaks) + limited(g.stack(steps), max_offset)
     transform = None if transform is None else g.as_float(transform)
-    return placed(coords, found, transform, missing), g.op("Identity", score).value
+    coords = placed(peaks, limited(steps, max_offset), found, transform, missing)
+    return coords.value, g.op("Identity", score).value
 
 
 def _axis(rows, bins, kernel_size, dark, compat, threshold):

@@ -1,12 +1,11 @@
 """find_peaks: local maxima of maps."""
 
-import math
 from typing import Any
 
 from ..ops._peak_arguments import REFINES
 from . import _graph as g
 from ._refine import Maps, step
-from .decode_heatmaps import pixels_of
+from .decode_heatmaps import pixels_of, placed
 
 _OP = "find_peaks"
 _NONE = 2.0**24  # above every label: pixels are numbered in float32, for which pooling is fast everywhere
@@ -49,13 +48,15 @@ def find_peaks(
     valid = ~g.op("IsInf", scores, kind="b")
     counts = g.reduce("Sum", g.cast(g.reshape(is_peak, flat), "i"), [-1])
     index = g.where(valid, index, 0)
-    peak = g.stack([index % width, index // width])
-    moved, _ = step(Maps(maps, sizes, peak, max_peaks), REFINES[refine], None, kernel_size, max_offset)
-    coords = g.cast(peak, "f") if moved is None else g.cast(peak, "f") + moved
-    if transform is not None:
-        coords = g.affine(coords, g.as_float(transform), lead=2)
-    coords = g.where(g.unsqueeze(valid, -1), coords, math.nan if missing is None else missing)
-    return coords.value, g.where(valid, scores, 0.0).value, counts.value, pixels_of(peak, valid, pixels)
+    around = Maps(maps, sizes, index % width, index // width, max_peaks)
+    moved, _ = step(around, REFINES[refine], None, kernel_size, max_offset)
+    transform = None if transform is None else g.as_float(transform)
+    there = g.reshape(valid, [batch, around.count])
+    coords = g.reshape(placed(around.peak, moved, there, transform, missing), [batch, joints, max_peaks, 2])
+    where = pixels_of(around.peak, there, pixels)
+    if pixels:
+        where = g.reshape(g.Value(where, "i"), [batch, joints, max_peaks, 2]).value
+    return coords.value, g.where(valid, scores, 0.0).value, counts.value, where
 
 
 def _highest(maps, radius):
