@@ -210,6 +210,7 @@ class OnnxProgram(Program):
     """An ONNX file run by ONNX Runtime on the CPU, or by OpenVINO (``runtime="openvino"``), in float32."""
 
     metadata: dict[str, Any]
+    compiled: Any  # OpenVINO's model
 
     name = "OnnxProgram"
 
@@ -240,14 +241,14 @@ class OnnxProgram(Program):
         try:
             model = openvino.Core().read_model(path)
             # Otherwise CPUs with bfloat16 compute in it, and joints are off by pixels.
-            compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            self.compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         except Exception as error:
             raise InputError(f"{path}: OpenVINO cannot read it ({_one_line(error)})") from None
         entry = ["framework", _METADATA]
         self.metadata = _metadata_of(path, model.get_rt_info(entry).value if model.has_rt_info(entry) else None)
 
         def infer(arrays: dict[str, Any]) -> Any:
-            outputs = compiled(dict(zip(INPUTS, arrays, strict=True)))
+            outputs = self.compiled(dict(zip(INPUTS, arrays, strict=True)))
             return [np.array(outputs[name]) for name in OUTPUTS]
 
         self._infer = infer

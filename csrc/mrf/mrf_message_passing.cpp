@@ -133,7 +133,8 @@ void run_messages(
 
 Tensor mrf_message_passing_cpu(
     const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
-    std::vector<int64_t> prior_index, int64_t num_targets, double floor) {
+    const std::optional<std::vector<int64_t>>& prior_index_or_none, int64_t num_targets, double floor) {
+  const std::vector<int64_t> prior_index = prior_index_of(prior_index_or_none);
   constexpr const char* op = "mrf_message_passing";
   const Shape shape = check_inputs(op, unary, prior, bias, edges, prior_index, num_targets, floor);
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
@@ -155,7 +156,7 @@ Tensor mrf_message_passing_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "mrf_message_passing(Tensor unary, Tensor prior, Tensor bias, int[] edges, int[] prior_index, int num_targets, "
+      "mrf_message_passing(Tensor unary, Tensor prior, Tensor bias, int[] edges, int[]? prior_index, int num_targets, "
       "float floor) -> Tensor");
 }
 

@@ -222,7 +222,8 @@ void dispatch_backward(
 
 std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cpu(
     const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
-    std::vector<int64_t> prior_index, double floor, bool want_unary, bool want_prior, bool want_bias) {
+    const std::optional<std::vector<int64_t>>& prior_index_or_none, double floor, bool want_unary, bool want_prior, bool want_bias) {
+  const std::vector<int64_t> prior_index = prior_index_of(prior_index_or_none);
   constexpr const char* op = "_mrf_message_passing_backward";
   const Shape shape = check_backward(op, grad, unary, prior, bias, edges, prior_index, floor);
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
@@ -251,7 +252,7 @@ std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "_mrf_message_passing_backward(Tensor grad, Tensor unary, Tensor prior, Tensor bias, int[] edges, "
-      "int[] prior_index, float floor, bool want_unary, bool want_prior, bool want_bias) -> (Tensor, Tensor, Tensor)");
+      "int[]? prior_index, float floor, bool want_unary, bool want_prior, bool want_bias) -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

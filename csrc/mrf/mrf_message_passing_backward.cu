@@ -346,7 +346,8 @@ void launch_backward(
 
 std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cuda(
     const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
-    std::vector<int64_t> prior_index, double floor, bool want_unary, bool want_prior, bool want_bias) {
+    const std::optional<std::vector<int64_t>>& prior_index_or_none, double floor, bool want_unary, bool want_prior, bool want_bias) {
+  const std::vector<int64_t> prior_index = prior_index_of(prior_index_or_none);
   constexpr const char* op = "_mrf_message_passing_backward";
   const Shape shape = check_backward(op, grad, unary, prior, bias, edges, prior_index, floor);
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());

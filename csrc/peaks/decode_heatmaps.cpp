@@ -45,8 +45,9 @@ void decode_heatmaps_kernel(const Arguments<scalar>& args, const int64_t* flip_i
 std::tuple<Tensor, Tensor, Tensor, Tensor> decode_heatmaps_cpu(
     const Tensor& heatmaps, int64_t refine, int64_t compat, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset, double threshold, std::optional<double> missing_or_nan, bool covariance, bool pixels) {
+    std::optional<double> max_offset, std::optional<double> threshold_or_none, std::optional<double> missing_or_nan, bool covariance, bool pixels) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
+  const double threshold = threshold_of(threshold_or_none);
   const RefineOptions options =
       check_arguments(heatmaps, refine, compat, kernel_size, flipped, flip_index, transform, max_offset, threshold);
   Tensors tensors = allocate(heatmaps, flipped, transform, covariance, pixels);
@@ -67,7 +68,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> decode_heatmaps_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "decode_heatmaps(Tensor heatmaps, int refine, int compat, int kernel_size, Tensor? flipped, int[]? flip_index, "
-      "bool flip_shift, Tensor? transform, float? max_offset, float threshold, float? missing, bool covariance, "
+      "bool flip_shift, Tensor? transform, float? max_offset, float? threshold, float? missing, bool covariance, "
       "bool pixels) -> (Tensor coords, Tensor scores, Tensor covariance, Tensor pixels)");
 }
 

@@ -63,8 +63,9 @@ void launch_decode_heatmaps(
 std::tuple<Tensor, Tensor, Tensor, Tensor> decode_heatmaps_cuda(
     const Tensor& heatmaps, int64_t refine, int64_t compat, int64_t kernel_size, const std::optional<Tensor>& flipped,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset, double threshold, std::optional<double> missing_or_nan, bool covariance, bool pixels) {
+    std::optional<double> max_offset, std::optional<double> threshold_or_none, std::optional<double> missing_or_nan, bool covariance, bool pixels) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
+  const double threshold = threshold_of(threshold_or_none);
   const RefineOptions options =
       check_arguments(heatmaps, refine, compat, kernel_size, flipped, flip_index, transform, max_offset, threshold);
   const FlipIndex index = flip_index_of(flip_index);

@@ -113,8 +113,9 @@ std::tuple<Tensor, Tensor, Tensor> decode_offsets_cpu(
     const Tensor& heatmaps, const std::optional<Tensor>& offsets, std::optional<int64_t> kernel_size, double radius,
     const std::optional<Tensor>& flipped, const std::optional<Tensor>& flipped_offsets,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset, double threshold, std::optional<double> missing_or_nan, bool pixels) {
+    std::optional<double> max_offset, std::optional<double> threshold_or_none, std::optional<double> missing_or_nan, bool pixels) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
+  const double threshold = threshold_of(threshold_or_none);
   const RefineOptions options = check_offsets(
       heatmaps, offsets, kernel_size, radius, flipped, flipped_offsets, flip_index, transform, max_offset, threshold);
   Tensors tensors = allocate(heatmaps, flipped, transform, false, pixels, offsets.has_value() ? 1 : kOffsetChannels);
@@ -138,7 +139,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "_decode_offsets(Tensor heatmaps, Tensor? offsets, int? kernel_size, float radius, Tensor? flipped, "
       "Tensor? flipped_offsets, int[]? flip_index, bool flip_shift, Tensor? transform, float? max_offset, "
-      "float threshold, float? missing, bool pixels) -> (Tensor coords, Tensor scores, Tensor pixels)");
+      "float? threshold, float? missing, bool pixels) -> (Tensor coords, Tensor scores, Tensor pixels)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

@@ -83,8 +83,9 @@ std::tuple<Tensor, Tensor, Tensor> decode_offsets_cuda(
     const Tensor& heatmaps, const std::optional<Tensor>& offsets, std::optional<int64_t> kernel_size, double radius,
     const std::optional<Tensor>& flipped, const std::optional<Tensor>& flipped_offsets,
     const std::optional<std::vector<int64_t>>& flip_index, bool flip_shift, const std::optional<Tensor>& transform,
-    std::optional<double> max_offset, double threshold, std::optional<double> missing_or_nan, bool pixels) {
+    std::optional<double> max_offset, std::optional<double> threshold_or_none, std::optional<double> missing_or_nan, bool pixels) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
+  const double threshold = threshold_of(threshold_or_none);
   const RefineOptions options = check_offsets(
       heatmaps, offsets, kernel_size, radius, flipped, flipped_offsets, flip_index, transform, max_offset, threshold);
   const FlipIndex index = flip_index_of(flip_index);

@@ -55,9 +55,10 @@ void decode_simcc_kernel(const SimccArguments<scalar>& args, int64_t count) {
 
 std::tuple<Tensor, Tensor> decode_simcc_cpu(
     const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y,
-    std::optional<double> max_offset, const std::optional<Tensor>& transform, double threshold,
+    std::optional<double> max_offset, const std::optional<Tensor>& transform, std::optional<double> threshold_or_none,
     std::optional<double> missing_or_nan) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
+  const double threshold = threshold_of(threshold_or_none);
   check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform, threshold);
   const double limit = check_max_offset(kSimcc, max_offset);
   SimccTensors tensors(x, y, transform);
@@ -77,7 +78,7 @@ std::tuple<Tensor, Tensor> decode_simcc_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "decode_simcc(Tensor x, Tensor y, float split_ratio, bool dark, bool compat, int kernel_x, int kernel_y, "
-      "float? max_offset, Tensor? transform, float threshold, float? missing) -> (Tensor coords, Tensor scores)");
+      "float? max_offset, Tensor? transform, float? threshold, float? missing) -> (Tensor coords, Tensor scores)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

@@ -55,9 +55,10 @@ void launch_decode_simcc(const SimccArguments<scalar>& args, const Tensor& x, in
 
 std::tuple<Tensor, Tensor> decode_simcc_cuda(
     const Tensor& x, const Tensor& y, double split_ratio, bool dark, bool compat, int64_t kernel_x, int64_t kernel_y,
-    std::optional<double> max_offset, const std::optional<Tensor>& transform, double threshold,
+    std::optional<double> max_offset, const std::optional<Tensor>& transform, std::optional<double> threshold_or_none,
     std::optional<double> missing_or_nan) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
+  const double threshold = threshold_of(threshold_or_none);
   check_simcc(x, y, split_ratio, kernel_x, kernel_y, transform, threshold);
   const double limit = check_max_offset(kSimcc, max_offset);
   const DeviceGuard guard(x.get_device_index());

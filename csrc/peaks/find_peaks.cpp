@@ -405,10 +405,11 @@ void find_peaks_kernel(const FindArguments<scalar>& args, int64_t maps) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> find_peaks_cpu(
-    const Tensor& heatmaps, const std::optional<Tensor>& thresholds, double threshold, int64_t radius,
+    const Tensor& heatmaps, const std::optional<Tensor>& thresholds, std::optional<double> threshold_or_none, int64_t radius,
     int64_t max_peaks, int64_t refine, int64_t kernel_size, std::optional<double> max_offset,
     const std::optional<Tensor>& transform, std::optional<double> missing_or_nan, bool pixels) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
+  const double threshold = threshold_of(threshold_or_none);
   const RefineOptions options = check_find_peaks(
       heatmaps, thresholds, threshold, radius, max_peaks, refine, kernel_size, max_offset, transform);
   FindTensors tensors(heatmaps, thresholds, transform, max_peaks, pixels);
@@ -426,7 +427,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> find_peaks_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "find_peaks(Tensor heatmaps, Tensor? threshold, float threshold_value, int radius, SymInt max_peaks, int refine, "
+      "find_peaks(Tensor heatmaps, Tensor? threshold, float? threshold_value, int radius, SymInt max_peaks, int refine, "
       "int kernel_size, float? max_offset, Tensor? transform, float? missing, bool pixels) -> "
       "(Tensor coords, Tensor scores, Tensor counts, Tensor pixels)");
 }

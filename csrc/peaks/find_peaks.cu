@@ -371,10 +371,11 @@ void launch_find_peaks(const FindArguments<scalar>& args, const Tensor& heatmaps
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> find_peaks_cuda(
-    const Tensor& heatmaps, const std::optional<Tensor>& thresholds, double threshold, int64_t radius,
+    const Tensor& heatmaps, const std::optional<Tensor>& thresholds, std::optional<double> threshold_or_none, int64_t radius,
     int64_t max_peaks, int64_t refine, int64_t kernel_size, std::optional<double> max_offset,
     const std::optional<Tensor>& transform, std::optional<double> missing_or_nan, bool pixels) {
   const double missing = missing_or_nan.value_or(std::numeric_limits<double>::quiet_NaN());
+  const double threshold = threshold_of(threshold_or_none);
   const RefineOptions options = check_find_peaks(
       heatmaps, thresholds, threshold, radius, max_peaks, refine, kernel_size, max_offset, transform);
   const DeviceGuard guard(heatmaps.get_device_index());

@@ -81,6 +81,11 @@ inline void check_kernel_size(const char* op, int64_t kernel_size, int most) {
       ": kernel_size must be odd and from 1 to ", most, ", got ", kernel_size);
 }
 
+// None: any value. Programs of AOTInductor cannot hold an infinite argument.
+inline double threshold_of(const std::optional<double>& threshold) {
+  return threshold.value_or(-std::numeric_limits<double>::infinity());
+}
+
 // What a peak must be higher than.
 inline void check_threshold(const char* op, double threshold) {
   PYPOSE_OPS_CHECK(threshold == threshold, op, ": threshold must not be NaN");

@@ -35,7 +35,8 @@ OPERATORS = tuple(name for name in ops.__all__ if (Path(__file__).parent / f"{na
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What ``torch.onnx.export(custom_translation_table=...)`` takes: an ONNX graph for each operator that infers.
+    """What ``torch.onnx.export(custom_translation_table=...)`` takes: an ONNX graph for each operator that infers, and
+    an :class:`ExportError` for the others.
 
     Float16 and bfloat16 inputs are computed in float32, float64 is refused: some runtimes narrow it in silence.
     """
@@ -43,9 +44,22 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     for name in OPERATORS:
         module = importlib.import_module(f"{__name__}.{name}")
         table[getattr(torch.ops.pypose_ops, name).default] = getattr(module, name)
+    for name in ops.__all__:
+        operator = getattr(torch.ops.pypose_ops, name, None)
+        if name not in OPERATORS and operator is not None:
+            table[operator.default] = _refusal(name)
     decoders = importlib.import_module(f"{__name__}.decode_heatmaps")
     table[torch.ops.pypose_ops._decode_offsets.default] = decoders.decode_offsets
     return table
+
+
+def _refusal(name):
+    def refused(*args: Any) -> None:
+        raise ExportError(
+            f"{name}: labels, losses and operators on the host have no ONNX form; leave it out of the export"
+        )
+
+    return refused
 
 
 def export(

@@ -220,7 +220,7 @@ def arg_max(x, axis=-1, keepdims=False):
 
 def nonzero(x):
     """The places of what is true in a vector."""
-    return squeeze(op("NonZero", x, kind="i"), 0)
+    return squeeze(op("NonZero", cast(x, "f"), kind="i"), 0)
 
 
 def gather(x, index, axis=0):
@@ -376,6 +376,11 @@ def static(operator, name, number):
     if isinstance(number, ir.Value | Value):
         raise ExportError(f"{operator}: {name} must be a fixed number for ONNX, it is dynamic in this export")
     return number
+
+
+def bound(threshold, lowest):
+    """A threshold in float32's range, ``lowest`` for None."""
+    return lowest if threshold is None else min(max(float(threshold), lowest), _LARGEST)
 
 
 def linear(transform, lead=1):

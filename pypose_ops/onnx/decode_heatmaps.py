@@ -87,7 +87,7 @@ def highest(maps: Any, sizes: Any, threshold: Any) -> Any:
     line = g.gather(g.reshape(maps, [-1, sizes[3]]), g.squeeze(number * sizes[2] + y, -1), 0)  # (B, K, W)
     x = g.arg_max(g.cast(line.equals(value), "f"))
     y, value = g.squeeze(y, -1), g.squeeze(value, -1)
-    found = value > max(threshold, LOWEST)
+    found = value > g.bound(threshold, LOWEST)
     return (x, y), g.where(found, value, 0.0), found
 
 

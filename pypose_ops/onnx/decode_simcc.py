@@ -45,7 +45,7 @@ def decode_simcc(
 def _axis(rows, bins, kernel_size, dark, compat, threshold):
     usable = g.where(g.is_finite(rows), rows, LOWEST)
     highest, peak = g.reduce("Max", usable, [-1]), g.arg_max(usable)
-    found = highest > max(threshold, LOWEST)
+    found = highest > g.bound(threshold, LOWEST)
     score = g.where(found, highest, 0.0)
     nothing = score * 0.0
     if not dark or (not compat and not isinstance(bins, g.Value) and bins < 5):

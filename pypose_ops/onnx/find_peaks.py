@@ -32,7 +32,7 @@ def find_peaks(
         raise g.ExportError(f"{_OP}: heatmaps must have less than 2^24 pixels for ONNX, got {height} x {width}")
     values = g.where(g.is_finite(maps), maps, float("-inf"))
     if threshold is None:
-        least = g.constant(float(threshold_value), "f")
+        least = g.constant(g.bound(threshold_value, float("-inf")), "f")
     else:
         least = g.unsqueeze(g.as_float(threshold), -1, -2)
     is_peak = _peaks(values, values > least, radius, height, width)

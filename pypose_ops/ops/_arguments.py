@@ -1,8 +1,12 @@
 """Parses the arguments that several wrappers share."""
 
+import math
 import operator
+import sys
 
 import torch
+
+_LARGEST = sys.float_info.max
 
 
 def choice(op, name, value, choices):
@@ -34,6 +38,12 @@ def check_missing(op, missing):
     """The coordinates of missing joints, None for NaN: programs of AOTInductor cannot hold NaN arguments."""
     missing = check_number(op, "missing", missing)
     return missing if missing == missing else None  # not math.isnan, which a compiler cannot trace
+
+
+def check_threshold(op, threshold):
+    """What finite pixels must be higher than, None for any: programs of AOTInductor cannot hold infinite arguments."""
+    threshold = check_number(op, "threshold", threshold)
+    return None if threshold == -math.inf else min(threshold, _LARGEST) if threshold == threshold else threshold
 
 
 def check_dtype(op, dtype):

@@ -92,12 +92,13 @@ def _pair(name, value):
 
 
 def max_offset_of(op: str, max_offset: float | str | None, default: float | None) -> float | None:
-    """The longest step; ``default`` for ``"auto"``."""
+    """The longest step; ``default`` for ``"auto"``, None for infinity."""
     if isinstance(max_offset, str):
         if max_offset != "auto":
             raise ValueError(f"{op}: max_offset must be a number, None or 'auto', got {max_offset!r}")
         return default
-    return None if max_offset is None else check_number(op, "max_offset", max_offset)
+    max_offset = None if max_offset is None else check_number(op, "max_offset", max_offset)
+    return None if max_offset == math.inf else max_offset
 
 
 def refine_number(op: str, refine: str | None, more: str = "") -> int:

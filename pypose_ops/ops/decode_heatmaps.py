@@ -6,7 +6,7 @@ from typing import Any, Literal, overload
 
 import torch
 
-from ._arguments import check_missing, check_number, check_tensor
+from ._arguments import check_missing, check_number, check_tensor, check_threshold
 from ._autograd import call, register_fake, vmap_by_batch
 from ._peak_arguments import (
     COMPATS,
@@ -203,7 +203,7 @@ def decode_heatmaps(
     kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
     longest = None if compat is not None or offsets is not None else radius if refine == "offset" else 1.0
     max_offset = max_offset_of(op, max_offset, longest)
-    threshold, missing = check_number(op, "threshold", threshold), check_missing(op, missing)
+    threshold, missing = check_threshold(op, threshold), check_missing(op, missing)
     check_tensor(op, "heatmaps", heatmaps)
     for name, tensor in (
         ("flipped", flipped),

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from ._arguments import check_missing, check_number, check_tensor
+from ._arguments import check_missing, check_number, check_tensor, check_threshold
 from ._autograd import call, register_fake, vmap_by_batch
 from ._peak_arguments import detached, max_offset_of, simcc_kernels
 from ._results import Peaks
@@ -91,7 +91,7 @@ def decode_simcc(
             1 if kernel_y is None else kernel_y,
             max_offset_of(op, max_offset, 1.0 if compat is None else None),
             detached(transform),
-            check_number(op, "threshold", threshold),
+            check_threshold(op, threshold),
             check_missing(op, missing),
         )
     )

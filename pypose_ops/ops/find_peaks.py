@@ -5,7 +5,7 @@ from typing import Literal, overload
 
 import torch
 
-from ._arguments import check_missing, check_number, check_tensor
+from ._arguments import check_missing, check_tensor, check_threshold
 from ._autograd import call, register_fake, vmap_by_batch
 from ._peak_arguments import detached, kernel_size_of, max_offset_of, refine_number
 from ._results import LocalPeaks, LocalPeaksWithPixels
@@ -108,7 +108,7 @@ def find_peaks(
     """
     op = "find_peaks"
     thresholds, threshold = (
-        (threshold, 0.0) if isinstance(threshold, torch.Tensor) else (None, check_number(op, "threshold", threshold))
+        (threshold, 0.0) if isinstance(threshold, torch.Tensor) else (None, check_threshold(op, threshold))
     )
     kernel_size = kernel_size_of(op, refine, kernel_size, sigma)
     check_tensor(op, "heatmaps", heatmaps)

@@ -76,7 +76,7 @@ def mrf_message_passing(
     for name, tensor in (("unary", unary), ("prior", prior), ("bias", bias)):
         check_tensor(op, name, tensor)
     flat = flat_edges(op, edges)
-    index = [] if prior_index is None else _integers(op, "prior_index", prior_index)
+    index = None if prior_index is None else _integers(op, "prior_index", prior_index)
     if prior_index is not None and flat and not index:  # empty is None to the operator
         raise ValueError(f"{op}: prior_index must have one number per edge, got none for {len(flat) // 2} edges")
     floor = check_number(op, "floor", floor)
@@ -199,5 +199,5 @@ def _(unary, prior, bias, edges, prior_index, num_targets, floor):
         list(zip(edges[::2], edges[1::2], strict=True)),
         num_targets=num_targets,
         floor=floor,
-        prior_index=prior_index or None,
+        prior_index=prior_index,
     )

@@ -384,3 +384,19 @@ CASES |= {
     for name in pypose_ops.onnx.OPERATORS
     if name not in {case.split("-")[0] for case in CASES}
 }
+
+
+# Of inputs that have to be float32 or float64: transforms, deformations, masks of boxes.
+FULL = {"crop_patches": (1, 2), "crop_patches-image": (1,), "crop_patches-index": (2,)}
+FULL |= {"decode_heatmaps-covariance": (1,), "decode_heatmaps-flipped": (2,), "max_product": (1,), "sum_product": (1,)}
+FULL |= {"find_peaks": (1,)}
+
+
+def with_dtype(name, dtype):
+    """A case whose floating-point inputs are rounded to a dtype, but for those that have to be float32."""
+    case = CASES[name]()
+    inputs = tuple(
+        tensor.to(dtype) if tensor.is_floating_point() and i not in FULL.get(name, ()) else tensor
+        for i, tensor in enumerate(case.inputs)
+    )
+    return Case(case.function, inputs, case.dynamic, [], case.tolerance)

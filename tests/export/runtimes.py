@@ -48,6 +48,7 @@ def openvino_of(path, precision="f32"):
         found = model([t.numpy() for t in tensors])
         return [np.array(found[i]) for i in range(len(model.outputs))]
 
+    run.model = model
     return run
 
 

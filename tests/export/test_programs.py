@@ -57,6 +57,8 @@ def onnx_file(net, tmp_path_factory):
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_onnx(onnx_file, net, image, runtime):
     program = OnnxProgram(onnx_file, runtime=runtime)
+    if runtime == "openvino":  # which may round to bfloat16 otherwise
+        assert program.compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert program.metadata["skeleton"] == "lsp" and program.metadata["input_size"] == [64, 48]
     assert program.metadata["mean"] == list(net.mean) and program.metadata["std"] == list(net.std)
     for frame, boxes in ((image, BOXES), (image[:120, 20:], BOXES[:1])):
@@ -126,6 +128,23 @@ def test_export_and_predict(tmp_path, capsys):
     heatmap_pixel = 512 / 48  # of the whole photograph, in its own pixels
     np.testing.assert_allclose(found[1][0], found[0][0], rtol=0, atol=1e-3 * heatmap_pixel)
     np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
+
+
+def test_half_of_the_network(tmp_path):
+    """Weights in float16, everything else in float32: joints move by a fraction of a heatmap pixel."""
+    joints = []
+    for name, options in (("whole", []), ("half", ["--half"])):
+        path = tmp_path / f"{name}.onnx"
+        assert main(["export", str(WEIGHTS), "--format", "onnx", "--batch", "1", *options, "--out", str(path)]) == 0
+        program = OnnxProgram(path)
+        image = torch.from_numpy(pytest.importorskip("skimage.data").astronaut())
+        joints.append(program(image, torch.tensor([[0.0, 0.0, 511.0, 511.0]])))
+        assert program.metadata["dtype"] == {"whole": "float32", "half": "float16"}[name]
+    assert (tmp_path / "half.onnx").stat().st_size < 0.6 * (tmp_path / "whole.onnx").stat().st_size
+    heatmap_pixel = 1.25 * 512 / 48
+    assert all(tensor.dtype == torch.float32 for found in joints for tensor in found)
+    torch.testing.assert_close(joints[1][0], joints[0][0], atol=0.25 * heatmap_pixel, rtol=0)
+    torch.testing.assert_close(joints[1][1], joints[0][1], atol=5e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
