@@ -390,13 +390,17 @@ CASES |= {
 FULL = {"crop_patches": (1, 2), "crop_patches-image": (1,), "crop_patches-index": (2,)}
 FULL |= {"decode_heatmaps-covariance": (1,), "decode_heatmaps-flipped": (2,), "max_product": (1,), "sum_product": (1,)}
 FULL |= {"find_peaks": (1,)}
+# Those that may be float64, but not float16.
+WIDE = {"mrf_message_passing": (1, 2), "score_limbs": (1,)}
+POINTS_ONLY = ("box_vote", "gaussian_heatmaps", "oks", "oks_nms")  # which take no float16 at all
 
 
 def with_dtype(name, dtype):
     """A case whose floating-point inputs are rounded to a dtype, but for those that have to be float32."""
     case = CASES[name]()
+    full = FULL.get(name, ()) + (WIDE.get(name, ()) if dtype.itemsize < 4 else ())
     inputs = tuple(
-        tensor.to(dtype) if tensor.is_floating_point() and i not in FULL.get(name, ()) else tensor
+        tensor.to(dtype) if tensor.is_floating_point() and i not in full else tensor
         for i, tensor in enumerate(case.inputs)
     )
     return Case(case.function, inputs, case.dynamic, [], case.tolerance)
