@@ -6,64 +6,49 @@ All functions but :func:`to_tv_tensor` work without torchvision. Its coordinates
 of pypose_ops at integers.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from ..ops.crop_patches import crop_patches
+from ..ops.decode_heatmaps import decode_heatmaps
 from ._peer import require
 
 VERSIONS = ("0",)
 
 
-def _cubic_weights(size: torch.Tensor, longest: int, source: int) -> torch.Tensor:
-    """``(N, longest, source)``: rows of bicubic interpolation (A = -0.75) from ``source`` to each ``size`` pixels."""
-    out = torch.arange(longest, device=size.device, dtype=torch.float32)
-    at = (out + 0.5) * (source / size[:, None]) - 0.5
-    base = at.floor()
-    t = at - base
-    a = -0.75
-    far, near = t + 1, 1 - t
-    weights = torch.stack(
-        (
-            ((a * far - 5 * a) * far + 8 * a) * far - 4 * a,
-            ((a + 2) * t - (a + 3)) * t * t + 1,
-            ((a + 2) * near - (a + 3)) * near * near + 1,
-            ((a * (near + 1) - 5 * a) * (near + 1) + 8 * a) * (near + 1) - 4 * a,
-        ),
-        -1,
-    )
-    taps = (base[..., None] + torch.arange(-1, 3, device=size.device)).clamp(0, source - 1).long()
-    rows = torch.zeros((*at.shape, source), device=size.device)
-    return rows.scatter_add_(-1, taps, weights)
-
-
 def heatmaps_to_keypoints(
-    maps: torch.Tensor, rois: torch.Tensor, *, chunk: int = 8
+    maps: torch.Tensor, rois: torch.Tensor, *, chunk: int | Literal["auto"] = "auto"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The highest pixel of every map after bicubic resizing to its box, as torchvision's function of the same name.
 
     Args:
         maps: ``(N, K, H, W)``, float32.
         rois: ``(N, 4)``, two corners.
-        chunk: people resized at a time, to limit memory.
+        chunk: people resized at a time, to limit memory; "auto": 1 on the CPU, else 8.
 
     Returns:
         ``(N, K, 3)``, x, y and 1, pixel centres at halves, and scores ``(N, K)``.
     """
     extent = (rois[:, 2:] - rois[:, :2]).clamp(min=1)
     whole = extent.ceil()
-    longest = [int(n) for n in whole.amax(0).tolist()] if len(rois) else [1, 1]
+    sizes = [(int(h), int(w)) for w, h in whole.tolist()]
     coords, scores = [], []
-    for some, size in zip(maps.split(chunk), whole.split(chunk), strict=True):
-        across = _cubic_weights(size[:, 0], longest[0], maps.shape[-1])
-        down = _cubic_weights(size[:, 1], longest[1], maps.shape[-2])
-        large = down[:, None] @ (some.float() @ across.mT[:, None])  # (n, K, longest, longest)
-        x = torch.arange(longest[0], device=maps.device)
-        y = torch.arange(longest[1], device=maps.device)
-        outside = (x >= size[:, :1])[:, None, None, :] | (y >= size[:, 1:])[:, None, :, None]
-        top, index = large.masked_fill_(outside, float("-inf")).flatten(2).max(-1)
-        coords.append(torch.stack((index % longest[0], index // longest[0]), -1))
-        scores.append(top)
+    chunk = (1 if maps.device.type == "cpu" else 8) if chunk == "auto" else chunk
+    for begin in range(0, len(maps), chunk):
+        some, size = maps[begin : begin + chunk].float(), whole[begin : begin + chunk]
+        height, width = (max(sides) for sides in zip(*sizes[begin : begin + chunk], strict=True))
+        # The grid of torch's bicubic interpolate, from each person's size to the map.
+        step = torch.stack((maps.shape[-1] / size[:, 0], maps.shape[-2] / size[:, 1]), 1)
+        transforms = torch.cat((torch.diag_embed(step), (0.5 * step - 0.5)[..., None]), 2)
+        large = crop_patches(some, transforms, (height, width), mode="bicubic", padding="border")
+        if len(set(sizes[begin : begin + chunk])) > 1:
+            x, y = torch.arange(width, device=maps.device), torch.arange(height, device=maps.device)
+            outside = (x >= size[:, :1])[:, None, None, :] | (y >= size[:, 1:])[:, None, :, None]
+            large.masked_fill_(outside, float("-inf"))
+        peaks = decode_heatmaps(large, refine=None, threshold=float("-inf"))
+        coords.append(peaks.coords)
+        scores.append(peaks.scores)
     if not coords:
         return maps.new_zeros((0, maps.shape[1], 3)), maps.new_zeros((0, maps.shape[1]))
     at = (torch.cat(coords) + 0.5) * (extent / whole)[:, None] + rois[:, None, :2]
