@@ -12,11 +12,11 @@ namespace pypose_ops {
 // The caller's output, checked, or a new one beside `like`.
 inline Tensor output_of(
     const char* op, const std::optional<Tensor>& given, const Tensor& like, IntHeaderOnlyArrayRef sizes,
-    ScalarType dtype) {
+    ScalarType dtype, const char* like_name = "keypoints") {
   if (!given) {
     return empty_beside(like, sizes, dtype);
   }
-  check_same_device(op, "out", *given, "keypoints", like);
+  check_same_device(op, "out", *given, like_name, like);
   check_dim(op, "out", *given, static_cast<int64_t>(sizes.size()), "as the output is");
   for (size_t d = 0; d < sizes.size(); ++d) {
     check_size(op, "out", *given, static_cast<int64_t>(d), sizes[d]);

@@ -1,5 +1,10 @@
-// oks_nms on the CPU: one thread takes an image. The best person left is kept and compared with all others at once.
+// oks_nms on the CPU: one thread takes an image. The best person left is kept and compared with all others in reach at once.
+//
+// People stand in the order of where they begin along the longer side of the crowd, so that those in reach are neighbours: a
+// pair whose boxes are further apart than any joint could bridge has an OKS that changes nothing, exactly.
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <tuple>
 
 #include <torch/csrc/stable/library.h>
@@ -11,17 +16,28 @@ namespace {
 
 using namespace grouping;
 
+// Places in the crowd, from the first to before the last.
+struct Range {
+  int first, last;
+};
+
 // One image's people with the joints outermost, so that the loops over people are flat; columns are padded to whole
 // vectors.
 template <typename acc>
 struct Crowd {
+  static constexpr acc kNever = -std::numeric_limits<acc>::infinity();
+  static constexpr double kEndless = std::numeric_limits<double>::infinity();
+  static constexpr int kLanes = simd::kMostLanes<acc>;
+
   int people, joints, stride;
   std::vector<acc> x, y, counted, area, oks, count, score;
+  std::vector<int> numbers;       // the people in the order of this crowd
+  std::vector<double> low, high;  // where they begin and end along the longer side; endless without joints
+  double longest, largest;        // of all, from low to high; the area
 
   Crowd(const NmsShape& shape)
-      : people(static_cast<int>(shape.people)), joints(static_cast<int>(shape.joints)) {
-    const int lanes = simd::kMostLanes<acc>;
-    stride = (people + lanes - 1) / lanes * lanes;
+      : people(static_cast<int>(shape.people)), joints(static_cast<int>(shape.joints)),
+        stride((people + kLanes - 1) / kLanes * kLanes), numbers(people), low(people), high(people) {
     for (std::vector<acc>* values : {&x, &y, &counted}) {
       values->resize(static_cast<size_t>(stride) * joints);
     }
@@ -31,34 +47,62 @@ struct Crowd {
   }
 
   void fill(const acc* keypoints, const acc* scores, const acc* areas, const bool* visible) {
-    constexpr acc kNever = -std::numeric_limits<acc>::infinity();
+    const auto on = [=](int i) {
+      return is_finite(keypoints[2 * i]) && is_finite(keypoints[2 * i + 1]) && (!visible || visible[i]);
+    };
+    put_in_order(keypoints, on);
+    largest = 0;
     for (int n = 0; n < people; ++n) {
-      area[n] = usable_area(areas[n]);
-      score[n] = is_finite(scores[n]) ? scores[n] : kNever;
+      const int number = numbers[n];
+      area[n] = usable_area(areas[number]);
+      largest = std::max(largest, static_cast<double>(area[n]));
+      score[n] = is_finite(scores[number]) ? scores[number] : kNever;
       for (int k = 0; k < joints; ++k) {
-        const int i = n * joints + k;
-        const bool on = is_finite(keypoints[2 * i]) && is_finite(keypoints[2 * i + 1]) && (!visible || visible[i]);
-        x[k * stride + n] = on ? keypoints[2 * i] : acc(0);
-        y[k * stride + n] = on ? keypoints[2 * i + 1] : acc(0);
-        counted[k * stride + n] = on ? acc(1) : acc(0);
+        const int i = number * joints + k;
+        x[k * stride + n] = on(i) ? keypoints[2 * i] : acc(0);
+        y[k * stride + n] = on(i) ? keypoints[2 * i + 1] : acc(0);
+        counted[k * stride + n] = on(i) ? acc(1) : acc(0);
       }
     }
     std::fill(score.begin() + people, score.end(), kNever);
   }
 
-  // The highest score, the first of equals; -1 when none is left.
+  // The place of the highest score, of equals the first of the input; -1 when none is left.
   int best() const {
+    const acc highest = *std::max_element(score.begin(), score.begin() + people);
     int found = -1;
-    acc highest = -std::numeric_limits<acc>::infinity();
-    for (int n = 0; n < people; ++n) {
-      found = score[n] > highest ? n : found;
-      highest = score[n] > highest ? score[n] : highest;
+    for (int n = 0; n < people && highest > kNever; ++n) {
+      found = score[n] == highest && (found < 0 || numbers[n] < numbers[found]) ? n : found;
     }
     return found;
   }
 
-  // oks[n]: of person n with person i.
-  void compare(int i, const double* sigmas) {
+  // Places by falling score, of equals in the order of the input.
+  std::vector<int> by_score() const {
+    std::vector<int> places(people);
+    std::iota(places.begin(), places.end(), 0);
+    std::sort(places.begin(), places.end(), [this](int a, int b) {
+      return score[a] > score[b] || (score[a] == score[b] && numbers[a] < numbers[b]);
+    });
+    return places;
+  }
+
+  // Who may reach an OKS of exp(-e) with person i, whole vectors of them: d^2 <= e factor (mean of their areas) for a joint.
+  Range near(int i, double e, double factor) const {
+    constexpr double kMargin = 1.001;  // more than all roundings of an OKS
+    const double reach = kMargin * std::sqrt(e * factor * ((area[i] + largest) / 2 + kAreaEpsilon));
+    if (!(reach < kEndless)) {
+      return {0, stride};
+    }
+    const auto begin = std::lower_bound(low.begin(), low.end(), low[i] - reach - kMargin * longest);
+    const auto end = std::upper_bound(begin, low.end(), high[i] + reach);
+    const int first = static_cast<int>(begin - low.begin()), last = static_cast<int>(end - low.begin());
+    return {first / kLanes * kLanes, (last + kLanes - 1) / kLanes * kLanes};
+  }
+
+  // oks[n]: of person n, in the range, with person i.
+  void compare(int i, Range range, const double* sigmas) {
+    const int first = range.first, last = range.last;
     const int stride = this->stride;
     const int joints = this->joints;
     const acc* areas = area.data();
@@ -68,7 +112,7 @@ struct Crowd {
     acc* sums = oks.data();
     acc* counts = count.data();
     simd_call([=] {
-      for (int n = 0; n < stride; ++n) {
+      for (int n = first; n < last; ++n) {
         sums[n] = 0;
         counts[n] = 0;
       }
@@ -83,7 +127,7 @@ struct Crowd {
         const acc py = ys[i];
         const acc own = areas[i];
         const acc unit = oks_scale(sigma_factor<acc>(sigmas[k]), acc(1) - static_cast<acc>(kAreaEpsilon));
-        for (int n = 0; n < stride; ++n) {
+        for (int n = first; n < last; ++n) {
           const acc dx = xs[n] - px;
           const acc dy = ys[n] - py;
           const acc mean = (own + areas[n]) / 2 + static_cast<acc>(kAreaEpsilon);
@@ -91,17 +135,99 @@ struct Crowd {
           counts[n] += on[n];
         }
       }
-      for (int n = 0; n < stride; ++n) {
+      for (int n = first; n < last; ++n) {
         sums[n] = counts[n] > 0 ? sums[n] / counts[n] : acc(0);
       }
     });
   }
+
+ private:
+  // Sorts the people by where they begin along the side on which the crowd is longer.
+  template <typename On>
+  void put_in_order(const acc* keypoints, const On& on) {
+    double extent[2];
+    std::vector<double> lows[2], highs[2];
+    for (int axis = 0; axis < 2; ++axis) {
+      lows[axis].assign(people, kEndless);
+      highs[axis].assign(people, kEndless);
+      double first = kEndless, last = -kEndless;
+      for (int n = 0; n < people; ++n) {
+        for (int i = n * joints; i < (n + 1) * joints; ++i) {
+          if (on(i)) {
+            const double at = keypoints[2 * i + axis];
+            highs[axis][n] = lows[axis][n] == kEndless ? at : std::max(highs[axis][n], at);
+            lows[axis][n] = std::min(lows[axis][n], at);
+          }
+        }
+        first = std::min(first, lows[axis][n]);
+        last = lows[axis][n] < kEndless ? std::max(last, highs[axis][n]) : last;
+      }
+      extent[axis] = last - first;
+    }
+    const int axis = extent[1] > extent[0] ? 1 : 0;
+    std::iota(numbers.begin(), numbers.end(), 0);
+    std::sort(numbers.begin(), numbers.end(), [&](int a, int b) {
+      return lows[axis][a] < lows[axis][b] || (lows[axis][a] == lows[axis][b] && a < b);
+    });
+    longest = 0;
+    for (int n = 0; n < people; ++n) {
+      low[n] = lows[axis][numbers[n]];
+      high[n] = highs[axis][numbers[n]];
+      longest = low[n] < kEndless ? std::max(longest, high[n] - low[n]) : longest;
+    }
+  }
 };
+
+// The largest e of an OKS exp(-e) that changes anything: hard, one above the threshold; soft, one whose factor is not 1.
+template <typename acc>
+double farthest(const NmsOptions& options) {
+  const double factor_of_1 = std::sqrt(options.threshold * std::numeric_limits<acc>::epsilon()) / 8;
+  const double least = options.soft ? factor_of_1 : options.threshold;
+  return least > 0 ? std::max(0.0, -std::log(least)) : std::numeric_limits<double>::infinity();
+}
+
+template <typename acc>
+void suppress_in(
+    Crowd<acc>& crowd, const double* sigmas, double factor, const NmsOptions& options, bool* mask, acc* out) {
+  const double e = farthest<acc>(options);
+  const std::vector<int> order = options.soft ? std::vector<int>() : crowd.by_score();
+  size_t next = 0;
+  for (int64_t kept = 0; kept < options.max_people; ++kept) {
+    int i = -1;
+    if (options.soft) {
+      i = crowd.best();
+    } else {
+      while (next < order.size() && !(crowd.score[order[next]] > crowd.kNever)) {
+        ++next;
+      }
+      i = next < order.size() ? order[next] : -1;
+    }
+    if (i < 0) {
+      return;
+    }
+    mask[crowd.numbers[i]] = true;
+    crowd.score[i] = crowd.kNever;
+    const Range range = crowd.near(i, e, factor);
+    crowd.compare(i, range, sigmas);
+    for (int n = range.first; n < range.last; ++n) {
+      if (crowd.score[n] > crowd.kNever) {
+        crowd.score[n] = score_beside(crowd.score[n], crowd.oks[n], options);
+        if (options.soft) {
+          out[crowd.numbers[n]] = crowd.score[n];
+        }
+      }
+    }
+  }
+}
 
 template <typename acc>
 void suppress(
     const OksInput<acc>& in, const acc* scores, const double* sigmas, const NmsShape& shape, const NmsOptions& options,
     bool* mask, acc* out) {
+  double widest = 0;
+  for (int64_t k = 0; k < shape.joints; ++k) {
+    widest = std::max(widest, sigmas[k]);
+  }
   torch::stable::parallel_for(0, shape.batch, 1, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
     Crowd<acc> crowd(shape);
@@ -111,23 +237,7 @@ void suppress(
       crowd.fill(
           in.pred + 2 * joint, scores + first, in.area + first, in.visible ? in.visible + joint : nullptr);
       std::copy(scores + first, scores + first + shape.people, out + first);
-      for (int64_t kept = 0; kept < options.max_people; ++kept) {
-        const int i = crowd.best();
-        if (i < 0) {
-          break;
-        }
-        mask[first + i] = true;
-        crowd.score[i] = -std::numeric_limits<acc>::infinity();
-        crowd.compare(i, sigmas);
-        for (int n = 0; n < crowd.people; ++n) {
-          if (crowd.score[n] > -std::numeric_limits<acc>::infinity()) {
-            crowd.score[n] = score_beside(crowd.score[n], crowd.oks[n], options);
-            if (options.soft) {
-              out[first + n] = crowd.score[n];
-            }
-          }
-        }
-      }
+      suppress_in(crowd, sigmas, sigma_factor<double>(widest), options, mask + first, out + first);
     }
   });
 }

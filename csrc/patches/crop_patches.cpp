@@ -2,6 +2,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/outputs.h"
 #include "patches/crop_cubic_rows.h"
 
 namespace pypose_ops {
@@ -244,8 +245,8 @@ void run_crop(const Job<acc>& job, ScalarType type) {
 }
 
 Tensor crop_patches_cpu(
-    const std::vector<Tensor>& images, const Tensor& transforms, int64_t height, int64_t width,
-    const std::optional<Tensor>& image_index, int64_t mode, int64_t padding, const std::vector<double>& fill,
+    const std::optional<Tensor>& given, const std::vector<Tensor>& images, const Tensor& transforms, int64_t height,
+    int64_t width, const std::optional<Tensor>& image_index, int64_t mode, int64_t padding, const std::vector<double>& fill,
     const std::vector<double>& mean, const std::vector<double>& std, bool antialias, const std::optional<Tensor>& mask,
     ScalarType dtype) {
   constexpr const char* op = "crop_patches";
@@ -254,8 +255,8 @@ Tensor crop_patches_cpu(
   check_levels(op, fill, mean, std, shape.channels);
   check_mask(op, mask, transforms);
   check_out_type(op, dtype);
-  Tensor out = empty_beside(
-      transforms, {shape.patches, shape.channels + (mask ? 1 : 0), height, width}, dtype);
+  const Tensor out = output_of(
+      op, given, transforms, {shape.patches, shape.channels + (mask ? 1 : 0), height, width}, dtype, "transforms");
   if (out.numel() == 0) {
     return out;
   }
@@ -279,14 +280,20 @@ Tensor crop_patches_cpu(
 
 }  // namespace
 
+// torch.compile hands the arguments of what writes into its arguments on by name, with a `mode` of its own (2.13).
+#define PYPOSE_OPS_ARGUMENTS(mode) \
+  "Tensor[] images, Tensor transforms, SymInt height, SymInt width, Tensor? image_index, int " mode ", int padding, " \
+  "float[] fill, float[] mean, float[] std, bool antialias, Tensor? mask, ScalarType dtype"
+
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
-  m.def(
-      "crop_patches(Tensor[] images, Tensor transforms, SymInt height, SymInt width, Tensor? image_index, int mode, "
-      "int padding, float[] fill, float[] mean, float[] std, bool antialias, Tensor? mask, ScalarType dtype) -> Tensor");
+  m.def("crop_patches(" PYPOSE_OPS_ARGUMENTS("mode") ") -> Tensor");
+  m.def("crop_patches.out(Tensor(a!) out, " PYPOSE_OPS_ARGUMENTS("interpolation") ") -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
-  m.impl("crop_patches", TORCH_BOX(&crop_patches_cpu));
+  using Op = Drawn<&crop_patches_cpu>;
+  m.impl("crop_patches", TORCH_BOX(&Op::returned));
+  m.impl("crop_patches.out", TORCH_BOX(&Op::into));
 }
 
 }  // namespace pypose_ops

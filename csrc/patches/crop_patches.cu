@@ -1,4 +1,5 @@
 #include "common/cuda.cuh"
+#include "common/outputs.h"
 #include "patches/crop_checks.h"
 #include "patches/crop_cubic.h"
 
@@ -230,8 +231,8 @@ void launch_crop(
 }
 
 Tensor crop_patches_cuda(
-    const std::vector<Tensor>& images, const Tensor& transforms, int64_t height, int64_t width,
-    const std::optional<Tensor>& image_index, int64_t mode, int64_t padding, const std::vector<double>& fill,
+    const std::optional<Tensor>& given, const std::vector<Tensor>& images, const Tensor& transforms, int64_t height,
+    int64_t width, const std::optional<Tensor>& image_index, int64_t mode, int64_t padding, const std::vector<double>& fill,
     const std::vector<double>& mean, const std::vector<double>& std, bool antialias, const std::optional<Tensor>& mask,
     ScalarType dtype) {
   constexpr const char* op = "crop_patches";
@@ -241,8 +242,8 @@ Tensor crop_patches_cuda(
   check_mask(op, mask, transforms);
   check_out_type(op, dtype);
   const DeviceGuard guard(transforms.get_device_index());
-  Tensor out = empty_beside(
-      transforms, {shape.patches, shape.channels + (mask ? 1 : 0), height, width}, dtype);
+  const Tensor out = output_of(
+      op, given, transforms, {shape.patches, shape.channels + (mask ? 1 : 0), height, width}, dtype, "transforms");
   if (out.numel() == 0) {
     return out;
   }
@@ -266,7 +267,9 @@ Tensor crop_patches_cuda(
 }  // namespace
 
 PYPOSE_OPS_CUDA_LIBRARY(m) {
-  m.impl("crop_patches", TORCH_BOX(&crop_patches_cuda));
+  using Op = Drawn<&crop_patches_cuda>;
+  m.impl("crop_patches", TORCH_BOX(&Op::returned));
+  m.impl("crop_patches.out", TORCH_BOX(&Op::into));
 }
 
 }  // namespace pypose_ops

@@ -7,7 +7,7 @@ import torch
 from torch.autograd import forward_ad
 
 from ._arguments import check_tensor, map_dtype
-from ._autograd import Unsupported, call
+from ._autograd import Unsupported, _flatten, call
 
 
 def out_dtype(op: str, dtype: torch.dtype | None, keypoints: torch.Tensor, *outs: torch.Tensor) -> torch.dtype:
@@ -33,15 +33,16 @@ def draw(
         op.out(*outs, *args)
         return outs if len(outs) > 1 else outs[0]
     name = op.__name__
+    given = [arg for arg in _flatten(args)[1] if isinstance(arg, torch.Tensor)]
     tensors = [arg for arg in (*differentiable, *outs) if isinstance(arg, torch.Tensor)]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         raise Unsupported(f"{name}: out= has no derivative, and an argument requires a gradient")
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise Unsupported(f"{name}: out= has no derivative, and an argument has a tangent")
     for i, out in enumerate(outs):
-        if out.device != args[0].device:  # dispatched to the device of either
-            raise ValueError(f"{name}: out must be on the same device as keypoints")
-        if any(_overlap(out, arg) for arg in (*outs[:i], *args) if isinstance(arg, torch.Tensor)):
+        if out.device != given[0].device:  # torch dispatches to the device of either
+            raise ValueError(f"{name}: out must be on the same device as the other tensors")
+        if any(_overlap(out, arg) for arg in (*outs[:i], *given)):
             raise ValueError(f"{name}: out must not share memory with another argument")
     call(op.out, (), *outs, *args)
     torch.autograd.graph.increment_version(outs)

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 
 from ._arguments import check_dtype, check_size, check_tensor, choice
-from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
+from ._autograd import call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
+from ._out import draw
 
 _ops = torch.ops.pypose_ops
 
@@ -32,6 +33,7 @@ def crop_patches(
     antialias: bool = False,
     mask: torch.Tensor | None = None,
     dtype: torch.dtype | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Crops patches from images or feature maps by affine transforms: resampled, normalised and batched in one call.
 
@@ -65,6 +67,8 @@ def crop_patches(
         dtype (torch.dtype, optional): of the patches: float16, bfloat16, float32, float64, or uint8 (rounded and
             clamped). Default: that of floating images, float32 for uint8. Arithmetic is float32, with float64 images or
             patches float64.
+        out (Tensor, optional): what to draw into, of the shape that is returned, contiguous, on the device of the
+            transforms; it is returned. Nothing is allocated, and nothing can be differentiated.
 
     Returns:
         Tensor: ``(N, C, height, width)``, with a mask ``(N, C + 1, height, width)``; contiguous.
@@ -95,15 +99,18 @@ def crop_patches(
     if mask is not None:
         check_tensor(op, "mask", mask)
     mode, padding, fill = _options(mode, padding, fill, antialias)
-    if dtype is None:
+    if dtype is None and out is not None:
+        dtype = check_tensor(op, "out", out).dtype
+    elif dtype is None:
         dtype = images[0].dtype if images and images[0].is_floating_point() else torch.float32
     check_dtype(op, dtype)
     if image_index is not None and not check_tensor(op, "image_index", image_index).is_floating_point():
         image_index = image_index.to(torch.int64)
     if mode == 1:
         transforms = transforms.detach()
-    return call(
-        _ops.crop_patches.default,
+    return draw(
+        _ops.crop_patches,
+        () if out is None else (out,),
         (*images, transforms),
         images,
         transforms,
@@ -165,6 +172,9 @@ def _(images, transforms, height, width, image_index, mode, padding, fill, mean,
     torch._check(transforms.dim() == 3, lambda: "crop_patches: transforms must be (N, 2, 3)")
     channels = images[0].shape[-3] + (mask is not None)
     return transforms.new_empty((transforms.shape[0], channels, height, width), dtype=dtype)
+
+
+register_fake("pypose_ops::crop_patches.out")(lambda *args: None)
 
 
 @register_fake("pypose_ops::_crop_patches_images_backward")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pypose_ops import gaussian_heatmaps, limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
+from pypose_ops import crop_patches, gaussian_heatmaps, limb_masks, offset_heatmaps, part_affinity_fields, simcc_labels
 
 LIMBS = [(0, 1), (2, 1)]
 DRAWS = {
@@ -14,6 +14,12 @@ DRAWS = {
     "offset_heatmaps": lambda points, **options: offset_heatmaps(points, 2.0, (9, 7), **options),
     "part_affinity_fields": lambda points, **options: part_affinity_fields(points, LIMBS, 1.0, (9, 7), **options),
     "limb_masks": lambda points, **options: limb_masks(points, LIMBS, 1.0, (9, 7), **options),
+    "crop_patches": lambda points, **options: crop_patches(
+        torch.linspace(0, 1, 108, device=points.device).view(1, 3, 6, 6),
+        points.mT,
+        (9, 7),
+        **options,
+    ),
     "simcc_labels": lambda points, **options: simcc_labels(points, 2.0, (9, 7), center="exact", **options),
 }
 
@@ -69,7 +75,7 @@ def test_nothing_to_draw(draw, device):
         (lambda t: t[0], "out must be as the output is"),
         (lambda t: t.double(), "out must be Float, got Double"),
         (lambda t: t.transpose(0, 1).contiguous().transpose(0, 1), "out must be contiguous"),
-        (lambda t: t.cpu() if t.is_cuda else t.to("meta"), "out must be on the same device as keypoints"),
+        (lambda t: t.cpu() if t.is_cuda else t.to("meta"), "out must be on the same device as the other tensors"),
     ],
 )
 def test_what_does_not_fit_is_refused(draw, device, change, match):
