@@ -290,6 +290,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def("crop_patches.out(Tensor(a!) out, " PYPOSE_OPS_ARGUMENTS("interpolation") ") -> ()");
 }
 
+#undef PYPOSE_OPS_ARGUMENTS
+
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   using Op = Drawn<&crop_patches_cpu>;
   m.impl("crop_patches", TORCH_BOX(&Op::returned));
