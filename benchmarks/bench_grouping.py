@@ -178,6 +178,16 @@ def test_oks_nms(measure, device, row, people):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("row", ("op", "op, soft"))
+def test_oks_nms_of_a_large_crowd(measure, device, row):
+    """People of about 100 px in one image of 20,000 px: few are in reach of one another."""
+    keypoints, scores, area = crowd(20_000, "cpu")
+    places = 20_000 * torch.rand(len(keypoints), 1, 2, generator=torch.Generator().manual_seed(1))
+    inputs = tuple(t.to(device) for t in (keypoints / 3 + places, scores, area / 9))
+    call = {"op": oks_nms, "op, soft": lambda *a: oks_nms(*a, soft=True)}[row]
+    measure(Rotating(call, lambda: inputs, device, 0), "oks_nms", (20_000, 17), "forward", row, device, 0)
+
+
 @pytest.mark.parametrize("row", ("op", "reference"))
 def test_oks(measure, device, row):
     """Every one of 300 predicted people with every one of 300 annotated."""

@@ -1,5 +1,7 @@
 """gaussian_heatmaps against the fill of its output, torch and other libraries.  pytest benchmarks/bench_heatmaps.py"""
 
+import functools
+
 import bench_tools
 import mmpose_port
 import pytest
@@ -37,6 +39,16 @@ def unit_sum(keypoints, sigma, size):
     return gaussian_heatmaps(keypoints, sigma, size, normalize="sum")
 
 
+@functools.cache
+def kept(shape, device):
+    return torch.empty(shape, device=device)
+
+
+def into_kept(keypoints, sigma, size):
+    out = kept((*keypoints.shape[:2], *size), keypoints.device)
+    return gaussian_heatmaps(keypoints, sigma, size, out=out)
+
+
 def numpy_port(encode):
     return lambda keypoints, sigma, size: torch.from_numpy(encode(keypoints.cpu().numpy(), sigma, size))
 
@@ -44,6 +56,7 @@ def numpy_port(encode):
 # row -> (callable, what its values are checked against, the shapes it runs at; None for all)
 FORWARD = {
     "op": (gaussian_heatmaps, reference.gaussian_heatmaps, None),
+    "op, out=": (into_kept, gaussian_heatmaps, None),
     "op, msra": (msra, None, None),
     "op, unit sum": (unit_sum, None, None),
     "reference": (reference.gaussian_heatmaps, None, None),

@@ -55,6 +55,7 @@ CODECS = ("MSRAHeatmap", "MSRAHeatmap-unbiased", "UDPHeatmap", "UDPHeatmap-combi
 COMPATIBLE = ("msra", "msra, sigma 1.5", "dark", "udp", "combined", "megvii", "regression", "integral", "simcc")
 TARGETS = (
     Target("render / fill_", RENDER, HEADLINE, "op", "floor", 1.5, "<="),
+    Target("render with out= / fill_", RENDER, HEADLINE, "op, out=", "floor", 1.2, "<="),
     Target("separable torch / render", RENDER, HEADLINE, "op", "separable torch", 3.5, ">="),
     Target("MMPose unbiased / render", RENDER, HEADLINE, "op", "mmpose unbiased (numpy port)", 100, ">="),
     Target("MMPose msra / render msra", RENDER, HEADLINE, "op, msra", "mmpose msra (numpy port)", 100, ">="),
@@ -70,6 +71,7 @@ TARGETS = (
     Target("kornia / soft_argmax, both ways", "soft_argmax", HEADLINE, "op", "kornia", 5, ">=", BOTH),
     Target("maps to people, us", "parse", CROWD, "op", None, 3800, "<="),
     Target("oks_nms of 300 people, us", "oks_nms", "300x17", "op", None, 4000, "<="),
+    Target("oks_nms of 20,000 people, us", "oks_nms", "20000x17", "op", None, 300_000, "<="),
     *(Target(f"{m} of 100,000 people, us", "metrics", PEOPLE, m, None, 1e6, "<=") for m in METRICS),
     Target("tiny render, us", RENDER, TINY, "op", None, 15, "<=", devices=("cpu", "cuda")),
     Target("tiny decode dark, us", DECODE, TINY, "op, dark", None, 15, "<=", devices=("cpu", "cuda")),
