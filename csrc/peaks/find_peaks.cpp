@@ -64,12 +64,7 @@ struct Found {
       keep_best();
     }
     if (count > kRanked) {
-      for (int i = 0; i < count; ++i) {
-        order[i] = i;
-      }
-      std::sort(order.begin(), order.begin() + count, [&](int a, int b) {
-        return before(keys[a], a, keys[b], b);
-      });
+      sort_all();
       return count;
     }
     const key* __restrict__ all = keys.data();
@@ -89,6 +84,16 @@ struct Found {
 
  private:
   int most_;
+
+  // Not inlined into a simd_call: nothing in it vectorises.
+  [[gnu::noinline]] void sort_all() {
+    for (int i = 0; i < count; ++i) {
+      order[i] = i;
+    }
+    std::sort(order.begin(), order.begin() + count, [&](int a, int b) {
+      return before(keys[a], a, keys[b], b);
+    });
+  }
 
   int not_below(key bound) const {
     const key* __restrict__ all = keys.data();
@@ -281,9 +286,10 @@ bool is_candidate(const MapView<scalar>& map, int x, int y, int radius, acc valu
   return true;
 }
 
-// Walks through the plateau of a pixel, unless it has been; whether it is a peak.
+// Walks through the plateau of a pixel, unless it has been; whether it is a peak. Not inlined, as everything else below a
+// simd_call: it is rare, and would be compiled for every instruction set.
 template <typename scalar, typename acc>
-bool plateau_is_peak(const MapView<scalar>& map, int from, int radius, acc value, Workspace<acc>& work) {
+[[gnu::noinline]] bool plateau_is_peak(const MapView<scalar>& map, int from, int radius, acc value, Workspace<acc>& work) {
   if (work.seen.empty()) {
     work.seen.resize(static_cast<size_t>(map.width) * map.height, false);
   }
