@@ -138,3 +138,30 @@ LARGE = large.Case(
     (large.rows(30, large.K, 2), large.rows(30), large.rows(30)),
     30 * large.K * 2,
 )
+
+
+@pytest.mark.parametrize("axis", (0, 1))
+@pytest.mark.parametrize(
+    ("threshold", "soft"), [(0.9, False), (0.3, False), (0.001, False), (0.9, True), (0.3, True), (0.05, True)]
+)
+def test_people_out_of_reach_change_nothing(device, threshold, soft, axis):
+    """A crowd along one side, people large and small, some without joints: who is not compared must not matter."""
+    random = torch.Generator().manual_seed(axis)
+    places = 3000 * torch.rand(60, 1, 2, generator=random, dtype=torch.float64)
+    places[..., 1 - axis] /= 50
+    sizes = 10 ** (2 * torch.rand(60, 1, 1, generator=random, dtype=torch.float64))
+    poses = places + sizes * torch.rand(60, 5, 2, generator=random, dtype=torch.float64)
+    source = torch.randint(60, (150,), generator=random)
+    nearby = torch.rand(150, 5, 2, generator=random, dtype=torch.float64) - 0.5
+    keypoints = poses[source] + 0.1 * sizes[source] * nearby
+    keypoints[::17] = NAN
+    keypoints[5::17, 2] = INF
+    scores = (20 * torch.rand(150, generator=random, dtype=torch.float64)).round() / 20
+    areas = sizes[source, 0, 0] ** 2
+    areas[::23] = 0
+    options = {"sigmas": [0.02, 0.05, 0.1, 0.05, 0.02], "threshold": threshold, "soft": soft}
+    got = oks_nms(keypoints.to(device), scores.to(device), areas.to(device), **options)
+    wanted = reference.oks_nms(keypoints, scores, areas, **options)
+    assert torch.equal(got.mask.cpu(), wanted.mask)
+    torch.testing.assert_close(got.scores.cpu(), wanted.scores, rtol=1e-12, atol=0)
+    assert soft or 0 < int((~got.mask).sum()) < 150
