@@ -1,13 +1,13 @@
 """Outputs that the caller brings: ``out=`` of the operators that draw."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.autograd import forward_ad
 
 from ._arguments import check_tensor, map_dtype
-from ._autograd import Unsupported, _flatten, call
+from ._autograd import Unsupported, _flatten, call, register_fake
 
 
 def out_dtype(op: str, dtype: torch.dtype | None, keypoints: torch.Tensor, *outs: torch.Tensor) -> torch.dtype:
@@ -49,11 +49,24 @@ def draw(
     return outs if len(outs) > 1 else outs[0]
 
 
+def register_out(name: str) -> None:
+    """Registers what ``pypose_ops::name.out`` is to a compiler, nothing to compute, and to vmap, which it refuses."""
+    register_fake(f"pypose_ops::{name}.out")(lambda *args: None)
+
+    def refuse(info: Any, in_dims: tuple[Any, ...], *args: Any) -> NoReturn:
+        raise Unsupported(f"{name}: out= cannot be mapped by vmap")
+
+    torch.library.register_vmap(f"pypose_ops::{name}.out", refuse)
+
+
 def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether the ranges of memory of two tensors overlap."""
     if a.device != b.device or a.device.type == "meta" or a.numel() == 0 or b.numel() == 0:
         return False
-    (low, high), (other_low, other_high) = _memory(a), _memory(b)
+    try:
+        (low, high), (other_low, other_high) = _memory(a), _memory(b)
+    except RuntimeError:  # tensors of a transform have no memory
+        return False
     return low < other_high and other_low < high
 
 

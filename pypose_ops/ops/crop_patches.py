@@ -7,7 +7,7 @@ import torch
 
 from ._arguments import check_dtype, check_size, check_tensor, choice
 from ._autograd import call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
-from ._out import draw
+from ._out import draw, register_out
 
 _ops = torch.ops.pypose_ops
 
@@ -174,7 +174,7 @@ def _(images, transforms, height, width, image_index, mode, padding, fill, mean,
     return transforms.new_empty((transforms.shape[0], channels, height, width), dtype=dtype)
 
 
-register_fake("pypose_ops::crop_patches.out")(lambda *args: None)
+register_out("crop_patches")
 
 
 @register_fake("pypose_ops::_crop_patches_images_backward")

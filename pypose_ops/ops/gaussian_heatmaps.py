@@ -6,7 +6,7 @@ import torch
 
 from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
-from ._out import draw, out_dtype
+from ._out import draw, out_dtype, register_out
 
 _ops = torch.ops.pypose_ops
 _gaussian_heatmaps = _ops.gaussian_heatmaps.default
@@ -148,7 +148,7 @@ def _(
     return keypoints.new_empty((keypoints.shape[0], keypoints.shape[-2], height, width), dtype=dtype)
 
 
-register_fake("pypose_ops::gaussian_heatmaps.out")(lambda *args: None)
+register_out("gaussian_heatmaps")
 
 
 @register_fake("pypose_ops::_gaussian_heatmaps_backward")

@@ -6,7 +6,7 @@ import torch
 
 from ._arguments import check_number, check_pairs, check_size, check_tensor, expand_visible
 from ._autograd import register_fake, vmap_by_batch
-from ._out import draw, out_dtype
+from ._out import draw, out_dtype, register_out
 
 _ops = torch.ops.pypose_ops
 
@@ -58,7 +58,7 @@ def _(keypoints, limbs, limb_radius, visible, height, width, dtype):
     return keypoints.new_empty((keypoints.shape[0], len(limbs) // 2, height, width), dtype=dtype)
 
 
-register_fake("pypose_ops::limb_masks.out")(lambda *args: None)
+register_out("limb_masks")
 
 
 vmap_by_batch("limb_masks", 0, 3)

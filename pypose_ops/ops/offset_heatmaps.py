@@ -13,7 +13,7 @@ from ._autograd import (
     register_fake,
     vmap_by_batch,
 )
-from ._out import draw, out_dtype
+from ._out import draw, out_dtype, register_out
 
 _ops = torch.ops.pypose_ops
 
@@ -87,7 +87,7 @@ def _(keypoints, radius, visible, height, width, combine, dtype):
     return keypoints.new_empty((keypoints.shape[0], 3 * keypoints.shape[-2], height, width), dtype=dtype)
 
 
-register_fake("pypose_ops::offset_heatmaps.out")(lambda *args: None)
+register_out("offset_heatmaps")
 
 
 @register_fake("pypose_ops::_offset_heatmaps_backward")

@@ -14,7 +14,7 @@ from ._autograd import (
     register_fake,
     vmap_by_batch,
 )
-from ._out import draw, out_dtype
+from ._out import draw, out_dtype, register_out
 
 _ops = torch.ops.pypose_ops
 
@@ -109,7 +109,7 @@ def _(keypoints, limbs, limb_radius, visible, height, width, profile, combine, d
     return keypoints.new_empty((keypoints.shape[0], len(limbs), height, width), dtype=dtype)
 
 
-register_fake("pypose_ops::part_affinity_fields.out")(lambda *args: None)
+register_out("part_affinity_fields")
 
 
 @register_fake("pypose_ops::_part_affinity_fields_backward")

@@ -13,7 +13,7 @@ from ._autograd import (
     register_fake,
     vmap_by_batch,
 )
-from ._out import draw, out_dtype
+from ._out import draw, out_dtype, register_out
 
 _ops = torch.ops.pypose_ops
 
@@ -155,7 +155,7 @@ def _(keypoints, sigma, sigma_x, sigma_y, visible, bins_x, bins_y, ratio, profil
     return keypoints.new_empty((*shape, bins_x), dtype=dtype), keypoints.new_empty((*shape, bins_y), dtype=dtype)
 
 
-register_fake("pypose_ops::simcc_labels.out")(lambda *args: None)
+register_out("simcc_labels")
 
 
 @register_fake("pypose_ops::_simcc_labels_backward")

@@ -21,24 +21,24 @@ USES = {
 }
 
 
-def test_importing_an_integration_imports_no_library():
+def test_importing_an_integration_imports_no_library(tmp_path):
     names = [name for name in USES if name != "mmpose"]
     code = (
         "import importlib, sys\n"
         f"for name in {names}: importlib.import_module('pypose_ops.integrations.' + name)\n"
         f"print([name for name in {PEERS} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
 
 
-def test_importing_that_of_mmpose_imports_its_registry_alone():
+def test_importing_that_of_mmpose_imports_its_registry_alone(tmp_path):
     pytest.importorskip("mmpose.registry", exc_type=ImportError)
     code = (
         "import sys, pypose_ops.integrations.mmpose\n"
         "print(sorted(name for name in sys.modules if name.startswith('mmpose.') and name.count('.') == 1))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip().endswith("['mmpose.registry', 'mmpose.version']")
 
 

@@ -131,3 +131,10 @@ def test_compiled(draw):
     result = compiled(points("cpu"), out)
     for got, drawn, want in zip(each(result), each(out), each(expected), strict=True):
         assert torch.equal(got, want) and torch.equal(drawn, want)
+
+
+def test_vmap_is_refused(draw):
+    outs = each(draw(points("cpu")))
+    maps = torch.func.vmap(lambda p, *out: draw(p, out=out if len(out) > 1 else out[0]))
+    with pytest.raises(RuntimeError, match="out= cannot be mapped by vmap"):
+        maps(points("cpu").repeat(2, 1, 1, 1), *(t.repeat(2, *[1] * t.dim()) for t in outs))
