@@ -120,12 +120,12 @@ inline EdgeGroups group_edges(const std::vector<int64_t>& edges, int64_t groups,
   return out;
 }
 
-// Which prior an edge uses: one each, unless an index says otherwise.
 // None: every edge has a prior of its own, as for an empty list.
 inline std::vector<int64_t> prior_index_of(const std::optional<std::vector<int64_t>>& prior_index) {
   return prior_index.value_or(std::vector<int64_t>{});
 }
 
+// Which prior an edge uses: one each, unless an index says otherwise.
 inline int64_t prior_of(const std::vector<int64_t>& prior_index, int64_t edge) {
   return prior_index.empty() ? edge : prior_index[edge];
 }

@@ -44,12 +44,22 @@ def preprocess(
     return patches.numpy(), center.numpy(), scale.numpy()
 
 
+def _highest_bins(*vectors: Array) -> tuple[Array, list[Array]]:
+    """The highest bins of every axis ``(N, K, axes)``, and the values there, ``(N, K)`` each."""
+    bins = [v.argmax(-1) for v in vectors]
+    tops = [np.take_along_axis(v, i[..., None], -1)[..., 0] for v, i in zip(vectors, bins, strict=True)]
+    return np.stack(bins, -1), tops
+
+
+def _or_missing(bins: Array, scores: Array) -> Array:
+    return np.where((scores > 0)[..., None], bins, -1).astype(np.float32)
+
+
 def simcc_maximum(simcc_x: Array, simcc_y: Array) -> tuple[Array, Array]:
     """The highest bins ``(N, K, 2)``, -1 where the score is not positive, and the means of both values ``(N, K)``."""
-    bins = np.stack((simcc_x.argmax(-1), simcc_y.argmax(-1)), -1)
-    tops = [np.take_along_axis(v, bins[..., i, None], -1)[..., 0] for i, v in enumerate((simcc_x, simcc_y))]
-    scores = 0.5 * (tops[0] + tops[1])
-    return np.where((scores > 0)[..., None], bins, -1).astype(np.float32), scores
+    bins, (x, y) = _highest_bins(simcc_x, simcc_y)
+    scores = 0.5 * (x + y)
+    return _or_missing(bins, scores), scores
 
 
 def postprocess(
@@ -68,10 +78,9 @@ def postprocess(
 
 def simcc_maximum_3d(simcc_x: Array, simcc_y: Array, simcc_z: Array) -> tuple[Array, Array]:
     """The highest bins ``(N, K, 3)``, -1 without a positive score, and scores ``(N, K)``: the lower of x and y."""
-    bins = np.stack([v.argmax(-1) for v in (simcc_x, simcc_y, simcc_z)], -1)
-    tops = [np.take_along_axis(v, bins[..., i, None], -1)[..., 0] for i, v in enumerate((simcc_x, simcc_y))]
-    scores = np.minimum(*tops)
-    return np.where((scores > 0)[..., None], bins, -1).astype(np.float32), scores
+    bins, (x, y, _) = _highest_bins(simcc_x, simcc_y, simcc_z)
+    scores = np.minimum(x, y)
+    return _or_missing(bins, scores), scores
 
 
 def postprocess_3d(
