@@ -39,6 +39,16 @@ PYPOSE_OPS_HOST_DEVICE acc exponential(acc x) {
 #endif
 }
 
+// log x of a positive normal number, likewise.
+template <typename acc>
+PYPOSE_OPS_HOST_DEVICE acc logarithm(acc x) {
+#ifdef __CUDA_ARCH__
+  return ::log(x);
+#else
+  return simd::log(x);
+#endif
+}
+
 constexpr int kNowhere = std::numeric_limits<int>::max();
 
 // A value and where it was found. A search begins at kNowhere.

@@ -325,9 +325,7 @@ template <typename acc>
 void take_logs(const acc (&blurred)[kSpan][kPaddedSpan], acc scale, acc low, acc high, acc (&logs)[kSpan][kSpan]) {
   for (int row = 0; row < kSpan; ++row) {
     for (int column = 0; column < kSpan; ++column) {
-      const acc scaled = blurred[row][column] * scale;
-      const acc clamped = scaled < low ? low : scaled > high ? high : scaled;
-      logs[row][column] = simd::log(clamped) + (scaled - scaled);
+      logs[row][column] = log_blurred(blurred[row][column] * scale, low, high);
     }
   }
 }

@@ -273,7 +273,7 @@ PYPOSE_OPS_HOST_DEVICE int outside(int i, int n, Border border) {
 template <typename acc>
 PYPOSE_OPS_HOST_DEVICE acc log_blurred(acc blurred, acc low, acc high) {
   const acc clamped = blurred < low ? low : blurred > high ? high : blurred;
-  return std::log(clamped) + (blurred - blurred);
+  return logarithm(clamped) + (blurred - blurred);
 }
 
 // The smallest significant curvature: logs, and differences of several of them, are accurate to some units in
