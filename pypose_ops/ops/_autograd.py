@@ -18,6 +18,7 @@ An operator without a derivative only needs ``call(op, (), *args)``, which names
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -33,7 +34,8 @@ _is_grad_enabled = torch.is_grad_enabled
 # microsecond per tensor to say that nothing is differentiated.
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
-_functions: dict[str, type[torch.autograd.Function]] = {}
+_library = torch.library.Library("pypose_ops", "IMPL")
+_derivatives: dict[str, tuple[Callable[..., None], Callable[..., Any]]] = {}
 _forward_rules: dict[str, Callable[..., Any]] = {}
 
 
@@ -95,10 +97,35 @@ def register_derivative(
     The arguments are those of :func:`torch.library.register_autograd`. That function alone knows neither
     ``torch.func`` nor forward mode, so the eager wrappers go through an ``autograd.Function`` with the same rules.
     """
-    public = _public(name)
-    setup, derivative = setup_context or _no_context, backward or _refusal(f"{public}: double backward")
-    torch.library.register_autograd(f"pypose_ops::{name}", derivative, setup_context=setup)
-    op = getattr(torch.ops.pypose_ops, name).default
+    setup = setup_context or _no_context
+    derivative = backward or _refusal(f"{_public(name)}: double backward")
+    kernel = functools.cache(lambda: _autograd_kernel(name, setup, derivative))
+    _library.impl(name, lambda keyset, *args: kernel()(keyset, *args), "Autograd", with_keyset=True)
+    _derivatives[f"pypose_ops::{name}"] = setup, derivative
+
+
+def _autograd_kernel(name: str, setup: Callable[..., None], derivative: Callable[..., Any]) -> Callable[..., Any]:
+    """What :func:`torch.library.register_autograd` would register.
+
+    It makes a class for each operator, half of what importing all of them would take, and only a compiled graph or a
+    caller of ``torch.ops`` needs it: so it is asked at the first call.
+    """
+
+    class Caught(torch.library.Library):
+        def impl(self, op_name: Any, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
+            self.kernel = fn
+
+    library = Caught("pypose_ops", "FRAGMENT")
+    torch.library.register_autograd(f"pypose_ops::{name}", derivative, setup_context=setup, lib=library)
+    return library.kernel
+
+
+@functools.cache
+def _function(name: str) -> type[torch.autograd.Function]:
+    """The ``autograd.Function`` of an operator with a derivative."""
+    public = _public(name.partition("::")[2])
+    op = getattr(torch.ops.pypose_ops, name.partition("::")[2]).default
+    setup, derivative = _derivatives[name]
 
     class Function(torch.autograd.Function):
         """The operator on a layout and its arguments in a row: see :func:`_flatten`."""
@@ -124,8 +151,8 @@ def register_derivative(
             row = [g for n, g in zip(ctx.layout, found, strict=True) for g in ([g] if n is None else g or [None] * n)]
             return None, *row
 
-    Function.__name__ = Function.__qualname__ = f"{name}_function"
-    _functions[op.name()] = Function
+    Function.__name__ = Function.__qualname__ = f"{op.name().partition('::')[2]}_function"
+    return Function
 
 
 def forward_mode(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -224,7 +251,7 @@ def _unflatten(layout: Sequence[int | None], row: Sequence[Any]) -> tuple[Any, .
 
 def _differentiate(op: torch._ops.OpOverload, args: Sequence[Any]) -> Any:
     layout, row = _flatten(args)
-    return _functions[op.name()].apply(layout, *row)
+    return _function(op.name()).apply(layout, *row)
 
 
 def _has_tangent(tensor: Any) -> bool:

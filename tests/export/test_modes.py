@@ -16,10 +16,10 @@ pytest.importorskip("openvino")
 from runtimes import DYNAMIC, Function, leaves  # noqa: E402
 
 import pypose_ops.onnx  # noqa: E402
-from pypose_ops.ops._autograd import _functions  # noqa: E402
+from pypose_ops.ops._autograd import _derivatives  # noqa: E402
 
 DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
-DIFFERENTIABLE = {name for name in pypose_ops.onnx.OPERATORS if f"pypose_ops::{name}" in _functions}
+DIFFERENTIABLE = {name for name in pypose_ops.onnx.OPERATORS if f"pypose_ops::{name}" in _derivatives}
 NAMES = [name for name in CASES if name not in ("decode_heatmaps-quarter", "decode_heatmaps-parabola")]
 
 
