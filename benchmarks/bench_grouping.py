@@ -1,9 +1,10 @@
 """Grouping, OKS-NMS and metrics against references and other libraries.  pytest benchmarks/bench_grouping.py
 
-trt_pose's C++ is a row where its extension is installed (trt_pose.plugins).
+trt_pose's C++ is a row where its extension is installed (trt_pose.plugins), hotcoco's evaluation where hotcoco is.
 """
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -247,3 +248,76 @@ def test_metrics(measure, device, row):
         assert math.isfinite(value) and value > 0
 
     measure(Rotating(call, lambda: inputs, device, 0), "metrics", (N, 17), "forward", row, device, 0, plausible)
+
+
+def crowd_of_coco(people, each):
+    """Arguments of coco_ap: so many predictions, and as many annotated people, in images of ``each`` on average."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, round(people / each), (people,), generator=generator).sort().values
+    size = 20 + 150 * torch.rand(people, 1, 1, generator=generator)
+    target = 400 * torch.rand(people, 1, 2, generator=generator)
+    target = target + size * torch.rand(people, 17, 2, generator=generator)
+    spread = 0.16 * size * torch.rand(people, 1, 1, generator=generator)
+    pred = target + spread * torch.randn(people, 17, 2, generator=generator)
+    return dict(
+        pred=pred.double(),
+        scores=torch.rand(people, generator=generator).double(),
+        pred_image=image,
+        target=target.double(),
+        area=size.flatten().double() ** 2 / 2,
+        target_image=image,
+        visible=torch.rand(people, 17, generator=generator) > 0.3,
+        boxes=torch.cat((target.amin(1), target.amax(1)), 1).double(),
+    )
+
+
+def hotcoco_evaluation(people):
+    """hotcoco's evaluation of the same people, which are read before."""
+    os.environ["RAYON_NUM_THREADS"] = str(torch.get_num_threads())  # read once, by the first evaluation
+    hotcoco = pytest.importorskip("hotcoco")
+    boxes, counts = people["boxes"].clone(), people["visible"].sum(1)
+    boxes[:, 2:] -= boxes[:, :2]
+    truth = torch.cat((people["target"], 2.0 * people["visible"][..., None]), 2).flatten(1)
+    found = torch.cat((people["pred"], torch.ones_like(people["pred"][..., :1])), 2).flatten(1)
+    names = ("id", "image_id", "category_id", "keypoints", "num_keypoints", "area", "bbox", "iscrowd")
+    ones = [1] * len(truth)
+    columns = range(1, 1 + len(truth)), people["target_image"].tolist(), ones, truth.tolist(), counts.tolist()
+    columns += people["area"].tolist(), boxes.tolist(), [0] * len(truth)
+    dataset = dict(
+        images=[dict(id=i, width=640, height=480, file_name="") for i in people["target_image"].unique().tolist()],
+        categories=[dict(id=1, name="person", keypoints=[str(k) for k in range(17)], skeleton=[])],
+        annotations=[dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+    )
+    columns = people["pred_image"].tolist(), ones, found.tolist(), people["scores"].tolist()
+    names = ("image_id", "category_id", "keypoints", "score")
+    truth = hotcoco.COCO(dataset)
+    found = truth.load_res([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+
+    def evaluate():
+        evaluation = hotcoco.COCOeval(truth, found, "keypoints")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return evaluation
+
+    return evaluate
+
+
+@pytest.mark.parametrize(("people", "each"), ((33_000, 4), (20_000, 2.5)))
+@pytest.mark.parametrize("row", ("op", "hotcoco"))
+def test_coco_ap(measure, device, row, people, each):
+    inputs = crowd_of_coco(people, each)
+    if row == "op":
+        inputs = {name: value.to(device) for name, value in inputs.items()}
+        call = lambda: metrics.coco_ap(**inputs)  # noqa: E731
+    elif device.type == "cuda":
+        pytest.skip("runs on the CPU only")
+    else:
+        call = hotcoco_evaluation(inputs)
+
+    def same(result):
+        if row == "hotcoco":
+            result.summarize()
+            ours = [value.item() for value in metrics.coco_ap(**inputs).values()]
+            np.testing.assert_allclose(ours, result.stats, rtol=0, atol=1e-12)
+
+    measure(Rotating(call, tuple, device, 0), "coco_ap", (people, 17), "forward", row, device, 0, same)

@@ -1,11 +1,12 @@
-"""Peak memory of a call beyond its outputs.  python tests/peak_memory.py
+"""Peak memory of a call beyond its outputs.  python tests/peak_memory.py [metrics]
 
 Every operator in turn, in one process: what was resident before the call, the highest that was resident during it, and
-the bytes of its outputs. Linux only.
+the bytes of its outputs; or every metric, in bytes a person. Linux only.
 """
 
 import ctypes
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 import pypose_ops as ops
+from pypose_ops import metrics
 
 LIMBS = [(i, i + 1) for i in range(16)]
 SIGMAS = [0.05] * 17
@@ -63,6 +65,33 @@ def calls() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "box_vote", lambda: ops.box_vote(boxes, weights, (64, 48))
 
 
+def people_of(count: int) -> dict[str, torch.Tensor]:
+    """Predicted and annotated people, four of each an image."""
+    random = torch.Generator().manual_seed(0)
+    target = 200 * torch.rand(count, 17, 2, generator=random)
+    image = torch.arange(count) // 4
+    return dict(
+        pred=target + torch.randn(count, 17, 2, generator=random),
+        scores=torch.rand(count, generator=random),
+        pred_image=image,
+        target=target,
+        area=torch.full((count,), 5000.0),
+        target_image=image,
+        visible=torch.rand(count, 17, generator=random) > 0.2,
+    )
+
+
+def metric_calls(people: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    inputs = people_of(people)
+    poses = {name: inputs[name] for name in ("pred", "target", "visible")}
+    yield "coco_ap", lambda: metrics.coco_ap(**inputs)
+    yield "match_people", lambda: metrics.match_people(**inputs)
+    yield "pck", lambda: metrics.pck(**poses, norm=inputs["area"])
+    yield "pdj", lambda: metrics.pdj(**poses, torso_size=inputs["area"])
+    yield "nme", lambda: metrics.nme(**poses, norm=inputs["area"])
+    yield "pcp", lambda: metrics.pcp(**poses)
+
+
 def resident(key: str) -> int:
     """A line of ``/proc/self/status``, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -83,6 +112,13 @@ def peak_of(call: Callable[[], Any]) -> tuple[int, int]:
 
 
 def main() -> None:
+    if "metrics" in sys.argv:
+        people = 200_000
+        print("| metric | more at the peak, bytes a person |")
+        print("|---|--:|")
+        for name, call in metric_calls(people):
+            print(f"| {name} | {peak_of(call)[1] / people:.0f} |", flush=True)
+        return
     print("| operator | outputs, MB | more at the peak, MB |")
     print("|---|--:|--:|")
     for name, call in calls():

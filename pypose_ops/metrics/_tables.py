@@ -1,11 +1,13 @@
 """Shared by the per-joint metrics: argument checks, sums over people, and the result table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict
 
 import torch
 
 AVERAGES = ("keypoints", "joints")
+# People per part.
+_CHUNK = 1 << 13
 
 
 class Sums(NamedTuple):
@@ -42,23 +44,39 @@ class JointCurves(JointScores):
     thresholds: torch.Tensor
 
 
-def check_poses(
-    name: str, pred: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Predictions and targets in float64, and the joints that count: visible, with a finite target."""
+def check_poses(name: str, pred: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None = None) -> None:
     if not (isinstance(pred, torch.Tensor) and isinstance(target, torch.Tensor)):
         raise TypeError(f"{name}: pred and target must be tensors")
     if target.dim() != 3 or target.shape[-1] != 2:
         raise ValueError(f"{name}: target must be (N, K, 2), got shape {tuple(target.shape)}")
     if pred.shape != target.shape:
         raise ValueError(f"{name}: pred must be {tuple(target.shape)} like target, got shape {tuple(pred.shape)}")
-    pred, target = pred.double(), target.double()
-    counted = target.isfinite().all(-1)
-    if visible is not None:
-        if visible.shape != target.shape[:2]:
-            raise ValueError(f"{name}: visible must be {tuple(target.shape[:2])}, got shape {tuple(visible.shape)}")
-        counted = counted & (visible if visible.dtype == torch.bool else visible >= 0.5)
-    return pred, target, counted
+    if visible is not None and visible.shape != target.shape[:2]:
+        raise ValueError(f"{name}: visible must be {tuple(target.shape[:2])}, got shape {tuple(visible.shape)}")
+
+
+def sums_in_parts(
+    sums: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, slice], Sums],
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    visible: torch.Tensor | None,
+) -> Sums:
+    """Adds up ``sums`` of some thousand people at a time: nothing that it computes exists for all of them.
+
+    It gets their predictions and targets in float64, the joints that count (visible, with a finite target), and which
+    people they are.
+    """
+    total = None
+    for begin in range(0, max(len(target), 1), _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        there = target[part].double()
+        counted = there.isfinite().all(-1)
+        if visible is not None:
+            shown = visible[part]
+            counted &= shown if shown.dtype == torch.bool else shown >= 0.5
+        added = sums(pred[part].double(), there, counted, part)
+        total = added if total is None else Sums(total.values + added.values, total.counts + added.counts)
+    return total
 
 
 def check_norm(

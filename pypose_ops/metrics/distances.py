@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ._tables import JointCurves, JointScores, Sums, check_norm, check_poses, distances, hits, table
+from ._tables import JointCurves, JointScores, Sums, check_norm, check_poses, distances, hits, sums_in_parts, table
 
 # MPII's pelvis and thorax, which its evaluation excludes from the mean.
 MPII_EXCLUDED = (6, 7)
@@ -47,9 +47,13 @@ def pck_sums(
     strict: bool,
     argument: str = "norm",
 ) -> Sums:
-    pred, target, counted = check_poses(name, pred, target, visible)
+    check_poses(name, pred, target, visible)
     norm, usable = check_norm(name, argument, norm, target)
-    return hits(distances(pred, target) / norm, counted & usable, thresholds, strict)
+
+    def sums(pred: torch.Tensor, target: torch.Tensor, counted: torch.Tensor, part: slice) -> Sums:
+        return hits(distances(pred, target) / norm[part], counted & usable[part], thresholds, strict)
+
+    return sums_in_parts(sums, pred, target, visible)
 
 
 def pck(
@@ -165,10 +169,14 @@ def auc(
 def error_sums(
     name: str, pred: torch.Tensor, target: torch.Tensor, visible: torch.Tensor | None, norm: torch.Tensor | float
 ) -> Sums:
-    pred, target, counted = check_poses(name, pred, target, visible)
+    check_poses(name, pred, target, visible)
     norm, usable = check_norm(name, "norm", norm, target)
-    counted = counted & usable
-    return Sums((distances(pred, target) / norm).where(counted, 0.0).sum(0), counted.sum(0))
+
+    def sums(pred: torch.Tensor, target: torch.Tensor, counted: torch.Tensor, part: slice) -> Sums:
+        counted = counted & usable[part]
+        return Sums((distances(pred, target) / norm[part]).where(counted, 0.0).sum(0), counted.sum(0))
+
+    return sums_in_parts(sums, pred, target, visible)
 
 
 def epe(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ..skeletons import LSP
-from ._tables import JointScores, Sums, check_poses, distances, table
+from ._tables import JointScores, Sums, check_poses, distances, sums_in_parts, table
 
 RULES = ("strict", "relaxed")
 End = int | tuple[int, ...]
@@ -20,28 +20,35 @@ def pcp_sums(
     threshold: float,
     rule: str,
 ) -> Sums:
-    pred, target, counted = check_poses("pcp", pred, target, visible)
+    check_poses("pcp", pred, target, visible)
     if rule not in RULES:
         raise ValueError(f"pcp: rule must be one of {', '.join(RULES)}, got {rule!r}")
     joints = target.shape[1]
-    values, counts = [], []
+    all_ends = []
     for stick in sticks:
         ends = [list(end) if isinstance(end, (tuple, list)) else [end] for end in stick]
         if len(ends) != 2 or not all(0 <= k < joints for end in ends for k in end):
             raise ValueError(f"pcp: a stick must be two joints (or tuples of them) from 0 to {joints - 1}, got {stick}")
-        (p1, p2), (t1, t2) = ([pose[:, end].mean(1) for end in ends] for pose in (pred, target))
-        length = distances(t1, t2)
-        first, second = distances(p1, t1), distances(p2, t2)
-        if rule == "strict":
-            hit = (first <= threshold * length) & (second <= threshold * length)
-        else:
-            hit = (first + second) / 2 <= threshold * length
-        here = torch.stack([counted[:, end].all(1) for end in ends]).all(0)
-        values.append((hit & here).sum())
-        counts.append(here.sum())
-    if not values:
+        all_ends.append(ends)
+    if not all_ends:
         raise ValueError("pcp: sticks must not be empty")
-    return Sums(torch.stack(values).double(), torch.stack(counts))
+
+    def sums(pred: torch.Tensor, target: torch.Tensor, counted: torch.Tensor, part: slice) -> Sums:
+        values, counts = [], []
+        for ends in all_ends:
+            (p1, p2), (t1, t2) = ([pose[:, end].mean(1) for end in ends] for pose in (pred, target))
+            length = distances(t1, t2)
+            first, second = distances(p1, t1), distances(p2, t2)
+            if rule == "strict":
+                hit = (first <= threshold * length) & (second <= threshold * length)
+            else:
+                hit = (first + second) / 2 <= threshold * length
+            here = torch.stack([counted[:, end].all(1) for end in ends]).all(0)
+            values.append((hit & here).sum())
+            counts.append(here.sum())
+        return Sums(torch.stack(values).double(), torch.stack(counts))
+
+    return sums_in_parts(sums, pred, target, visible)
 
 
 def pcp(

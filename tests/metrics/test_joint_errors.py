@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pypose_ops import metrics, skeletons
+from pypose_ops.metrics import _pairs
 from pypose_ops.metrics.joint_errors import KINDS
 
 PAIRS = ((0, 1),)  # left wrist, right wrist; joint 2, the nose, has no mirror image
@@ -147,8 +148,8 @@ def test_the_mean_similarity_is_the_oks():
     pred = target + 3 * torch.randn(5, 17, 2, dtype=torch.float64)
     radius = metrics.oks_radius(area, skeletons.COCO.sigmas)
     found = metrics.joint_errors(pred, target, radius).similarity.mean(1)
-    torch.testing.assert_close(found, metrics.coco.pair_oks(
-        metrics.coco.Pairs(torch.arange(5), torch.arange(5)), pred, target, area, skeletons.COCO.sigmas,
+    torch.testing.assert_close(found, _pairs.pair_oks(
+        _pairs.Pairs(torch.arange(5), torch.arange(5)), pred, target, area, skeletons.COCO.sigmas,
         torch.ones(5, 17, dtype=torch.bool),
     ))  # fmt: skip
 

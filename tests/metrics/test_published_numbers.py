@@ -1,6 +1,7 @@
 """The tables of published papers and challenges, from the authors' own predictions."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import scipy.io
 import torch
 
 from pypose_ops import metrics
+from pypose_ops.metrics import _matching
 from pypose_ops.skeletons import COCO, LSP, MPII
 
 
@@ -191,3 +193,70 @@ def test_other_skeletons_against_pycocotools(capsys):
     sigmas = (0.05, 0.1, 0.2, 0.3, 0.4)
     ours = [v.item() for v in metrics.coco_ap(**people, sigmas=sigmas).values()]
     np.testing.assert_allclose(ours, pycocotools_numbers(people, sigmas), rtol=0, atol=1e-12)
+
+
+def anywhere(people, threshold=None, max_people=20):
+    """coco_ap or match_people by the code for other devices."""
+    given = [people[name] for name in ("pred", "scores", "pred_image", "target", "area", "target_image", "visible")]
+    given[1] = given[1].double()
+    of = _matching.sorted_people(*given, people["boxes"], people["crowd"], COCO.sigmas, max_people)
+    if threshold is not None:
+        return _matching.matches(of, threshold, len(people["target"]))
+    areas, thresholds = metrics.coco.AREAS, metrics.coco.THRESHOLDS
+    return torch.stack([*metrics.coco.summary(*_matching.coco_curves(of, areas, thresholds))])
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.float16, torch.int32))
+@pytest.mark.parametrize("seed", range(4))
+def test_the_host_and_the_devices_agree(seed, dtype):
+    """Bit for bit: ties, images in no order, several people alike, rows without joints, NaN."""
+    from test_metrics import coco_people
+
+    people = coco_people(60, seed)
+    people = {name: v.to(dtype) if name in ("pred", "target", "boxes") else v for name, v in people.items()}
+    if dtype.is_floating_point:
+        people["target"][::9, 3], people["pred"][::7, 2, 1] = math.nan, math.nan
+        people["area"][::11] = torch.tensor([math.nan, -1.0, 0.0]).repeat(99)[: len(people["area"][::11])]
+    people["target"][1::10] = people["target"][: len(people["target"]) - 1 : 10]  # ties
+    for side, names in {"pred": ("pred", "scores"), "target": ("target", "area", "visible", "boxes", "crowd")}.items():
+        shuffled = torch.randperm(len(people[side]))
+        for name in (*names, f"{side}_image"):
+            people[name] = people[name][shuffled]
+    people["pred_image"][::17] = 100 + seed
+    for count in (0, 2, 20):
+        ours = metrics.coco_ap(**people, max_people=count)
+        assert torch.equal(torch.stack([*ours.values()]), anywhere(people, max_people=count))
+        for threshold in (0.1, 0.5, 1.0):
+            found = metrics.match_people(**people, threshold=threshold, max_people=count)
+            assert torch.equal(found, anywhere(people, threshold, count))
+
+
+def test_people_without_images_in_common():
+    from test_metrics import coco_people
+
+    people = coco_people(10)
+    nobody = {name: value[:0] for name, value in people.items()}
+    for side in ("pred", "scores", "pred_image"), ("target", "area", "target_image", "visible", "boxes", "crowd"):
+        some = people | {name: nobody[name] for name in side}
+        assert torch.equal(torch.stack([*metrics.coco_ap(**some).values()]), anywhere(some))
+    assert torch.stack([*metrics.coco_ap(**nobody).values()]).tolist() == [-1] * 10
+
+
+def test_the_same_bits_with_two_threads():
+    from test_metrics import coco_people
+
+    people = coco_people(500)
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found = metrics.match_people(**people)
+        results.append((torch.stack([*metrics.coco_ap(**people).values()]), found))
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+def test_images_need_not_be_integers():
+    from test_metrics import coco_people
+
+    people = coco_people(10)
+    halves = people | {name: people[name] / 2 for name in ("pred_image", "target_image")}
+    assert metrics.coco_ap(**halves) == metrics.coco_ap(**people)
