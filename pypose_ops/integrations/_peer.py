@@ -19,13 +19,23 @@ def require(module: str, package: str, versions: Iterable[str]) -> ModuleType:
     try:
         found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        found = getattr(sys.modules.get(module.split(".")[0]), "__version__", None)
+        found = _version_of_source(module.split(".")[0])
     named = f"{package} {' or '.join(wanted)}"
     if found is None:
         raise ImportError(f"pypose_ops.integrations needs {named}, which is not installed")
     if not any(found == v or found.startswith(v + ".") for v in wanted):
         raise ImportError(f"pypose_ops.integrations needs {named}, and {package} {found} is installed")
     return importlib.import_module(module)
+
+
+def _version_of_source(name: str) -> str | None:
+    """Of a library that is on the path without being installed."""
+    try:
+        return getattr(importlib.import_module(name), "__version__", None)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
 
 
 class Replacement:

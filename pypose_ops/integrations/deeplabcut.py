@@ -8,10 +8,12 @@ The functions work without DeepLabCut. It has pixel centres at halves: map pixel
 ``stride * (i + 1/2)``.
 """
 
-from typing import Any, NamedTuple
+import math
+from typing import Any, Literal, NamedTuple
 
 import torch
 
+from .._constants import constant
 from ..ops.gaussian_heatmaps import gaussian_heatmaps
 from ._peer import Replacement, require
 
@@ -40,11 +42,13 @@ def heatmap_targets(
     size: tuple[int, int],
     stride: float,
     *,
-    kind: str = "gaussian",
+    kind: Literal["gaussian", "plateau"] = "gaussian",
     dist_thresh: float = 17.0,
     locref_std: float = 7.2801,
     gradient_masking: bool = False,
     background_weight: float = 0.1,
+    compat: Literal["deeplabcut"] | None = "deeplabcut",
+    weights_dtype: torch.dtype | None = None,
 ) -> HeatmapTargets:
     """Keypoints to targets.
 
@@ -59,36 +63,123 @@ def heatmap_targets(
             cover the whole map.
         gradient_masking: weigh the maps of missing keypoints by ``background_weight``.
         background_weight: see ``gradient_masking``.
+        compat: ``"deeplabcut"`` rounds the image coordinates of map pixels down to integers, as DeepLabCut's generators
+            do, but not its predictors: with an odd ``stride`` all keypoints then come back half a pixel off. None
+            keeps ``stride * (i + 1/2)``. Even strides are the same either way.
+        weights_dtype: of ``locref_weights``; default: that of the keypoints.
+
+    Raises:
+        ValueError: an unknown ``kind`` or ``compat``, or ``compat`` with a ``stride`` that is not an integer.
     """
     if kind not in ("gaussian", "plateau"):
         raise ValueError(f"heatmap_targets: kind must be one of gaussian, plateau, got {kind!r}")
-    height, width = size
-    shown = visible > 0
-    at = (keypoints - stride / 2) / stride
-    x = torch.arange(width, device=at.device, dtype=at.dtype) * stride + stride / 2
-    y = torch.arange(height, device=at.device, dtype=at.dtype) * stride + stride / 2
-    batch, people, joints = shown.shape
-    near = at.new_zeros((batch, joints, height, width), dtype=torch.bool)
-    offsets = at.new_zeros((batch, joints, 2, height, width))
-    weights = at.new_ones((batch, joints))
-    for p in range(people):
-        dx = (keypoints[:, p, :, 0, None] - x)[:, :, None, :]
-        dy = (keypoints[:, p, :, 1, None] - y)[:, :, :, None]
-        drawn = shown[:, p, :, None, None]
-        inside = (dx.square() + dy.square() <= dist_thresh**2) & drawn
-        near = near | inside
-        own = torch.stack(torch.broadcast_tensors(dx, dy), 2) / locref_std
-        offsets = torch.where((inside if kind == "plateau" else drawn)[:, :, None], own, offsets)
-        seen = visible[:, p]
+    if compat not in ("deeplabcut", None):
+        raise ValueError(f"heatmap_targets: compat must be 'deeplabcut' or None, got {compat!r}")
+    if compat and stride % 1:
+        raise ValueError(f"heatmap_targets: stride must be an integer with compat='deeplabcut', got {stride}")
+    first = stride // 2 if compat else stride / 2
+    shown = (visible > 0) & keypoints.isfinite().all(-1)
+    keypoints = torch.where(shown[..., None], keypoints, 0.0)
+    weights = keypoints.new_ones(shown.shape[0], shown.shape[2])
+    for seen in visible.unbind(1):
         weights = torch.where(seen == -1, 0.0, weights)
         if gradient_masking:
             weights = torch.where(seen == 0, background_weight, weights)
+    discs = _discs(keypoints, shown, size, stride, first, dist_thresh)
     if kind == "plateau":
-        heatmaps = near.to(at.dtype)
+        heatmaps = discs.mask(1, keypoints.dtype)
+        locref = discs.locref(locref_std)
     else:
-        heatmaps = gaussian_heatmaps(at, 2 * dist_thresh / 3 / stride, size, visible=shown)
-    locref_weights = near.to(at.dtype)[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2)
-    return HeatmapTargets(heatmaps, weights[..., None, None], offsets.flatten(1, 2), locref_weights)
+        sigma = 2 * dist_thresh / 3 / stride
+        heatmaps = gaussian_heatmaps((keypoints - first) / stride, sigma, size, visible=shown)
+        locref = _offsets(keypoints, shown, size, stride, first, locref_std)
+    mask = discs.mask(2, weights_dtype or keypoints.dtype)
+    return HeatmapTargets(heatmaps, weights[..., None, None], locref, mask)
+
+
+def _offsets(
+    keypoints: torch.Tensor, shown: torch.Tensor, size: tuple[int, int], stride: float, first: float, std: float
+) -> torch.Tensor:
+    """Offsets from every pixel to the last keypoint that is shown, ``(B, 2 K, H, W)``."""
+    batch, people, joints = shown.shape
+    if people == 0:
+        return keypoints.new_zeros((batch, 2 * joints, *size))
+    order = torch.arange(people, device=shown.device)[:, None]
+    last = torch.where(shown, order, -1).amax(1)  # (B, K)
+    at = keypoints.gather(1, last.clamp(min=0)[:, None, :, None].expand(-1, 1, -1, 2))[:, 0]
+    maps = keypoints.new_empty((batch, joints, 2, *size))
+    for axis, pixels in enumerate((size[1], size[0])):
+        own = (at[..., axis, None] - torch.arange(pixels, device=at.device, dtype=at.dtype) * stride - first) / std
+        own = torch.where(last[..., None] >= 0, own, 0.0)
+        maps[:, :, axis] = own[:, :, None, :] if axis == 0 else own[:, :, :, None]
+    return maps.flatten(1, 2)
+
+
+class _Discs(NamedTuple):
+    """The pixels within ``dist_thresh`` of keypoints: few, so they are written one by one.
+
+    Attributes:
+        near: ``(B, P, K, n, n)``, which of these pixels are in the disc and on the map.
+        pixels: ``(B, P, K, n, n)``, their ``y * width + x``.
+        offsets: ``(B, P, K, 2, n)``, along x and y, from them to the keypoint.
+        size: ``(height, width)``.
+    """
+
+    near: torch.Tensor
+    pixels: torch.Tensor
+    offsets: torch.Tensor
+    size: tuple[int, int]
+
+    def _buffer(self, channels: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Maps ``(B, channels K, H, W)``; the memory they are in, and where in it the pixels of first channels are.
+
+        The pixels that are not near are past the maps.
+        """
+        batch, _, joints = self.near.shape[:3]
+        height, width = self.size
+        planes = batch * joints
+        total = planes * channels * height * width
+        flat = self.offsets.new_zeros(total + height * width + 1, dtype=dtype)
+        first = torch.arange(planes, device=flat.device).view(batch, 1, joints, 1, 1) * (channels * height * width)
+        return (
+            flat[:total].view(batch, joints * channels, height, width),
+            flat,
+            torch.where(self.near, self.pixels + first, total),
+        )
+
+    def mask(self, channels: int, dtype: torch.dtype) -> torch.Tensor:
+        """1 in all discs, ``(B, channels K, H, W)``."""
+        maps, flat, places = self._buffer(channels, dtype)
+        for channel in range(channels):
+            flat.index_fill_(0, (places + channel * self.size[0] * self.size[1]).flatten(), 1)
+        return maps
+
+    def locref(self, std: float) -> torch.Tensor:
+        """From the pixels of the discs to their keypoint, that of the last person on top: ``(B, 2 K, H, W)``."""
+        maps, flat, places = self._buffer(2, self.offsets.dtype)
+        dx, dy = (self.offsets / std).unbind(-2)
+        values = torch.broadcast_tensors(dx[..., None, :], dy[..., None])
+        for channel, value in enumerate(values):
+            at = places + channel * self.size[0] * self.size[1]
+            for p in range(at.shape[1]):
+                flat.scatter_(0, at[:, p].flatten(), value[:, p].flatten())
+        return maps
+
+
+def _discs(
+    keypoints: torch.Tensor, shown: torch.Tensor, size: tuple[int, int], stride: float, first: float, radius: float
+) -> _Discs:
+    """The discs around all keypoints ``(B, P, K, 2)`` in image pixels, of map pixels at ``first + stride * i``."""
+    height, width = size
+    side = min(max(size), int(2 * radius / stride) + 2)
+    lowest = ((keypoints - (radius + first)) / stride).floor().clamp(0, max(size))
+    places = lowest[..., None] + torch.arange(side, device=keypoints.device)  # (B, P, K, 2, n)
+    offsets = keypoints[..., None] - (places * stride + first)
+    limits = constant((width, height), device=keypoints.device, dtype=keypoints.dtype)
+    squared = offsets.square().masked_fill((places >= limits[:, None]) | ~shown[..., None, None], math.inf)
+    near = squared[..., :1, :] + squared[..., 1, :, None] <= radius**2
+    x, y = places.long().unbind(-2)
+    return _Discs(near, (y * width)[..., None] + x[..., None, :], offsets, size)
 
 
 def decode(
@@ -126,22 +217,20 @@ def decode(
 
 def _forward(self: Any, stride: float, outputs: dict[str, torch.Tensor], labels: dict[str, Any]) -> dict[str, Any]:
     """``HeatmapGenerator.forward`` for targets per keypoint."""
-    if self.heatmap_mode != self.Mode.KEYPOINT:
+    if self.heatmap_mode != self.Mode.KEYPOINT or stride % 1:
         return self._peer_forward(stride, outputs, labels)
     maps = outputs["heatmap"]
     annotated = labels[self.label_keypoint_key].to(maps.device, torch.float32)
     annotated = annotated[:, None] if annotated.dim() == 3 else annotated
-    kind = "plateau" if "Plateau" in type(self).__name__ else "gaussian"
     targets = heatmap_targets(
-        annotated[..., :2], annotated[..., -1], (maps.shape[-2], maps.shape[-1]), float(stride), kind=kind,
-        dist_thresh=self.dist_thresh, locref_std=1 / self.locref_scale, gradient_masking=self.gradient_masking,
-        background_weight=self.background_weight,
+        annotated[..., :2], annotated[..., -1], (maps.shape[-2], maps.shape[-1]), stride,
+        kind="plateau" if "Plateau" in type(self).__name__ else "gaussian", dist_thresh=self.dist_thresh,
+        locref_std=1 / self.locref_scale, gradient_masking=self.gradient_masking,
+        background_weight=self.background_weight, weights_dtype=torch.int64,
     )  # fmt: skip
-    result = {
-        "heatmap": {"target": targets.heatmaps, "weights": targets.weights.expand_as(targets.heatmaps).contiguous()}
-    }
+    result = {"heatmap": {"target": targets.heatmaps, "weights": targets.weights.expand_as(targets.heatmaps)}}
     if self.generate_locref:
-        result["locref"] = {"target": targets.locref, "weights": targets.locref_weights.long()}
+        result["locref"] = {"target": targets.locref, "weights": targets.locref_weights}
     return result
 
 

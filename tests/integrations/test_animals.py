@@ -138,19 +138,73 @@ def test_replacing_sleaps_functions():
     assert peaks.find_global_peaks is own
 
 
+def looped_targets(keypoints, visible, size, stride, kind, std=7.2801, radius=17.0):
+    """DeepLabCut's definition, keypoint by keypoint, in float64: heatmaps, offsets and where they count."""
+    y, x = (torch.floor(torch.arange(n) * stride + stride / 2).double() for n in size)
+    batch, people, joints = visible.shape
+    heatmaps, locref, near = (torch.zeros(batch, joints, *lead, *size).double() for lead in ((), (2,), (2,)))
+    for b, p, k in (visible > 0).nonzero().tolist():
+        dx, dy = torch.broadcast_tensors(keypoints[b, p, k, 0] - x, keypoints[b, p, k, 1] - y[:, None])
+        inside = dx**2 + dy**2 <= radius**2
+        drawn = inside.double() if kind == "plateau" else torch.exp(-(dx**2 + dy**2) / (2 * (2 * radius / 3) ** 2))
+        heatmaps[b, k] = torch.maximum(heatmaps[b, k], drawn)
+        covered = inside if kind == "plateau" else torch.ones_like(inside)
+        locref[b, k] = torch.where(covered, torch.stack([dx, dy]) / std, locref[b, k])
+        near[b, k, :, inside] = 1
+    return heatmaps, locref.flatten(1, 2), near.flatten(1, 2)
+
+
+@pytest.mark.parametrize("kind", ("gaussian", "plateau"))
+@pytest.mark.parametrize("size", ((20, 30), (1, 3)))
+@pytest.mark.parametrize("stride", (1, 3, 8))
+def test_targets_of_overlapping_people(kind, size, stride):
+    generator = torch.Generator().manual_seed(0)
+    keypoints = torch.rand(3, 5, 4, 2, generator=generator) * (torch.tensor(size[::-1]) + 8) * stride - 4 * stride
+    keypoints[0, :, 0] = keypoints[0, :1, 0].round()  # all people in one place
+    visible = torch.randint(-1, 3, (3, 5, 4), generator=generator)
+    actual = for_deeplabcut.heatmap_targets(keypoints, visible, size, stride, kind=kind)
+    heatmaps, locref, near = looped_targets(keypoints.double(), visible, size, stride, kind)
+    torch.testing.assert_close(actual.heatmaps.double(), heatmaps, rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual.locref.double(), locref, rtol=0, atol=1e-5)
+    assert torch.equal(actual.locref_weights.double(), near)
+
+
+def test_nobody_and_not_finite_keypoints_draw_nothing():
+    keypoints = torch.tensor([[[[torch.nan, 4.0], [1e30, 4.0]]]])
+    for given, shown in ((keypoints, torch.ones(1, 1, 2)), (keypoints[:, :0], torch.ones(1, 0, 2))):
+        for kind in ("gaussian", "plateau"):
+            targets = for_deeplabcut.heatmap_targets(given, shown, (4, 4), 8, kind=kind)
+            assert not targets.heatmaps.any() and not targets.locref_weights.any()
+            assert targets.locref.shape == (1, 4, 4, 4)
+
+
+def test_odd_strides():
+    """DeepLabCut's generators round the places of pixels down, its predictors do not."""
+    keypoints, shown = torch.tensor([[[[2.0, 1.0]]]]), torch.ones(1, 1, 1)
+    expected = torch.tensor([[0.7788, 0.8825, 0.7788], [0.8825, 1.0, 0.8825]])  # sigma 2, distances 1 and sqrt(2)
+    actual = for_deeplabcut.heatmap_targets(keypoints, shown, (2, 4), 1, dist_thresh=3.0)
+    torch.testing.assert_close(actual.heatmaps[0, 0, :, 1:], expected, rtol=0, atol=1e-4)
+    for compat, off in (("deeplabcut", 0.5), (None, 0.0)):
+        at = torch.tensor([[[[10.5, 7.5]]]])
+        targets = for_deeplabcut.heatmap_targets(at, shown, (16, 16), 1, compat=compat)
+        poses = for_deeplabcut.decode(targets.heatmaps, targets.locref, 1, apply_sigmoid=False)
+        torch.testing.assert_close(poses[0, 0, :, :2] - at[0, 0], torch.full((1, 2), off), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ("Gaussian", "Plateau"))
 @pytest.mark.parametrize("masking", (False, True))
-def test_deeplabcuts_targets(kind, masking):
+@pytest.mark.parametrize("stride", (1, 2.5, 8.0))
+def test_deeplabcuts_targets(kind, masking, stride):
     targets = need("deeplabcut.pose_estimation_pytorch.models.target_generators.heatmap_targets")
     generator = getattr(targets, f"Heatmap{kind}Generator")(
         num_heatmaps=4, pos_dist_thresh=17, gradient_masking=masking, label_keypoint_key="keypoints"
     )
     outputs = {"heatmap": torch.zeros(2, 4, 20, 30), "locref": torch.zeros(2, 8, 20, 30)}
-    keypoints = torch.rand(2, 3, 4, 3) * torch.tensor([240.0, 160.0, 1.0])
+    keypoints = torch.rand(2, 3, 4, 3) * torch.tensor([30.0 * stride, 20.0 * stride, 1.0])
     keypoints[..., 2] = torch.randint(-1, 3, (2, 3, 4))
-    expected = generator(8.0, outputs, {"keypoints": keypoints})
+    expected = generator(stride, outputs, {"keypoints": keypoints})
     with for_deeplabcut.replace():
-        actual = generator(8.0, outputs, {"keypoints": keypoints})
+        actual = generator(stride, outputs, {"keypoints": keypoints})
     for head in expected:
         for name, value in expected[head].items():
             torch.testing.assert_close(actual[head][name], value, rtol=1e-4, atol=1e-4, msg=f"{head} {name}")
@@ -175,3 +229,7 @@ def test_targets_decode_to_their_keypoints(kind):
 def test_other_kinds_are_refused():
     with pytest.raises(ValueError, match="kind must be one of gaussian, plateau, got 'disc'"):
         for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 8.0, kind="disc")
+    with pytest.raises(ValueError, match="compat must be 'deeplabcut' or None, got 'mmpose'"):
+        for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 8, compat="mmpose")
+    with pytest.raises(ValueError, match="stride must be an integer with compat='deeplabcut', got 2.5"):
+        for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 2.5)

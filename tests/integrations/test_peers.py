@@ -63,6 +63,18 @@ def test_a_missing_library_is_one_line():
         require("no_such_thing.part", "no-such-thing", ("2", "3"))
 
 
+def test_a_library_on_the_path_needs_no_installation(tmp_path, monkeypatch):
+    (tmp_path / "on_the_path").mkdir()
+    (tmp_path / "on_the_path" / "__init__.py").write_text('__version__ = "2.1"')
+    (tmp_path / "on_the_path" / "part.py").write_text("import no_such_thing")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert require("on_the_path", "on-the-path", ("2",)).__version__ == "2.1"
+    with pytest.raises(ImportError, match=r"^pypose_ops\.integrations needs on-the-path 3, and on-the-path 2.1"):
+        require("on_the_path", "on-the-path", ("3",))
+    with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_thing'"):
+        require("on_the_path.part", "on-the-path", ("2",))
+
+
 def test_replacing_is_undone_after_an_error():
     class Owner:
         value = 1
