@@ -123,3 +123,24 @@ def _(pred, target, area, visible, boxes, sigmas):
     from .. import reference  # here: it imports result types from this package
 
     return reference.oks(pred, target, area, sigmas=sigmas, visible=visible, boxes=boxes)
+
+
+# Of pypose_ops.metrics, on the host.
+@register_fake("pypose_ops::_coco_ap")
+def _(
+    pred, scores, pred_image, target, area, target_image, visible, boxes, crowd, sigmas, max_people, thresholds, lows,
+    highs, recalls,
+):  # fmt: skip
+    rows = (len(lows), len(thresholds))
+    return tuple(pred.new_empty(size, dtype=torch.float64) for size in ((*rows, len(recalls)), rows))
+
+
+@register_fake("pypose_ops::_match_people")
+def _(
+    pred, scores, pred_image, target, area, target_image, visible, boxes, crowd, sigmas, max_people, threshold
+):  # fmt: skip
+    return torch.empty_like(target_image, dtype=torch.int64)
+
+
+vmap_by_batch("_coco_ap")
+vmap_by_batch("_match_people")
