@@ -24,6 +24,7 @@ from ..ops.score_limbs import score_limbs
 from ._peer import Replacement, require
 
 VERSIONS = ("0.3",)
+FEW_PEAKS = 256  # per map, of the first search
 MAX_PEAKS = 1024  # per map, the limit of find_peaks
 TILE = 64  # pixels a side, in which there cannot be more peaks
 LocalPeakList = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -80,14 +81,13 @@ def find_local_peaks(
         return own(cms, threshold, refinement, integral_patch_size)
     height, width = cms.shape[-2:]
     options = {"threshold": threshold, **_refinement(refinement, integral_patch_size)}
-    found = _peaks_of(cms, options)
+    found = _peaks_of(cms, options, FEW_PEAKS) or _peaks_of(cms, options, MAX_PEAKS)
     if found is None:
         margin = integral_patch_size // 2 + 1
         tiles = [
-            _peaks_of(cms[..., top : top + TILE, left : left + TILE], options, (left, top), keep)
+            _peaks_of(cms[..., top : top + TILE, left : left + TILE], options, MAX_PEAKS, (left, top), (columns, rows))
             for top, rows in _tiles(height, margin)
             for left, columns in _tiles(width, margin)
-            for keep in ((columns, rows),)
         ]
         found = tuple(torch.cat(part) for part in zip(*(t for t in tiles if t is not None), strict=True))
     coords, pixel, scores, sample, channel = found
@@ -107,29 +107,36 @@ def _tiles(size: int, margin: int) -> list[tuple[int, tuple[int, int]]]:
 
 
 def _peaks_of(
-    cms: torch.Tensor, options: dict[str, Any], corner: tuple[int, int] = (0, 0), keep: Any = None
+    cms: torch.Tensor,
+    options: dict[str, Any],
+    places: int,
+    corner: tuple[int, int] = (0, 0),
+    keep: tuple[tuple[int, int], tuple[int, int]] | None = None,
 ) -> tuple[torch.Tensor, ...] | None:
-    """Coordinates, pixels, scores, samples and channels of all peaks; None where maps have more than fit.
+    """Coordinates, pixels, scores, samples and channels of all peaks; None where a map has more than ``places``.
 
     Args:
         cms: ``(B, K, H, W)``.
         options: of :func:`pypose_ops.find_peaks`.
+        places: peaks per map.
         corner: the pixel ``(x, y)`` of the whole map that is the first here.
         keep: ranges of x and y of the whole map, outside of which peaks are another tile's.
     """
     height, width = cms.shape[-2:]
-    places = min(MAX_PEAKS, max(1, (height + 1) // 2 * ((width + 1) // 2)))  # no two peaks touch
+    places = min(places, max(1, (height + 1) // 2 * ((width + 1) // 2)))  # no two peaks touch
     found = find_peaks(cms, max_peaks=places, return_pixels=True, **options)
-    if places == MAX_PEAKS and bool((found.counts > places).any()):
+    most = int(found.counts.amax()) if found.counts.numel() else 0
+    if most > places:
         return None
-    filled = torch.arange(places, device=cms.device) < found.counts[..., None]
-    shift = found.pixels.new_tensor(corner)
-    pixels = found.pixels + shift
+    filled = torch.arange(most, device=cms.device) < found.counts[..., None]
+    coords, pixels = found.coords[..., :most, :], found.pixels[..., :most, :]
     if keep is not None:
+        shift = pixels.new_tensor(corner)
+        coords, pixels = coords + shift, pixels + shift
         for axis, (low, high) in enumerate(keep):
             filled = filled & (pixels[..., axis] >= low) & (pixels[..., axis] < high)
-    sample, channel, _ = filled.nonzero(as_tuple=True)
-    return (found.coords + shift)[filled], pixels[filled], found.scores[filled], sample, channel
+    sample, channel, _ = place = filled.nonzero(as_tuple=True)
+    return coords[place], pixels[place], found.scores[place], sample, channel
 
 
 def find_local_peaks_rough(cms: torch.Tensor, threshold: float = 0.2) -> LocalPeakList:
