@@ -9,7 +9,7 @@ The functions work without sleap-nn. Everything but the grouping stays on the de
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -202,26 +202,45 @@ def make_pafs(
 # Grouping -------------------------------------------------------------------------------------------------------------
 
 
+class _Lists(NamedTuple):
+    """Lists of peaks per image, padded.
+
+    Attributes:
+        peaks: ``(B, K, M)``.
+        place: ``(B, K, M)``, which entry of its image's list each peak is.
+    """
+
+    peaks: LocalPeaks
+    place: torch.Tensor
+
+
 def _padded(
     peaks: Sequence[torch.Tensor], values: Sequence[torch.Tensor] | None, channels: Sequence[torch.Tensor], nodes: int
-) -> tuple[LocalPeaks, torch.Tensor]:
-    """Lists per image as peaks ``(B, K, M)``, and which entry of its list each place holds; -1 for empty ones."""
-    counts = torch.stack([torch.bincount(c.long(), minlength=nodes)[:nodes] for c in channels])
-    most = max(1, int(counts.max()) if counts.numel() else 1)
-    batch = len(peaks)
-    device = peaks[0].device if batch else None
-    coords = torch.full((batch, nodes, most, 2), -1.0, device=device)
-    scores = torch.zeros(batch, nodes, most, device=device)
-    place = torch.full((batch, nodes, most), -1, device=device)
-    for b, channel in enumerate(channels):
-        order = channel.long().argsort(stable=True)
-        node = channel.long()[order]
-        first = counts[b].cumsum(0) - counts[b]
-        rank = torch.arange(len(order), device=order.device) - first[node]
-        coords[b, node, rank] = peaks[b][order].float()
-        place[b, node, rank] = order
-        scores[b, node, rank] = 1.0 if values is None else values[b][order].float()
-    return LocalPeaks(coords, scores, counts), place
+) -> _Lists:
+    lengths = [len(channel) for channel in channels]
+    batch = len(lengths)
+    if sum(lengths) == 0:
+        zeros = torch.zeros(batch, nodes, 1, device=peaks[0].device if batch else None)
+        found = LocalPeaks(zeros.unsqueeze(-1).repeat(1, 1, 1, 2), zeros, zeros[..., 0].long())
+        return _Lists(found, torch.full_like(zeros, -1).long())
+    coords, channel = torch.cat(list(peaks)).float(), torch.cat(list(channels)).long()
+    scores = coords.new_ones(len(coords)) if values is None else torch.cat(list(values)).float()
+    starts = [sum(lengths[:b]) for b in range(batch)]
+    sample = torch.tensor([b for b, n in enumerate(lengths) for _ in range(n)], device=coords.device)
+    table = sample * nodes + channel  # (n,), of B * K
+    order = table.argsort(stable=True)
+    table = table[order]
+    counts = torch.bincount(table, minlength=batch * nodes)
+    most = int(counts.max())
+    within = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[table]
+    at = table * most + within
+    padded = coords.new_zeros(batch * nodes * most, 3)
+    padded[at] = torch.cat((coords, scores[:, None]), 1)[order]
+    place = order.new_full((batch * nodes * most,), -1)
+    place[at] = order - torch.tensor(starts, device=order.device)[sample[order]]
+    shape = batch, nodes, most
+    found = LocalPeaks(padded[:, :2].view(*shape, 2), padded[:, 2].view(shape), counts.view(batch, nodes))
+    return _Lists(found, place.view(shape))
 
 
 def _limb_scores(
@@ -249,26 +268,27 @@ def score_paf_lines_batch(
     n_nodes: int,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Every candidate limb of every image: its edge, its two peaks and its score, in three lists."""
-    edges = [(int(a), int(b)) for a, b in skeleton_edges]
-    found, place = _padded(peaks, None, peak_channel_inds, n_nodes)
-    with_field = edges[: pafs.shape[-1] // 2]
+    edges = [(int(a), int(b)) for a, b in skeleton_edges][: pafs.shape[-1] // 2]  # those with a field
+    lists = _padded(peaks, None, peak_channel_inds, n_nodes)
     scores = _limb_scores(
-        pafs, found, with_field, n_line_points, pafs_stride, max_edge_length_ratio, dist_penalty_weight
+        pafs, lists.peaks, edges, n_line_points, pafs_stride, max_edge_length_ratio, dist_penalty_weight
     )
-    numbers, pairs, values = [], [], []
-    for b, counts in enumerate(found.counts.tolist()):
-        number, pair, value = [], [], []
-        for e, (source, destination) in enumerate(with_field):
-            i, j = counts[source], counts[destination]
-            if i and j:
-                ends = torch.meshgrid(place[b, source, :i], place[b, destination, :j], indexing="ij")
-                number.append(torch.full((i * j,), e, dtype=torch.int32))
-                pair.append(torch.stack([end.flatten() for end in ends], 1))
-                value.append(scores[b, e, :i, :j].flatten())
-        numbers.append(torch.cat(number) if number else torch.empty(0, dtype=torch.int32))
-        pairs.append(torch.cat(pair) if pair else torch.empty(0, 2, dtype=torch.long))
-        values.append(torch.cat(value) if value else torch.empty(0))
-    return numbers, pairs, values
+    return _candidates(lists, scores, edges)
+
+
+def _candidates(
+    lists: _Lists, scores: torch.Tensor, edges: Sequence[tuple[int, int]]
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """The candidates of a table ``(B, E, M, M)``, by image, edge and peaks."""
+    sources, destinations = ([edge[i] for edge in edges] for i in (0, 1))
+    filled = lists.place >= 0
+    pairs = filled[:, sources, :, None] & filled[:, destinations, None, :]
+    image, edge, i, j = index = pairs.nonzero(as_tuple=True)
+    first, second = lists.place[:, sources][image, edge, i], lists.place[:, destinations][image, edge, j]
+    sizes = torch.bincount(image, minlength=len(pairs)).tolist()
+    parts = edge.int(), torch.stack((first, second), 1), scores[index]
+    numbers, ends, values = (list(part.split(sizes)) for part in parts)
+    return numbers, ends, values
 
 
 def group_instances(
@@ -294,40 +314,59 @@ def group_instances(
     ``skeleton_edges`` are in the order in which they are grouped; instances have two joints at least. The arguments are
     those of sleap-nn's ``PAFScorer``.
     """
-    found, _ = _padded(peaks, peak_values, peak_channel_inds, n_nodes)
+    lists = _padded(peaks, peak_values, peak_channel_inds, n_nodes)
     scores = _limb_scores(
-        pafs, found, skeleton_edges, n_points, pafs_stride, max_edge_length_ratio, dist_penalty_weight
+        pafs, lists.peaks, skeleton_edges, n_points, pafs_stride, max_edge_length_ratio, dist_penalty_weight
     )
-    least = int(min_instance_peaks * n_nodes) if isinstance(min_instance_peaks, float) else min_instance_peaks
+    return _group(
+        lists, scores, skeleton_edges, min_line_score=min_line_score, min_instance_peaks=min_instance_peaks,
+        max_instances=max_instances,
+    )  # fmt: skip
+
+
+def _group(
+    lists: _Lists,
+    scores: torch.Tensor,
+    edges: Sequence[tuple[int, int]],
+    *,
+    min_line_score: float,
+    min_instance_peaks: float,
+    max_instances: int = 256,
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """:func:`group_instances` of a table ``(B, E, M, M)``."""
+    nodes = lists.place.shape[1]
+    least = int(min_instance_peaks * nodes) if isinstance(min_instance_peaks, float) else min_instance_peaks
     people = group_people(
-        found, scores, list(skeleton_edges), min_limb_score=max(0.0, min_line_score), min_joints=max(2, least),
+        lists.peaks, scores, list(edges), min_limb_score=max(0.0, min_line_score), min_joints=max(2, least),
         min_score=-1e9, max_people=max_instances,
     )  # fmt: skip
-    coords, joint_scores, totals = [], [], []
-    for b, n in enumerate(people.counts.tolist()):
-        started = people.order[b, :n].argsort()  # sleap-nn's order
-        missing = people.joint_scores[b, started] == 0
-        coords.append(people.coords[b, started].masked_fill(missing[..., None], math.nan))
-        joint_scores.append(people.joint_scores[b, started].masked_fill(missing, math.nan))
-        totals.append(people.limb_scores[b, started])
-    return coords, joint_scores, totals
+    counts = people.counts.tolist()
+    most = max(counts, default=0)
+    unused = torch.arange(most, device=people.order.device) >= people.counts[:, None]
+    started = people.order[:, :most].masked_fill(unused, max_instances).argsort(1)  # sleap-nn's order
+    rows = torch.arange(len(counts), device=started.device)[:, None]
+    coords, joint_scores, totals = (
+        part[rows, started] for part in (people.coords, people.joint_scores, people.limb_scores)
+    )
+    missing = joint_scores == 0
+    parts = coords.masked_fill(missing[..., None], math.nan), joint_scores.masked_fill(missing, math.nan), totals
+    first, second, third = ([image[:n] for image, n in zip(part, counts, strict=True)] for part in parts)
+    return first, second, third
 
 
 def _predict(self: Any, pafs: torch.Tensor, peaks: Any, peak_vals: Any, peak_channel_inds: Any) -> tuple[Any, ...]:
     """``PAFScorer.predict``."""
     edges = [(int(a), int(b)) for a, b in self.edge_inds]
     order = [int(e) for e in self.sorted_edge_inds]
-    fields = pafs.unflatten(-1, (-1, 2))[:, :, :, order].flatten(-2)
-    options = {
-        "pafs_stride": self.pafs_stride, "max_edge_length_ratio": self.max_edge_length_ratio,
-        "dist_penalty_weight": self.dist_penalty_weight, "n_nodes": self.n_nodes,
-    }  # fmt: skip
-    people = group_instances(
-        fields, peaks, peak_vals, peak_channel_inds, [edges[e] for e in order], n_points=self.n_points,
-        min_line_score=self.min_line_scores, min_instance_peaks=self.min_instance_peaks, **options,
+    lists = _padded(peaks, peak_vals, peak_channel_inds, self.n_nodes)
+    scores = _limb_scores(
+        pafs, lists.peaks, edges, self.n_points, self.pafs_stride, self.max_edge_length_ratio, self.dist_penalty_weight
+    )
+    people = _group(
+        lists, scores[:, order], [edges[e] for e in order], min_line_score=self.min_line_scores,
+        min_instance_peaks=self.min_instance_peaks,
     )  # fmt: skip
-    candidates = score_paf_lines_batch(pafs, peaks, peak_channel_inds, edges, n_line_points=self.n_points, **options)
-    return (*people, *candidates)
+    return (*people, *_candidates(lists, scores, edges))
 
 
 REPLACED = (

@@ -130,6 +130,27 @@ def test_grouping():
         torch.testing.assert_close(*candidates, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("lengths", ((0, 3), (0, 0)))
+def test_images_without_peaks(lengths):
+    paf = need("sleap_nn.inference.ops.paf")
+    scorer = paf.PAFScorer(part_names=["a", "b", "c"], edges=[("a", "b"), ("b", "c")], pafs_stride=2)
+    peaks = [torch.rand(n, 2) * 20 for n in lengths]
+    channels = [torch.arange(n, dtype=torch.int32) for n in lengths]
+    arguments = torch.randn(2, 12, 12, 4), peaks, [torch.ones(n) for n in lengths], channels
+    expected = scorer.predict(*arguments)
+    with for_sleap.replace():
+        actual = scorer.predict(*arguments)
+    for part, other in zip(actual, expected, strict=True):
+        for a, e in zip(part, other, strict=True):
+            torch.testing.assert_close(a, e, rtol=1e-4, atol=1e-4, equal_nan=True, check_dtype=False)
+
+
+def test_grouping_peaks_of_no_image():
+    empty = torch.zeros(0, 12, 12, 4)
+    assert for_sleap.group_instances(empty, [], [], [], [(0, 1), (1, 2)], n_nodes=3) == ([], [], [])
+    assert for_sleap.score_paf_lines_batch(empty, [], [], [(0, 1), (1, 2)], 10, 2, 0.25, 1.0, 3) == ([], [], [])
+
+
 def test_replacing_sleaps_functions():
     peaks = need("sleap_nn.inference.ops.peaks")
     own = peaks.find_global_peaks
