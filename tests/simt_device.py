@@ -24,7 +24,10 @@ from simt import limits
 from simt.build import OPERATORS, build
 
 # They run on the host whatever the device: their wrappers copy small tables there, and no CUDA kernel exists.
-HOST_OPERATORS = tuple(f"pypose_ops::{name}" for name in ("group_people", "group_by_tags", "_coco_ap", "_match_people"))
+HOST_OPERATORS = tuple(
+    f"pypose_ops::{name}"
+    for name in ("group_people", "group_by_tags", "_coco_ap", "_match_people", "_gaussian_targets")
+)
 
 
 def operators(namespace):

@@ -191,6 +191,15 @@ Tensor gaussian_heatmaps_cpu(
 
 }  // namespace
 
+Tensor heatmaps::draw_gaussians(
+    const Tensor& keypoints, double sigma, int64_t height, int64_t width, int64_t center,
+    std::optional<double> truncate, double scale, ScalarType dtype) {
+  constexpr auto profile = static_cast<int64_t>(Profile::gaussian);
+  return gaussian_heatmaps_cpu(
+      std::nullopt, keypoints, std::nullopt, sigma, std::nullopt, height, width, profile, center, truncate, 0, 0, scale,
+      dtype);
+}
+
 #define PYPOSE_OPS_ARGUMENTS \
   "Tensor keypoints, Tensor? sigma, float sigma_value, Tensor? visible, SymInt height, SymInt width, int " \
   "profile, int center, float? truncate, int combine, int normalize, float scale, ScalarType dtype"

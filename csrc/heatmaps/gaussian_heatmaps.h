@@ -271,6 +271,11 @@ inline Shape check_backward(
   return shape;
 }
 
+// gaussian_heatmaps on the CPU, of every joint that is finite.
+Tensor draw_gaussians(
+    const Tensor& keypoints, double sigma, int64_t height, int64_t width, int64_t center,
+    std::optional<double> truncate, double scale, ScalarType dtype);
+
 // keypoints and sigma in the arithmetic's dtype; views of the input whenever they have it already.
 struct PeopleTensors {
   Tensor keypoints;

@@ -8,7 +8,7 @@ from .._constants import constant
 from ..geometry import scale_coordinates
 from ..ops._results import Peaks
 from ..ops.decode_heatmaps import decode_heatmaps
-from ..ops.gaussian_heatmaps import gaussian_heatmaps
+from ..ops.gaussian_heatmaps import gaussian_heatmaps, gaussian_targets
 from ..ops.heatmap_mse_loss import heatmap_mse_loss
 
 Pair = tuple[int, int]
@@ -97,6 +97,8 @@ class HeatmapCodec(SizedCodec):
     refine: str = "quarter"  # of decode_heatmaps, as the next
     kernel_size: int = 11
     shift: float = 0.0  # added to decoded heatmap pixels
+    sigma: float  # in heatmap pixels
+    drawing: dict[str, Any]  # options of gaussian_heatmaps
 
     def __init__(self, input_size: Pair, heatmap_size: Pair, compat: str | None = None) -> None:
         name = type(self).__name__
@@ -148,6 +150,25 @@ class HeatmapCodec(SizedCodec):
         width, height = self.heatmap_size
         return weigh(at, visible, within(at, (-reach, -reach), (width - 1 + reach, height - 1 + reach)))
 
+    def targets(
+        self,
+        keypoints: torch.Tensor,
+        visible: torch.Tensor | None,
+        down: bool,
+        reach: float,
+        scale: float,
+        dtype: torch.dtype,
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Maps and weights by :func:`gaussian_targets`; None where that does not apply."""
+        less = 1 if self.align == "corners" else 0
+        (n, m), (width, height) = self.input_size, self.heatmap_size
+        if self.align == "center" or len(self.drawing) != 2 or (less and min(n, m, width, height) < 2):
+            return None
+        return gaussian_targets(
+            keypoints, visible, ((width - less) / (n - less), (height - less) / (m - less)), self.sigma,
+            (height, width), down=down, reach=reach, scale=scale, dtype=dtype, **self.drawing,
+        )  # fmt: skip
+
     def decode(self, heatmaps: torch.Tensor, **options: Any) -> Peaks:
         """Decodes maps to keypoints and scores.
 
@@ -176,10 +197,10 @@ class GaussianCodec(HeatmapCodec):
 
     def __init__(self, input_size: Pair, heatmap_size: Pair, sigma: float, compat: str | None = None) -> None:
         super().__init__(input_size, heatmap_size, compat)
-        self.sigma: float = float(sigma)
+        self.sigma = float(sigma)
         if not 0 < self.sigma < float("inf"):
             raise ValueError(f"{type(self).__name__}: sigma must be positive and finite, got {sigma}")
-        self.drawing: dict[str, Any] = {"center": "exact", "truncate": None}
+        self.drawing = {"center": "exact", "truncate": None}
 
     def rounded(self) -> dict[str, Any]:
         """The drawing options for blobs on the nearest pixel, truncated at three sigmas."""
@@ -199,9 +220,23 @@ class GaussianCodec(HeatmapCodec):
             Maps ``(B, K, h, w)``, and weights of the shape of ``visible``: its values, up to 1, and 0 for joints that
             are not visible, not finite, or too far outside to draw a pixel within three sigmas.
         """
+        if self.at_once:
+            found = self.targets(keypoints, visible, *self.placement, 1.0, dtype)
+            if found is not None:
+                return found
         at = self.to_heatmap(keypoints)
         weights, known = self.weights(at, visible, 3 * self.sigma)
         return self.draw(at, known, dtype), weights
+
+    @property
+    def at_once(self) -> bool:
+        """Whether one call may place, weigh and draw: not in a class that places, weighs or draws in its own way."""
+        return False
+
+    @property
+    def placement(self) -> tuple[bool, float]:
+        """For that call: whether joints are on the pixel below, and how far outside of the map they may be."""
+        return False, 3 * self.sigma
 
     def draw(self, at: torch.Tensor, known: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Maps of the joints ``at`` heatmap pixels that are ``known``."""

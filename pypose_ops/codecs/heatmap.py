@@ -60,6 +60,10 @@ class MSRAHeatmap(GaussianCodec):
             self.drawing: dict[str, Any] = self.rounded()
 
     @property
+    def at_once(self) -> bool:
+        return type(self) is MSRAHeatmap and self.compat is None
+
+    @property
     def one_call(self) -> bool:
         """Whether :func:`gaussian_heatmaps` draws the maps."""
         return self.compat is None or self.unbiased or (3 * self.sigma).is_integer()
@@ -127,6 +131,10 @@ class UDPHeatmap(GaussianCodec):
             raise ValueError(f"UDPHeatmap: heatmap_type must be one of gaussian, combined, got {heatmap_type!r}")
         self.heatmap_type, self.kernel_size = heatmap_type, blur_kernel_size
         self.radius: float = radius_factor * max(self.heatmap_size)
+
+    @property
+    def at_once(self) -> bool:
+        return type(self) is UDPHeatmap and self.compat is None and self.heatmap_type == "gaussian"
 
     def weights(
         self, at: torch.Tensor, visible: torch.Tensor | None, reach: float
@@ -207,6 +215,10 @@ class MegviiHeatmap(HeatmapCodec):
         self, keypoints: torch.Tensor, visible: torch.Tensor | None = None, *, dtype: torch.dtype = torch.float32
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As :meth:`GaussianCodec.encode`; joints outside of the map draw nothing and have weight 0."""
+        if type(self) is MegviiHeatmap and self.compat is None:
+            found = self.targets(keypoints, visible, True, 0.0, 255.0, dtype)
+            if found is not None:
+                return found
         at = self.to_heatmap(keypoints)
         if self.compat is None:
             at = torch.floor(at)
@@ -270,6 +282,14 @@ class HourglassHeatmap(GaussianCodec):
             self.reach: float = math.ceil(3 * self.sigma)
             self.sigma: float = 0.25 * (2 * self.reach + 1)
             self.drawing["truncate"] = self.reach / self.sigma * (1 + 1e-6)
+
+    @property
+    def at_once(self) -> bool:
+        return type(self) is HourglassHeatmap
+
+    @property
+    def placement(self) -> tuple[bool, float]:
+        return self.compat is not None, self.reach
 
     def to_heatmap(self, keypoints: torch.Tensor) -> torch.Tensor:
         at = super().to_heatmap(keypoints)

@@ -3,6 +3,8 @@
 from typing import Literal
 
 import torch
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from ._arguments import check_number, check_size, check_tensor, choice, expand_sigma, expand_visible
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
@@ -10,6 +12,7 @@ from ._out import draw, out_dtype, register_out
 
 _ops = torch.ops.pypose_ops
 _gaussian_heatmaps = _ops.gaussian_heatmaps.default
+_gaussian_targets = _ops._gaussian_targets.default
 
 # In the order of the enumerations in csrc/heatmaps/gaussian_heatmaps.h.
 _PROFILES = ("gaussian", "disc")
@@ -138,6 +141,56 @@ def scaled_heatmaps(
     center = choice("gaussian_heatmaps", "center", center, _CENTERS)
     args = (keypoints, None, sigma, visible, *size, 0, center, truncate, 0, 0, scale, dtype)
     return call(_gaussian_heatmaps, (keypoints,), *args)
+
+
+def gaussian_targets(
+    keypoints: torch.Tensor,
+    visible: torch.Tensor | None,
+    ratios: tuple[float, float],
+    sigma: float,
+    size: tuple[int, int],
+    *,
+    down: bool,
+    reach: float,
+    center: str,
+    truncate: float | None,
+    scale: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Maps and weights of joints in input pixels, in one call; None where it takes several: for codecs.
+
+    That is off the CPU, where something is differentiated, mapped or compiled, and for arguments that must be refused.
+
+    Args:
+        keypoints: ``(B, K, 2)`` or ``(B, P, K, 2)``.
+        visible: ``keypoints.shape[:-1]``; counts from 0.5 on, and is the weight, up to 1.
+        ratios: x and y, from input pixels to pixels of the map.
+        sigma, size, center, truncate, scale, dtype: as in :func:`scaled_heatmaps`.
+        down: whether a joint is drawn on the pixel below it.
+        reach: joints that are farther outside of the map have weight 0.
+    """
+    tensors = (keypoints,) if visible is None else (keypoints, visible)
+    if is_compiling() or forward_ad._current_level >= 0 or not isinstance(dtype, torch.dtype):
+        return None
+    for tensor in tensors:
+        if type(tensor) is not torch.Tensor or not tensor.is_cpu or tensor.requires_grad or tensor.is_complex():
+            return None
+    shape = keypoints.shape
+    if len(shape) not in (3, 4) or shape[-1] != 2 or not keypoints.is_floating_point() or keypoints.itemsize < 4:
+        return None
+    if visible is not None and visible.shape != shape[:-1]:
+        return None
+    args = (*ratios, down, reach, sigma, *size, _CENTERS.index(center), truncate, scale, dtype)
+    return call(_gaussian_targets, (), keypoints, visible, *args)
+
+
+@register_fake("pypose_ops::_gaussian_targets")
+def _(keypoints, visible, ratio_x, ratio_y, down, reach, sigma, height, width, center, truncate, scale, dtype):
+    maps = keypoints.new_empty((keypoints.shape[0], keypoints.shape[-2], height, width), dtype=dtype)
+    return maps, keypoints.new_empty(keypoints.shape[:-1])
+
+
+vmap_by_batch("_gaussian_targets", 0, 1)
 
 
 @register_fake("pypose_ops::gaussian_heatmaps")

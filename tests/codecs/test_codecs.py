@@ -345,3 +345,43 @@ def test_tables_are_not_kept_from_compilers(codec):
     compiled = torch.compile(codec.encode, backend="eager", fullgraph=True)(keypoints, visible)
     for actual, expected in zip(compiled, codec.encode(keypoints, visible), strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+AT_ONCE = {
+    "msra": codecs.MSRAHeatmap((192, 256), (48, 64), 2.0),
+    "unbiased": codecs.MSRAHeatmap((190, 250), (48, 64), 1.7, unbiased=True),  # another ratio for each axis
+    "udp": codecs.UDPHeatmap((192, 256), (48, 64)),
+    "megvii": codecs.MegviiHeatmap((192, 256), (48, 64), 11),
+    "hourglass": codecs.HourglassHeatmap((256, 256), (64, 64)),
+    "hourglass, compatible": codecs.HourglassHeatmap((256, 256), (64, 64), compat="hourglass"),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+@pytest.mark.parametrize("people", ((), (3,)))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_encoding_at_once_equals_encoding_in_steps(name, people, dtype):
+    """Bit for bit; what asks for a gradient goes through the steps."""
+    codec = AT_ONCE[name]
+    keypoints = (torch.rand(4, *people, 9, 2, dtype=dtype) * 1.4 - 0.2) * torch.tensor(codec.input_size)
+    keypoints[0, ..., 1, 0], keypoints[0, ..., 2, 1], keypoints[1, ..., 3, :] = math.nan, math.inf, -0.5
+    visible = 2 * torch.rand(keypoints.shape[:-1])
+    visible[2, ..., 0], visible[2, ..., 1] = 0.5, math.nan
+    seen = [None, visible, visible.double(), visible > 1, (visible * 2).nan_to_num().long(), visible.half()]
+    for given in (*seen, visible.transpose(0, -1).contiguous().transpose(0, -1)):
+        for map_dtype in (torch.float32, torch.float16):
+            steps = codec.encode(keypoints.clone().requires_grad_(), given, dtype=map_dtype)
+            for ours, expected in zip(codec.encode(keypoints, given, dtype=map_dtype), steps, strict=True):
+                torch.testing.assert_close(ours, expected.detach(), rtol=0, atol=0)
+    mapped = torch.func.vmap(lambda k: codec.encode(k, None)[0])(keypoints[:, None])
+    torch.testing.assert_close(mapped[:, 0], codec.encode(keypoints)[0], rtol=0, atol=0)
+
+
+def test_a_codec_that_draws_in_its_own_way_is_not_bypassed():
+    class Twice(codecs.MSRAHeatmap):
+        def draw(self, at, known, dtype):
+            return 2 * super().draw(at, known, dtype)
+
+    keypoints = 100 * torch.rand(2, 5, 2)
+    maps = codecs.MSRAHeatmap((192, 256), (48, 64), 2.0).encode(keypoints)[0]
+    assert torch.equal(Twice((192, 256), (48, 64), 2.0).encode(keypoints)[0], 2 * maps)
