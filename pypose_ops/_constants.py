@@ -22,8 +22,8 @@ def constant(values: Any, *, device: torch.device, dtype: torch.dtype | None = N
     return _kept(values, device, dtype)
 
 
-def computed(make: Callable[..., torch.Tensor], *args: Any, device: torch.device) -> torch.Tensor:
-    """``make(*args, device)``, kept per arguments and device and never written to."""
+def computed(make: Callable[..., Any], *args: Any, device: torch.device) -> Any:
+    """``make(*args, device)``, tensors, kept per arguments and device and never written to."""
     return make(*args, device) if _passing(device) else _made(make, args, device)
 
 
@@ -39,6 +39,6 @@ def _kept(values: Any, device: torch.device, dtype: torch.dtype | None) -> torch
 
 
 @functools.lru_cache(maxsize=256)
-def _made(make: Callable[..., torch.Tensor], args: tuple[Any, ...], device: torch.device) -> torch.Tensor:
+def _made(make: Callable[..., Any], args: tuple[Any, ...], device: torch.device) -> Any:
     with torch.inference_mode(False):
         return make(*args, device)

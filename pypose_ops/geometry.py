@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 import torch
 
+from ._constants import computed
 from .ops._arguments import check_size, choice
 
 Align: TypeAlias = Literal["index", "center", "corners"]
@@ -69,9 +70,9 @@ def _negative(sizes: torch.Tensor) -> torch.Tensor | None:
     """Which of sizes ``(..., 2)`` are negative; None: none are, or looking at values would need a synchronisation."""
     if sizes.device.type != "cpu" or torch.compiler.is_compiling():
         return None
-    wrong = (sizes.detach() < 0).any(-1)
+    wrong = sizes.detach() < 0
     try:
-        return wrong if bool(wrong.any()) else None
+        return wrong.any(-1) if bool(wrong.any()) else None
     except RuntimeError:  # under torch.func.vmap and fake tensors there are no values
         return None
 
@@ -124,8 +125,10 @@ def box_to_transform(
     if align == "corners" and (height < 2 or width < 2):
         raise ValueError(f"{op}: align='corners' needs a size of at least (2, 2), got ({height}, {width})")
     _check_scale(op, scale)
-    # Numbers instead of tensors, which would have to be copied to the device.
     less = 1 if align == "corners" else 0
+    if _few_steps(center, scale, rotation, flip):
+        return _upright_transforms(center, scale, (height, width), align, bool(flip))
+    # Numbers instead of tensors, which would have to be copied to the device.
     middle_x, middle_y = (width / 2, height / 2) if align == "index" else ((width - 1) / 2, (height - 1) / 2)
     cos, sin = _cos_and_sin(rotation, center)
     step_x, step_y = scale[..., 0] / (width - less), scale[..., 1] / (height - less)
@@ -142,6 +145,38 @@ def box_to_transform(
     y0 = center[..., 1] - yx * middle_x - yy * middle_y
     xx, xy, x0, yx, yy, y0 = torch.broadcast_tensors(xx, xy, x0, yx, yy, y0)
     return torch.stack((torch.stack((xx, xy, x0), -1), torch.stack((yx, yy, y0), -1)), -2)
+
+
+def _few_steps(center: torch.Tensor, scale: torch.Tensor, rotation: Any, flip: Any) -> bool:
+    """Whether :func:`_upright_transforms` applies: on the CPU, where constants need no copy to the device."""
+    if isinstance(rotation, torch.Tensor) or rotation != 0 or isinstance(flip, torch.Tensor):
+        return False
+    if type(center) is not torch.Tensor or type(scale) is not torch.Tensor or torch.compiler.is_compiling():
+        return False
+    like = center.shape == scale.shape and center.dtype == scale.dtype and center.is_floating_point()
+    return like and center.is_cpu and scale.is_cpu
+
+
+def _upright_transforms(
+    center: torch.Tensor, scale: torch.Tensor, size: tuple[int, int], align: str, flip: bool
+) -> torch.Tensor:
+    """The same numbers as :func:`box_to_transform`, both axes at once: of one box every operation counts."""
+    extent, turn, middle = computed(_upright, size, align, flip, center.dtype, device=center.device)
+    linear = scale.unsqueeze(-2) / extent * turn
+    back_x, back_y = (linear * middle).unbind(-1)
+    return torch.cat((linear, (center - back_x - back_y).unsqueeze(-1)), -1)
+
+
+def _upright(
+    size: tuple[int, int], align: str, flip: bool, dtype: torch.dtype, device: torch.device
+) -> list[torch.Tensor]:
+    """Extent of a patch; what mirrors its columns or leaves them; and its middle."""
+    height, width = size
+    less = 1 if align == "corners" else 0
+    middle_x, middle_y = (width / 2, height / 2) if align == "index" else ((width - 1) / 2, (height - 1) / 2)
+    turn = ((-1.0 if flip else 1.0, -0.0), (0.0, 1.0))
+    values = (width - less, height - less), turn, ((width - 1) - middle_x if flip else middle_x, middle_y)
+    return [torch.tensor(value, dtype=dtype, device=device) for value in values]
 
 
 def _cos_and_sin(degrees: float | torch.Tensor, like: torch.Tensor) -> tuple[Any, Any]:

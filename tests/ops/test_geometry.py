@@ -220,3 +220,16 @@ def test_inverted_boxes_are_refused(box, format):
     with pytest.raises(ValueError, match="box_to_center_and_scale: boxes must not be inverted"):
         geometry.box_to_center_and_scale(boxes, (256, 192), format=format)
     geometry.box_to_center_and_scale(boxes[:1], (256, 192), format=format)
+
+
+@pytest.mark.parametrize("align", ("index", "center", "corners"))
+@pytest.mark.parametrize("flip", (False, True))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_upright_boxes_take_fewer_steps_to_the_same_numbers(align, flip, dtype):
+    """Bit for bit; a rotation that is a tensor goes through the steps."""
+    center, scale = 500 * torch.rand(7, 3, 2, dtype=dtype), 300 * torch.rand(7, 3, 2, dtype=dtype)
+    ours = box_to_transform(center, scale, 0.0, (61, 45), align=align, flip=flip)
+    steps = box_to_transform(center, scale, torch.zeros(7, 3), (61, 45), align=align, flip=flip)
+    torch.testing.assert_close(ours, steps, rtol=0, atol=0)
+    wide = box_to_transform(center[:, :1], scale, 0.0, (61, 45), align=align, flip=flip)
+    assert torch.equal(wide[:, 0], ours[:, 0]) and wide.shape == ours.shape
