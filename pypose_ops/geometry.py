@@ -130,7 +130,6 @@ def box_to_transform(
         return _upright_transforms(center, scale, (height, width), align, bool(flip))
     # Numbers instead of tensors, which would have to be copied to the device.
     middle_x, middle_y = (width / 2, height / 2) if align == "index" else ((width - 1) / 2, (height - 1) / 2)
-    cos, sin = _cos_and_sin(rotation, center)
     step_x, step_y = scale[..., 0] / (width - less), scale[..., 1] / (height - less)
     # A mirrored patch has column w - 1 - x in place of x.
     if isinstance(flip, torch.Tensor):
@@ -139,12 +138,23 @@ def box_to_transform(
         middle_x = torch.where(flip, (width - 1) - middle_x, middle_x)
     elif flip:
         step_x, middle_x = -step_x, (width - 1) - middle_x
-    xx, xy = step_x * cos, -step_y * sin
-    yx, yy = step_x * sin, step_y * cos
-    x0 = center[..., 0] - xx * middle_x - xy * middle_y
-    y0 = center[..., 1] - yx * middle_x - yy * middle_y
-    xx, xy, x0, yx, yy, y0 = torch.broadcast_tensors(xx, xy, x0, yx, yy, y0)
-    return torch.stack((torch.stack((xx, xy, x0), -1), torch.stack((yx, yy, y0), -1)), -2)
+    x, y = center.unbind(-1)
+    if not isinstance(rotation, torch.Tensor) and rotation == 0:
+        xx, xy, x0, yx, yy, y0 = _upright(x, y, step_x, step_y, middle_x, middle_y)
+    else:
+        cos, sin = _cos_and_sin(rotation, center)
+        xx, xy = step_x * cos, -step_y * sin
+        yx, yy = step_x * sin, step_y * cos
+        x0 = x - xx * middle_x - xy * middle_y
+        y0 = y - yx * middle_x - yy * middle_y
+    rows = torch.stack(torch.broadcast_tensors(xx, xy, x0, yx, yy, y0), -1)
+    return rows.unflatten(-1, (2, 3))
+
+
+def _upright(x: Any, y: Any, step_x: Any, step_y: Any, middle_x: Any, middle_y: Any) -> tuple[Any, ...]:
+    """The six numbers of a transform that does not rotate."""
+    zero = torch.zeros_like(step_y)
+    return step_x, zero, x - step_x * middle_x, zero, step_y, y - step_y * middle_y
 
 
 def _few_steps(center: torch.Tensor, scale: torch.Tensor, rotation: Any, flip: Any) -> bool:

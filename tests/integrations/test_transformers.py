@@ -157,3 +157,21 @@ def test_the_loss_falls_where_the_maps_are_the_targets():
 def test_other_processors_are_refused():
     with pytest.raises(TypeError, match="expected an image processor of ViTPose or Sapiens2, got dict"):
         ours.fast_processor({})
+
+
+def most_allocated(call):
+    """The most memory in bytes that a call holds in addition to its arguments."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    events = profile.profiler.kineto_results.events()
+    return np.cumsum([0, *(event.nbytes() for event in events if event.name() == "[memory]")]).max()
+
+
+@pytest.mark.parametrize("flip", (False, True))
+def test_post_processing_holds_hardly_more_than_the_maps(flip):
+    maps = maps_of(16, 17, (64, 48))
+    options = {"heatmaps_flipped": maps_of(16, 17, (64, 48)), "flip_pairs": [(1, 2)]} if flip else {}
+    boxes = [[[20.0, 30.0, 90.0, 200.0]] * 16]
+    assert most_allocated(maps.clone) == maps.nbytes
+    most = most_allocated(lambda: ours.post_process_pose_estimation(maps, boxes, (256, 192), **options))
+    assert 0 < most <= 0.05 * maps.nbytes
