@@ -1,9 +1,12 @@
 """rtmlib's and torchvision's functions with pypose_ops against their own."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from pypose_ops import reference
 from pypose_ops.integrations import rtmlib as for_rtmlib
 from pypose_ops.integrations import torchvision as for_torchvision
 
@@ -97,18 +100,64 @@ def test_rtmlibs_nms(count):
     assert yolox.multiclass_nms is theirs.multiclass_nms
 
 
-def test_keypoint_rcnn():
-    theirs = need("torchvision.models.detection.roi_heads").heatmaps_to_keypoints
-    torch.manual_seed(0)
-    maps = torch.randn(11, 17, 56, 56)
-    corner = torch.rand(11, 2) * 100
-    rois = torch.cat((corner, corner + torch.rand(11, 2) * 150), 1)
+def peaks_with_noise(people, joints=17, blobs=1, seed=0):
+    """Maps as networks give them, and boxes of all sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    at = torch.rand(people, blobs, joints, 2, generator=generator) * 57 - 1
+    maps = 12 * reference.gaussian_heatmaps(at, 2.5, (56, 56)) - 4
+    corner = torch.rand(people, 2, generator=generator) * 100
+    rois = torch.cat((corner, corner + torch.rand(people, 2, generator=generator) * 150), 1)
     rois[0, 2:] = rois[0, :2] + 0.5  # smaller than a pixel
+    return maps.float() + 0.3 * torch.randn(maps.shape, generator=generator), rois
+
+
+@pytest.mark.parametrize("kind", ("one", "two", "many", "mixed", "noise", "ramp", "flat"))
+def test_keypoint_rcnn(kind):
+    theirs = need("torchvision.models.detection.roi_heads").heatmaps_to_keypoints
+    maps, rois = peaks_with_noise(11, blobs={"two": 2, "many": 12}.get(kind, 1))
+    if kind in ("noise", "mixed"):
+        maps[:: 1 if kind == "noise" else 4] = torch.randn(maps[:: 1 if kind == "noise" else 4].shape)
+    if kind in ("ramp", "flat"):
+        maps = (torch.arange(56.0) - 20 if kind == "ramp" else torch.tensor(3.0)).expand(maps.shape)
     expected, expected_scores = theirs(maps, rois)
-    actual, scores = for_torchvision.heatmaps_to_keypoints(maps, rois, chunk=4)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-3)
+    actual, scores = for_torchvision.heatmaps_to_keypoints(maps, rois)
+    if kind in ("one", "two", "many", "mixed", "noise"):  # the others have ties, up to rounding
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-3)
     torch.testing.assert_close(scores, expected_scores, rtol=0, atol=1e-4)
+
+
+def test_keypoint_rcnns_peaks_are_those_of_whole_maps():
+    """Against torch's interpolation: with maps of other sizes, pixels that are not finite, and nobody."""
+    maps, rois = peaks_with_noise(3)
+    for some in (maps, maps[..., :5, :30], -maps[..., :2, :4].abs()):
+        actual, scores = for_torchvision.heatmaps_to_keypoints(some, rois)
+        for person, (x0, y0, x1, y1) in enumerate(rois.tolist()):
+            width, height = (max(1, math.ceil(n)) for n in ((x1 - x0), (y1 - y0)))
+            large = torch.nn.functional.interpolate(some[person][None], (height, width), mode="bicubic")[0]
+            ratio = torch.tensor([max(1, x1 - x0) / width, max(1, y1 - y0) / height])
+            x, y = ((actual[person, :, :2] - rois[person, :2]) / ratio - 0.5).round().long().unbind(1)
+            highest = large.flatten(1).amax(1)
+            torch.testing.assert_close(large[torch.arange(17), y, x], highest, rtol=0, atol=1e-4)
+            torch.testing.assert_close(scores[person], highest, rtol=0, atol=1e-4)
+    odd = maps.clone()
+    odd[0, 0], odd[0, 1, 3, 4], odd[0, 2, 5] = torch.nan, torch.nan, -torch.inf
+    actual, _ = for_torchvision.heatmaps_to_keypoints(odd, rois)
+    expected, _ = for_torchvision.heatmaps_to_keypoints(maps, rois)
+    assert actual[0, 0, :2].isnan().all() and torch.equal(actual[0, 3:], expected[0, 3:])
+    assert torch.equal(actual[1:], expected[1:])
     assert for_torchvision.heatmaps_to_keypoints(maps[:0], rois[:0])[0].shape == (0, 17, 3)
+
+
+def test_keypoint_rcnns_peaks_are_exported():
+    class Peaks(torch.nn.Module):
+        def forward(self, maps, rois):
+            return for_torchvision.heatmaps_to_keypoints(maps, rois)
+
+    people = torch.export.Dim("people", min=1)
+    given = peaks_with_noise(3)
+    program = torch.export.export(Peaks(), given, dynamic_shapes=({0: people}, {0: people}))
+    for arguments in (given, peaks_with_noise(5, seed=1)):
+        torch.testing.assert_close(program.module()(*arguments), Peaks()(*arguments), rtol=0, atol=1e-4)
 
 
 def test_tv_tensors():
