@@ -20,7 +20,8 @@ SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypo
 
 .PHONY: demo test test-integrations bench lint lint-clang docs check-site sanitize wheel wheels test-aarch64 clean
 
-demo: $(DONE)/demo
+# Of the kernels only those for this processor, in half of the time, unless all of them are there already.
+demo: $(if $(wildcard $(DONE)/demo),$(DONE)/demo,$(DONE)/native)
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
 
 # The `pytest` script, not `python -m pytest`: that would import the source folder, which has no _C. A process per core, a file
@@ -101,6 +102,11 @@ $(DONE)/wheel: $(DONE)/torch $(SOURCES)
 
 $(DONE)/demo: $(DONE)/wheel
 	$(BIN)/pip install "$$(echo $(WHEELS)/*.whl)[demo]"
+	@touch $@
+
+$(DONE)/native: $(DONE)/torch $(SOURCES)
+	PYPOSE_OPS_INSTRUCTION_SETS=native $(BIN)/pip install ".[demo]"
+	@cd $(VENV) && bin/python -c "from pypose_ops import _build; print(_build.summary())"
 	@touch $@
 
 # MMPose and what it imports, without their requirements, which would put opencv-python over opencv-python-headless.

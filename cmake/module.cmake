@@ -16,6 +16,7 @@ function(pypose_ops_module_options target)
   install(TARGETS ${target} LIBRARY DESTINATION pypose_ops RUNTIME DESTINATION pypose_ops)
 endfunction()
 
+set(CMAKE_INTERPROCEDURAL_OPTIMIZATION OFF)  # pybind11's default, which takes seconds and gains nothing for one function
 pybind11_add_module(_C MODULE csrc/module.cpp)
 pypose_ops_module_options(_C)
 

@@ -44,3 +44,18 @@ function(pypose_ops_compile_options target)
     $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Werror,-ffile-prefix-map=${source_root}/= -Werror=all-warnings
       --expt-relaxed-constexpr $<$<BOOL:${PYPOSE_OPS_LINE_INFO}>:-lineinfo>>)
 endfunction()
+
+# The level of csrc/common/simd.h that the compiler would choose for the processor it runs on.
+function(pypose_ops_native_level result)
+  file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/native.cpp "")
+  execute_process(COMMAND ${CMAKE_CXX_COMPILER} -march=native -dM -E ${CMAKE_CURRENT_BINARY_DIR}/native.cpp
+    OUTPUT_VARIABLE macros ERROR_QUIET)
+  set(level baseline)
+  if(macros MATCHES "__AVX512F__" AND macros MATCHES "__AVX512VL__" AND macros MATCHES "__AVX512BW__" AND macros MATCHES "__AVX512DQ__")
+    set(level avx512)
+  elseif(macros MATCHES "__AVX2__" AND macros MATCHES "__FMA__")
+    set(level avx2)
+  endif()
+  message(STATUS "pypose_ops: CPU kernels for this processor only (${level})")
+  set(${result} ${level} PARENT_SCOPE)
+endfunction()

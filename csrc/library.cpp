@@ -24,13 +24,19 @@
 
 // One "name=value" a line: what _C.build_info() returns, for programs without Python.
 extern "C" PYPOSE_OPS_EXPORT const char* pypose_ops_build_info() {
+  using namespace pypose_ops::simd;
+#if defined(PYPOSE_OPS_ONLY_LEVEL)
+  const std::string compiled = name_of(Level::PYPOSE_OPS_ONLY_LEVEL), in_use = compiled;
+#else
+  const std::string compiled = "all", in_use = name_of(level());
+#endif
   static const std::string info = std::string("version=" PYPOSE_OPS_VERSION "\n"
                                               "machine=" PYPOSE_OPS_MACHINE "\n"
                                               "torch_headers=" PYPOSE_OPS_TORCH_HEADERS "\n"
                                               "cuda_toolkit=" PYPOSE_OPS_CUDA_TOOLKIT "\n"
                                               "cuda_architectures=" PYPOSE_OPS_CUDA_ARCHITECTURES "\n"
                                               "instruction_set=") +
-      pypose_ops::simd::name_of(pypose_ops::simd::level()) + "\n";
+      in_use + "\ninstruction_sets=" + compiled + "\nprocessor=" + name_of(widest_level()) + "\n";
   return info.c_str();
 }
 

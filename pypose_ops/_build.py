@@ -90,12 +90,24 @@ def binary_info() -> dict[str, str]:
         return dict(line.split("=", 1) for line in function().decode().splitlines())
 
 
+def check_processor(info: dict[str, str]) -> None:
+    """Refuses a library that was compiled for processors with more than this one has."""
+    levels = ("baseline", "avx2", "avx512")
+    needed, found = info["instruction_sets"], info["processor"]
+    if needed != "all" and levels.index(found) < levels.index(needed):
+        raise ImportError(
+            f"pypose_ops was built for processors with {needed} alone (PYPOSE_OPS_INSTRUCTION_SETS=native), and this one has "
+            f"{found}: PYPOSE_OPS_INSTRUCTION_SETS=all {AGAIN}"
+        )
+
+
 def build_info() -> dict[str, Any]:
     """Version, torch headers, CUDA toolkit and architectures of this build, and the run-time environment.
 
     Returns:
         dict: ``version``; ``machine`` (the target processor); ``instruction_set`` (``"avx512"``, ``"avx2"`` or
-        ``"baseline"``: that of the CPU kernels in use here); ``torch_headers`` (of the build); ``torch`` (running);
+        ``"baseline"``: that of the CPU kernels in use here); ``instruction_sets`` (those compiled: ``"all"``, or one);
+        ``processor`` (the widest that this processor has); ``torch_headers`` (of the build); ``torch`` (running);
         ``cuda_toolkit`` and ``cuda_architectures`` (None in a build without CUDA); ``library`` (the file to link C++
         programs against); ``gpus`` (names of the GPUs torch sees).
     """
@@ -114,9 +126,11 @@ def summary() -> str:
     text = f"pypose_ops {info['version']}, torch {info['torch']}: "
     if info["cuda_toolkit"]:
         return text + f"CPU and CUDA kernels for {' '.join(info['cuda_architectures'])}"
-    return text + "CPU kernels only; PYPOSE_OPS_CUDA=ON also compiles the CUDA kernels, which needs nvcc"
+    sets = "" if info["instruction_sets"] == "all" else f" for processors with {info['instruction_sets']}"
+    return text + f"CPU kernels only{sets}; PYPOSE_OPS_CUDA=ON also compiles the CUDA kernels, which needs nvcc"
 
 
 check_torch(torch.__version__)
 PATH = find_library(list(sys.modules[__package__].__path__))
 load(PATH)
+check_processor(binary_info())

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 #include <type_traits>
 
@@ -22,8 +24,19 @@ inline const char* name_of(Level level) {
   return level == Level::avx512 ? "avx512" : level == Level::avx2 ? "avx2" : "baseline";
 }
 
+// A build for the processor that compiles it (PYPOSE_OPS_INSTRUCTION_SETS=native) has the kernels of one level alone.
+#if defined(PYPOSE_OPS_ONLY_LEVEL)
+constexpr bool is_compiled(Level level) {
+  return level == Level::PYPOSE_OPS_ONLY_LEVEL;
+}
+#else
+constexpr bool is_compiled(Level) {
+  return true;
+}
+#endif
+
 // The widest that this processor has. For tests, PYPOSE_OPS_SIMD=baseline or avx2 in the environment keeps to less.
-inline Level level() {
+inline Level widest_level() {
   static const Level found = [] {
 #if defined(__x86_64__) && defined(__GNUC__)
     const char* named = std::getenv("PYPOSE_OPS_SIMD");
@@ -42,6 +55,21 @@ inline Level level() {
     return Level::baseline;
   }();
   return found;
+}
+
+// That of the kernels in use.
+inline Level level() {
+#if defined(PYPOSE_OPS_ONLY_LEVEL)
+  constexpr Level only = Level::PYPOSE_OPS_ONLY_LEVEL;
+  if (widest_level() < only) {
+    throw std::runtime_error(
+        std::string("pypose_ops: this build has kernels for processors with ") + name_of(only) + " alone, and here is " +
+        name_of(widest_level()) + ": build it with PYPOSE_OPS_INSTRUCTION_SETS=all");
+  }
+  return only;
+#else
+  return widest_level();
+#endif
 }
 
 // Bytes of a register there.
@@ -132,20 +160,26 @@ class FlushSubnormals {
 // that read through a table of indices; then f must be always_inline.
 template <bool gather = false, typename F>
 void simd_call(const F& f) {
+  [[maybe_unused]] const simd::Level level = simd::level();
 #if defined(__x86_64__) && defined(__GNUC__)
-  switch (simd::level()) {
-    case simd::Level::avx512:
+  if constexpr (simd::is_compiled(simd::Level::avx512)) {
+    if (level == simd::Level::avx512) {
       if constexpr (gather) {
         return simd::gather_avx512(f);
+      } else {
+        return simd::call_avx512(f);
       }
-      return simd::call_avx512(f);
-    case simd::Level::avx2:
+    }
+  }
+  if constexpr (simd::is_compiled(simd::Level::avx2)) {
+    if (level == simd::Level::avx2) {
       return simd::call_avx2(f);
-    case simd::Level::baseline:
-      break;
+    }
   }
 #endif
-  simd::call_baseline(f);
+  if constexpr (simd::is_compiled(simd::Level::baseline)) {
+    simd::call_baseline(f);
+  }
 }
 
 namespace simd {

@@ -62,7 +62,21 @@ def test_build_info():
     assert info["torch"] == torch.__version__
     assert (info["cuda_toolkit"] is None) == (info["cuda_architectures"] is None)
     assert info["cuda_architectures"] is None or all(info["cuda_architectures"])
+    levels = ("baseline", "avx2", "avx512")
+    assert info["instruction_sets"] in ("all", info["instruction_set"])
+    assert levels.index(info["instruction_set"]) <= levels.index(info["processor"])
     assert len(info["gpus"]) == torch.cuda.device_count()
+
+
+@pytest.mark.parametrize("compiled", ["all", "baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("processor", ["baseline", "avx2", "avx512"])
+def test_library_for_another_processor(compiled, processor):
+    info = {"instruction_sets": compiled, "processor": processor}
+    if (compiled, processor) in [("avx2", "baseline"), ("avx512", "baseline"), ("avx512", "avx2")]:
+        with pytest.raises(ImportError, match=f"{compiled} alone .*has {processor}: PYPOSE_OPS_INSTRUCTION_SETS=all pip"):
+            pypose_ops._build.check_processor(info)
+    else:
+        pypose_ops._build.check_processor(info)
 
 
 def test_stable_abi():
