@@ -96,8 +96,8 @@ def check_processor(info: dict[str, str]) -> None:
     needed, found = info["instruction_sets"], info["processor"]
     if needed != "all" and levels.index(found) < levels.index(needed):
         raise ImportError(
-            f"pypose_ops was built for processors with {needed} alone (PYPOSE_OPS_INSTRUCTION_SETS=native), and this one has "
-            f"{found}: PYPOSE_OPS_INSTRUCTION_SETS=all {AGAIN}"
+            f"pypose_ops was built for processors with {needed} alone (PYPOSE_OPS_INSTRUCTION_SETS=native), "
+            f"and this one has {found}: PYPOSE_OPS_INSTRUCTION_SETS=all {AGAIN}"
         )
 
 

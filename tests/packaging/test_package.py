@@ -73,7 +73,8 @@ def test_build_info():
 def test_library_for_another_processor(compiled, processor):
     info = {"instruction_sets": compiled, "processor": processor}
     if (compiled, processor) in [("avx2", "baseline"), ("avx512", "baseline"), ("avx512", "avx2")]:
-        with pytest.raises(ImportError, match=f"{compiled} alone .*has {processor}: PYPOSE_OPS_INSTRUCTION_SETS=all pip"):
+        again = "PYPOSE_OPS_INSTRUCTION_SETS=all pip"
+        with pytest.raises(ImportError, match=f"{compiled} alone .*has {processor}: {again}"):
             pypose_ops._build.check_processor(info)
     else:
         pypose_ops._build.check_processor(info)
