@@ -1,5 +1,6 @@
 """crop_patches against the fill of its output, OpenCV and grid_sample.  pytest benchmarks/bench_patches.py"""
 
+import functools
 from functools import partial
 
 import bench_tools
@@ -74,16 +75,99 @@ def opencv(source, transforms, cubic=False):
     return torch.from_numpy(out)
 
 
+def opencv_in_place(source, transforms):
+    """The same at its best: one batch of bytes, normalised at once into kept memory; as many threads as torch."""
+    cv2, np = pytest.importorskip("cv2"), pytest.importorskip("numpy")
+    cv2.setNumThreads(torch.get_num_threads())
+    pixels = source[0].numpy()
+    patches = np.empty((len(transforms), *CROPS[2:], 3), np.uint8)
+    for patch, matrix in zip(patches, transforms.numpy(), strict=True):
+        cv2.warpAffine(pixels, matrix, CROPS[:1:-1], dst=patch, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    out = kept_output(source.device)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    return out.copy_(torch.from_numpy(patches).permute(0, 3, 1, 2)).sub_(mean).div_(std)
+
+
+@functools.cache
+def kept_output(device):
+    return torch.empty(CROPS, device=device)
+
+
 # row -> callable; all are compared with the op, OpenCV's weights to one grey level
 ROWS = {
     "op": op,
     "op, planar": op_planar,
     "op, antialias": lambda p, t: op(p, t, antialias=True),
+    "op, out": lambda p, t: op(p, t, out=kept_output(p.device)),
     "op, float16": lambda p, t: op(p, t, torch.float16),
     "reference": the_reference,
     "grid_sample + normalise": grid_sample,
     "opencv + normalise": opencv,
+    "opencv, in place": opencv_in_place,
 }
+
+
+SHRUNK = (8, 3, 256, 192)  # of one 2160p image, upright
+
+
+def shrunk_by(shrink, device):
+    """A 2160p image, channels last, and where the crops begin in it: whole pixels, so that the peers can slice."""
+    height, width = (shrink * n for n in SHRUNK[2:])
+    room = torch.tensor([3840 - width, 2160 - height])
+    corners = (torch.rand(SHRUNK[0], 2) * room).long()
+    image = torch.randint(256, (1, 2160, 3840, 3), dtype=torch.uint8).to(device)
+    # The middle of pixel (0, 0) is that of shrink x shrink pixels.
+    transforms = torch.zeros(SHRUNK[0], 2, 3)
+    transforms[:, 0, 0] = transforms[:, 1, 1] = shrink
+    transforms[:, :, 2] = corners + (shrink - 1) / 2
+    return image, corners.tolist(), transforms.to(device)
+
+
+def opencv_area(image, corners, shrink):
+    """INTER_AREA, the mean over the pixels; with as many threads as torch."""
+    cv2 = pytest.importorskip("cv2")
+    cv2.setNumThreads(torch.get_num_threads())
+    pixels, (height, width) = image[0].numpy(), SHRUNK[2:]
+    patches = torch.empty(len(corners), height, width, 3, dtype=torch.uint8)
+    for patch, (x, y) in zip(patches.numpy(), corners, strict=True):
+        part = pixels[y : y + shrink * height, x : x + shrink * width]
+        cv2.resize(part, (width, height), dst=patch, interpolation=cv2.INTER_AREA)
+    return patches.permute(0, 3, 1, 2).float()
+
+
+def interpolate(image, corners, shrink):
+    """torch's antialiased filter on bytes: a triangle, twice as wide as the mean."""
+    pixels, (height, width) = image.permute(0, 3, 1, 2), SHRUNK[2:]
+    parts = [pixels[..., y : y + shrink * height, x : x + shrink * width] for x, y in corners]
+    return torch.cat([F.interpolate(part, SHRUNK[2:], mode="bilinear", antialias=True) for part in parts]).float()
+
+
+@pytest.mark.parametrize("shrink", (2, 4, 8))
+@pytest.mark.parametrize("row", ("op", "op, planar", "opencv, area", "interpolate"))
+def test_shrunk_crops(measure, device, row, shrink):
+    """Without normalisation, which the peers would pay for apart."""
+    if device.type == "cuda" and "op" not in row.split(", "):
+        pytest.skip("runs on the CPU only")
+    torch.manual_seed(0)
+    image, corners, transforms = shrunk_by(shrink, device)
+    expected = opencv_area(image, corners, shrink)  # the mean over the same pixels, rounded
+    call = {"opencv, area": opencv_area, "interpolate": interpolate}.get(row)
+    if call is None:
+        planes = image.permute(0, 3, 1, 2)
+        planes = planes.contiguous() if "planar" in row else planes
+        run = lambda: crop_patches(planes, transforms, SHRUNK[2:], antialias=True)  # noqa: E731
+    else:
+        run = partial(call, image, corners, shrink)
+
+    def same(actual):
+        assert (actual - expected).abs().max() <= 0.51
+
+    nbytes = 4 * bench_tools.pixels(SHRUNK)
+    shape = (*SHRUNK, f"shrink {shrink}")
+    measure(
+        Rotating(run, tuple, device, nbytes), "crop_patches", shape, "forward", row, device, nbytes,
+        same if "op" in row.split(", ") else None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("row", ROWS)

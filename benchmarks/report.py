@@ -73,6 +73,7 @@ TARGETS = (
     Target("oks_nms of 300 people, us", "oks_nms", "300x17", "op", None, 4000, "<="),
     Target("oks_nms of 20,000 people, us", "oks_nms", "20000x17", "op", None, 300_000, "<="),
     *(Target(f"{m} of 100,000 people, us", "metrics", PEOPLE, m, None, 1e6, "<=") for m in METRICS),
+    *(Target(f"hotcoco / coco_ap of {n}", "coco_ap", n, "op", "hotcoco", 1, ">=") for n in ("33000x17", "20000x17")),
     Target("tiny render, us", RENDER, TINY, "op", None, 15, "<=", devices=("cpu", "cuda")),
     Target("tiny decode dark, us", DECODE, TINY, "op, dark", None, 15, "<=", devices=("cpu", "cuda")),
     Target("render, share of copy bandwidth", RENDER, LARGE, "op", None, 0.85, ">=", devices=("cuda",)),
@@ -81,6 +82,13 @@ TARGETS = (
     Target("fused loss / floor", LOSS, LARGE, "op", "floor", 1.2, "<=", BOTH, devices=("cuda",)),
     Target("part affinity fields, us", "part_affinity_fields", FIELD, "op", None, 3000, "<="),
     Target("OpenCV loop + normalise / crops", "crop_patches", CROPS, "op", "opencv + normalise", 5, ">="),
+    Target(
+        "OpenCV loop in kept memory / crops with out=", "crop_patches", CROPS, "op, out", "opencv, in place", 5, ">="
+    ),
+    *(
+        Target(f"crops that shrink by 8 / {peer}", "crop_patches", "8x3x256x192xshrink 8", "op", peer, 1.5, "<=")
+        for peer in ("opencv, area", "interpolate")
+    ),
     Target("grid_sample + normalise / crops", "crop_patches", CROPS, "op", "grid_sample + normalise", 6, ">="),
     Target("grid_sample / bicubic crops", "crop_patches", CROPS, "op, bicubic", "grid_sample, bicubic", 5, ">="),
     Target(

@@ -4,6 +4,7 @@
 
 #include "common/outputs.h"
 #include "patches/crop_cubic_rows.h"
+#include "patches/crop_mean_rows.h"
 
 namespace pypose_ops {
 namespace {
@@ -176,6 +177,36 @@ void crop_cubic_rows(const Job<acc>& job, const Image& image, int64_t n, int64_t
   }
 }
 
+// Rows [first, last) of patch n, upright and antialiased; false: some other way.
+template <typename T, typename acc>
+bool crop_mean_rows(const Job<acc>& job, const Image& image, int64_t n, int64_t first, int64_t last) {
+  if constexpr (std::is_same_v<T, uint8_t>) {
+    const Shape& shape = job.shape;
+    MeanRows<acc> rows(image, Affine<acc>::load(job.transforms + n * 6), job.options, shape);
+    if (!rows.usable()) {
+      return false;
+    }
+    std::vector<acc> sums(shape.width * rows.side_by_side()), missing(shape.width);
+    for (int64_t y = first; y < last; ++y) {
+      rows.start(y);
+      if (!rows.usable_row()) {
+        return false;
+      }
+      rows.missing(missing.data());
+      for (int64_t c = 0; c < shape.channels; c += rows.side_by_side()) {
+        rows.sum(c, sums.data());
+        for (int64_t side = 0; side < rows.side_by_side(); ++side) {
+          finish_row(
+              job, ((n * job.out_channels() + c + side) * shape.height + y) * shape.width, c + side,
+              sums.data() + side * shape.width, job.levels.filled ? missing.data() : nullptr, rows.samples());
+        }
+      }
+    }
+    return true;
+  }
+  return false;
+}
+
 // A patch without an image: fill everywhere.
 template <typename acc>
 void blank_row(const Job<acc>& job, int64_t n, int64_t y) {
@@ -193,16 +224,23 @@ void crop(const Job<acc>& job) {
   torch::stable::parallel_for(0, shape.patches * shape.height, grain, [&](int64_t begin, int64_t end) {
     Scratch<acc, Offset> scratch(shape.width);
     const bool cubic = job.options.mode == Mode::bicubic;
+    int64_t drawn = begin;  // rows before this one
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / shape.height, y = i % shape.height;
       const int64_t number = image_of(job.index, shape, n);
+      const bool starts = i == begin || y == 0;  // what takes all rows of this patch that are in the range
+      const int64_t last = std::min(shape.height, y + end - i);
       if (number < 0) {
         blank_row(job, n, y);
       } else if (cubic) {
-        if (i == begin || y == 0) {  // all rows of this patch that are in the range
-          const int64_t last = std::min(shape.height, y + end - i);
+        if (starts) {
           crop_cubic_rows<T, acc, Offset>(job, job.images.template at<T>(number), n, y, last);
         }
+      } else if (
+          i < drawn ||
+          (starts && job.options.antialias &&
+           crop_mean_rows<T>(job, job.images.template at<T>(number), n, y, last))) {
+        drawn = starts ? i + last - y : drawn;
       } else {
         crop_row<T>(job, job.images.template at<T>(number), n, y, scratch);
       }

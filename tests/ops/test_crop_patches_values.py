@@ -254,3 +254,41 @@ def test_bicubic_is_opencvs(people):
             warped = cv2.warpAffine(photo, matrix, SIZE[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
             difference = np.abs(patch.astype(int) - warped)
             assert difference.mean() < 0.6 and difference.max() < 24
+
+
+LAYOUTS = {
+    "planes": lambda image: image.contiguous(),
+    "channels last": lambda image: image.contiguous(memory_format=torch.channels_last),
+    "every other column": lambda image: image.repeat_interleave(2, 3)[..., ::2],
+    "turned": lambda image: image.mT.contiguous().mT,
+}
+
+
+@only_on("cpu")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("padding", ("constant", "border", "reflect"))
+@pytest.mark.parametrize("size", ((53, 47), (1, 30)))
+def test_upright_means_of_bytes(device, layout, padding, size):
+    """Shrunk, enlarged, mirrored along either axis, across every border, far away, and hardly turned."""
+    torch.manual_seed(0)
+    image = LAYOUTS[layout](torch.randint(256, (2, 3, *size), dtype=torch.uint8)).to(device)
+    steps = [(1.0, 1.0), (0.5, 3.0), (2.0, 2.0), (-2.5, 1.3), (7.9, -8.0), (4.0, 0.7), (1.2, 40.0), (33.0, 2.0)]
+    transforms = torch.zeros(len(steps) * 2 + 1, 2, 3)
+    transforms[-1] = torch.tensor([[4.0, 0.0, 1e4], [0.0, 4.0, 0.0]])
+    for n in range(2 * len(steps)):
+        x, y = steps[n // 2]
+        transforms[n, :, :2] = torch.tensor([[x, 0.0], [0.0, y]])
+        transforms[n, :, 2] = torch.tensor([(-20.0, -9.5), (17.25, 8.0)][n % 2])
+    index = torch.arange(len(transforms)) % 2
+    options = dict(image_index=index.to(device), padding=padding, antialias=True)
+    options |= dict(mean=[10.0, 20.0, 30.0], std=[2.0, 3.0, 4.0])
+    if padding == "constant":
+        options |= dict(fill=[1.0, 2.0, 250.0])
+    actual = crop_patches(image, transforms.to(device), (7, 11), **options)
+    expected = reference.crop_patches(image, transforms.to(device), (7, 11), **options)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-3)
+    turned = transforms.clone()
+    turned[:, 0, 1] = 1e-7  # one sample after the other
+    torch.testing.assert_close(crop_patches(image, turned.to(device), (7, 11), **options), actual, rtol=1e-4, atol=5e-3)
+    torch.set_num_threads(2)
+    assert torch.equal(crop_patches(image, transforms, (7, 11), **options), actual)
