@@ -126,7 +126,7 @@ def summary() -> str:
     text = f"pypose_ops {info['version']}, torch {info['torch']}: "
     if info["cuda_toolkit"]:
         return text + f"CPU and CUDA kernels for {' '.join(info['cuda_architectures'])}"
-    sets = "" if info["instruction_sets"] == "all" else f" for processors with {info['instruction_sets']}"
+    sets = "" if info["instruction_sets"] == "all" else f", for processors with {info['instruction_sets']}"
     return text + f"CPU kernels only{sets}; PYPOSE_OPS_CUDA=ON also compiles the CUDA kernels, which needs nvcc"
 
 

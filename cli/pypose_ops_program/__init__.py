@@ -7,6 +7,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 # The first line of each command's help, so that the main help imports none of them.
 COMMANDS = {
@@ -24,6 +25,13 @@ COMMANDS = {
 DESCRIPTION = "2D human pose estimation: train and run pose systems, decode heatmaps, score joints."
 
 
+class Parser(argparse.ArgumentParser):
+    """Reports wrong arguments in one line, as all other invalid input; the usage is in the help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"pypose-ops: error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0, or 2 after a one-line error for invalid input.
 
@@ -31,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     wanted = argv[0] if argv else None
-    parser = argparse.ArgumentParser(prog="pypose-ops", description=DESCRIPTION)
+    parser = Parser(prog="pypose-ops", description=DESCRIPTION)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     listed = {wanted: COMMANDS[wanted]} if wanted in COMMANDS else COMMANDS
     for command, summary in listed.items():

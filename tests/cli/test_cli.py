@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -214,7 +215,7 @@ def test_wrong_options(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    assert re.fullmatch(r"pypose-ops: error: .*; see pypose-ops[ \w]* --help\n", capsys.readouterr().err)
 
 
 def test_every_command_has_help(capsys):
