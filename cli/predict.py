@@ -118,6 +118,18 @@ def scored_boxes(path: Path, entries: Any) -> Any:
     return boxes, scores, rotations
 
 
+def check_inside(image: Image.Image, path: Path, boxes: Any, scores: Any, rotations: Any) -> None:
+    """Refuses boxes that show nothing of their image, however they are rotated: they are another image's."""
+    import torch
+
+    center, reach = boxes.unflatten(1, (2, 2)).mean(1), (boxes[:, 2:] - boxes[:, :2]).norm(dim=1, keepdim=True) / 2
+    outside = ((center + reach <= -0.5) | (center - reach >= torch.tensor(image.size) - 0.5)).any(1)
+    if outside.any():
+        i = int(outside.long().argmax())
+        box = ", ".join(f"{number:g}" for number in boxes[i].tolist())
+        raise ImageError(f"{path}: box {i} ({box}) is outside of the image of {image.width}x{image.height}")
+
+
 def as_records(found: Any, calibration: Any = None) -> Any:
     """The people found by :func:`find_people`, for JSON."""
     probabilities = found[1] if calibration is None else calibration.probabilities(found[1])
@@ -158,7 +170,12 @@ def people_of(args: argparse.Namespace, system: System, files: Any) -> Any:
     if args.boxes:
         entries = boxes_by_image(args.boxes, files)
         boxes = {path: scored_boxes(args.boxes, given) for path, given in entries.items()}
-        return lambda image, path: boxes[path]
+
+        def given(image: Image.Image, path: Path) -> Any:
+            check_inside(image, path, *boxes[path])
+            return boxes[path]
+
+        return given
     if args.whole:
         box = lambda image: torch.tensor([[-0.5, -0.5, image.width - 0.5, image.height - 0.5]])  # noqa: E731
         return lambda image, path: (box(image), torch.ones(1), torch.zeros(1))
@@ -226,13 +243,14 @@ def run(args: argparse.Namespace) -> Any:
         for path in images:
             try:
                 image, frames = ImageFile(str(path)).upright_of()
+                people = boxes_in(image, path)
             except ImageError as error:
                 if len(images) == 1:
                     raise InputError(str(error)) from None
                 bad.append(str(error))
                 continue
             read.append((path, image, f"{frames} frames, the first is used; " if frames > 1 else ""))
-            yield image, *boxes_in(image, path)
+            yield image, *people
 
     for found in people_in(opened()):
         path, image, note = read.popleft()

@@ -82,6 +82,21 @@ def test_pretrained_is_coco17_unless_named():
         pretrained("other")
 
 
+def test_boxes_outside_of_their_image(tmp_path, capsys):
+    """The image of such a box is skipped and named; a box that shares a corner with its image is used."""
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (60, 40)).save(tmp_path / name)
+    boxes = {"a.png": [[0, 0, 60, 40], [70, 0, 90, 30]], "b.png": [[50, 30, 90, 90]]}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    command = ["predict", "--boxes", str(tmp_path / "boxes.json"), "--no-images", "--out", str(tmp_path / "out")]
+    assert main([*command, str(tmp_path / "a.png")]) == 2
+    alone = capsys.readouterr().err
+    assert alone.endswith("a.png: box 1 (70, 0, 90, 30) is outside of the image of 60x40\n") and alone.count("\n") == 1
+    assert main([*command, str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 1
+    assert "1 of 2 images skipped" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.json"]
+
+
 @pytest.mark.parametrize("name", SKELETON_OF)
 def test_predict_the_astronaut(tmp_path, astronaut, capsys, name):
     """From a photograph to a drawn pose; the answer is the same with the file named."""
