@@ -75,6 +75,7 @@ def linear_fft(unary, prior, bias, edges, floor):
 ROWS = {
     "op": mrf_message_passing,
     "op, method fft": partial(mrf_message_passing, method="fft"),
+    "op, method auto": partial(mrf_message_passing, method="auto"),
     "FFT in torch": linear_fft,
     "grouped conv2d (reference)": reference.mrf_message_passing,
 }
@@ -96,7 +97,7 @@ def shape_of(batch, joints, share):
 # The reference takes seconds: it runs at one image, where every row can be compared with it.
 CASES = [(row, *HEADLINE, None) for row in ROWS if "conv" not in row]
 CASES += [(row, 1, 17, None) for row in ROWS] + [("op", *joints, None) for joints in JOINTS[:-1]]
-CASES += [(row, 1, 9, share) for share in SHARES for row in ("op", "op, method fft", "FFT in torch")]
+CASES += [(row, 1, 9, share) for share in SHARES for row in ("op", "op, method fft", "op, method auto", "FFT in torch")]
 CASES += [("grouped conv2d (reference)", 1, 9, 1.0)]
 TRAINED = [(row, *HEADLINE, None) for row in ("op", "op, method fft", "FFT in torch")]
 

@@ -115,7 +115,7 @@ BAD = [
     bad("infinite floor", "floor must be positive", floor=INF),
     bad("short prior_index", "prior_index must have one number per edge, got 2", prior_index=[0, 1]),
     bad("prior_index out of range", "prior_index must be from 0 to 3, got 4", prior_index=[4] * 4),
-    bad("unknown method", "method must be one of sparse, fft", method="dense", error=ValueError),
+    bad("unknown method", "method must be one of sparse, fft, auto", method="dense", error=ValueError),
     bad("fft checks too", "floor must be positive", floor=0.0, method="fft"),
 ]
 

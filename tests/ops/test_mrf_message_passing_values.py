@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from contract_tools import only_on
 
 from pypose_ops import mrf_message_passing, reference
 
@@ -203,3 +204,33 @@ def test_memory_is_a_few_outputs(tmp_path):
     run = subprocess.run([sys.executable, "-c", PEAK], cwd=tmp_path, capture_output=True, text=True, check=True)
     forward, backward = map(float, run.stdout.split())
     assert forward <= 3 and backward <= 3
+
+
+@only_on("cpu")
+@pytest.mark.parametrize(("share", "side", "chosen"), [(0.02, 64, "sparse"), (1.0, 64, "fft"), (1.0, 24, "sparse")])
+def test_the_method_is_chosen_by_the_active_pixels(device, share, side, chosen):
+    """Bit for bit that method's messages, and its gradients; the margins are factors of 2 and more."""
+    torch.manual_seed(0)
+    edges = [(v, j) for v in range(5) for j in range(4)]
+    unary = torch.where(torch.rand(2, 5, side, side) < share, torch.rand(2, 5, side, side) + 0.1, 0.0)
+    tensors = unary.requires_grad_(), torch.rand(20, 2 * side - 1, 2 * side - 1), torch.full((20,), 1e-3)
+    found = []
+    for method in ("auto", chosen):
+        out = mrf_message_passing(*tensors, edges, num_targets=4, method=method)
+        found.append((out, torch.autograd.grad(out.sum(), unary)[0]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_method_is_chosen_for_what_is_refused_or_empty():
+    unary, prior, bias = torch.rand(1, 2, 6, 5), torch.rand(2, 5, 3), torch.ones(2)
+    for bad in ([(0, 1), (7, 0)], [(0, 1), (-1, 0)], [(0, 1), (1, 10**12)]):
+        with pytest.raises(ValueError, match="edges must (start|end) at a"):
+            mrf_message_passing(unary, prior, bias, bad, method="auto")
+    with pytest.raises(ValueError, match=r"unary must be \(B, V, H, W\)"):
+        mrf_message_passing(unary[0], prior, bias, [(0, 1), (1, 0)], num_targets=2, method="auto")
+    none = mrf_message_passing(unary, prior[:0], bias[:0], [], method="auto")
+    assert none.shape == (1, 2, 6, 5) and not none.any()
+    assert mrf_message_passing(unary[:0], prior, bias, [(0, 1), (1, 0)], method="auto").shape == (0, 2, 6, 5)
+    mapped = torch.func.vmap(lambda u: mrf_message_passing(u, prior, bias, [(0, 1), (1, 0)], method="auto"))
+    expected = mrf_message_passing(unary, prior, bias, [(0, 1), (1, 0)])
+    torch.testing.assert_close(mapped(torch.stack((unary, unary)))[1], expected)
