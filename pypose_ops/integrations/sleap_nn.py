@@ -335,6 +335,7 @@ def _group(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """:func:`group_instances` of a table ``(B, E, M, M)``."""
     nodes = lists.place.shape[1]
+    scores = _matched(lists.peaks.counts, scores, edges)
     least = int(min_instance_peaks * nodes) if isinstance(min_instance_peaks, float) else min_instance_peaks
     people = group_people(
         lists.peaks, scores, list(edges), min_limb_score=max(0.0, min_line_score), min_joints=max(2, least),
@@ -352,6 +353,35 @@ def _group(
     parts = coords.masked_fill(missing[..., None], math.nan), joint_scores.masked_fill(missing, math.nan), totals
     first, second, third = ([image[:n] for image, n in zip(part, counts, strict=True)] for part in parts)
     return first, second, third
+
+
+def _matched(counts: torch.Tensor, scores: torch.Tensor, edges: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Scores ``(B, E, M, M)`` of the pairs that sleap-nn matches, minus infinity for the others.
+
+    It matches as many peaks as there are before it looks at the lowest score, so that a bad pair can take a peak from a
+    good one; group_people() considers limbs above that score only. Here every edge of every image is two joints of
+    people of their own, with scores high enough for all to be matched.
+    """
+    batch, limbs, most, _ = scores.shape
+    if scores.numel() == 0:
+        return scores
+    finite = scores.isfinite()
+    low = scores.where(finite, math.inf).amin().clamp(max=0)
+    high = scores.where(finite, -math.inf).amax().clamp(min=0)
+    high_enough = scores.double() - low + (high - low) * most + 1
+    ends = counts[:, torch.tensor(list(edges), device=counts.device)].flatten(0, 1)  # (B E, 2)
+    ones = high_enough.new_ones(batch * limbs, 2, most)
+    pairs = group_people(
+        LocalPeaks(ones.unsqueeze(-1).expand(-1, -1, -1, 2), ones, ends),
+        high_enough.masked_fill(~finite, -math.inf).view(-1, 1, most, most), [(0, 1)], min_joints=2, min_score=0.0,
+        max_people=most,
+    )  # fmt: skip
+    first, second = pairs.peak_indices.clamp(min=0).unbind(-1)
+    table = torch.arange(batch * limbs, device=scores.device)[:, None].expand_as(first)
+    taken = torch.arange(most, device=scores.device) < pairs.counts[:, None]
+    index = table[taken], first[taken], second[taken]
+    flat = scores.flatten(0, 1)
+    return torch.full_like(flat, -math.inf).index_put(index, flat[index]).view_as(scores)
 
 
 def _predict(self: Any, pafs: torch.Tensor, peaks: Any, peak_vals: Any, peak_channel_inds: Any) -> tuple[Any, ...]:

@@ -130,6 +130,41 @@ def test_grouping():
         torch.testing.assert_close(*candidates, rtol=1e-4, atol=1e-4)
 
 
+def test_bad_pairs_take_peaks_from_good_ones():
+    """sleap-nn matches all peaks and drops the matches with low scores."""
+    paf = need("sleap_nn.inference.ops.paf")
+    scores = torch.tensor([[0.9, 0.3, -0.1], [0.3, -0.9, -0.9], [-0.1, -0.9, -0.9]])
+    expected = paf.match_candidates_sample(
+        torch.zeros(9, dtype=torch.int32),
+        torch.cartesian_prod(torch.arange(3), torch.arange(3, 6)),
+        scores.flatten(),
+        1,
+    )
+    matched = for_sleap._matched(torch.tensor([[3, 3]]), scores[None, None], [(0, 1)])[0, 0]
+    index = tuple(part.long() for part in expected[1:3])
+    assert torch.equal(matched, torch.full_like(matched, -torch.inf).index_put(index, expected[3]))
+    lists = for_sleap._padded([torch.rand(6, 2)], None, [torch.tensor([0, 0, 0, 1, 1, 1])], 2)
+    _, _, totals = for_sleap._group(lists, scores[None, None], [(0, 1)], min_line_score=0.25, min_instance_peaks=0)
+    torch.testing.assert_close(totals[0].sort()[0], matched[matched > 0.25].sort()[0])
+
+
+def test_grouping_of_a_crowd():
+    paf = need("sleap_nn.inference.ops.paf")
+    generator = torch.Generator().manual_seed(0)
+    at = 20 + torch.rand(30, 1, 2, generator=generator) * 210
+    at = (at + torch.randn(30, 6, 2, generator=generator).cumsum(1) * 6).clamp(2, 250)
+    grid, nodes = torch.arange(0, 256, 4.0), list("abcdef")
+    pafs = for_sleap.make_multi_pafs(grid, grid, at[:, :-1], at[:, 1:], 15.0).flatten(0, 1).permute(1, 2, 0)[None]
+    pafs = pafs + 0.3 * torch.randn(pafs.shape, generator=generator)
+    scorer = paf.PAFScorer(part_names=nodes, edges=list(zip(nodes, nodes[1:], strict=False)), pafs_stride=4)
+    arguments = pafs, [at.flatten(0, 1)], [torch.ones(180)], [torch.arange(6).repeat(30)]
+    expected = scorer.predict(*arguments)[0][0]
+    with for_sleap.replace():
+        actual = scorer.predict(*arguments)[0][0]
+    rows = [sorted(part.nan_to_num(-1).flatten(1).tolist()) for part in (actual, expected)]
+    torch.testing.assert_close(torch.tensor(rows[0]), torch.tensor(rows[1]), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("lengths", ((0, 3), (0, 0)))
 def test_images_without_peaks(lengths):
     paf = need("sleap_nn.inference.ops.paf")
