@@ -4,6 +4,7 @@
     python benchmarks/sweep.py                                      # the GPU, or the CPU without one
     python benchmarks/sweep.py --ops find_peaks --batches 1 64      # a part
     python benchmarks/sweep.py --device cpu --batches 1 8 --seconds 60
+    python benchmarks/sweep.py --device cpu --growth                # 1 to 100,000 people on one thread, with exponents
 
 Sizes, bytes and operations are those of roofline.py. On a GPU every row is timed by events over calls that follow one
 another, and once more as the replay of a CUDA graph, over buffers that together are larger than its cache; beside them
@@ -12,7 +13,9 @@ in the same run. Rows that are left when --seconds are over are not measured, an
 """
 
 import argparse
+import itertools
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -24,6 +27,8 @@ import torch
 import pypose_ops
 from pypose_ops import reference
 
+GROWTH = tuple(10**n for n in range(6))
+LONGEST = 0.1  # seconds of a call after which --growth takes no larger batch
 BATCHES = (1, 4, 16, 64, 256, 1024)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FLOAT32_ONLY = ("oks", "oks_nms")  # no maps
@@ -140,6 +145,48 @@ def chart(result, path):
     plt.close(figure)
 
 
+def growth(op, memory):
+    """Seconds of a forward call in float32 by batch, as far as memory (bytes that a call moves) and patience reach."""
+    times = {}
+    for batch in GROWTH:
+        row = next(row for row in roofline.rows(batch, torch.float32) if row.op == op)
+        if row.bytes > memory or max(times.values(), default=0.0) > LONGEST:
+            break
+        args = row.inputs(torch.device("cpu"))
+        times[batch] = bench_tools.host_seconds(lambda args=args, row=row: row.call(pypose_ops, *args), 0.1)
+    return times
+
+
+def exponents(times):
+    """Between neighbouring batches: how the logarithm of the time grows over that of the batch."""
+    batches = list(times)
+    return [math.log(times[b] / times[a]) / math.log(b / a) for a, b in itertools.pairwise(batches)]
+
+
+def growth_row(op, times):
+    cells = [roofline.unit(times[batch]) if batch in times else "" for batch in GROWTH]
+    return f"| {op} | {' | '.join(cells)} | {', '.join(f'{e:.2f}' for e in exponents(times))} |"
+
+
+def growth_chart(times, path):
+    """A line for each operator on logarithmic axes, beside one of exponent 1."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 5.5))
+    for number, (op, of) in enumerate(times.items()):
+        style = ("-", "--", ":")[number // 10 % 3]
+        axis.plot(list(of), [1e3 * seconds for seconds in of.values()], style, marker=".", label=op, linewidth=1)
+    axis.plot([1, GROWTH[-1]], [1e-3, 1e-3 * GROWTH[-1]], color="0.7", linewidth=3, zorder=0, label="exponent 1")
+    axis.set(xscale="log", yscale="log", xlabel="batch", ylabel="ms, one thread")
+    axis.legend(fontsize=7, ncol=2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=75)
+    plt.close(figure)
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [row.op for row in roofline.rows(1)]
@@ -148,6 +195,10 @@ def arguments():
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, metavar="N", help="default: 1 to 1024")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), metavar="DTYPE")
     parser.add_argument("--seconds", type=float, default=500, help="for all rows (default %(default)g)")
+    parser.add_argument("--growth", action="store_true", help="the table of 1 to 100,000 people on one thread")
+    parser.add_argument(
+        "--memory", type=float, default=1.5, help="GB that a call of --growth may move (default %(default)g)"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/sweep"), help="folder of sweep.json and sweep.png")
     return parser.parse_args()
 
@@ -157,6 +208,17 @@ def main():
     device = torch.device(options.device)
     torch.manual_seed(0)
     bench_tools.settle_allocator()
+    if options.growth:
+        torch.set_num_threads(1)
+        times = {}
+        print("| operator | " + " | ".join(f"{batch:,}" for batch in GROWTH) + " | exponents |")
+        print("|---|" + "--:|" * len(GROWTH) + "---|")
+        for op in options.ops:
+            times[op] = growth(op, 1e9 * options.memory)
+            print(growth_row(op, times[op]), flush=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+        growth_chart(times, options.out / "growth.png")
+        return 0
     copy = bench_tools.copy_bandwidth(device)
     result = dict(device=bench_tools.device_name(device), torch=torch.__version__, threads=torch.get_num_threads())
     result |= dict(copy_bytes_per_second=copy, rows=[])

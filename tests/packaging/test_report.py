@@ -92,3 +92,15 @@ def test_rows_that_a_sweep_has_no_time_for_are_named(monkeypatch, tmp_path, caps
     monkeypatch.setattr("sys.argv", ["sweep.py", *options, "--out", str(tmp_path)])
     assert sweep.main() == 1
     assert "find_peaks 1 x 17, 64 x 48, radius 1 float32 forward, op: not measured" in capsys.readouterr().out
+
+
+def test_growth_is_written_and_drawn(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(PATH.parent)
+    import sweep
+
+    options = ["--device", "cpu", "--growth", "--ops", "decode_simcc", "--memory", "0.001", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["sweep.py", *options])
+    assert sweep.main() == 0 and (tmp_path / "growth.png").stat().st_size > 1000
+    cells = capsys.readouterr().out.splitlines()[2].strip("| ").split(" | ")
+    assert cells[0] == "decode_simcc" and " us" in cells[1] and cells[3].strip() == ""
+    assert sweep.exponents({1: 1.0, 10: 10.0, 100: 1000.0}) == pytest.approx([1, 2])
