@@ -53,6 +53,19 @@ PEOPLE = "100000x17"
 METRICS = ("pck", "pcp", "pdj", "auc", "nme", "coco_ap", "aic_score")
 CODECS = ("MSRAHeatmap", "MSRAHeatmap-unbiased", "UDPHeatmap", "UDPHeatmap-combined", "MegviiHeatmap", "SimCCLabel")
 COMPATIBLE = ("msra", "msra, sigma 1.5", "dark", "udp", "combined", "megvii", "regression", "integral", "simcc")
+# Other libraries' functions: the benchmark, its shape, and how many times as fast pypose_ops must be.
+PEERS = (
+    *(("sleap-nn global peaks, " + r, "8x13x192x192", 40) for r in ("None", "integral")),
+    *(("sleap-nn local peaks, " + r, f"4x{n}x13x192x192", 100) for r in ("None", "integral") for n in (30, 100)),
+    ("sleap-nn confidence maps", "10x13x192x192", 50),
+    *(("sleap-nn grouping", f"4x{n}x13", 10) for n in (3, 10, 30)),
+    *((f"DeepLabCut {kind} targets", f"8x{n}x12x64x64", 30) for kind in ("gaussian", "plateau") for n in (1, 3)),
+    ("transformers ViTPose poses", "64x17x64x48", 100),
+    ("transformers Sapiens2 poses", "4x308x256x192", 150),
+    ("transformers ViTPose crops", "16x3x256x192", 15),
+    *(("rtmlib SimCC decoding", f"16x{k}", 5) for k in (17, 133)),
+    *((f"torchvision heatmaps_to_keypoints, {kind}", "50x17x56x56", 50) for kind in ("peaks", "noise")),
+)
 TARGETS = (
     Target("render / fill_", RENDER, HEADLINE, "op", "floor", 1.5, "<="),
     Target("render with out= / fill_", RENDER, HEADLINE, "op, out=", "floor", 1.2, "<="),
@@ -108,6 +121,7 @@ TARGETS = (
     *(Target(f"numpy / {c}.encode", f"{c}.encode", HEADLINE, "op", "numpy port", 50, ">=") for c in CODECS),
     *(Target(f"MMPose / {c}, 1", f"mmpose {c}.encode", "1x17", "op", "mmpose", 1, ">=") for c in COMPATIBLE),
     *(Target(f"MMPose / {c}, 64", f"mmpose {c}.encode", "64x17", "op", "mmpose", 20, ">=") for c in COMPATIBLE),
+    *(Target(f"{op}, {shape}", op, shape, "op", "peer", limit, ">=") for op, shape, limit in PEERS),
 )
 
 
