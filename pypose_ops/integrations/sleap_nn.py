@@ -344,7 +344,7 @@ def _group(
     counts = people.counts.tolist()
     most = max(counts, default=0)
     unused = torch.arange(most, device=people.order.device) >= people.counts[:, None]
-    started = people.order[:, :most].masked_fill(unused, max_instances).argsort(1)  # sleap-nn's order
+    started = _started(people.peak_indices[:, :most], edges, lists.place.shape[2]).masked_fill(unused, 2**62).argsort(1)
     rows = torch.arange(len(counts), device=started.device)[:, None]
     coords, joint_scores, totals = (
         part[rows, started] for part in (people.coords, people.joint_scores, people.limb_scores)
@@ -353,6 +353,19 @@ def _group(
     parts = coords.masked_fill(missing[..., None], math.nan), joint_scores.masked_fill(missing, math.nan), totals
     first, second, third = ([image[:n] for image, n in zip(part, counts, strict=True)] for part in parts)
     return first, second, third
+
+
+def _started(indices: torch.Tensor, edges: Sequence[tuple[int, int]], most: int) -> torch.Tensor:
+    """Numbers ``(B, P)`` in the order in which sleap-nn starts instances: by their first edge and its source's peak.
+
+    Args:
+        indices: ``(B, P, K)``, the instances' peaks of ``most`` ones per joint.
+        edges: in the order in which they are grouped.
+        most: see ``indices``.
+    """
+    sources, destinations = torch.tensor(list(edges), device=indices.device).unbind(1)
+    first = ((indices[..., sources] >= 0) & (indices[..., destinations] >= 0)).byte().argmax(-1)
+    return first * most + indices.gather(2, sources[first].unsqueeze(-1)).squeeze(-1)
 
 
 def _matched(counts: torch.Tensor, scores: torch.Tensor, edges: Sequence[tuple[int, int]]) -> torch.Tensor:
