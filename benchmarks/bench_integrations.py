@@ -107,7 +107,7 @@ def test_grouping(measure, device, row, animals):
     values = list(torch.rand(4, animals * 13, generator=generator) / 2 + 0.5)
     arguments = pafs, [a.flatten(0, 1) for a in at], values, [torch.arange(13).repeat(animals)] * 4
     own = paf.PAFScorer.predict
-    calls = {"op": lambda: sleap_nn._predict(scorer, *arguments), "peer": lambda: own(scorer, *arguments)}
+    calls = {"op": lambda: sleap_nn.predict(scorer, *arguments), "peer": lambda: own(scorer, *arguments)}
 
     def check(actual, expected):
         for some, others in zip(actual[0], expected[0], strict=True):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pypose_ops import reference
+from pypose_ops.integrations import _sleap_nn_grouping as grouping
 from pypose_ops.integrations import deeplabcut as for_deeplabcut
 from pypose_ops.integrations import sleap_nn as for_sleap
 
@@ -140,11 +141,11 @@ def test_bad_pairs_take_peaks_from_good_ones():
         scores.flatten(),
         1,
     )
-    matched = for_sleap._matched(torch.tensor([[3, 3]]), scores[None, None], [(0, 1)])[0, 0]
+    matched = grouping._matched(torch.tensor([[3, 3]]), scores[None, None], [(0, 1)])[0, 0]
     index = tuple(part.long() for part in expected[1:3])
     assert torch.equal(matched, torch.full_like(matched, -torch.inf).index_put(index, expected[3]))
-    lists = for_sleap._padded([torch.rand(6, 2)], None, [torch.tensor([0, 0, 0, 1, 1, 1])], 2)
-    _, _, totals = for_sleap._group(lists, scores[None, None], [(0, 1)], min_line_score=0.25, min_instance_peaks=0)
+    lists = grouping._padded([torch.rand(6, 2)], None, [torch.tensor([0, 0, 0, 1, 1, 1])], 2)
+    _, _, totals = grouping._group(lists, scores[None, None], [(0, 1)], min_line_score=0.25, min_instance_peaks=0)
     torch.testing.assert_close(totals[0].sort()[0], matched[matched > 0.25].sort()[0])
 
 
