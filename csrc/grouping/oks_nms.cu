@@ -11,7 +11,7 @@ namespace {
 
 using namespace grouping;
 
-constexpr int kThreads = 256;
+constexpr int kNmsThreads = 256;
 
 // OKS of people a and b of one image over the joints that both have.
 template <typename acc>
@@ -40,7 +40,7 @@ __device__ acc oks_between(
 // One block per image. It keeps the best person left, all threads compare the others with that one, and so on; left
 // holds the scores of those neither kept nor suppressed, minus infinity for the rest.
 template <typename acc>
-__global__ void __launch_bounds__(kThreads) oks_nms_kernel(
+__global__ void __launch_bounds__(kNmsThreads) oks_nms_kernel(
     bool* __restrict__ all_masks, acc* __restrict__ all_out, acc* __restrict__ all_left, const OksInput<acc> in,
     const acc* __restrict__ all_scores, const NmsShape shape, const NmsOptions options,
     const __grid_constant__ SigmaFactors<acc> factors) {
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads) oks_nms_kernel(
   bool* mask = all_masks + first;
   acc* out = all_out + first;
   acc* left = all_left + first;
-  for (int n = threadIdx.x; n < people; n += kThreads) {
+  for (int n = threadIdx.x; n < people; n += kNmsThreads) {
     const acc score = all_scores[first + n];
     mask[n] = false;
     out[n] = score;
@@ -62,16 +62,16 @@ __global__ void __launch_bounds__(kThreads) oks_nms_kernel(
   __syncthreads();
   for (int64_t kept = 0; kept < options.max_people; ++kept) {
     Indexed<acc> best{kNever, people};
-    for (int n = threadIdx.x; n < people; n += kThreads) {
+    for (int n = threadIdx.x; n < people; n += kNmsThreads) {
       if (left[n] > best.value) {
         best = {left[n], n};
       }
     }
-    best = block_best<kThreads>(best);
+    best = block_best<kNmsThreads>(best);
     if (best.index == people) {
       break;
     }
-    for (int n = threadIdx.x; n < people; n += kThreads) {
+    for (int n = threadIdx.x; n < people; n += kNmsThreads) {
       if (n == best.index) {
         mask[n] = true;
         left[n] = kNever;
@@ -96,7 +96,7 @@ void launch_nms(
       "oks_nms: the input is too large, got ", shape.batch, " images of ", shape.people, " people");
   const Tensor left = empty_beside(scores, {shape.batch, shape.people});
   launch(
-      "oks_nms", oks_nms_kernel<acc>, shape.batch, kThreads, 0, stream, mask.mutable_data_ptr<bool>(),
+      "oks_nms", oks_nms_kernel<acc>, shape.batch, kNmsThreads, 0, stream, mask.mutable_data_ptr<bool>(),
       out.mutable_data_ptr<acc>(), left.mutable_data_ptr<acc>(), tensors.view<acc>(), scores.const_data_ptr<acc>(),
       shape, options, SigmaFactors<acc>("oks_nms", sigmas));
 }

@@ -7,7 +7,7 @@ namespace {
 
 using namespace grouping;
 
-constexpr int kThreads = 256;
+constexpr int kLimbThreads = 256;
 constexpr int kMaxLimbs = 256;  // a launch: the list travels as a kernel parameter
 
 struct LimbList {
@@ -17,14 +17,14 @@ struct LimbList {
 
 // One thread per pair of candidates of a limb of an image; out (B, L, M, M). Blocks number a table's chunks first.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) score_limbs_kernel(
+__global__ void __launch_bounds__(kLimbThreads) score_limbs_kernel(
     acc_t<T>* __restrict__ out, const T* __restrict__ pafs, const acc_t<T>* __restrict__ coords,
     const int64_t* __restrict__ counts, const LimbList limbs, const LimbOptions options, const LimbShape shape,
     const uint32_t chunks) {
   using acc = acc_t<T>;
   const uint32_t peaks = static_cast<uint32_t>(shape.peaks);
   const uint32_t table = blockIdx.x / chunks;
-  const uint32_t pair = blockIdx.x % chunks * kThreads + threadIdx.x;
+  const uint32_t pair = blockIdx.x % chunks * kLimbThreads + threadIdx.x;
   if (pair >= peaks * peaks) {
     return;
   }
@@ -85,9 +85,9 @@ void launch_score(
       list.x[i] = static_cast<int16_t>(channels[2 * (first + i)]);
       list.y[i] = static_cast<int16_t>(channels[2 * (first + i) + 1]);
     }
-    const int64_t chunks = ceil_div(shape.pairs(), kThreads);
+    const int64_t chunks = ceil_div(shape.pairs(), kLimbThreads);
     launch(
-        "score_limbs", score_limbs_kernel<T>, shape.batch * list.count * chunks, kThreads, 0, stream,
+        "score_limbs", score_limbs_kernel<T>, shape.batch * list.count * chunks, kLimbThreads, 0, stream,
         out.mutable_data_ptr<acc>(), tensors.pafs.const_data_ptr<T>(), tensors.coords.const_data_ptr<acc>(),
         tensors.counts.const_data_ptr<int64_t>(), list, options, shape, chunks);
   }

@@ -8,10 +8,10 @@
 namespace pypose_ops {
 namespace {
 
-constexpr int kLines = kWarpSize;
+constexpr int kGradientLines = kWarpSize;
 
 template <typename acc>
-constexpr int64_t kStagedBytes = 2 * sizeof(acc) + sizeof(int16_t);
+constexpr int64_t kStagedGradientBytes = 2 * sizeof(acc) + sizeof(int16_t);
 
 // The gradients of possible max-marginals, and of the scores at the places. One thread per pixel.
 template <typename acc>
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads, 2) route_kernel(
     const int16_t* __restrict__ steps, const acc* __restrict__ deformation, const __grid_constant__ IntTable table,
     const Level level, const StripMemory memory, const Shape shape) {
   const Tables t = tables_of(table, shape);
-  const Strip<kRows, kLines> strip(level, shape);
+  const Strip<kRows, kGradientLines> strip(level, shape);
   const int64_t pixels = shape.pixels();
   acc* image = maps + strip.b * shape.messages() * pixels;
   acc* between = rows + strip.local * pixels;
@@ -86,8 +86,8 @@ void launch_backward(
   const LevelMemory<acc> memory(kMaxBackward, grad, schedule, shape, 1, stream);
   const IntTable& table = memory.table();
   const Tensor maps = empty_beside(grad, {shape.batch, shape.messages(), shape.height, shape.width});
-  const StripLaunch<Strip<true, kLines>> along_x(grad, schedule, shape, kStagedBytes<acc>);
-  const StripLaunch<Strip<false, kLines>> along_y(grad, schedule, shape, kStagedBytes<acc>);
+  const StripLaunch<Strip<true, kGradientLines>> along_x(grad, schedule, shape, kStagedGradientBytes<acc>);
+  const StripLaunch<Strip<false, kGradientLines>> along_y(grad, schedule, shape, kStagedGradientBytes<acc>);
   const StretchMemory stretch(grad, shape, along_x.strips, along_y.strips);
   acc* grads = out.unary.mutable_data_ptr<acc>();
   launch(

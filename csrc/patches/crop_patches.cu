@@ -8,7 +8,7 @@ namespace {
 
 using namespace patches;
 
-constexpr int kThreads = 256;
+constexpr int kCropThreads = 256;
 constexpr int kImagesPerLaunch = 128;  // of a list: 5 KB of the kernel's parameters
 constexpr int kChannelBlock = 4;
 
@@ -137,11 +137,11 @@ __device__ __forceinline__ acc cubic_channels(
 
 // One thread makes one pixel of one patch, x fastest, all its channels. A block stays within a patch.
 template <bool cubic, typename T, typename acc>
-__global__ void __launch_bounds__(kThreads, cubic ? 2 : 0) crop_patches_kernel(
+__global__ void __launch_bounds__(kCropThreads, cubic ? 2 : 0) crop_patches_kernel(
     const Job<acc> job, const __grid_constant__ Images images, const __grid_constant__ Levels<acc> levels) {
   const Shape& shape = job.shape;
   const int64_t n = blockIdx.x / job.blocks;
-  const int64_t pixel = (blockIdx.x % job.blocks) * kThreads + threadIdx.x;
+  const int64_t pixel = (blockIdx.x % job.blocks) * kCropThreads + threadIdx.x;
   const int64_t number = image_of(job.index, shape, n);
   const bool here = number < 0 ? images.first == 0
                                : images.batch || (number >= images.first && number < images.first + images.count);
@@ -200,7 +200,7 @@ void crop(const Job<acc>& job, const ImageTable& table, const Levels<acc>& level
     Images images{batch, table.stride, first, std::min<int64_t>(kImagesPerLaunch, listed - first), {}};
     std::copy_n(table.images.begin() + first, images.count, images.table);
     launch(
-        "crop_patches", crop_patches_kernel<cubic, T, acc>, job.shape.patches * job.blocks, kThreads, 0, stream, job, images,
+        "crop_patches", crop_patches_kernel<cubic, T, acc>, job.shape.patches * job.blocks, kCropThreads, 0, stream, job, images,
         levels);
   }
 }
@@ -257,7 +257,7 @@ Tensor crop_patches_cuda(
     using acc = decltype(zero);
     const Job<acc> job{
         out.mutable_data_ptr(), dtype, affine.const_data_ptr<acc>(), index ? index->const_data_ptr<int64_t>() : nullptr,
-        boxes ? boxes->const_data_ptr<acc>() : nullptr, shape, options, ceil_div(shape.pixels(), kThreads)};
+        boxes ? boxes->const_data_ptr<acc>() : nullptr, shape, options, ceil_div(shape.pixels(), kCropThreads)};
     launch_crop(job, ImageTable(images), levels_of<acc>(fill, mean, std), type, stream);
   };
   acc_type == ScalarType::Double ? run(0.0) : run(0.0f);

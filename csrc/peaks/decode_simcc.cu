@@ -11,10 +11,10 @@ namespace {
 
 using namespace peaks;
 
-constexpr int kBlock = 2 * kWarpSize;
+constexpr int kSimccBlock = 2 * kWarpSize;
 
 template <typename scalar>
-__global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArguments<scalar> args) {
+__global__ void __launch_bounds__(kSimccBlock) decode_simcc_kernel(const SimccArguments<scalar> args) {
   using acc = acc_t<scalar>;
   __shared__ Peak<acc> peaks_of_axes[2];
   __shared__ acc steps[2];
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kBlock) decode_simcc_kernel(const SimccArgumen
 
 template <typename scalar>
 void launch_decode_simcc(const SimccArguments<scalar>& args, const Tensor& x, int64_t count) {
-  launch(kSimcc, decode_simcc_kernel<scalar>, count, kBlock, 0, current_stream(x), args);
+  launch(kSimcc, decode_simcc_kernel<scalar>, count, kSimccBlock, 0, current_stream(x), args);
 }
 
 std::tuple<Tensor, Tensor> decode_simcc_cuda(

@@ -11,19 +11,19 @@ namespace {
 
 using namespace peaks;
 
-constexpr int kBlock = 128;
+constexpr int kSoftBlock = 128;
 
 // visit(x, y, pixel) for this thread's share of a region, kVec neighbours at a time, without a division per pixel.
 template <int kVec, typename scalar, typename Visit>
 __device__ __forceinline__ void for_each_pixel(
     const scalar* __restrict__ map, int map_width, const Region& region, const Visit& visit) {
   const int packs = region.width * region.height / kVec;
-  const int step_y = kBlock * kVec / region.width;
-  const int step_x = kBlock * kVec - step_y * region.width;
+  const int step_y = kSoftBlock * kVec / region.width;
+  const int step_x = kSoftBlock * kVec - step_y * region.width;
   int y = static_cast<int>(threadIdx.x) * kVec / region.width;
   int x = static_cast<int>(threadIdx.x) * kVec - y * region.width;
 #pragma unroll 2
-  for (int i = static_cast<int>(threadIdx.x); i < packs; i += kBlock) {
+  for (int i = static_cast<int>(threadIdx.x); i < packs; i += kSoftBlock) {
     const auto pack = load_pack<kVec>(map + (region.top + y) * map_width + region.left + x);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
@@ -42,12 +42,12 @@ __device__ __forceinline__ void for_each_pixel(
 template <typename scalar, typename acc>
 __device__ Peak<acc> block_peak(const scalar* __restrict__ map, int pixels) {
   Peak<acc> peak = no_peak(-std::numeric_limits<acc>::infinity());
-  scan(peak, map, pixels, static_cast<int>(threadIdx.x), kBlock);
-  return block_best<kBlock>(peak);
+  scan(peak, map, pixels, static_cast<int>(threadIdx.x), kSoftBlock);
+  return block_best<kSoftBlock>(peak);
 }
 
 template <typename scalar>
-__global__ void __launch_bounds__(kBlock, 4) soft_argmax_kernel(const SoftArguments<scalar> args) {
+__global__ void __launch_bounds__(kSoftBlock, 4) soft_argmax_kernel(const SoftArguments<scalar> args) {
   using acc = acc_t<scalar>;
   const int64_t number = blockIdx.x;
   const int pixels = args.height * args.width;
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kBlock, 4) soft_argmax_kernel(const SoftArgume
     for_each_pixel<1>(map, args.width, region, add);
   }
   acc sums[5] = {moments.sum, moments.x, moments.y, moments.xx, moments.yy};
-  block_sum<kBlock>(sums);
+  block_sum<kSoftBlock>(sums);
   if (threadIdx.x == 0) {
     write_soft(args, number, peak, Moments<acc>{sums[0], sums[1], sums[2], sums[3], sums[4]});
   }
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kBlock, 4) soft_argmax_kernel(const SoftArgume
 
 template <typename scalar>
 void launch_soft_argmax(const SoftArguments<scalar>& args, const Tensor& heatmaps, int64_t maps) {
-  launch(kSoft, soft_argmax_kernel<scalar>, maps, kBlock, 0, current_stream(heatmaps), args);
+  launch(kSoft, soft_argmax_kernel<scalar>, maps, kSoftBlock, 0, current_stream(heatmaps), args);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> soft_argmax_cuda(

@@ -8,11 +8,11 @@ namespace {
 
 using namespace peaks;
 
-constexpr int kBlock = 256;
+constexpr int kSoftGradientBlock = 256;
 
 // A thread takes kVec neighbours of a row at a time.
 template <typename scalar, int kVec>
-__global__ void __launch_bounds__(kBlock) soft_argmax_backward_kernel(const SoftBackwardArguments<scalar> args) {
+__global__ void __launch_bounds__(kSoftGradientBlock) soft_argmax_backward_kernel(const SoftBackwardArguments<scalar> args) {
   using acc = acc_t<scalar>;
   const int64_t number = blockIdx.x;
   const int width = args.width;
@@ -30,12 +30,12 @@ __global__ void __launch_bounds__(kBlock) soft_argmax_backward_kernel(const Soft
   const Region region(args.window, index % width, index / width, width, args.height);
 
   const int packs = pixels / kVec;
-  const int step_y = kBlock * kVec / width;
-  const int step_x = kBlock * kVec - step_y * width;
+  const int step_y = kSoftGradientBlock * kVec / width;
+  const int step_x = kSoftGradientBlock * kVec - step_y * width;
   int y = static_cast<int>(threadIdx.x) * kVec / width;
   int x = static_cast<int>(threadIdx.x) * kVec - y * width;
 #pragma unroll 2
-  for (int i = static_cast<int>(threadIdx.x); i < packs; i += kBlock) {
+  for (int i = static_cast<int>(threadIdx.x); i < packs; i += kSoftGradientBlock) {
     Pack<scalar, kVec> out{};
     if (scale > 0 && region.meets(x, kVec, y)) {
       const auto pack = load_pack<kVec>(map + i * kVec);
@@ -61,7 +61,7 @@ template <typename scalar>
 void launch_soft_argmax_backward(const SoftBackwardArguments<scalar>& args, const Tensor& heatmaps, int64_t maps) {
   const int vec = pack_width<scalar>(args.width, reinterpret_cast<uintptr_t>(args.maps));
   with_pack_width<scalar>(vec, [&](auto width) {
-    launch(kSoft, soft_argmax_backward_kernel<scalar, width>, maps, kBlock, 0, current_stream(heatmaps), args);
+    launch(kSoft, soft_argmax_backward_kernel<scalar, width>, maps, kSoftGradientBlock, 0, current_stream(heatmaps), args);
   });
 }
 
