@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
-# albumentations 2.0.8: Resize moves keypoints by another rule than the image that they are on. A blob whose centre is a keypoint
-# is half a pixel to the right and below of it after doubling, and a quarter of a pixel to the left and above after halving; after
-# flips and rotations they agree. Seen, as (x, y) of the keypoint less those of the blob:
-#   x 2: -0.50 -0.50   / 2: +0.25 +0.25   flip: +0.00 +0.00   rotate 90: +0.00 +0.00
+# Resize of albumentations moves keypoints by another rule than the image that they are on.
+#
+# albumentations 2.0.8, opencv-python-headless 5.0.0.93. A blob whose centre is a keypoint is half a pixel to the right of it and
+# below it after doubling, and a quarter of a pixel to the left and above after halving. After flips and rotations they agree.
+#
+# Seen, x and y of the keypoint less those of the blob:
+#   x 2: -0.50 -0.50
+#   / 2: +0.25 +0.25
+#   flip: +0.00 +0.00
+#   rotate 90: +0.00 +0.00
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
