@@ -97,6 +97,13 @@ def on_host(peaks: LocalPeaks, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
 def gather_people(peaks: LocalPeaks, found: Iterable[torch.Tensor], missing: float) -> People:
     """People on the device of the peaks, from what the grouping found: indices ``(B, P, K)``, -1 for none, and more."""
     device, dtype = peaks.coords.device, peaks.scores.dtype
+    if _in_one_call(peaks):
+        index, scores, joint_counts, counts, limb_scores, order = found
+        coords, joint_scores = call(
+            _ops._gather_people.default, (), peaks.coords.detach(), peaks.scores.detach(), index
+        )
+        coords.masked_fill_((index < 0).unsqueeze(-1), missing)
+        return People(coords, joint_scores, scores.to(dtype), joint_counts, counts, index, limb_scores.to(dtype), order)
     index, scores, joint_counts, counts, limb_scores, order = (v.to(device, non_blocking=True) for v in found)
     rest = scores.to(dtype), joint_counts, counts, index, limb_scores.to(dtype), order
     if peaks.coords.shape[2] == 0:  # no peak at all to gather
@@ -111,6 +118,22 @@ def gather_people(peaks: LocalPeaks, found: Iterable[torch.Tensor], missing: flo
         joint_scores.view(index.shape).where(present, 0.0),
         *rest,
     )
+
+
+def _in_one_call(peaks: LocalPeaks) -> bool:
+    """Whether the host gathers the peaks: its tensors, outside of compilers and transforms."""
+    coords, scores = peaks.coords, peaks.scores
+    if torch.compiler.is_compiling() or type(coords) is not torch.Tensor or type(scores) is not torch.Tensor:
+        return False
+    return coords.is_cpu and coords.dtype == scores.dtype and coords.dtype in (torch.float32, torch.float64)
+
+
+@register_fake("pypose_ops::_gather_people")
+def _(coords, scores, index):
+    return coords.new_empty((*index.shape, 2)), scores.new_empty(index.shape)
+
+
+vmap_by_batch("_gather_people", 0, 1, 2)
 
 
 @register_fake("pypose_ops::group_people")

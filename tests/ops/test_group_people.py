@@ -1,6 +1,7 @@
 """group_people under the contract of op_contract.py, and by hand."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -196,3 +197,21 @@ def test_everybody_is_found_on_openposes_maps(shared_data, assignment):
     assert len(best) == 12 and (best > 0.5).all()
     assert best.mean() > 0.82
     assert people <= 13  # one is not annotated
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("missing", (math.nan, -1.0))
+@pytest.mark.parametrize("peaks_each", (0, 6))
+def test_the_host_gathers_what_torch_gathers(monkeypatch, dtype, missing, peaks_each):
+    """Bit for bit, also of peaks whose memory is not in order, for several images."""
+    coords = torch.rand(2, peaks_each, 4, 3, dtype=dtype).permute(3, 2, 1, 0)
+    scores = 0.5 + torch.rand(peaks_each, 4, 3, dtype=dtype).permute(2, 1, 0)
+    counts = torch.randint(0, peaks_each + 1, (3, 4))
+    peaks = LocalPeaks(coords, scores, counts)
+    table = torch.rand(3, 3, peaks_each, peaks_each, dtype=dtype)
+    call = lambda: group_people(peaks, table, [(0, 1), (1, 2), (2, 3)], min_joints=2, missing=missing)  # noqa: E731
+    gathered = call()
+    monkeypatch.setattr(sys.modules["pypose_ops.ops.group_people"], "_in_one_call", lambda peaks: False)
+    for mine, expected in zip(gathered, call(), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=0, equal_nan=True)
+    assert peaks_each == 0 or gathered.counts.sum() > 0

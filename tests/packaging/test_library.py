@@ -111,7 +111,14 @@ def test_every_operator_answers_for_cuda():
     """By a kernel, or by saying that this build has none; those of the host take no CUDA tensors at all."""
     host = {
         f"pypose_ops::{name}"
-        for name in ("group_people", "group_by_tags", "_coco_ap", "_match_people", "_gaussian_targets")
+        for name in (
+            "group_people",
+            "group_by_tags",
+            "_coco_ap",
+            "_match_people",
+            "_gaussian_targets",
+            "_gather_people",
+        )
     }
     names = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("pypose_ops::")}
     has = {name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")}
