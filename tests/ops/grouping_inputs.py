@@ -14,9 +14,6 @@ from pypose_ops import reference
 NAN, INF = math.nan, math.inf
 
 
-generator = torch.Generator().manual_seed(5)
-
-
 SIGMAS = (0.03, 0.08, 0.1)
 
 
@@ -26,8 +23,17 @@ class LocalPeaks(NamedTuple):
     counts: torch.Tensor
 
 
-def rand(*shape):
-    return torch.rand(shape, generator=generator, dtype=torch.float64)
+def random_source(seed):
+    """A function as torch.rand, and its generator: one for each module, whose samples then depend on no other's."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    return rand, generator
+
+
+rand, _ = random_source(5)
 
 
 # score_limbs ----------------------------------------------------------------------------------------------------------

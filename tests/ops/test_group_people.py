@@ -6,12 +6,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from grouping_inputs import COORDS, COUNTS, FULL, INF, NAN, found, ours, rand, signed, theirs, with_holes
+from grouping_inputs import COORDS, COUNTS, FULL, INF, NAN, found, ours, random_source, signed, theirs, with_holes
 from op_contract import Bad, Sample, check_op
 
 import pypose_ops
 from pypose_ops import find_peaks, gaussian_heatmaps, group_people, oks, score_limbs
 from pypose_ops.ops.find_peaks import LocalPeaks
+
+rand, _ = random_source(9)
 
 # group_people and group_by_tags ---------------------------------------------------------------------------------------
 PEAKS = (COORDS, rand(2, 4, 5), COUNTS)

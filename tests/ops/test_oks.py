@@ -4,12 +4,14 @@ import math
 
 import large_inputs as large
 import torch
-from grouping_inputs import INF, NAN, SIGMAS, rand
+from grouping_inputs import INF, NAN, SIGMAS, random_source
 from op_contract import Bad, Sample, check_op
 
 import pypose_ops
 from pypose_ops import oks, reference
 from pypose_ops.skeletons import AIC
+
+rand, _ = random_source(6)
 
 # oks ------------------------------------------------------------------------------------------------------------------
 PRED, TARGET, AREA = 50 * rand(2, 4, 3, 2), 50 * rand(2, 5, 3, 2), 4000 * rand(2, 5) + 500

@@ -6,12 +6,14 @@ import large_inputs as large
 import numpy as np
 import pytest
 import torch
-from grouping_inputs import INF, NAN, SIGMAS, generator, rand
+from grouping_inputs import INF, NAN, SIGMAS, random_source
 from op_contract import Bad, Sample, check_op
 
 import pypose_ops
 from pypose_ops import oks_nms, reference
 from pypose_ops.skeletons import COCO
+
+rand, generator = random_source(7)
 
 
 def randint(high, *shape):
