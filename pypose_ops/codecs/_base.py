@@ -197,10 +197,10 @@ class GaussianCodec(HeatmapCodec):
 
     def __init__(self, input_size: Pair, heatmap_size: Pair, sigma: float, compat: str | None = None) -> None:
         super().__init__(input_size, heatmap_size, compat)
-        self.sigma = float(sigma)
+        self.sigma: float = float(sigma)
         if not 0 < self.sigma < float("inf"):
             raise ValueError(f"{type(self).__name__}: sigma must be positive and finite, got {sigma}")
-        self.drawing = {"center": "exact", "truncate": None}
+        self.drawing: dict[str, Any] = {"center": "exact", "truncate": None}
 
     def rounded(self) -> dict[str, Any]:
         """The drawing options for blobs on the nearest pixel, truncated at three sigmas."""
