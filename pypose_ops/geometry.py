@@ -171,13 +171,13 @@ def _upright_transforms(
     center: torch.Tensor, scale: torch.Tensor, size: tuple[int, int], align: str, flip: bool
 ) -> torch.Tensor:
     """The same numbers as :func:`box_to_transform`, both axes at once: of one box every operation counts."""
-    extent, turn, middle = computed(_upright, size, align, flip, center.dtype, device=center.device)
+    extent, turn, middle = computed(_patch_axes, size, align, flip, center.dtype, device=center.device)
     linear = scale.unsqueeze(-2) / extent * turn
     back_x, back_y = (linear * middle).unbind(-1)
     return torch.cat((linear, (center - back_x - back_y).unsqueeze(-1)), -1)
 
 
-def _upright(
+def _patch_axes(
     size: tuple[int, int], align: str, flip: bool, dtype: torch.dtype, device: torch.device
 ) -> list[torch.Tensor]:
     """Extent of a patch; what mirrors its columns or leaves them; and its middle."""
