@@ -38,12 +38,17 @@ def test_random_calls(kernels, calls, capfd):
     assert status == 0, capfd.readouterr().out
 
 
+# Not public, and behind codecs and metrics, whose own tests compare them with other code on random arguments.
+PRIVATE = {"decode_offsets", "gaussian_targets", "match_people"}
+
+
 def test_every_operator_is_drawn():
     """A new operator needs calls in tests/fuzzing: what the package exports, the reference defines and sources list."""
     assert registry.missing() == []
     public = {name for name in pypose_ops.__all__ if callable(getattr(pypose_ops, name)) and name.islower()}
     assert public - {"build_info"} == set(reference.__all__)
-    stems = {path.stem.removesuffix("_backward") for path in (ROOT / "csrc").glob("*/*.cpp")} - {"decode_offsets"}
+    stems = {path.stem.removesuffix("_backward") for path in (ROOT / "csrc").glob("*/*.cpp")} - PRIVATE
+    assert PRIVATE.isdisjoint(pypose_ops.__all__)
     assert "find_peaks" in stems and stems <= OPERATORS.keys(), "csrc has operators that the fuzzer does not draw"
 
 
