@@ -23,6 +23,7 @@ from PIL import Image
 from rich.progress import track
 
 from pypose_ops import crop_patches, geometry
+from pypose_ops.datasets import ImageError
 from pypose_ops.datasets.files import FAR, check_outputs, load_json, write_json
 from pypose_ops.errors import InputError
 
@@ -90,6 +91,16 @@ def _entry(path: Path, i: Any, entry: Any) -> Any:
     return (x1, y1, x2, y2), rotation
 
 
+def check_inside(image: Image.Image, path: Path, boxes: torch.Tensor) -> None:
+    """Refuses boxes that show nothing of their image, however they are rotated: they are another image's."""
+    center, reach = boxes.unflatten(1, (2, 2)).mean(1), (boxes[:, 2:] - boxes[:, :2]).norm(dim=1, keepdim=True) / 2
+    outside = ((center + reach <= -0.5) | (center - reach >= torch.tensor(image.size) - 0.5)).any(1)
+    if outside.any():
+        i = int(outside.long().argmax())
+        box = ", ".join(f"{number:g}" for number in boxes[i].tolist())
+        raise ImageError(f"{path}: box {i} ({box}) is outside of the image of {image.width}x{image.height}")
+
+
 def contact_sheet(crops: Any, columns: Any = None, gap: int = 4) -> Image.Image:
     """Images of one size in rows, the longer side at most 192 px each."""
     width, height = crops[0].size
@@ -113,7 +124,12 @@ def run(args: argparse.Namespace) -> None:
     boxes, rotations = load_boxes(args.boxes)
     names = [f"crop-{i:04d}.png" for i in range(len(boxes))] + ["contact.png", "crops.json"]
     check_outputs([args.out / name for name in names], [args.image, args.boxes])
-    image = torch.from_numpy(np.array(read_image(args.image))).permute(2, 0, 1)[None]
+    opened = read_image(args.image)
+    try:
+        check_inside(opened, args.image, boxes)
+    except ImageError as error:
+        raise InputError(str(error)) from None
+    image = torch.from_numpy(np.array(opened)).permute(2, 0, 1)[None]
     center, scale = geometry.box_to_center_and_scale(boxes, size, padding=args.scale)
     transforms = geometry.box_to_transform(center, scale, rotations, size, align=args.align, flip=args.flip)
     crops, index = [], []
@@ -128,4 +144,4 @@ def run(args: argparse.Namespace) -> None:
         index.append({"file": path.name, "box": boxes[i].tolist(), "crop_to_image": transforms[i].tolist()})
     write_image(contact_sheet(crops), args.out / "contact.png")
     write_json(args.out / "crops.json", index)
-    print(f"wrote {len(crops)} crops, contact.png and crops.json to {args.out}")
+    print(f"wrote {len(crops)} crop{'s' * (len(crops) != 1)}, contact.png and crops.json to {args.out}")

@@ -30,7 +30,7 @@ from pypose_ops.models.person_finder import find_boxes, finder_of
 from pypose_ops.models.weights.files import open_weights, skeleton_of
 from pypose_ops.skeletons import Skeleton
 
-from .crop import parse_boxes
+from .crop import check_inside, parse_boxes
 from .files import write_image
 from .inputs import boxes_by_image, expand, image_id_of, output_names
 from .test import WEIGHTS, device_of
@@ -118,18 +118,6 @@ def scored_boxes(path: Path, entries: Any) -> Any:
     return boxes, scores, rotations
 
 
-def check_inside(image: Image.Image, path: Path, boxes: Any, scores: Any, rotations: Any) -> None:
-    """Refuses boxes that show nothing of their image, however they are rotated: they are another image's."""
-    import torch
-
-    center, reach = boxes.unflatten(1, (2, 2)).mean(1), (boxes[:, 2:] - boxes[:, :2]).norm(dim=1, keepdim=True) / 2
-    outside = ((center + reach <= -0.5) | (center - reach >= torch.tensor(image.size) - 0.5)).any(1)
-    if outside.any():
-        i = int(outside.long().argmax())
-        box = ", ".join(f"{number:g}" for number in boxes[i].tolist())
-        raise ImageError(f"{path}: box {i} ({box}) is outside of the image of {image.width}x{image.height}")
-
-
 def as_records(found: Any, calibration: Any = None) -> Any:
     """The people found by :func:`find_people`, for JSON."""
     probabilities = found[1] if calibration is None else calibration.probabilities(found[1])
@@ -172,7 +160,7 @@ def people_of(args: argparse.Namespace, system: System, files: Any) -> Any:
         boxes = {path: scored_boxes(args.boxes, given) for path, given in entries.items()}
 
         def given(image: Image.Image, path: Path) -> Any:
-            check_inside(image, path, *boxes[path])
+            check_inside(image, path, boxes[path][0])
             return boxes[path]
 
         return given

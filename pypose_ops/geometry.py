@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 
 from ._constants import computed
-from .ops._arguments import check_size, choice
+from .ops._arguments import check_size, check_tensor, choice
 
 Align: TypeAlias = Literal["index", "center", "corners"]
 ALIGNS = ("index", "center", "corners")
@@ -402,6 +402,7 @@ def reorder(tensor: torch.Tensor, index: Sequence[int], dim: int) -> torch.Tenso
 
 
 def _check_points(op: str, keypoints: torch.Tensor) -> None:
+    check_tensor(op, "keypoints", keypoints)
     if keypoints.dim() < 1 or keypoints.shape[-1] != 2 or not keypoints.is_floating_point():
         raise ValueError(
             f"{op}: keypoints must be a floating tensor (..., 2), got {keypoints.dtype} of shape "

@@ -5,6 +5,7 @@ Installed beside the package, because importing ``pypose_ops`` imports torch, wh
 
 import argparse
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -40,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     wanted = argv[0] if argv else None
     parser = Parser(prog="pypose-ops", description=DESCRIPTION)
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+    if wanted == "--version":
+        print(f"pypose-ops {importlib.metadata.version('pypose_ops')}")
+        return 0
     listed = {wanted: COMMANDS[wanted]} if wanted in COMMANDS else COMMANDS
     for command, summary in listed.items():
         if command != wanted:
@@ -55,7 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        chosen = subparsers.choices[wanted] if wanted in COMMANDS else parser
+        chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if "run" not in args:
+        parser.error("the following arguments are required: COMMAND")
 
     from pypose_ops.errors import InputError
 

@@ -6,6 +6,7 @@ import torch
 
 from .._constants import constant
 from ..geometry import scale_coordinates
+from ..ops._arguments import check_tensor
 from ..ops._results import Peaks
 from ..ops.decode_heatmaps import decode_heatmaps
 from ..ops.gaussian_heatmaps import gaussian_heatmaps, gaussian_targets
@@ -29,6 +30,9 @@ def two(codec: str, name: str, value: Any, kind: type = int) -> tuple[Any, Any]:
 
 
 def check_joints(codec: str, keypoints: torch.Tensor, visible: torch.Tensor | None) -> None:
+    check_tensor(codec, "keypoints", keypoints)
+    if visible is not None:
+        check_tensor(codec, "visible", visible)
     if keypoints.dim() not in (3, 4) or keypoints.shape[-1] != 2:
         raise ValueError(f"{codec}: keypoints must be (B, K, 2) or (B, P, K, 2), got shape {tuple(keypoints.shape)}")
     if visible is not None and visible.shape != keypoints.shape[:-1]:
@@ -115,6 +119,7 @@ class HeatmapCodec(SizedCodec):
 
     def to_heatmap(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Input pixels to heatmap pixels."""
+        check_tensor(type(self).__name__, "keypoints", keypoints)
         if self.compat == "mmpose":
             return keypoints / self.scale_factor(keypoints.device)
         return scale_coordinates(keypoints, self.input_size[::-1], self.size, align=self.align)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..ops._arguments import check_tensor
 from ..ops.oks import oks
 
 # Pairs per chunk of gathered joints.
@@ -59,19 +60,31 @@ def pair_oks(
 
 
 def check_people(name: str, what: str, keypoints: torch.Tensor, image: torch.Tensor, joints: int) -> None:
+    check_real(name, what, keypoints)
+    check_real(name, f"{what}_image", image)
     if keypoints.dim() != 3 or keypoints.shape[1:] != (joints, 2):
         raise ValueError(f"{name}: {what} must be (N, {joints}, 2), got shape {tuple(keypoints.shape)}")
     check_each(name, f"{what}_image", image, keypoints)
 
 
+def check_real(name: str, argument: str, value: torch.Tensor) -> None:
+    check_tensor(name, argument, value)
+    if value.is_complex():
+        raise ValueError(f"{name}: {argument} must be real, got {value.dtype}")
+
+
 def check_each(name: str, argument: str, value: torch.Tensor | None, people: torch.Tensor) -> None:
-    if value is not None and value.shape != people.shape[:1]:
+    if value is None:
+        return
+    check_real(name, argument, value)
+    if value.shape != people.shape[:1]:
         raise ValueError(f"{name}: {argument} must be ({len(people)},), got shape {tuple(value.shape)}")
 
 
 def check_visible(name: str, visible: torch.Tensor | None, target: torch.Tensor) -> torch.Tensor:
     if visible is None:
         return target.isfinite().all(-1)
+    check_real(name, "visible", visible)
     if visible.shape != target.shape[:2]:
         raise ValueError(f"{name}: visible must be {tuple(target.shape[:2])}, got shape {tuple(visible.shape)}")
     return visible if visible.dtype == torch.bool else visible >= 0.5

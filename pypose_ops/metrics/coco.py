@@ -6,6 +6,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
+from ..ops._arguments import check_number, check_tensor
 from ..ops._autograd import call
 from ..skeletons import COCO
 from ._matching import RECALLS, coco_curves, matches, reachable, sorted_people
@@ -120,6 +121,7 @@ def match_people(
     visible, scores = _check(
         "match_people", pred, scores, pred_image, target, area, target_image, visible, crowd, len(sigmas)
     )
+    threshold = check_number("match_people", "threshold", threshold)
     people = pred, scores, pred_image, target, area, target_image, visible, boxes, crowd
     if _on_host(people):
         (at,) = reachable([threshold])
@@ -142,8 +144,9 @@ def _check(
     """Which joints count, and the scores in float64."""
     check_people(name, "pred", pred, pred_image, joints)
     check_people(name, "target", target, target_image, joints)
-    check_each(name, "scores", scores, pred)
-    check_each(name, "area", area, target)
+    for argument, value, people in (("scores", scores, pred), ("area", area, target)):
+        check_tensor(name, argument, value)
+        check_each(name, argument, value, people)
     check_each(name, "crowd", crowd, target)
     visible = check_visible(name, visible, target)
     scores = scores.double()
@@ -190,7 +193,8 @@ def coco_ap_by_category(
     for number in torch.unique(category).tolist():
         kept = {name: category == number for name in ("target", "area", "target_image", "visible", "boxes", "crowd")}
         kept |= {name: pred_category == number for name in ("pred", "scores", "pred_image")}
-        results.append(coco_ap(**{name: value[kept[name]] for name, value in people.items()}, sigmas=sigmas))
+        given = {name: None if value is None else value[kept[name]] for name, value in people.items()}
+        results.append(coco_ap(**given, sigmas=sigmas))
     if not results:
         return coco_ap(**people, sigmas=sigmas)
     values = {name: torch.stack([result[name] for result in results]) for name in NAMES}

@@ -210,12 +210,29 @@ def test_bad_input_of_the_program(tmp_path):
     assert done.stderr == "pypose-ops: error: missing.npz: no such file\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--no-such"], ["fly"], ["decode"], ["decode", "x", "--refine", "best"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--no-such"], ["fly"], ["decode"], ["decode", "x", "--refine", "best"], ["info", "more"]]
+)
 def test_wrong_options(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
     assert re.fullmatch(r"pypose-ops: error: .*; see pypose-ops[ \w]* --help\n", capsys.readouterr().err)
+
+
+def test_wrong_options_are_named(capsys):
+    for arguments, named in (
+        (["--foo"], "--foo; see pypose-ops --help"),
+        (["info", "x"], "x; see pypose-ops info --help"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert capsys.readouterr().err == f"pypose-ops: error: unrecognized arguments: {named}\n"
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pypose-ops {pypose_ops.__version__}\n"
 
 
 def test_every_command_has_help(capsys):

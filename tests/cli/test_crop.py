@@ -98,3 +98,9 @@ def test_missing_files(tmp_path, plain, capsys):
     assert crop(plain, boxes, tmp_path / "file") == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4 and all(e.startswith("pypose-ops: error: ") for e in errors)
+
+
+def test_box_outside_of_the_image(tmp_path, plain, capsys):
+    boxes = write(tmp_path / "boxes.json", [[0, 0, 5, 5], [30, 0, 40, 5]])
+    assert crop(plain, boxes, tmp_path / "out") == 2
+    assert "plain.png: box 1 (30, 0, 40, 5) is outside of the image of 20x10" in capsys.readouterr().err

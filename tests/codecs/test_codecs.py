@@ -385,3 +385,14 @@ def test_a_codec_that_draws_in_its_own_way_is_not_bypassed():
     keypoints = 100 * torch.rand(2, 5, 2)
     maps = codecs.MSRAHeatmap((192, 256), (48, 64), 2.0).encode(keypoints)[0]
     assert torch.equal(Twice((192, 256), (48, 64), 2.0).encode(keypoints)[0], 2 * maps)
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_arguments_that_are_no_tensors(name):
+    codec, keypoints = AT_ONCE[name], torch.rand(2, 5, 2)
+    for wrong in (keypoints.tolist(), keypoints.numpy(), None):
+        with pytest.raises(TypeError, match=f"^{type(codec).__name__}: keypoints must be a tensor, got"):
+            codec.encode(wrong)
+    for wrong in ([[1] * 5] * 2, True):
+        with pytest.raises(TypeError, match=f"^{type(codec).__name__}: visible must be a tensor, got"):
+            codec.encode(keypoints, wrong)

@@ -260,3 +260,18 @@ def test_images_need_not_be_integers():
     people = coco_people(10)
     halves = people | {name: people[name] / 2 for name in ("pred_image", "target_image")}
     assert metrics.coco_ap(**halves) == metrics.coco_ap(**people)
+
+
+@pytest.mark.parametrize("metric", (metrics.coco_ap, metrics.match_people))
+def test_arguments_that_are_no_tensors(metric):
+    from test_metrics import coco_people
+
+    people = coco_people(3)
+    for name in ("pred", "scores", "pred_image", "target", "area", "target_image", "visible", "crowd"):
+        with pytest.raises(TypeError, match=f"^{metric.__name__}: {name} must be a tensor, got list"):
+            metric(**people | {name: people[name].tolist()})
+    for name in ("pred", "target", "scores", "area"):
+        with pytest.raises(ValueError, match=f"^{metric.__name__}: {name} must be real, got torch.complex"):
+            metric(**people | {name: people[name] + 0j})
+    with pytest.raises(TypeError, match="^coco_ap: area must be a tensor, got NoneType"):
+        metrics.coco_ap(**people | {"area": None})

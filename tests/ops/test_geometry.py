@@ -233,3 +233,23 @@ def test_upright_boxes_take_fewer_steps_to_the_same_numbers(align, flip, dtype):
     torch.testing.assert_close(ours, steps, rtol=0, atol=0)
     wide = box_to_transform(center[:, :1], scale, 0.0, (61, 45), align=align, flip=flip)
     assert torch.equal(wide[:, 0], ours[:, 0]) and wide.shape == ours.shape
+
+
+@pytest.mark.parametrize("device", ("cpu", "meta"))
+def test_upright_boxes_of_every_kind(device):
+    """What the few steps do not take goes through all of them."""
+    center, scale = 500 * torch.rand(4, 2), 300 * torch.rand(4, 2)
+    for c, s, flip in (
+        (center, scale, torch.tensor([True, False, True, False])),
+        (center, scale[:1], False),
+        (center, scale.double(), False),
+        (torch.nn.Parameter(center), scale, False),
+    ):
+        c, s = c.to(device), s.to(device)
+        flip = flip.to(device) if isinstance(flip, torch.Tensor) else flip
+        ours = box_to_transform(c, s, 0.0, (64, 48), flip=flip)
+        steps = box_to_transform(c, s, torch.zeros(4, device=device), (64, 48), flip=flip)
+        assert ours.shape == (4, 2, 3)
+        torch.testing.assert_close(ours, steps.to(ours.dtype))
+    compiled = torch.compile(box_to_transform, backend="eager")
+    torch.testing.assert_close(compiled(center, scale, 0.0, (64, 48)), box_to_transform(center, scale, 0.0, (64, 48)))
