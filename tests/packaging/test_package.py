@@ -42,6 +42,7 @@ def test_what_is_imported(tmp_path):
     assert {name.split(".")[1] for name in own - {"pypose_ops"}} == {
         "_C",
         "_build",
+        "_constants",
         "geometry",
         "ops",
         "skeletons",
