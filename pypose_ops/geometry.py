@@ -125,12 +125,11 @@ def box_to_transform(
     if align == "corners" and (height < 2 or width < 2):
         raise ValueError(f"{op}: align='corners' needs a size of at least (2, 2), got ({height}, {width})")
     _check_scale(op, scale)
-    less = 1 if align == "corners" else 0
     if _few_steps(center, scale, rotation, flip):
         return _upright_transforms(center, scale, (height, width), align, bool(flip))
     # Numbers instead of tensors, which would have to be copied to the device.
-    middle_x, middle_y = (width / 2, height / 2) if align == "index" else ((width - 1) / 2, (height - 1) / 2)
-    step_x, step_y = scale[..., 0] / (width - less), scale[..., 1] / (height - less)
+    (extent_x, extent_y), (middle_x, middle_y) = _patch_axes((height, width), align)
+    step_x, step_y = scale[..., 0] / extent_x, scale[..., 1] / extent_y
     # A mirrored patch has column w - 1 - x in place of x.
     if isinstance(flip, torch.Tensor):
         flip = flip.to(center.device)
@@ -139,22 +138,21 @@ def box_to_transform(
     elif flip:
         step_x, middle_x = -step_x, (width - 1) - middle_x
     x, y = center.unbind(-1)
-    if not isinstance(rotation, torch.Tensor) and rotation == 0:
-        xx, xy, x0, yx, yy, y0 = _upright(x, y, step_x, step_y, middle_x, middle_y)
-    else:
-        cos, sin = _cos_and_sin(rotation, center)
-        xx, xy = step_x * cos, -step_y * sin
-        yx, yy = step_x * sin, step_y * cos
-        x0 = x - xx * middle_x - xy * middle_y
-        y0 = y - yx * middle_x - yy * middle_y
+    cos, sin = _cos_and_sin(rotation, center)
+    xx, xy = step_x * cos, -step_y * sin
+    yx, yy = step_x * sin, step_y * cos
+    x0 = x - xx * middle_x - xy * middle_y
+    y0 = y - yx * middle_x - yy * middle_y
     rows = torch.stack(torch.broadcast_tensors(xx, xy, x0, yx, yy, y0), -1)
     return rows.unflatten(-1, (2, 3))
 
 
-def _upright(x: Any, y: Any, step_x: Any, step_y: Any, middle_x: Any, middle_y: Any) -> tuple[Any, ...]:
-    """The six numbers of a transform that does not rotate."""
-    zero = torch.zeros_like(step_y)
-    return step_x, zero, x - step_x * middle_x, zero, step_y, y - step_y * middle_y
+def _patch_axes(size: tuple[int, int], align: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What a patch of ``(height, width)`` divides a box by, and its middle, x first."""
+    height, width = size
+    less = 1 if align == "corners" else 0
+    middle = (width / 2, height / 2) if align == "index" else ((width - 1) / 2, (height - 1) / 2)
+    return (width - less, height - less), middle
 
 
 def _few_steps(center: torch.Tensor, scale: torch.Tensor, rotation: Any, flip: Any) -> bool:
@@ -171,21 +169,19 @@ def _upright_transforms(
     center: torch.Tensor, scale: torch.Tensor, size: tuple[int, int], align: str, flip: bool
 ) -> torch.Tensor:
     """The same numbers as :func:`box_to_transform`, both axes at once: of one box every operation counts."""
-    extent, turn, middle = computed(_patch_axes, size, align, flip, center.dtype, device=center.device)
+    extent, turn, middle = computed(_upright_constants, size, align, flip, center.dtype, device=center.device)
     linear = scale.unsqueeze(-2) / extent * turn
     back_x, back_y = (linear * middle).unbind(-1)
     return torch.cat((linear, (center - back_x - back_y).unsqueeze(-1)), -1)
 
 
-def _patch_axes(
+def _upright_constants(
     size: tuple[int, int], align: str, flip: bool, dtype: torch.dtype, device: torch.device
 ) -> list[torch.Tensor]:
     """Extent of a patch; what mirrors its columns or leaves them; and its middle."""
-    height, width = size
-    less = 1 if align == "corners" else 0
-    middle_x, middle_y = (width / 2, height / 2) if align == "index" else ((width - 1) / 2, (height - 1) / 2)
+    extent, (middle_x, middle_y) = _patch_axes(size, align)
     turn = ((-1.0 if flip else 1.0, -0.0), (0.0, 1.0))
-    values = (width - less, height - less), turn, ((width - 1) - middle_x if flip else middle_x, middle_y)
+    values = extent, turn, ((size[1] - 1) - middle_x if flip else middle_x, middle_y)
     return [torch.tensor(value, dtype=dtype, device=device) for value in values]
 
 
