@@ -23,7 +23,6 @@ from PIL import Image
 from rich.progress import track
 
 from pypose_ops import crop_patches, geometry
-from pypose_ops.datasets import ImageError
 from pypose_ops.datasets.files import FAR, check_outputs, load_json, write_json
 from pypose_ops.errors import InputError
 
@@ -98,7 +97,7 @@ def check_inside(image: Image.Image, path: Path, boxes: torch.Tensor) -> None:
     if outside.any():
         i = int(outside.long().argmax())
         box = ", ".join(f"{number:g}" for number in boxes[i].tolist())
-        raise ImageError(f"{path}: box {i} ({box}) is outside of the image of {image.width}x{image.height}")
+        raise InputError(f"{path}: box {i} ({box}) is outside of the image of {image.width}x{image.height}")
 
 
 def contact_sheet(crops: Any, columns: Any = None, gap: int = 4) -> Image.Image:
@@ -125,10 +124,7 @@ def run(args: argparse.Namespace) -> None:
     names = [f"crop-{i:04d}.png" for i in range(len(boxes))] + ["contact.png", "crops.json"]
     check_outputs([args.out / name for name in names], [args.image, args.boxes])
     opened = read_image(args.image)
-    try:
-        check_inside(opened, args.image, boxes)
-    except ImageError as error:
-        raise InputError(str(error)) from None
+    check_inside(opened, args.image, boxes)
     image = torch.from_numpy(np.array(opened)).permute(2, 0, 1)[None]
     center, scale = geometry.box_to_center_and_scale(boxes, size, padding=args.scale)
     transforms = geometry.box_to_transform(center, scale, rotations, size, align=args.align, flip=args.flip)

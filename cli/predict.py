@@ -232,7 +232,7 @@ def run(args: argparse.Namespace) -> Any:
             try:
                 image, frames = ImageFile(str(path)).upright_of()
                 people = boxes_in(image, path)
-            except ImageError as error:
+            except (ImageError, InputError) as error:
                 if len(images) == 1:
                     raise InputError(str(error)) from None
                 bad.append(str(error))
