@@ -258,12 +258,9 @@ void crop(const Job<acc>& job) {
 // Offsets of 32 bits where they suffice, twice as many to a register; beside doubles they would save nothing.
 template <typename T, typename acc>
 void crop_any_size(const Job<acc>& job) {
-  bool small = std::is_same_v<acc, float>;
-  for (const Image& image : job.images.images) {
-    small = small && span_of(image) <= std::numeric_limits<int32_t>::max() - 8;
-  }
   if constexpr (std::is_same_v<acc, float>) {
-    if (small) {
+    const auto is_small = [](const Image& image) { return span_of(image) <= std::numeric_limits<int32_t>::max() - 8; };
+    if (std::all_of(job.images.images.begin(), job.images.images.end(), is_small)) {
       return crop<T, acc, int32_t>(job);
     }
   }
