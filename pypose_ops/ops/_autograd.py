@@ -123,8 +123,8 @@ def _autograd_kernel(name: str, setup: Callable[..., None], derivative: Callable
 @functools.cache
 def _function(name: str) -> type[torch.autograd.Function]:
     """The ``autograd.Function`` of an operator with a derivative."""
-    public = _public(name.partition("::")[2])
-    op = getattr(torch.ops.pypose_ops, name.partition("::")[2]).default
+    own = name.partition("::")[2]
+    public, op = _public(own), getattr(torch.ops.pypose_ops, own).default
     setup, derivative = _derivatives[name]
 
     class Function(torch.autograd.Function):
@@ -151,7 +151,7 @@ def _function(name: str) -> type[torch.autograd.Function]:
             row = [g for n, g in zip(ctx.layout, found, strict=True) for g in ([g] if n is None else g or [None] * n)]
             return None, *row
 
-    Function.__name__ = Function.__qualname__ = f"{op.name().partition('::')[2]}_function"
+    Function.__name__ = Function.__qualname__ = f"{own}_function"
     return Function
 
 
