@@ -20,7 +20,7 @@ SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypo
 
 .PHONY: demo test test-integrations bench lint lint-clang docs check-site sanitize wheel wheels test-aarch64 clean
 
-# Of the kernels only those for this processor, in half of the time, unless all of them are there already.
+# Of the kernels only those for this processor, in three fifths of the time, unless all of them are there already.
 demo: $(if $(wildcard $(DONE)/demo),$(DONE)/demo,$(DONE)/native)
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
 

@@ -60,7 +60,7 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 enable_language(CUDA)
-# A third of the library's size. Drivers older than CUDA 12.4 cannot read it; those of CUDA 13 and later all can.
+# Half of a wheel's CUDA code. Drivers older than CUDA 12.4 cannot read it; those of CUDA 13 and later all can.
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
   string(APPEND CMAKE_CUDA_FLAGS " --compress-mode=size")
 endif()
