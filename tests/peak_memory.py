@@ -113,7 +113,7 @@ def peak_of(call: Callable[[], Any]) -> tuple[int, int]:
 
 def main() -> None:
     if "metrics" in sys.argv:
-        people = 200_000
+        people = 400_000
         print("| metric | more at the peak, bytes a person |")
         print("|---|--:|")
         for name, call in metric_calls(people):

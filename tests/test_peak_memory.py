@@ -1,5 +1,6 @@
 """What the operators allocate beyond their outputs, in a process of its own: the peak is that of the whole process."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,10 @@ import pytest
 
 # Times the outputs. Messages keep a table of the running target, trees the messages of all edges.
 MORE = {"mrf_message_passing": 4, "max_product": 2.5, "sum_product": 2.25}
-SLACK = 3  # MB: an arena of the allocator for each thread
+SLACK = 2  # MB: an arena of the allocator for each thread
+# What the calls hold, not what malloc keeps of it: otherwise glibc raises its limit for pages of their own as it goes,
+# and how much of the freed memory stays resident then differs two- or threefold from machine to machine.
+EVERY_LARGE_BLOCK_ALONE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -16,7 +20,9 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 def rows_of(*arguments):
     script = Path(__file__).with_name("peak_memory.py")
-    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=True)
+    command = [sys.executable, str(script), *arguments]
+    environment = os.environ | EVERY_LARGE_BLOCK_ALONE
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
 
 
@@ -32,4 +38,4 @@ def test_metrics_take_less_than_their_inputs_again():
     rows = rows_of("metrics")
     assert len(rows) >= 6
     for name, more in rows:
-        assert float(more) <= (300 if name in ("coco_ap", "match_people") else 200), (name, more)
+        assert float(more) <= (150 if name in ("coco_ap", "match_people") else 60), (name, more)

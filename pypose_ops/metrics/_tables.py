@@ -7,7 +7,7 @@ import torch
 
 AVERAGES = ("keypoints", "joints")
 # People per part.
-_CHUNK = 1 << 13
+_CHUNK = 1 << 12
 
 
 class Sums(NamedTuple):
