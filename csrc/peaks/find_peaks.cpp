@@ -21,6 +21,7 @@ namespace {
 using namespace peaks;
 
 constexpr int kGroup = 192;  // pixels of a group of rows
+constexpr int kScan = 32;    // pixels of a row that are passed over at once where none is a candidate
 constexpr int kSpare = 64;   // peaks kept beyond twice those wanted before the worst are dropped
 constexpr int kRanked = 64;  // up to so many are ordered by counting, for each, those before it
 
@@ -317,7 +318,7 @@ template <typename scalar, typename acc>
   return is_peak;
 }
 
-// All bits of a row's flags.
+// All bits of a number of flags.
 template <typename key>
 key any_flag(const key* flags, int count) {
   key any = 0;
@@ -333,14 +334,19 @@ void add_peaks(const MapView<scalar>& map, int top, int bottom, Workspace<acc>& 
   int* __restrict__ columns = work.columns.data();
   for (int y = top; y < bottom; ++y) {
     const key_t<acc>* flags = work.flags.data() + static_cast<int64_t>(y - top) * work.stride;
-    const key_t<acc> any = any_flag(flags, map.width);
-    if (any == 0) {
-      continue;
-    }
+    key_t<acc> any = 0;
     int count = 0;
-    for (int x = 0; x < map.width; ++x) {
-      columns[count] = x;
-      count += flags[x] != 0 ? 1 : 0;
+    for (int from = 0; from < map.width; from += kScan) {
+      const int end = std::min(map.width, from + kScan);
+      const key_t<acc> here = any_flag(flags + from, end - from);
+      if (here == 0) {
+        continue;
+      }
+      any |= here;
+      for (int x = from; x < end; ++x) {
+        columns[count] = x;
+        count += flags[x] != 0 ? 1 : 0;
+      }
     }
     if ((any & kTied) != 0) {
       int peaks = 0;
