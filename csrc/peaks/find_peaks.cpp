@@ -21,6 +21,7 @@ namespace {
 using namespace peaks;
 
 constexpr int kGroup = 192;  // pixels of a group of rows
+constexpr int kGroups = 4;   // that are searched at once at most: fewer rows are loaded twice
 constexpr int kScan = 32;    // pixels of a row that are passed over at once where none is a candidate
 constexpr int kSpare = 64;   // peaks kept beyond twice those wanted before the worst are dropped
 constexpr int kRanked = 64;  // up to so many are ordered by counting, for each, those before it
@@ -147,6 +148,7 @@ struct Workspace {
   static constexpr acc lowest = -std::numeric_limits<acc>::infinity();
 
   int radius, reach, group, stride;  // reach: the radius, as far as there are rows
+  int block;                         // rows of the groups that are searched at once
   std::vector<acc> rows;
   std::vector<acc> others, down;  // maxima of the windows without their pixel; down the columns
   std::vector<key_t<acc>> flags;
@@ -158,10 +160,10 @@ struct Workspace {
 
   Workspace(int width, int height, int radius, int most)
       : radius(radius), reach(std::min(radius, height - 1)), group(std::min(height, std::max(1, kGroup / width))),
-        stride(width + radius), rows(size_t(group + 2 * reach) * stride + 2 * radius, lowest),
-        others(size_t(group) * stride),
-        down(size_t(group) * stride + 2 * radius, lowest), flags(size_t(group) * stride), columns(width + 1),
-        found(most, group * width) {}
+        stride(width + radius), block(std::min(height, kGroups * group)),
+        rows(size_t(block + 2 * reach) * stride + 2 * radius, lowest), others(size_t(block) * stride),
+        down(size_t(block) * stride + 2 * radius, lowest), flags(size_t(block) * stride), columns(width + 1),
+        found(most, block * width) {}
 
   // The group's first pixel in `rows`.
   acc* first() {
@@ -374,11 +376,15 @@ int search(Isa isa, const MapView<scalar>& map, acc threshold, Workspace<acc>& w
   work.seen.clear();
   work.total = 0;
   const Above<scalar> above(threshold);
-  for (int64_t start = 0; start < map.height; start += work.group) {
-    const int top = static_cast<int>(start);
-    const int bottom = static_cast<int>(std::min<int64_t>(map.height, start + work.group));
-    if (!above.any(isa, map.map + top * map.width, (bottom - top) * map.width)) {
+  const auto end_of = [&](int top) { return static_cast<int>(std::min<int64_t>(map.height, int64_t{top} + work.group)); };
+  const auto any = [&](int top) { return above.any(isa, map.map + top * map.width, (end_of(top) - top) * map.width); };
+  for (int top = 0, bottom; top < map.height; top = bottom) {
+    bottom = end_of(top);
+    if (!any(top)) {
       continue;
+    }
+    while (bottom < map.height && end_of(bottom) - top <= work.block && any(bottom)) {
+      bottom = end_of(bottom);
     }
     work.load(map, top, bottom);
     const int64_t count = static_cast<int64_t>(bottom - top) * work.stride;
