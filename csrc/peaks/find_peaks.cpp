@@ -24,7 +24,7 @@ constexpr int kGroup = 192;  // pixels of a group of rows
 constexpr int kGroups = 4;   // that are searched at once at most: fewer rows are loaded twice
 constexpr int kScan = 32;    // pixels of a row that are passed over at once where none is a candidate
 constexpr int kSpare = 64;   // peaks kept beyond twice those wanted before the worst are dropped
-constexpr int kRanked = 64;  // up to so many are ordered by counting, for each, those before it
+constexpr int kRanked = 128;  // up to so many are ordered by counting, for each, those before it
 
 // The peaks of a map that may be among the best, in the order of their indices. In noise a branch that depends on a pixel
 // goes the wrong way as often as not: nothing below has one.
