@@ -252,10 +252,18 @@ const acc* find_patch(
     }
     acc* into = copy + i * columns;
     load_row(map, row, from, count, into + from - left);
-    for (int column = 0; border != Border::zeros && column < patch; ++column) {
-      if (left + column < 0 || left + column >= map.width) {
-        into[column] = map(outside(left + column, map.width, border), row);
-      }
+    if (border == Border::zeros) {
+      continue;
+    }
+    const auto reflect = [&](int column) {
+      const int there = outside(left + column, map.width, border);
+      into[column] = there >= from && there < from + count ? into[there - left] : map(there, row);
+    };
+    for (int column = 0; column < from - left; ++column) {
+      reflect(column);
+    }
+    for (int column = from - left + count; column < patch; ++column) {
+      reflect(column);
     }
   }
   return copy;
