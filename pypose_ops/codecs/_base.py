@@ -50,7 +50,12 @@ def check_instances(codec: str, keypoints: torch.Tensor, visible: torch.Tensor |
 
 def within(keypoints: torch.Tensor, low: tuple[float, float], high: tuple[float, float]) -> torch.Tensor:
     """Which points have ``low <= x <= high`` on both axes; False for non-finite points."""
-    first, last = (constant(limits, device=keypoints.device, dtype=keypoints.dtype) for limits in (low, high))
+    first, last = constant((low, high), device=keypoints.device, dtype=keypoints.dtype).unbind()
+    return between(keypoints, first, last)
+
+
+def between(keypoints: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """Which points have ``first <= (x, y) <= last``; False for non-finite points."""
     return (keypoints == keypoints.clamp(first, last)).all(-1)
 
 

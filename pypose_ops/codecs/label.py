@@ -4,7 +4,7 @@ import torch
 
 from .._constants import constant
 from ..ops._results import Peaks
-from ._base import Pair, check_joints, two, within
+from ._base import Pair, between, check_joints, two
 from .heatmap import MSRAHeatmap
 
 
@@ -26,11 +26,13 @@ class RegressionLabel:
         """``(B, K, 2)`` in input pixels to ``(B, K, 2)`` of about [0, 1], and weights ``(B, K)``, 0 outside."""
         width, height = self.input_size
         check_joints("RegressionLabel", keypoints, visible)
-        known = within(keypoints, (0, 0), (width - 1, height - 1))
+        limits = ((0.0, 0.0), (width - 1.0, height - 1.0), (float(width), float(height)))
+        # One constant and few calls: with the labels of a batch each call costs as much as its arithmetic.
+        first, last, size = constant(limits, device=keypoints.device, dtype=keypoints.dtype).unbind()
+        known = between(keypoints, first, last)
         if visible is not None:
             known = known & (visible >= 0.5 if self.compat is None else visible > 0.5)
-        size = constant(self.input_size, device=keypoints.device, dtype=keypoints.dtype)
-        return keypoints / size, known.to(keypoints.dtype)
+        return keypoints / size, known.type_as(keypoints)
 
     def decode(self, labels: torch.Tensor, scores: torch.Tensor | None = None) -> Peaks:
         """Labels to input pixels.

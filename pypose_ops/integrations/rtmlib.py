@@ -46,13 +46,28 @@ def preprocess(
 
 def _highest_bins(*vectors: Array) -> tuple[Array, list[Array]]:
     """The highest bins of every axis ``(N, K, axes)``, and the values there, ``(N, K)`` each."""
-    bins = [v.argmax(-1) for v in vectors]
-    tops = [np.take_along_axis(v, i[..., None], -1)[..., 0] for v, i in zip(vectors, bins, strict=True)]
-    return np.stack(bins, -1), tops
+    shape = vectors[0].shape[:-1]
+    bins, tops = np.empty((*shape, len(vectors)), np.float32), []
+    for axis, vector in enumerate(vectors):
+        rows = vector.reshape(-1, vector.shape[-1])
+        highest = rows.argmax(-1)
+        bins[..., axis] = highest.reshape(shape)
+        tops.append(rows[np.arange(len(rows)), highest].reshape(shape))
+    return bins, tops
 
 
 def _or_missing(bins: Array, scores: Array) -> Array:
-    return np.where((scores > 0)[..., None], bins, -1).astype(np.float32)
+    bins[~(scores > 0)] = -1
+    return bins
+
+
+def _in_image(bins: Array, bin_size: Array, center: Array, scale: Array) -> Array:
+    """Bins of x and y ``(N, K, 2)`` in image pixels; an axis at a time, as loops over pairs are slow."""
+    factor, offset = scale * bin_size, center - scale / 2
+    at = np.empty(bins.shape, np.result_type(bins, factor, offset))
+    for axis in (0, 1):
+        at[..., axis] = bins[..., axis] * factor[:, None, axis] + offset[:, None, axis]
+    return at
 
 
 def simcc_maximum(simcc_x: Array, simcc_y: Array) -> tuple[Array, Array]:
@@ -72,8 +87,7 @@ def postprocess(
 ) -> tuple[Array, Array]:
     """SimCC's vectors of all people to keypoints ``(N, K, 2)`` in image pixels and scores ``(N, K)``."""
     bins, scores = simcc_maximum(simcc_x, simcc_y)
-    center, scale = center[:, None], scale[:, None]
-    return bins / simcc_split_ratio / np.array(input_size) * scale + center - scale / 2, scores
+    return _in_image(bins, 1 / (np.array(input_size) * simcc_split_ratio), center, scale), scores
 
 
 def simcc_maximum_3d(simcc_x: Array, simcc_y: Array, simcc_z: Array) -> tuple[Array, Array]:
@@ -110,8 +124,7 @@ def postprocess_3d(
     in_crop = bins / simcc_split_ratio
     keypoints = in_crop.copy()
     keypoints[..., 2] = (in_crop[..., 2] / (input_size[1] / 2) - 1) * z_range
-    center, scale = center[:, None], scale[:, None]
-    return keypoints, scores, in_crop, in_crop[..., :2] / np.array(input_size) * scale + center - scale / 2
+    return keypoints, scores, in_crop, _in_image(in_crop[..., :2], 1 / np.array(input_size), center, scale)
 
 
 def nms(boxes: Array, scores: Array, nms_thr: float) -> list[int]:
