@@ -9,11 +9,12 @@ The functions work without DeepLabCut. It has pixel centres at halves: map pixel
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 
-from .._constants import constant
+from .._constants import computed, constant
 from ..ops.gaussian_heatmaps import gaussian_heatmaps
 from ._peer import Replacement, require
 
@@ -73,8 +74,7 @@ def heatmap_targets(
     """
     if kind not in ("gaussian", "plateau"):
         raise ValueError(f"heatmap_targets: kind must be one of gaussian, plateau, got {kind!r}")
-    if compat not in ("deeplabcut", None):
-        raise ValueError(f"heatmap_targets: compat must be 'deeplabcut' or None, got {compat!r}")
+    _check_compat("heatmap_targets", compat)
     if compat and stride % 1:
         raise ValueError(f"heatmap_targets: stride must be an integer with compat='deeplabcut', got {stride}")
     first = stride // 2 if compat else stride / 2
@@ -97,6 +97,11 @@ def heatmap_targets(
     return HeatmapTargets(heatmaps, weights[..., None, None], locref, mask)
 
 
+def _check_compat(function: str, compat: str | None) -> None:
+    if compat not in ("deeplabcut", None):
+        raise ValueError(f"{function}: compat must be 'deeplabcut' or None, got {compat!r}")
+
+
 def _offsets(
     keypoints: torch.Tensor, shown: torch.Tensor, size: tuple[int, int], stride: float, first: float, std: float
 ) -> torch.Tensor:
@@ -107,12 +112,24 @@ def _offsets(
     order = torch.arange(people, device=shown.device)[:, None]
     last = torch.where(shown, order, -1).amax(1)  # (B, K)
     at = keypoints.gather(1, last.clamp(min=0)[:, None, :, None].expand(-1, 1, -1, 2))[:, 0]
-    maps = keypoints.new_empty((batch, joints, 2, *size))
-    for axis, pixels in enumerate((size[1], size[0])):
-        own = (at[..., axis, None] - torch.arange(pixels, device=at.device, dtype=at.dtype) * stride - first) / std
-        own = torch.where(last[..., None] >= 0, own, 0.0)
-        maps[:, :, axis] = own[:, :, None, :] if axis == 0 else own[:, :, :, None]
+    height, width = size
+    maps = keypoints.new_empty((batch, joints, 2, height, width))
+    # Both axes in one vector: with the maps of a batch, each call costs as much as its arithmetic.
+    axis, pixels = computed(_pixels_of_axes, size, stride, at.dtype, device=at.device)
+    own = torch.where(last[..., None] >= 0, (at.index_select(-1, axis) - pixels - first) / std, 0.0)
+    maps[:, :, 0] = own[..., :width].unsqueeze(-2)
+    maps[:, :, 1] = own[..., width:].unsqueeze(-1)
     return maps.flatten(1, 2)
+
+
+def _pixels_of_axes(
+    size: tuple[int, int], stride: float, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of all columns and then all rows: the axis, 0 or 1, and ``stride`` times the pixel."""
+    height, width = size
+    axis = torch.tensor([0] * width + [1] * height, device=device)
+    pixels = torch.cat([torch.arange(n, dtype=dtype, device=device) for n in (width, height)])
+    return axis, pixels * stride
 
 
 class _Discs(NamedTuple):
@@ -182,6 +199,58 @@ def _discs(
     return _Discs(near, (y * width)[..., None] + x[..., None, :], offsets, size)
 
 
+def paf_targets(
+    keypoints: torch.Tensor,
+    visible: torch.Tensor,
+    size: tuple[int, int],
+    stride: float,
+    graph: Sequence[tuple[int, int]],
+    width: float,
+    *,
+    compat: Literal["deeplabcut"] | None = "deeplabcut",
+) -> torch.Tensor:
+    """Keypoints to part affinity fields that fall off linearly from the axis of a limb; the last animal is on top.
+
+    Args:
+        keypoints: ``(B, P, K, 2)``, in image pixels.
+        visible: ``(B, P, K)``: above 0 visible.
+        size: ``(height, width)`` of the maps.
+        stride: image pixels per map pixel.
+        graph: E limbs, pairs of joints; the field points from the first to the second.
+        width: how far from its axis a limb reaches, in image pixels.
+        compat: as in :func:`heatmap_targets`: rounds the image coordinates of map pixels down to integers.
+
+    Returns:
+        ``(B, 2 E, H, W)``, x and y of the first limb, then of the second, ...
+
+    Raises:
+        ValueError: an unknown ``compat``.
+    """
+    _check_compat("paf_targets", compat)
+    if not graph:
+        return keypoints.new_zeros((len(keypoints), 0, *size))
+    sources, destinations = zip(*graph, strict=True)
+    shown = (visible > 0) & keypoints.isfinite().all(-1)
+    ends = torch.where(shown[..., None], keypoints, 0.0).double()
+    start, end = ends[:, :, list(sources)], ends[:, :, list(destinations)]  # (B, P, E, 2)
+    length = torch.linalg.vector_norm(end - start, dim=-1, keepdim=True)
+    drawn = shown[:, :, list(sources)] & shown[:, :, list(destinations)] & (length[..., 0] > 0)
+    direction = (end - start) / torch.where(drawn[..., None], length, 1.0)
+    y, x = (stride * torch.arange(n, dtype=torch.float64, device=ends.device) + stride / 2 for n in size)
+    if compat:
+        y, x = y.floor(), x.floor()
+    fields = keypoints.new_zeros((*direction.shape[:1], len(graph), 2, *size))
+    for p in range(keypoints.shape[1]):
+        dx, dy = (v[..., None] for v in direction[:, p].unbind(-1))  # (B, E, 1)
+        from_x, from_y = (v[..., None] for v in start[:, p].unbind(-1))
+        along = (dx * (x - from_x))[..., None, :] + (dy * (y - from_y))[..., None]
+        across = ((dx * (y - from_y))[..., None] - (dy * (x - from_x))[..., None, :]).abs() / width
+        inside = (along >= 0) & (along <= length[:, p, :, :, None]) & (across <= 1) & drawn[:, p, :, None, None]
+        limbs = (1 - across)[:, :, None] * direction[:, p, :, :, None, None]
+        fields = torch.where(inside[:, :, None], limbs.to(fields.dtype), fields)
+    return fields.flatten(1, 2)
+
+
 def decode(
     heatmaps: torch.Tensor,
     locref: torch.Tensor | None,
@@ -234,6 +303,17 @@ def _forward(self: Any, stride: float, outputs: dict[str, torch.Tensor], labels:
     return result
 
 
+def _forward_fields(
+    self: Any, stride: float, outputs: dict[str, torch.Tensor], labels: dict[str, Any]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """``PartAffinityFieldGenerator.forward``."""
+    maps = outputs["heatmap"]
+    annotated = labels[self.label_keypoint_key].to(outputs["paf"].device, torch.float32)
+    size = (maps.shape[-2], maps.shape[-1])
+    fields = paf_targets(annotated[..., :2], annotated[..., -1], size, stride, self.graph, self.width)
+    return {"paf": {"target": fields}}
+
+
 def _predict(self: Any, stride: float, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """``HeatmapPredictor.forward``."""
     locref = outputs["locref"] if self.location_refinement else None
@@ -245,12 +325,14 @@ def _predict(self: Any, stride: float, outputs: dict[str, torch.Tensor]) -> dict
 
 
 def replace() -> Replacement:
-    """Puts these functions into DeepLabCut's heatmap generators and its ``HeatmapPredictor``."""
+    """Puts these functions into DeepLabCut's generators of heatmaps and fields and its ``HeatmapPredictor``."""
     models = "deeplabcut.pose_estimation_pytorch.models"
     generators = require(f"{models}.target_generators.heatmap_targets", "deeplabcut", VERSIONS)
+    fields = require(f"{models}.target_generators.pafs_targets", "deeplabcut", VERSIONS)
     predictors = require(f"{models}.predictors.single_predictor", "deeplabcut", VERSIONS)
     done = Replacement()
     generators.HeatmapGenerator._peer_forward = generators.HeatmapGenerator.forward
     done.put(generators.HeatmapGenerator, "forward", _forward)
+    done.put(fields.PartAffinityFieldGenerator, "forward", _forward_fields)
     done.put(predictors.HeatmapPredictor, "forward", _predict)
     return done

@@ -187,13 +187,16 @@ def _bar(
     return bar.masked_fill(~bar.isfinite(), -math.inf)
 
 
-def to_tv_tensor(keypoints: torch.Tensor, size: tuple[int, int]) -> Any:
+def to_tv_tensor(keypoints: torch.Tensor, size: tuple[int, int], visible: torch.Tensor | None = None) -> Any:
     """Keypoints ``(..., 2)``, pixel centres at integers, as ``tv_tensors.KeyPoints`` of an image of that size.
 
     Shifted by half a pixel: torchvision resizes and rotates keypoints with pixel centres at halves. Its flips assume
-    integers, so flipped joints come back a pixel off, to the left or above. Missing joints stay NaN.
+    integers, so flipped joints come back a pixel off, to the left or above. Missing joints stay NaN, as do those that
+    are not ``visible`` (``(...)``, below 0.5): ``KeyPoints`` have no place for it, and its transforms keep NaN.
     """
     points = require("torchvision.tv_tensors", "torchvision", VERSIONS).KeyPoints
+    if visible is not None:
+        keypoints = keypoints.masked_fill((visible < 0.5)[..., None], math.nan)
     return points(keypoints + 0.5, canvas_size=size)
 
 

@@ -274,6 +274,45 @@ def test_deeplabcuts_poses():
         torch.testing.assert_close(predictor(8.0, outputs)["poses"], expected)
 
 
+def fields_by_hand():
+    """A horizontal limb, and the one of a second animal across it."""
+    keypoints = torch.tensor([[[[2.0, 6.0], [14.0, 6.0]], [[6.0, 2.0], [6.0, 14.0]]]])
+    return for_deeplabcut.paf_targets(keypoints, torch.ones(1, 2, 2), (4, 4), 4, [(0, 1)], 5.0)[0]
+
+
+def test_fields_fall_off_linearly_and_the_last_animal_is_on_top():
+    x, y = fields_by_hand()  # pixel centres at 2, 6, 10, 14
+    assert torch.equal(y[:, 1], torch.ones(4))
+    torch.testing.assert_close(y[:, 0], torch.full((4,), 0.2))
+    torch.testing.assert_close(x[:, 3], torch.tensor([0.2, 1.0, 0.2, 0.0]))
+    assert not x[:, :3].any() and not y[:, 3].any()
+    hidden = torch.tensor([[[1.0, 1.0], [1.0, 0.0]]])
+    keypoints = torch.tensor([[[[2.0, 6.0], [14.0, 6.0]], [[6.0, 2.0], [torch.nan, 14.0]]]])
+    for visible in (hidden, torch.ones(1, 2, 2)):
+        fields = for_deeplabcut.paf_targets(keypoints, visible, (4, 4), 4, [(0, 1), (1, 1)], 5.0)[0]
+        torch.testing.assert_close(fields[0, 1], torch.ones(4))
+        assert not fields[1:].any()
+    assert for_deeplabcut.paf_targets(keypoints, hidden, (4, 4), 4, [], 5.0).shape == (1, 0, 4, 4)
+
+
+@pytest.mark.parametrize("stride", (2.5, 3.0, 8.0))
+def test_deeplabcuts_fields(stride):
+    targets = need("deeplabcut.pose_estimation_pytorch.models.target_generators.pafs_targets")
+    graph = [[0, 1], [1, 2], [3, 0]]
+    generator = targets.PartAffinityFieldGenerator(graph, width=20.0)
+    outputs = {"heatmap": torch.zeros(2, 4, 20, 30), "paf": torch.zeros(2, 6, 20, 30)}
+    generator_of = torch.Generator().manual_seed(0)
+    scale = torch.tensor([30.0 * stride, 20.0 * stride, 1.0])
+    keypoints = torch.rand(2, 3, 4, 3, generator=generator_of) * scale
+    keypoints[..., 2] = torch.randint(0, 3, (2, 3, 4), generator=generator_of)
+    labels = {generator.label_keypoint_key: keypoints}
+    expected = generator(stride, outputs, labels)["paf"]["target"]
+    with for_deeplabcut.replace():
+        actual = generator(stride, outputs, labels)["paf"]["target"]
+    assert expected.abs().max() > 0.5
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ("gaussian", "plateau"))
 def test_targets_decode_to_their_keypoints(kind):
     keypoints = torch.tensor([[[[61.0, 40.5], [100.25, 77.0]]]])
@@ -287,5 +326,20 @@ def test_other_kinds_are_refused():
         for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 8.0, kind="disc")
     with pytest.raises(ValueError, match="compat must be 'deeplabcut' or None, got 'mmpose'"):
         for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 8, compat="mmpose")
+    with pytest.raises(ValueError, match="paf_targets: compat must be 'deeplabcut' or None, got 'mmpose'"):
+        for_deeplabcut.paf_targets(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2), (4, 4), 8, [(0, 1)], 9, compat="mmpose")
     with pytest.raises(ValueError, match="stride must be an integer with compat='deeplabcut', got 2.5"):
         for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 2.5)
+
+
+def test_no_value_is_read_on_the_device():
+    """Tensors on "meta" have no values: whatever reads one fails, as it would wait for a GPU."""
+    maps, keypoints = torch.empty(2, 3, 20, 30, device="meta"), torch.empty(2, 4, 3, 2, device="meta")
+    visible = keypoints[..., 0]
+    assert for_sleap.find_global_peaks(maps, refinement="integral")[0].shape == (2, 3, 2)
+    assert for_deeplabcut.decode(maps, maps.repeat(1, 2, 1, 1), 8.0).shape == (2, 1, 3, 3)
+    for kind in ("gaussian", "plateau"):
+        targets = for_deeplabcut.heatmap_targets(keypoints, visible, (20, 30), 8.0, kind=kind)
+        assert targets.locref.shape == (2, 6, 20, 30)
+    fields = for_deeplabcut.paf_targets(keypoints, visible, (20, 30), 8.0, [(0, 1)], 20.0)
+    assert fields.shape == (2, 2, 20, 30) and fields.device.type == "meta"

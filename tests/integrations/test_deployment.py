@@ -167,3 +167,20 @@ def test_tv_tensors():
     back, visible = for_torchvision.from_tv_tensor(points)
     torch.testing.assert_close(back, keypoints, equal_nan=True)
     assert visible.tolist() == [True, False, False]
+
+
+def test_visibility_survives_torchvisions_transforms():
+    need("torchvision.tv_tensors")
+    v2 = need("torchvision.transforms.v2")
+    keypoints = torch.tensor([[3.0, 4.0], [9.0, 5.0], [25.0, 18.0], [float("nan"), 1.0]])
+    points = for_torchvision.to_tv_tensor(keypoints, (20, 30), torch.tensor([1.0, 0.0, 2.0, 1.0]))
+    assert for_torchvision.from_tv_tensor(points)[1].tolist() == [True, False, True, False]
+    for transform, moved in (
+        (v2.Resize((40, 60)), lambda at: 2 * at + 0.5),
+        (v2.RandomRotation((180, 180)), lambda at: torch.tensor([29.0, 19.0]) - at),
+    ):
+        back, visible = for_torchvision.from_tv_tensor(transform(points))
+        torch.testing.assert_close(back[visible], moved(keypoints[[0, 2]]))
+        assert visible.tolist() == [True, False, True, False]
+    crop = v2.functional.crop(points, 0, 0, 20, 20)
+    assert for_torchvision.from_tv_tensor(crop)[1].tolist() == [True, False, False, False]

@@ -175,3 +175,11 @@ def test_post_processing_holds_hardly_more_than_the_maps(flip):
     assert most_allocated(maps.clone) == maps.nbytes
     most = most_allocated(lambda: ours.post_process_pose_estimation(maps, boxes, (256, 192), **options))
     assert 0 < most <= 0.05 * maps.nbytes
+
+
+def test_post_processing_reads_no_value_before_its_results():
+    """Tensors on "meta" have no values: whatever reads one fails, as it would wait for a GPU."""
+    maps = torch.empty(2, 17, 64, 48, device="meta")
+    for options in ({}, {"heatmaps_flipped": maps, "flip_pairs": [(1, 2)]}):
+        poses = ours.post_process_pose_estimation(maps, [[[20.0, 30.0, 90.0, 200.0]] * 2], (256, 192), **options)
+        assert poses[0][1]["keypoints"].device.type == "meta"
