@@ -18,6 +18,8 @@ from pypose_ops.integrations import deeplabcut, rtmlib, sleap_nn, torchvision, t
 
 pytestmark = pytest.mark.benchmark(max_time=0.4, min_rounds=3, warmup=False)
 ROWS = pytest.mark.parametrize("row", ("op", "peer"))
+# "floor": reading the input or writing the output once, by torch.
+FLOORED = pytest.mark.parametrize("row", ("op", "peer", "floor"))
 # Lets the libraries be imported beside a CPU build of torch; what it registers lives as long as this.
 BESIDE = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "integrations" / "conftest.py"))
 
@@ -38,7 +40,7 @@ def blobs(people, joints, size, sigma, noise, seed=0, animals=1):
 
 
 def compare(measure, device, op, shape, row, calls, check):
-    """Times ``calls["op"]`` or ``calls["peer"]``; checks the results of the first against those of the second."""
+    """Times ``calls[row]``; checks the results of ``calls["op"]`` against those of ``calls["peer"]``."""
     if device.type != "cpu":
         pytest.skip("the other libraries' functions are compared on a CPU")
 
@@ -55,7 +57,7 @@ def close(atol, rtol=0.0):
     )
 
 
-@ROWS
+@FLOORED
 @pytest.mark.parametrize("refinement", (None, "integral"))
 def test_global_peaks(measure, device, row, refinement):
     theirs = need("sleap_nn.inference.ops.peaks").find_global_peaks
@@ -64,11 +66,12 @@ def test_global_peaks(measure, device, row, refinement):
     calls = {
         "op": lambda: sleap_nn.find_global_peaks(cms, 0.2, refinement),
         "peer": lambda: theirs(cms, 0.2, refinement),
+        "floor": lambda: cms.amax((-2, -1)),
     }
     compare(measure, device, f"sleap-nn global peaks, {refinement}", (8, 13, 192, 192), row, calls, close(1e-4))
 
 
-@ROWS
+@FLOORED
 @pytest.mark.parametrize("refinement", (None, "integral"))
 @pytest.mark.parametrize("animals", (30, 100))
 def test_local_peaks(measure, device, row, refinement, animals):
@@ -78,6 +81,7 @@ def test_local_peaks(measure, device, row, refinement, animals):
     calls = {
         "op": lambda: sleap_nn.find_local_peaks(cms, 0.2, refinement),
         "peer": lambda: theirs(cms, 0.2, refinement),
+        "floor": lambda: cms.amax((-2, -1)),
     }
     compare(measure, device, f"sleap-nn local peaks, {refinement}", (4, animals, 13, 192, 192), row, calls, close(1e-4))
 
@@ -117,7 +121,7 @@ def test_grouping(measure, device, row, animals):
     compare(measure, device, "sleap-nn grouping", (4, animals, 13), row, calls, check)
 
 
-@ROWS
+@FLOORED
 @pytest.mark.parametrize("animals", (1, 3))
 @pytest.mark.parametrize("kind", ("gaussian", "plateau"))
 def test_deeplabcut(measure, device, row, kind, animals):
@@ -137,11 +141,29 @@ def test_deeplabcut(measure, device, row, kind, animals):
         heads = generator(8.0, outputs, {"keypoints": keypoints})
         return heads["heatmap"]["target"], heads["locref"]["target"], heads["locref"]["weights"]
 
-    calls = {"op": op, "peer": peer}
+    written = torch.empty(8, 5 * 12, 64, 64)
+    calls = {"op": op, "peer": peer, "floor": written.zero_}
     compare(measure, device, f"DeepLabCut {kind} targets", (8, animals, 12, 64, 64), row, calls, close(1e-4, 1e-4))
 
 
 @ROWS
+@pytest.mark.parametrize("animals", (1, 3))
+def test_deeplabcut_fields(measure, device, row, animals):
+    pafs_targets = need("deeplabcut.pose_estimation_pytorch.models.target_generators.pafs_targets")
+    graph = [(i, i + 1) for i in range(11)]
+    generator = pafs_targets.PartAffinityFieldGenerator(graph, width=20.0)
+    outputs = {"heatmap": torch.zeros(8, 12, 64, 64), "paf": torch.zeros(8, 22, 64, 64)}
+    keypoints = torch.rand(8, animals, 12, 3, generator=torch.Generator().manual_seed(0)) * 512
+    keypoints[..., 2] = 2
+    labels = {generator.label_keypoint_key: keypoints}
+    calls = {
+        "op": lambda: deeplabcut.paf_targets(keypoints[..., :2], keypoints[..., 2], (64, 64), 8.0, graph, 20.0),
+        "peer": lambda: generator(8.0, outputs, labels)["paf"]["target"],
+    }
+    compare(measure, device, "DeepLabCut fields", (8, animals, 11, 64, 64), row, calls, close(1e-4))
+
+
+@FLOORED
 @pytest.mark.parametrize("people,joints,size,sigma", ((64, 17, (64, 48), 2.0), (4, 308, (256, 192), 6.0)))
 def test_post_processing(measure, device, row, people, joints, size, sigma):
     name = "ViTPose" if joints == 17 else "Sapiens2"
@@ -153,6 +175,7 @@ def test_post_processing(measure, device, row, people, joints, size, sigma):
     calls = {
         "op": lambda: fast.post_process_pose_estimation(outputs, boxes=boxes),
         "peer": lambda: processor.post_process_pose_estimation(outputs, boxes=boxes),
+        "floor": lambda: outputs.heatmaps.amax((-2, -1)),
     }
 
     def check(actual, expected):
@@ -180,7 +203,7 @@ def test_preprocessing(measure, device, row):
     compare(measure, device, "transformers ViTPose crops", (16, 3, 256, 192), row, calls, check)
 
 
-@ROWS
+@FLOORED
 @pytest.mark.parametrize("joints", (17, 133))
 def test_simcc(measure, device, row, joints):
     rtmpose = need("rtmlib.tools.pose_estimation.rtmpose")
@@ -198,7 +221,11 @@ def test_simcc(measure, device, row, joints):
         for mine, other in zip(actual, expected, strict=True):
             np.testing.assert_allclose(mine, other, rtol=0, atol=1e-3)
 
-    calls = {"op": lambda: rtmlib.postprocess(x, y, center, scale), "peer": peer}
+    calls = {
+        "op": lambda: rtmlib.postprocess(x, y, center, scale),
+        "peer": peer,
+        "floor": lambda: (x.argmax(-1), y.argmax(-1)),
+    }
     compare(measure, device, "rtmlib SimCC decoding", (16, joints), row, calls, check)
 
 
