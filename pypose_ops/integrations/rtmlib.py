@@ -39,7 +39,9 @@ def preprocess(
     center, scale = geometry.box_to_center_and_scale(corners, size)
     transforms = geometry.box_to_transform(center, scale, 0.0, size)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    normalization = {} if mean is None or std is None else {"mean": [*map(float, mean)], "std": [*map(float, std)]}
+    normalization: dict[str, Any] = (
+        {} if mean is None or std is None else {"mean": [*map(float, mean)], "std": [*map(float, std)]}
+    )
     patches = crop_patches(pixels, transforms, size, **normalization)
     return patches.numpy(), center.numpy(), scale.numpy()
 
