@@ -67,13 +67,18 @@ struct Frame {
   }
 };
 
+// The first cache line from here on.
+template <typename acc>
+acc* aligned(acc* data) {
+  return data + (64 - reinterpret_cast<uintptr_t>(data) % 64) % 64 / sizeof(acc);
+}
+
 // Zeros, aligned to cache lines.
 template <typename acc>
 class Buffer {
  public:
   explicit Buffer(int64_t size) : memory_(size + 64 / sizeof(acc)) {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
-    data_ = memory_.data() + (64 - address % 64) % 64 / sizeof(acc);
+    data_ = aligned(memory_.data());
     size_ = size;
   }
   Buffer(const Buffer&) = delete;

@@ -17,7 +17,7 @@ template <typename acc>
 struct PairColumns {
   struct Entry {
     acc upper, lower;
-    int32_t y;  // of the upper pixel, from -1 on
+    int32_t row;  // y * stride of the upper pixel, y from -1 on
   };
   std::vector<Entry> pairs;
   std::vector<int32_t> begin;  // (width + 1)
@@ -37,7 +37,7 @@ struct PairColumns {
     std::vector<int32_t> next(begin.begin(), begin.end() - 1);
     for (const Pair<acc>* pair = first; pair < last; ++pair) {
       const int64_t y = row_of(*pair);
-      pairs[next[pair->at - y * f.stride]++] = {pair->upper, pair->lower, static_cast<int32_t>(y)};
+      pairs[next[pair->at - y * f.stride]++] = {pair->upper, pair->lower, static_cast<int32_t>(y * f.stride)};
     }
   }
 };
@@ -68,7 +68,7 @@ PYPOSE_OPS_HOST_DEVICE void correlate_block(
   }
   const acc* slope = from.slope + (1 + i - f.reach_y) * f.stride + x;
   for (; pair < end; ++pair, sums += 2 * lanes) {
-    const acc* row = slope + pair->y * f.stride;
+    const acc* row = slope + pair->row;
     Vec lower{}, upper{};
     if (kUnary) {
       lower = isa.load(sums);
@@ -109,16 +109,16 @@ PYPOSE_OPS_HOST_DEVICE void correlate_strip(
     low[px - first_column] = high[px - first_column] = columns.begin[px + 1];
   }
   for (int64_t i = 0; i < f.rows; i += 2) {
-    const int64_t top = std::max<int64_t>(-1, f.reach_y - i - 1);
-    const int64_t bottom = std::min<int64_t>(f.height - 1, f.height - 2 - i + f.reach_y);
+    const int64_t top = std::max<int64_t>(-1, f.reach_y - i - 1) * f.stride;
+    const int64_t bottom = std::min<int64_t>(f.height - 1, f.height - 2 - i + f.reach_y) * f.stride;
     for (int64_t px = first_column; px < last_column; ++px) {
       const int32_t begin = columns.begin[px];
       int32_t& from_pair = low[px - first_column];
       int32_t& to_pair = high[px - first_column];
-      while (from_pair > begin && pairs[from_pair - 1].y >= top) {
+      while (from_pair > begin && pairs[from_pair - 1].row >= top) {
         --from_pair;
       }
-      while (to_pair > begin && pairs[to_pair - 1].y > bottom) {
+      while (to_pair > begin && pairs[to_pair - 1].row > bottom) {
         --to_pair;
       }
       if (from_pair >= to_pair) {
@@ -149,14 +149,16 @@ void correlate(
     acc* grad_unary, std::vector<acc>& sums, const GradientFrame<acc>& from, const Frame& f,
     const PairColumns<acc>& columns) {
   const int lanes = f.lanes;
+  constexpr int64_t kLine = 64 / sizeof(acc);
   for (int64_t first = 0; first < f.width; first += kStrip) {
     const int64_t last = std::min(f.width, first + kStrip);
     const int64_t count = columns.begin[last] - columns.begin[first];
     if (count == 0) {
       continue;
     }
-    sums.assign(count * 2 * lanes, acc(0));
-    acc* data = sums.data();
+    // Aligned: vectors across two cache lines take twice as long.
+    sums.assign(count * 2 * lanes + kLine, acc(0));
+    acc* data = aligned(sums.data());
     simd_call([&, data](auto isa) {
       constexpr int kUsed = isa.bytes == 64 ? kVecs : std::min(kVecs, 2);  // AVX2 and SSE have 16 registers
       if (from.grad_prior && grad_unary) {
@@ -170,11 +172,12 @@ void correlate(
     for (int64_t px = first; grad_unary && px < last; ++px) {
       for (int32_t n = columns.begin[px]; n < columns.begin[px + 1]; ++n, data += 2 * lanes) {
         const auto& pair = columns.pairs[n];
+        const int64_t y = pair.row / f.stride;
         if (pair.lower > 0) {
-          grad_unary[(pair.y + 1) * f.width + px] += sum_of(data, lanes);
+          grad_unary[(y + 1) * f.width + px] += sum_of(data, lanes);
         }
         if (pair.upper > 0) {
-          grad_unary[pair.y * f.width + px] += sum_of(data + lanes, lanes);
+          grad_unary[y * f.width + px] += sum_of(data + lanes, lanes);
         }
       }
     }
