@@ -19,9 +19,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
+from torch.autograd import forward_ad
 
-from ._constants import computed
 from .ops._arguments import check_size, check_tensor, choice
+from .ops._autograd import call, register_fake, vmap_by_batch
+
+_box_transforms = torch.ops.pypose_ops._box_transforms.default
+_box_centers = torch.ops.pypose_ops._box_centers.default
+_transforming = torch._C._functorch.peek_interpreter_stack  # vmap, grad and others of torch.func; it has no public name
 
 Align: TypeAlias = Literal["index", "center", "corners"]
 ALIGNS = ("index", "center", "corners")
@@ -54,8 +59,14 @@ def box_to_center_and_scale(
             the CPU in eager mode only).
     """
     height, width = check_size("box_to_center_and_scale", size)
+    corners = choice("box_to_center_and_scale", "format", format, ("xyxy", "xywh")) == 0
+    if _in_one_call(boxes) and boxes.shape[-1:] == (4,) and isinstance(padding, int | float):
+        try:
+            return call(_box_centers, (), boxes, width / height, padding, corners)
+        except ValueError:
+            pass  # the steps name the box
     corner, extent = boxes[..., :2], boxes[..., 2:]
-    if choice("box_to_center_and_scale", "format", format, ("xyxy", "xywh")) == 0:
+    if corners:
         extent = extent - corner
     if (inverted := _negative(extent)) is not None:
         box = boxes[inverted][0].tolist()
@@ -124,11 +135,18 @@ def box_to_transform(
     choice(op, "align", align, ALIGNS)
     if align == "corners" and (height < 2 or width < 2):
         raise ValueError(f"{op}: align='corners' needs a size of at least (2, 2), got ({height}, {width})")
-    _check_scale(op, scale)
-    if _few_steps(center, scale, rotation, flip):
-        return _upright_transforms(center, scale, (height, width), align, bool(flip))
     # Numbers instead of tensors, which would have to be copied to the device.
     (extent_x, extent_y), (middle_x, middle_y) = _patch_axes((height, width), align)
+    of_numbers = not isinstance(rotation, torch.Tensor) and not isinstance(flip, torch.Tensor)
+    if of_numbers and _in_one_call(center, scale) and center.shape[-1:] == (2,):
+        middle = (width - 1) - middle_x if flip else middle_x
+        turn = _cos_and_sin(rotation, center)
+        try:
+            return call(_box_transforms, (), center, scale, extent_x, extent_y, middle, middle_y, *turn, bool(flip))
+        except ValueError:
+            _check_scale(op, scale)  # names the box
+            raise
+    _check_scale(op, scale)
     step_x, step_y = scale[..., 0] / extent_x, scale[..., 1] / extent_y
     # A mirrored patch has column w - 1 - x in place of x.
     if isinstance(flip, torch.Tensor):
@@ -155,34 +173,34 @@ def _patch_axes(size: tuple[int, int], align: str) -> tuple[tuple[float, float],
     return (width - less, height - less), middle
 
 
-def _few_steps(center: torch.Tensor, scale: torch.Tensor, rotation: Any, flip: Any) -> bool:
-    """Whether :func:`_upright_transforms` applies: on the CPU, where constants need no copy to the device."""
-    if isinstance(rotation, torch.Tensor) or rotation != 0 or isinstance(flip, torch.Tensor):
+def _in_one_call(*tensors: Any) -> bool:
+    """Whether one call on the host does all: of a few boxes every operation of torch counts.
+
+    For tensors of the CPU, outside of compilers and transforms, where nothing is differentiated.
+    """
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or _transforming() is not None:
         return False
-    if type(center) is not torch.Tensor or type(scale) is not torch.Tensor or torch.compiler.is_compiling():
-        return False
-    like = center.shape == scale.shape and center.dtype == scale.dtype and center.is_floating_point()
-    return like and center.is_cpu and scale.is_cpu
+    first = tensors[0]
+    for tensor in tensors:
+        if type(tensor) is not torch.Tensor or not tensor.is_cpu or tensor.requires_grad:
+            return False
+        if tensor.dtype != first.dtype or tensor.shape != first.shape:
+            return False
+    return first.dtype in (torch.float32, torch.float64)
 
 
-def _upright_transforms(
-    center: torch.Tensor, scale: torch.Tensor, size: tuple[int, int], align: str, flip: bool
-) -> torch.Tensor:
-    """The same numbers as :func:`box_to_transform`, both axes at once: of one box every operation counts."""
-    extent, turn, middle = computed(_upright_constants, size, align, flip, center.dtype, device=center.device)
-    linear = scale.unsqueeze(-2) / extent * turn
-    back_x, back_y = (linear * middle).unbind(-1)
-    return torch.cat((linear, (center - back_x - back_y).unsqueeze(-1)), -1)
+@register_fake("pypose_ops::_box_transforms")
+def _(center, scale, extent_x, extent_y, middle_x, middle_y, cos, sin, flip):
+    return center.new_empty((*center.shape, 3))
 
 
-def _upright_constants(
-    size: tuple[int, int], align: str, flip: bool, dtype: torch.dtype, device: torch.device
-) -> list[torch.Tensor]:
-    """Extent of a patch; what mirrors its columns or leaves them; and its middle."""
-    extent, (middle_x, middle_y) = _patch_axes(size, align)
-    turn = ((-1.0 if flip else 1.0, -0.0), (0.0, 1.0))
-    values = extent, turn, ((size[1] - 1) - middle_x if flip else middle_x, middle_y)
-    return [torch.tensor(value, dtype=dtype, device=device) for value in values]
+@register_fake("pypose_ops::_box_centers")
+def _(boxes, aspect, padding, corners):
+    return boxes.new_empty((*boxes.shape[:-1], 2)), boxes.new_empty((*boxes.shape[:-1], 2))
+
+
+vmap_by_batch("_box_transforms")
+vmap_by_batch("_box_centers")
 
 
 def _cos_and_sin(degrees: float | torch.Tensor, like: torch.Tensor) -> tuple[Any, Any]:

@@ -26,7 +26,16 @@ from simt.build import OPERATORS, build
 # They run on the host whatever the device: their wrappers copy small tables there, and no CUDA kernel exists.
 HOST_OPERATORS = tuple(
     f"pypose_ops::{name}"
-    for name in ("group_people", "group_by_tags", "_coco_ap", "_match_people", "_gaussian_targets", "_gather_people")
+    for name in (
+        "group_people",
+        "group_by_tags",
+        "_coco_ap",
+        "_match_people",
+        "_gaussian_targets",
+        "_gather_people",
+        "_box_transforms",
+        "_box_centers",
+    )
 )
 
 

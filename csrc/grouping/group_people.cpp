@@ -186,7 +186,8 @@ PeopleTensors group_people_cpu(
 
 template <typename T>
 void gather(
-    const Tensor& coords, const Tensor& scores, const Tensor& index, const Tensor& coords_out, const Tensor& scores_out) {
+    const Tensor& coords, const Tensor& scores, const Tensor& index, T missing, const Tensor& coords_out,
+    const Tensor& scores_out) {
   const int64_t joints = index.size(2), peaks = scores.size(2), rows = index.size(1);
   const T* from = coords.const_data_ptr<T>();
   const T* score = scores.const_data_ptr<T>();
@@ -198,15 +199,15 @@ void gather(
     const bool found = peak[i] >= 0;
     PYPOSE_OPS_CHECK(peak[i] < peaks, "group_people: peaks must be below ", peaks, ", got ", peak[i]);
     const int64_t at = (i / (rows * joints) * joints + i % joints) * peaks + peak[i];
-    to[2 * i] = found ? from[2 * at] : T(0);
-    to[2 * i + 1] = found ? from[2 * at + 1] : T(0);
+    to[2 * i] = found ? from[2 * at] : missing;
+    to[2 * i + 1] = found ? from[2 * at + 1] : missing;
     score_to[i] = found ? score[at] : T(0);
   }
 }
 
-// Coordinates and scores of people's joints, by the numbers of their peaks (B, P, K); 0 for -1, none.
+// Coordinates and scores of people's joints, by the numbers of their peaks (B, P, K); `missing` and 0 for -1, none.
 std::tuple<Tensor, Tensor> gather_people_cpu(
-    const Tensor& coords, const Tensor& scores, const Tensor& index) {
+    const Tensor& coords, const Tensor& scores, const Tensor& index, double missing) {
   constexpr const char* op = "group_people";
   check_dim(op, "index", index, 3, "(B, P, K)");
   check_dim(op, "peaks.coords", coords, 4, "(B, K, M, 2)");
@@ -220,9 +221,9 @@ std::tuple<Tensor, Tensor> gather_people_cpu(
   const Tensor dense = as_contiguous(coords), dense_scores = as_contiguous(scores);
   const Tensor of = as_contiguous(index, ScalarType::Long);
   if (coords.scalar_type() == ScalarType::Double) {
-    gather<double>(dense, dense_scores, of, coords_out, scores_out);
+    gather<double>(dense, dense_scores, of, missing, coords_out, scores_out);
   } else {
-    gather<float>(dense, dense_scores, of, coords_out, scores_out);
+    gather<float>(dense, dense_scores, of, static_cast<float>(missing), coords_out, scores_out);
   }
   return {coords_out, scores_out};
 }
@@ -231,7 +232,8 @@ std::tuple<Tensor, Tensor> gather_people_cpu(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
-      "_gather_people(Tensor coords, Tensor scores, Tensor index) -> (Tensor coords_of, Tensor scores_of)");
+      "_gather_people(Tensor coords, Tensor scores, Tensor index, float missing) -> "
+      "(Tensor coords_of, Tensor scores_of)");
   m.def(
       "group_people(Tensor peak_scores, Tensor counts, Tensor limb_scores, int[] limbs, int assignment, "
       "float min_limb_score, int min_joints, float min_score, SymInt max_people) -> "

@@ -12,6 +12,8 @@ from ._grouping_arguments import ASSIGNMENTS, check_whole_peaks, flat_limbs
 from ._results import LocalPeaks, LocalPeaksWithPixels, People
 
 _ops = torch.ops.pypose_ops
+_group_people = _ops.group_people.default
+_gather_people = _ops._gather_people.default
 
 
 def group_people(
@@ -66,7 +68,7 @@ def group_people(
     check_tensor(op, "limb_scores", limb_scores)
     scores, counts, table = on_host(peaks, limb_scores.detach())
     found = call(
-        _ops.group_people.default,
+        _group_people,
         (),
         scores,
         counts,
@@ -83,9 +85,11 @@ def group_people(
 
 def on_host(peaks: LocalPeaks, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Scores and counts of the peaks, and a table with their dtype: on the CPU, by one copy."""
-    scores, counts = peaks.scores.detach().to(table.dtype), peaks.counts
-    if table.device.type == "cpu":
-        return scores, counts.to(torch.int64), table
+    scores, counts = peaks.scores.detach(), peaks.counts
+    if scores.dtype != table.dtype:
+        scores = scores.to(table.dtype)
+    if table.is_cpu:
+        return scores, counts if counts.dtype == torch.int64 else counts.to(torch.int64), table
     parts = (scores, counts.to(table.dtype), table)
     flat = torch.cat([part.flatten() for part in parts]).cpu()
     scores, counts, table = (
@@ -99,11 +103,10 @@ def gather_people(peaks: LocalPeaks, found: Iterable[torch.Tensor], missing: flo
     device, dtype = peaks.coords.device, peaks.scores.dtype
     if _in_one_call(peaks):
         index, scores, joint_counts, counts, limb_scores, order = found
-        coords, joint_scores = call(
-            _ops._gather_people.default, (), peaks.coords.detach(), peaks.scores.detach(), index
-        )
-        coords.masked_fill_((index < 0).unsqueeze(-1), missing)
-        return People(coords, joint_scores, scores.to(dtype), joint_counts, counts, index, limb_scores.to(dtype), order)
+        if scores.dtype != dtype:  # a conversion to what it is costs a microsecond
+            scores, limb_scores = scores.to(dtype), limb_scores.to(dtype)
+        coords, joint_scores = call(_gather_people, (), peaks.coords.detach(), peaks.scores.detach(), index, missing)
+        return People(coords, joint_scores, scores, joint_counts, counts, index, limb_scores, order)
     index, scores, joint_counts, counts, limb_scores, order = (v.to(device, non_blocking=True) for v in found)
     rest = scores.to(dtype), joint_counts, counts, index, limb_scores.to(dtype), order
     if peaks.coords.shape[2] == 0:  # no peak at all to gather
@@ -129,7 +132,7 @@ def _in_one_call(peaks: LocalPeaks) -> bool:
 
 
 @register_fake("pypose_ops::_gather_people")
-def _(coords, scores, index):
+def _(coords, scores, index, missing):
     return coords.new_empty((*index.shape, 2)), scores.new_empty(index.shape)
 
 

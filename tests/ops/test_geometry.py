@@ -1,6 +1,8 @@
 """Boxes and transforms: closed forms of other libraries, round trips, derivatives."""
 
+import itertools
 import math
+from functools import partial
 
 import cv2
 import numpy as np
@@ -233,6 +235,26 @@ def test_upright_boxes_take_fewer_steps_to_the_same_numbers(align, flip, dtype):
     torch.testing.assert_close(ours, steps, rtol=0, atol=0)
     wide = box_to_transform(center[:, :1], scale, 0.0, (61, 45), align=align, flip=flip)
     assert torch.equal(wide[:, 0], ours[:, 0]) and wide.shape == ours.shape
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_one_call_on_the_host_gives_the_bits_of_the_steps(dtype):
+    """A tensor that requires a gradient goes through the steps."""
+    boxes = 300 * torch.rand(5, 3, 4, dtype=dtype)
+    boxes[..., 2:] += boxes[..., :2]
+    boxes[0, 0] = float("nan")
+    same = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
+    for some in (boxes, boxes[1, 2], boxes[:0], boxes.transpose(0, 1)):
+        for format in ("xyxy", "xywh"):
+            center, scale = box_to_center_and_scale(some, SIZE, padding=1.1, format=format)
+            steps = box_to_center_and_scale(some.clone().requires_grad_(), SIZE, padding=1.1, format=format)
+            same((center, scale), tuple(t.detach() for t in steps))
+        for rotation, flip, align in itertools.product((0, -33.0, 140), (False, True), ("index", "corners")):
+            ours = box_to_transform(center, scale, rotation, SIZE, align=align, flip=flip)
+            steps = box_to_transform(center.clone().requires_grad_(), scale, rotation, SIZE, align=align, flip=flip)
+            same(ours, steps.detach())
+    mapped = torch.func.vmap(lambda c, s: box_to_transform(c, s, 0.0, SIZE))(center, scale)
+    same(mapped, box_to_transform(center, scale, 0.0, SIZE))
 
 
 @pytest.mark.parametrize("device", ("cpu", "meta"))
