@@ -21,6 +21,8 @@ SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc models cli pypo
 .PHONY: demo test test-integrations bench lint lint-clang docs check-site sanitize wheel wheels test-aarch64 clean
 
 # Of the kernels only those for this processor, in three fifths of the time, unless all of them are there already.
+# Python writes the bytecode of what it imports, if it may; pip would write that of all of torch, for half a minute.
+demo: export PIP_COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),1,0)
 demo: $(if $(wildcard $(DONE)/demo),$(DONE)/demo,$(DONE)/native)
 	$(BIN)/pypose-ops demo --out $(OUT)/demo $(if $(DATA),--data $(DATA))
 
