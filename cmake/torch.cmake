@@ -39,6 +39,10 @@ function(pypose_ops_compile_options target)
   else()
     set(cxx -O3 -Wall -Wextra -Werror -Wno-psabi ${arithmetic} -ffile-prefix-map=${source_root}/=)
   endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # No garbage collection below a gigabyte, which no file reaches: 5 to 13 % of the time.
+    list(APPEND cxx --param=ggc-min-heapsize=1000000)
+  endif()
   target_compile_options(${target} PRIVATE
     "$<$<COMPILE_LANGUAGE:CXX>:${cxx}>"
     $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Werror,-ffile-prefix-map=${source_root}/= -Werror=all-warnings

@@ -16,7 +16,8 @@ struct CubicTable {
   std::vector<Offset> offset;  // in elements
   std::vector<acc> weight, covered;
 
-  void fill(const Line<acc>& line, int32_t size, int64_t stride, acc stretch, const Options& options, int32_t positions) {
+  [[gnu::noinline]] void fill(
+      const Line<acc>& line, int32_t size, int64_t stride, acc stretch, const Options& options, int32_t positions) {
     width = positions;
     count = static_cast<int32_t>(std::ceil(acc(4) * stretch));
     offset.resize(static_cast<size_t>(count) * width);
@@ -155,18 +156,76 @@ void add_scaled(const acc* source, acc weight, acc* target, int64_t count) {
   });
 }
 
+// What the rows of one patch need, whatever the type of the image: compiled once, called once a row.
+template <typename acc, typename Offset>
+class CubicTaps {
+ public:
+  [[gnu::noinline]] CubicTaps(const Image& image, const Affine<acc>& affine, const Options& options, int32_t width)
+      : upright(affine.xy == acc(0) && affine.yx == acc(0)), image_(image), affine_(affine), options_(options),
+        stretch_(Stretch<acc>::of(affine, options)), width_(width) {
+    if (upright) {
+      fill_across(0);
+    }
+  }
+
+  // Row y: `rows` and `weights` of an upright patch, `across` and `down` of any other.
+  [[gnu::noinline]] void start(int64_t y) {
+    const Line<acc> line = affine_.line_y(static_cast<acc>(y));
+    if (!upright) {
+      fill_across(y);
+      down.fill(line, image_.height, image_.stride_y, stretch_.y, options_, width_);
+      return;
+    }
+    const CubicAxis<acc> axis = cubic_at(line.at(0), line.whole, image_.height, stretch_.y, options_);
+    rows.clear();
+    weights.clear();
+    for (int32_t k = 0; k < axis.count; ++k) {
+      const acc weight = axis.weight(k);
+      if (weight != acc(0)) {
+        rows.push_back(axis.pixel(k));
+        weights.push_back(weight);
+      }
+    }
+    covered_ = axis.covered();
+  }
+  // What the weights of the row leave to the fill.
+  [[gnu::noinline]] void missing(acc* out) const {
+    for (int32_t x = 0; x < width_; ++x) {
+      out[x] = acc(1) - across.covered[x] * (upright ? covered_ : down.covered[x]);
+    }
+  }
+  // Rows of the image that one row of an upright patch is a sum of, at most.
+  int64_t most_rows() const {
+    return std::min<int64_t>(static_cast<int64_t>(std::ceil(acc(4) * stretch_.y)), image_.height);
+  }
+
+  const bool upright;
+  CubicTable<acc, Offset> across, down;
+  std::vector<int32_t> rows;
+  std::vector<acc> weights;
+
+ private:
+  void fill_across(int64_t y) {
+    across.fill(affine_.line_x(static_cast<acc>(y)), image_.width, image_.stride_x, stretch_.x, options_, width_);
+  }
+
+  const Image& image_;
+  const Affine<acc> affine_;
+  const Options options_;
+  const Stretch<acc> stretch_;
+  const int32_t width_;
+  acc covered_ = 0;
+};
+
 // Rows of channels [begin, end) of one patch. An upright patch is resampled along x once for each row of the image,
 // which its rows share; a rotated one tap by tap.
 template <typename T, typename acc, typename Offset>
 class CubicRows {
  public:
   CubicRows(const Image& image, const Affine<acc>& affine, const Options& options, int32_t width, int64_t begin, int64_t end)
-      : image_(image), affine_(affine), options_(options), stretch_(Stretch<acc>::of(affine, options)), width_(width),
-        begin_(begin), end_(end), upright_(affine.xy == acc(0) && affine.yx == acc(0)) {
-    if (upright_) {
-      fill_across(0);
-      const int64_t taps = static_cast<int64_t>(std::ceil(acc(4) * stretch_.y));
-      kept_.assign(std::min<int64_t>(taps, image.height), -1);
+      : image_(image), taps_(image, affine, options, width), width_(width), begin_(begin), end_(end) {
+    if (taps_.upright) {
+      kept_.assign(taps_.most_rows(), -1);
       rows_.resize(kept_.size() * block());
     }
   }
@@ -174,33 +233,21 @@ class CubicRows {
   // Row y: width sums for each channel, and what the weights leave to the fill.
   void row(int64_t y, acc* sums, acc* missing) {
     std::fill_n(sums, block(), acc(0));
-    const Line<acc> line = affine_.line_y(static_cast<acc>(y));
-    if (upright_) {
-      const CubicAxis<acc> axis = cubic_at(line.at(0), line.whole, image_.height, stretch_.y, options_);
-      for (int32_t k = 0; k < axis.count; ++k) {
-        const acc weight = axis.weight(k);
-        if (weight != acc(0)) {
-          add_scaled(across_row(axis.pixel(k)), weight, sums, block());
-        }
+    taps_.start(y);
+    if (taps_.upright) {
+      for (size_t k = 0; k < taps_.rows.size(); ++k) {
+        add_scaled(across_row(taps_.rows[k]), taps_.weights[k], sums, block());
       }
-      const acc covered = axis.covered();
-      for (int32_t x = 0; x < width_; ++x) {
-        missing[x] = acc(1) - across_.covered[x] * covered;
-      }
-      return;
-    }
-    fill_across(y);
-    down_.fill(line, image_.height, image_.stride_y, stretch_.y, options_, width_);
-    for (int64_t c = begin_; c < end_; ++c) {
-      for (int32_t ky = 0; ky < down_.count; ++ky) {
-        for (int32_t k = 0; k < across_.count; k += 4) {
-          add_cubic_taps<true>(plane(c), across_, k, &down_, ky, sums + (c - begin_) * width_);
+    } else {
+      for (int64_t c = begin_; c < end_; ++c) {
+        for (int32_t ky = 0; ky < taps_.down.count; ++ky) {
+          for (int32_t k = 0; k < taps_.across.count; k += 4) {
+            add_cubic_taps<true>(plane(c), taps_.across, k, &taps_.down, ky, sums + (c - begin_) * width_);
+          }
         }
       }
     }
-    for (int32_t x = 0; x < width_; ++x) {
-      missing[x] = acc(1) - across_.covered[x] * down_.covered[x];
-    }
+    taps_.missing(missing);
   }
 
  private:
@@ -209,10 +256,6 @@ class CubicRows {
   }
   const T* plane(int64_t channel) const {
     return static_cast<const T*>(image_.data) + channel * image_.stride_c;
-  }
-  void fill_across(int64_t y) {
-    across_.fill(
-        affine_.line_x(static_cast<acc>(y)), image_.width, image_.stride_x, stretch_.x, options_, width_);
   }
   // A row of the image, resampled along x. The rows that one row of the patch needs are neighbours, so none of them has
   // another's place.
@@ -223,9 +266,9 @@ class CubicRows {
       kept_[place] = row;
       std::fill_n(target, block(), acc(0));
       for (int64_t c = begin_; c < end_; ++c) {
-        for (int32_t k = 0; k < across_.count; k += 4) {
+        for (int32_t k = 0; k < taps_.across.count; k += 4) {
           add_cubic_taps<false, T, acc, Offset>(
-              plane(c) + row * image_.stride_y, across_, k, nullptr, 0, target + (c - begin_) * width_);
+              plane(c) + row * image_.stride_y, taps_.across, k, nullptr, 0, target + (c - begin_) * width_);
         }
       }
     }
@@ -233,13 +276,9 @@ class CubicRows {
   }
 
   const Image& image_;
-  const Affine<acc> affine_;
-  const Options options_;
-  const Stretch<acc> stretch_;
+  CubicTaps<acc, Offset> taps_;
   const int32_t width_;
   const int64_t begin_, end_;
-  const bool upright_;
-  CubicTable<acc, Offset> across_, down_;
   std::vector<int32_t> kept_;
   std::vector<acc> rows_;
 };

@@ -67,8 +67,9 @@ void with_output(void* out, ScalarType type, const Body& body) {
 }
 
 // One channel of one row: the mean of its samples, the fill where padding was met, mean and std.
+// What follows is the same for every type of image: compiled once, called once a row.
 template <typename acc>
-void finish_row(
+[[gnu::noinline]] void finish_row(
     const Job<acc>& job, int64_t position, int64_t channel, const acc* sums, const acc* missing, int samples) {
   const int entry = job.levels.at(channel);
   const acc scale = job.levels.scale[entry] / static_cast<acc>(samples);
@@ -95,7 +96,10 @@ void finish_row(
 }
 
 template <typename acc>
-void mask_row(const Job<acc>& job, int64_t n, int64_t position, const Line<acc>& lx, const Line<acc>& ly) {
+[[gnu::noinline]] void mask_row(const Job<acc>& job, int64_t n, int64_t y) {
+  const int64_t position = ((n * job.out_channels() + job.shape.channels) * job.shape.height + y) * job.shape.width;
+  const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
+  const Line<acc> lx = affine.line_x(static_cast<acc>(y)), ly = affine.line_y(static_cast<acc>(y));
   const acc* box = job.mask + n * 4;
   const acc x0 = static_cast<acc>(lx.whole), y0 = static_cast<acc>(ly.whole);
   with_output(job.out, job.out_type, [&](auto* out) {
@@ -113,6 +117,19 @@ struct Scratch {
 
   explicit Scratch(int64_t width) : taps(width), sums(width * kChannelBlock), missing(width) {}
 
+  // Sample i of the pixels of row y.
+  [[gnu::noinline]] void start(
+      const Job<acc>& job, const Image& image, const Affine<acc>& affine, const Samples<acc>& samples, int64_t y, int i) {
+    const acc row = static_cast<acc>(y) + samples.down(i);
+    const acc along = samples.along(i);
+    const int32_t width = static_cast<int32_t>(job.shape.width);
+    fill_taps(taps, affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, width, job.options);
+    if (job.levels.filled) {
+      add_missing(width, i == 0);
+    }
+  }
+
+ private:
   void add_missing(int32_t width, bool first) {
     for (int32_t x = 0; x < width; ++x) {
       const acc found = (taps.w00[x] + taps.w01[x]) + (taps.w10[x] + taps.w11[x]);
@@ -135,12 +152,7 @@ void crop_row(const Job<acc>& job, const Image& image, int64_t n, int64_t y, Scr
     const int64_t end = std::min(begin + kChannelBlock, shape.channels);
     for (int i = 0; i < count; ++i) {
       if (count > 1 || begin == 0) {
-        const acc row = static_cast<acc>(y) + samples.down(i);
-        const acc along = samples.along(i);
-        fill_taps(scratch.taps, affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, width, job.options);
-        if (job.levels.filled) {
-          scratch.add_missing(width, i == 0);
-        }
+        scratch.start(job, image, affine, samples, y, i);
       }
       if (i == 0) {
         add_channels<true, T>(image, scratch.taps, scratch.sums.data(), width, begin, end);
@@ -209,7 +221,7 @@ bool crop_mean_rows(const Job<acc>& job, const Image& image, int64_t n, int64_t 
 
 // A patch without an image: fill everywhere.
 template <typename acc>
-void blank_row(const Job<acc>& job, int64_t n, int64_t y) {
+[[gnu::noinline]] void blank_row(const Job<acc>& job, int64_t n, int64_t y) {
   const std::vector<acc> zeros(job.shape.width, acc(0)), ones(job.shape.width, acc(1));
   for (int64_t c = 0; c < job.shape.channels; ++c) {
     const int64_t position = ((n * job.out_channels() + c) * job.shape.height + y) * job.shape.width;
@@ -245,11 +257,7 @@ void crop(const Job<acc>& job) {
         crop_row<T>(job, job.images.template at<T>(number), n, y, scratch);
       }
       if (job.mask) {
-        const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
-        const acc row = static_cast<acc>(y);
-        mask_row(
-            job, n, ((n * job.out_channels() + shape.channels) * shape.height + y) * shape.width, affine.line_x(row),
-            affine.line_y(row));
+        mask_row(job, n, y);
       }
     }
   });

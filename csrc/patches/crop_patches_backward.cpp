@@ -216,6 +216,49 @@ void add_slopes(
   });
 }
 
+// What is the same for every type of image is compiled once, and called once a row or a pixel.
+
+// Taps and slopes of row y, sample i of each pixel.
+template <typename acc>
+[[gnu::noinline]] void fill_slopes(
+    const Job<acc>& job, const Affine<acc>& affine, const Samples<acc>& samples, int i, int64_t y, const Image& image,
+    RowTaps<acc, int64_t>& taps, RowSlopes<acc>& slopes) {
+  const int32_t width = static_cast<int32_t>(job.shape.width);
+  for (int32_t x = 0; x < width; ++x) {
+    const Sample<acc> s = sample_at(affine, samples, i, x, y, image, job.options);
+    taps.offset[x] = s.tap_y.base * image.stride_y + s.tap_x.base * image.stride_x;
+    taps.w00[x] = s.tap_y.near * s.tap_x.near;
+    taps.w01[x] = s.tap_y.near * s.tap_x.far;
+    taps.w10[x] = s.tap_y.far * s.tap_x.near;
+    taps.w11[x] = s.tap_y.far * s.tap_x.far;
+    slopes.set(x, s.tap_x, s.tap_y);
+  }
+}
+
+// The derivatives to the six entries of a transform.
+struct TransformSums {
+  double value[6] = {};
+
+  void add(double du, double dv, double x, double y) {
+    const double shares[6] = {du * x, du * y, du, dv * x, dv * y, dv};
+    for (int k = 0; k < 6; ++k) {
+      value[k] += shares[k];
+    }
+  }
+  template <typename acc>
+  [[gnu::noinline]] void add_row(const RowSlopes<acc>& slopes, double along, double row, int64_t width) {
+    for (int64_t x = 0; x < width; ++x) {
+      add(slopes.du[x], slopes.dv[x], x + along, row);
+    }
+  }
+  template <typename acc>
+  void store(acc* out, int count) const {
+    for (int k = 0; k < 6; ++k) {
+      out[k] = static_cast<acc>(value[k] / count);
+    }
+  }
+};
+
 template <typename T, typename acc>
 void patch_backward(
     const Job<acc>& job, const Image& image, int64_t n, acc* out, RowTaps<acc, int64_t>& taps, RowSlopes<acc>& slopes) {
@@ -223,49 +266,39 @@ void patch_backward(
   const Samples<acc> samples = samples_of(affine, job.options);
   const int count = samples.count();
   const int32_t width = static_cast<int32_t>(job.shape.width);
-  double sums[6] = {};
+  TransformSums sums;
   for (int64_t y = 0; y < job.shape.height; ++y) {
     for (int i = 0; i < count; ++i) {
-      for (int32_t x = 0; x < width; ++x) {
-        const Sample<acc> s = sample_at(affine, samples, i, x, y, image, job.options);
-        taps.offset[x] = s.tap_y.base * image.stride_y + s.tap_x.base * image.stride_x;
-        taps.w00[x] = s.tap_y.near * s.tap_x.near;
-        taps.w01[x] = s.tap_y.near * s.tap_x.far;
-        taps.w10[x] = s.tap_y.far * s.tap_x.near;
-        taps.w11[x] = s.tap_y.far * s.tap_x.far;
-        slopes.set(x, s.tap_x, s.tap_y);
-      }
+      fill_slopes(job, affine, samples, i, y, image, taps, slopes);
       for (int64_t c = 0; c < job.shape.channels; ++c) {
         const int level = job.levels.at(c);
         add_slopes(
             plane_of<T, int64_t>(image, c), taps, slopes, job.grad_row(n, c, y), job.levels.scale[level],
             job.levels.fill[level], width);
       }
-      const double row = static_cast<double>(y) + samples.down(i);
-      for (int32_t x = 0; x < width; ++x) {
-        const double column = x + static_cast<double>(samples.along(i)), du = slopes.du[x], dv = slopes.dv[x];
-        const double shares[6] = {du * column, du * row, du, dv * column, dv * row, dv};
-        for (int k = 0; k < 6; ++k) {
-          sums[k] += shares[k];
-        }
-      }
+      sums.add_row(slopes, samples.along(i), static_cast<double>(y) + samples.down(i), width);
     }
   }
-  for (int k = 0; k < 6; ++k) {
-    out[k] = static_cast<acc>(sums[k] / count);
-  }
+  sums.store(out, count);
+}
+
+template <typename acc>
+[[gnu::noinline]] CubicAxis<acc> axis_at(
+    const Line<acc>& line, int64_t x, int32_t size, acc stretch, const Options& options) {
+  return cubic_at(line.at(x), line.whole, size, stretch, options);
 }
 
 template <typename T, typename acc>
 void cubic_patch_backward(const Job<acc>& job, const Image& image, int64_t n, acc* out) {
   const Affine<acc> affine = Affine<acc>::load(job.transforms + n * 6);
   const Stretch<acc> stretch = Stretch<acc>::of(affine, job.options);
-  double sums[6] = {}, wider[2] = {};
+  TransformSums sums;
+  double wider[2] = {};
   for (int64_t y = 0; y < job.shape.height; ++y) {
     const Line<acc> lx = affine.line_x(static_cast<acc>(y)), ly = affine.line_y(static_cast<acc>(y));
     for (int64_t x = 0; x < job.shape.width; ++x) {
-      const CubicAxis<acc> across = cubic_at(lx.at(x), lx.whole, image.width, stretch.x, job.options);
-      const CubicAxis<acc> down = cubic_at(ly.at(x), ly.whole, image.height, stretch.y, job.options);
+      const CubicAxis<acc> across = axis_at(lx, x, image.width, stretch.x, job.options);
+      const CubicAxis<acc> down = axis_at(ly, x, image.height, stretch.y, job.options);
       double du = 0, dv = 0;
       for (int64_t c = 0; c < job.shape.channels; ++c) {
         const int level = job.levels.at(c);
@@ -276,19 +309,14 @@ void cubic_patch_backward(const Job<acc>& job, const Image& image, int64_t n, ac
         wider[0] += weight * slopes.stretch_x;
         wider[1] += weight * slopes.stretch_y;
       }
-      const double shares[6] = {du * x, du * y, du, dv * x, dv * y, dv};
-      for (int k = 0; k < 6; ++k) {
-        sums[k] += shares[k];
-      }
+      sums.add(du, dv, x, y);
     }
   }
-  sums[0] += wider[0] * Stretch<acc>::slope(stretch.x, affine.xx);
-  sums[1] += wider[0] * Stretch<acc>::slope(stretch.x, affine.xy);
-  sums[3] += wider[1] * Stretch<acc>::slope(stretch.y, affine.yx);
-  sums[4] += wider[1] * Stretch<acc>::slope(stretch.y, affine.yy);
-  for (int k = 0; k < 6; ++k) {
-    out[k] = static_cast<acc>(sums[k]);
-  }
+  sums.value[0] += wider[0] * Stretch<acc>::slope(stretch.x, affine.xx);
+  sums.value[1] += wider[0] * Stretch<acc>::slope(stretch.x, affine.xy);
+  sums.value[3] += wider[1] * Stretch<acc>::slope(stretch.y, affine.yx);
+  sums.value[4] += wider[1] * Stretch<acc>::slope(stretch.y, affine.yy);
+  sums.store(out, 1);
 }
 
 template <typename T, typename acc>

@@ -94,7 +94,7 @@ void with_options(const Options& options, const Body& body) {
 }
 
 template <typename acc, typename Offset>
-void fill_taps(
+[[gnu::noinline]] void fill_taps(
     RowTaps<acc, Offset>& taps, const Line<acc>& lx, const Line<acc>& ly, const Image& image, int32_t width,
     const Options& options) {
   with_options(options, [&](auto mode, auto padding) {
