@@ -18,7 +18,7 @@ from pypose_ops.integrations import deeplabcut, rtmlib, sleap_nn, torchvision, t
 
 pytestmark = pytest.mark.benchmark(max_time=0.4, min_rounds=3, warmup=False)
 ROWS = pytest.mark.parametrize("row", ("op", "peer"))
-# "floor": reading the input or writing the output once, by torch.
+# "floor": reading the input or writing the output once, by torch or numpy.
 FLOORED = pytest.mark.parametrize("row", ("op", "peer", "floor"))
 # Lets the libraries be imported beside a CPU build of torch; what it registers lives as long as this.
 BESIDE = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "integrations" / "conftest.py"))

@@ -1,4 +1,4 @@
-"""Boxes and affine transforms: plain torch, batched, differentiable.
+"""Boxes and affine transforms: batched, differentiable.
 
 Points are ``(x, y)`` in pixels with pixel centres at integers, sizes ``(height, width)``. Transforms ``(..., 2, 3)``
 map **patch pixels to image pixels**, as :func:`pypose_ops.crop_patches` wants them.
@@ -21,15 +21,19 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch.autograd import forward_ad
 
+from ._constants import computed
 from .ops._arguments import check_size, check_tensor, choice
 from .ops._autograd import call, register_fake, vmap_by_batch
 
 _box_transforms = torch.ops.pypose_ops._box_transforms.default
 _box_centers = torch.ops.pypose_ops._box_centers.default
-_transforming = torch._C._functorch.peek_interpreter_stack  # vmap, grad and others of torch.func; it has no public name
+# Transforms of torch.func, and modes that see every operation, such as make_fx: they have no public names.
+_transforming = torch._C._functorch.peek_interpreter_stack
+_modes = torch._C._len_torch_dispatch_stack
 
 Align: TypeAlias = Literal["index", "center", "corners"]
 ALIGNS = ("index", "center", "corners")
+_MOST_DIMS = 5  # of centres, with one call
 
 
 def box_to_center_and_scale(
@@ -60,11 +64,13 @@ def box_to_center_and_scale(
     """
     height, width = check_size("box_to_center_and_scale", size)
     corners = choice("box_to_center_and_scale", "format", format, ("xyxy", "xywh")) == 0
-    if _in_one_call(boxes) and boxes.shape[-1:] == (4,) and isinstance(padding, int | float):
+    if _in_one_call(boxes) and isinstance(padding, int | float):
         try:
             return call(_box_centers, (), boxes, width / height, padding, corners)
         except ValueError:
-            pass  # the steps name the box
+            if boxes.shape[-1:] != (4,):
+                raise
+            # The steps name the box.
     corner, extent = boxes[..., :2], boxes[..., 2:]
     if corners:
         extent = extent - corner
@@ -138,7 +144,7 @@ def box_to_transform(
     # Numbers instead of tensors, which would have to be copied to the device.
     (extent_x, extent_y), (middle_x, middle_y) = _patch_axes((height, width), align)
     of_numbers = not isinstance(rotation, torch.Tensor) and not isinstance(flip, torch.Tensor)
-    if of_numbers and _in_one_call(center, scale) and center.shape[-1:] == (2,):
+    if of_numbers and _in_one_call(center, scale):
         middle = (width - 1) - middle_x if flip else middle_x
         turn = _cos_and_sin(rotation, center)
         try:
@@ -147,6 +153,8 @@ def box_to_transform(
             _check_scale(op, scale)  # names the box
             raise
     _check_scale(op, scale)
+    if of_numbers and rotation == 0 and _few_steps(center, scale):
+        return _upright_transforms(center, scale, (height, width), align, bool(flip))
     step_x, step_y = scale[..., 0] / extent_x, scale[..., 1] / extent_y
     # A mirrored patch has column w - 1 - x in place of x.
     if isinstance(flip, torch.Tensor):
@@ -176,17 +184,49 @@ def _patch_axes(size: tuple[int, int], align: str) -> tuple[tuple[float, float],
 def _in_one_call(*tensors: Any) -> bool:
     """Whether one call on the host does all: of a few boxes every operation of torch counts.
 
-    For tensors of the CPU, outside of compilers and transforms, where nothing is differentiated.
+    For tensors of the CPU, outside of compilers, tracers and transforms, where nothing is differentiated.
     """
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or _transforming() is not None:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
+        return False
+    if _modes() > 0 or _transforming() is not None:
         return False
     first = tensors[0]
     for tensor in tensors:
-        if type(tensor) is not torch.Tensor or not tensor.is_cpu or tensor.requires_grad:
+        if type(tensor) is not torch.Tensor or not tensor.is_cpu or tensor.dim() > _MOST_DIMS:
+            return False
+        if tensor.requires_grad and torch.is_grad_enabled():
             return False
         if tensor.dtype != first.dtype or tensor.shape != first.shape:
             return False
     return first.dtype in (torch.float32, torch.float64)
+
+
+def _few_steps(center: torch.Tensor, scale: torch.Tensor) -> bool:
+    """Whether :func:`_upright_transforms` applies: on the CPU, where constants need no copy to the device."""
+    if type(center) is not torch.Tensor or type(scale) is not torch.Tensor or torch.compiler.is_compiling():
+        return False
+    like = center.shape == scale.shape and center.dtype == scale.dtype and center.is_floating_point()
+    return like and center.is_cpu and scale.is_cpu
+
+
+def _upright_transforms(
+    center: torch.Tensor, scale: torch.Tensor, size: tuple[int, int], align: str, flip: bool
+) -> torch.Tensor:
+    """The same numbers as :func:`box_to_transform`, both axes at once: where one call is not possible."""
+    extent, turn, middle = computed(_upright_constants, size, align, flip, center.dtype, device=center.device)
+    linear = scale.unsqueeze(-2) / extent * turn
+    back_x, back_y = (linear * middle).unbind(-1)
+    return torch.cat((linear, (center - back_x - back_y).unsqueeze(-1)), -1)
+
+
+def _upright_constants(
+    size: tuple[int, int], align: str, flip: bool, dtype: torch.dtype, device: torch.device
+) -> list[torch.Tensor]:
+    """Extent of a patch; what mirrors its columns or leaves them; and its middle."""
+    extent, (middle_x, middle_y) = _patch_axes(size, align)
+    turn = ((-1.0 if flip else 1.0, -0.0), (0.0, 1.0))
+    values = extent, turn, ((size[1] - 1) - middle_x if flip else middle_x, middle_y)
+    return [torch.tensor(value, dtype=dtype, device=device) for value in values]
 
 
 @register_fake("pypose_ops::_box_transforms")

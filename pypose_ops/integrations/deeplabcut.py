@@ -112,10 +112,10 @@ def _offsets(
     order = torch.arange(people, device=shown.device)[:, None]
     last = torch.where(shown, order, -1).amax(1)  # (B, K)
     at = keypoints.gather(1, last.clamp(min=0)[:, None, :, None].expand(-1, 1, -1, 2))[:, 0]
-    height, width = size
+    height, width = map(int, size)
     maps = keypoints.new_empty((batch, joints, 2, height, width))
     # Both axes in one vector: with the maps of a batch, each call costs as much as its arithmetic.
-    axis, pixels = computed(_pixels_of_axes, size, stride, at.dtype, device=at.device)
+    axis, pixels = computed(_pixels_of_axes, (height, width), float(stride), at.dtype, device=at.device)
     own = torch.where(last[..., None] >= 0, (at.index_select(-1, axis) - pixels - first) / std, 0.0)
     maps[:, :, 0] = own[..., :width].unsqueeze(-2)
     maps[:, :, 1] = own[..., width:].unsqueeze(-1)
@@ -224,12 +224,27 @@ def paf_targets(
         ``(B, 2 E, H, W)``, x and y of the first limb, then of the second, ...
 
     Raises:
-        ValueError: an unknown ``compat``.
+        ValueError: an unknown ``compat``; keypoints that are not ``(B, P, K, 2)`` and floating; ``visible`` of another
+            shape; a limb whose joints are not among the K; a ``width`` that is not positive.
     """
-    _check_compat("paf_targets", compat)
-    if not graph:
+    op = "paf_targets"
+    _check_compat(op, compat)
+    if keypoints.dim() != 4 or keypoints.shape[-1] != 2 or not keypoints.is_floating_point():
+        raise ValueError(
+            f"{op}: keypoints must be (B, P, K, 2) and floating, got {tuple(keypoints.shape)} and {keypoints.dtype}"
+        )
+    if visible.shape != keypoints.shape[:-1]:
+        raise ValueError(f"{op}: visible must be {tuple(keypoints.shape[:-1])}, got shape {tuple(visible.shape)}")
+    if not width > 0:
+        raise ValueError(f"{op}: width must be positive, got {width}")
+    if len(graph) == 0:
         return keypoints.new_zeros((len(keypoints), 0, *size))
-    sources, destinations = zip(*graph, strict=True)
+    sources, destinations = zip(*((int(a), int(b)) for a, b in graph), strict=True)
+    joints = keypoints.shape[2]
+    if not all(0 <= joint < joints for joint in (*sources, *destinations)):
+        raise ValueError(
+            f"{op}: graph must name joints below {joints}, got {list(zip(sources, destinations, strict=True))}"
+        )
     shown = (visible > 0) & keypoints.isfinite().all(-1)
     ends = torch.where(shown[..., None], keypoints, 0.0).double()
     start, end = ends[:, :, list(sources)], ends[:, :, list(destinations)]  # (B, P, E, 2)
@@ -246,8 +261,8 @@ def paf_targets(
         along = (dx * (x - from_x))[..., None, :] + (dy * (y - from_y))[..., None]
         across = ((dx * (y - from_y))[..., None] - (dy * (x - from_x))[..., None, :]).abs() / width
         inside = (along >= 0) & (along <= length[:, p, :, :, None]) & (across <= 1) & drawn[:, p, :, None, None]
-        limbs = (1 - across)[:, :, None] * direction[:, p, :, :, None, None]
-        fields = torch.where(inside[:, :, None], limbs.to(fields.dtype), fields)
+        field = (1 - across)[:, :, None] * direction[:, p, :, :, None, None]
+        fields = torch.where(inside[:, :, None], field.to(fields.dtype), fields)
     return fields.flatten(1, 2)
 
 

@@ -66,7 +66,8 @@ def _or_missing(bins: Array, scores: Array) -> Array:
 def _in_image(bins: Array, bin_size: Array, center: Array, scale: Array) -> Array:
     """Bins of x and y ``(N, K, 2)`` in image pixels; an axis at a time, as loops over pairs are slow."""
     factor, offset = scale * bin_size, center - scale / 2
-    at = np.empty(bins.shape, np.result_type(bins, factor, offset))
+    people = np.broadcast_shapes(bins.shape[:1], factor.shape[:1])
+    at = np.empty((*people, *bins.shape[1:]), np.result_type(bins, factor, offset))
     for axis in (0, 1):
         at[..., axis] = bins[..., axis] * factor[:, None, axis] + offset[:, None, axis]
     return at

@@ -193,11 +193,19 @@ def to_tv_tensor(keypoints: torch.Tensor, size: tuple[int, int], visible: torch.
     Shifted by half a pixel: torchvision resizes and rotates keypoints with pixel centres at halves. Its flips assume
     integers, so flipped joints come back a pixel off, to the left or above. Missing joints stay NaN, as do those that
     are not ``visible`` (``(...)``, below 0.5): ``KeyPoints`` have no place for it, and its transforms keep NaN.
+
+    Raises:
+        ValueError: ``visible`` of another shape.
     """
     points = require("torchvision.tv_tensors", "torchvision", VERSIONS).KeyPoints
+    moved = keypoints + 0.5
     if visible is not None:
-        keypoints = keypoints.masked_fill((visible < 0.5)[..., None], math.nan)
-    return points(keypoints + 0.5, canvas_size=size)
+        if visible.shape != keypoints.shape[:-1]:
+            raise ValueError(
+                f"to_tv_tensor: visible must be {tuple(keypoints.shape[:-1])}, got shape {tuple(visible.shape)}"
+            )
+        moved = moved.masked_fill(~(visible >= 0.5)[..., None], math.nan)
+    return points(moved, canvas_size=size)
 
 
 def from_tv_tensor(keypoints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -197,11 +197,18 @@ def vmap_by_batch(name: str, *batched: int) -> None:
     torch.library.register_vmap(f"pypose_ops::{name}", rule)
 
 
+_OTHER_NAMES = {
+    "_decode_offsets": "decode_heatmaps",
+    "_box_centers": "box_to_center_and_scale",
+    "_box_transforms": "box_to_transform",
+}
+
+
 def _public(name: str) -> str:
     """The public operator that an operator of the library belongs to."""
     name = name.removesuffix(".out")
-    if name == "_decode_offsets":
-        return "decode_heatmaps"
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
     return re.sub(r"^_|(_images|_transforms)?_backward$", "", name)
 
 

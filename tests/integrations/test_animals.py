@@ -1,5 +1,8 @@
 """sleap-nn's and DeepLabCut's functions with pypose_ops against their own."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 
@@ -293,6 +296,31 @@ def test_fields_fall_off_linearly_and_the_last_animal_is_on_top():
         torch.testing.assert_close(fields[0, 1], torch.ones(4))
         assert not fields[1:].any()
     assert for_deeplabcut.paf_targets(keypoints, hidden, (4, 4), 4, [], 5.0).shape == (1, 0, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    (
+        ({"keypoints": torch.ones(1, 1, 2, 2, dtype=torch.int64)}, "floating, got (1, 1, 2, 2) and torch.int64"),
+        ({"keypoints": torch.ones(1, 1, 2, 3)}, "keypoints must be (B, P, K, 2)"),
+        ({"visible": torch.ones(1, 2)}, "visible must be (1, 1, 2), got shape (1, 2)"),
+        ({"graph": [(0, 2)]}, "graph must name joints below 2, got [(0, 2)]"),
+        ({"width": -5.0}, "width must be positive, got -5.0"),
+    ),
+)
+def test_fields_of_bad_input_are_refused(changed, message):
+    arguments = {"keypoints": torch.ones(1, 1, 2, 2), "visible": torch.ones(1, 1, 2), "graph": [(0, 1)], "width": 5.0}
+    with pytest.raises(ValueError, match=f"paf_targets: .*{re.escape(message)}"):
+        for_deeplabcut.paf_targets(**(arguments | changed), size=(4, 4), stride=4.0)
+
+
+def test_a_graph_and_a_size_of_any_kind():
+    keypoints, visible = torch.tensor([[[[2.0, 6.0], [14.0, 6.0]]]]), torch.ones(1, 1, 2)
+    ours = for_deeplabcut.paf_targets(keypoints, visible, (4, 4), 4, [(0, 1)], 5.0)
+    assert torch.equal(for_deeplabcut.paf_targets(keypoints, visible, (4, 4), 4, torch.tensor([[0, 1]]), 5.0), ours)
+    locref = for_deeplabcut.heatmap_targets(keypoints, visible, (4, 5), 4).locref
+    for size in ([4, 5], np.array([4, 5])):
+        assert torch.equal(for_deeplabcut.heatmap_targets(keypoints, visible, size, 4).locref, locref)
 
 
 @pytest.mark.parametrize("stride", (2.5, 3.0, 8.0))

@@ -169,6 +169,23 @@ def test_tv_tensors():
     assert visible.tolist() == [True, False, False]
 
 
+def test_tv_tensors_of_integers_with_visibility():
+    need("torchvision.tv_tensors")
+    points = for_torchvision.to_tv_tensor(torch.tensor([[3, 4], [5, 6]]), (20, 30), torch.tensor([1.0, math.nan]))
+    assert for_torchvision.from_tv_tensor(points)[1].tolist() == [True, False]
+    with pytest.raises(ValueError, match=r"to_tv_tensor: visible must be \(2,\), got shape \(1, 2\)"):
+        for_torchvision.to_tv_tensor(torch.zeros(2, 2), (20, 30), torch.ones(1, 2))
+
+
+def test_simcc_of_one_crop_for_many_boxes():
+    x, y = (np.random.default_rng(0).random((1, 5, n), dtype=np.float32) for n in (384, 512))
+    center, scale = np.array([[10.0, 20], [30, 40], [50, 60]]), np.full((3, 2), 100.0)
+    keypoints, _ = for_rtmlib.postprocess(x, y, center, scale)
+    for i in range(3):
+        alone, _ = for_rtmlib.postprocess(x, y, center[i : i + 1], scale[i : i + 1])
+        assert np.array_equal(keypoints[i], alone[0])
+
+
 def test_visibility_survives_torchvisions_transforms():
     need("torchvision.tv_tensors")
     v2 = need("torchvision.transforms.v2")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from functools import partial
 
 import cv2
@@ -257,9 +258,52 @@ def test_one_call_on_the_host_gives_the_bits_of_the_steps(dtype):
     same(mapped, box_to_transform(center, scale, 0.0, SIZE))
 
 
+def test_boxes_of_many_dimensions():
+    boxes = torch.tensor([10.0, 20.0, 60.0, 90.0]).expand(1, 1, 1, 2, 1, 1, 4)
+    center, scale = box_to_center_and_scale(boxes, SIZE)
+    flat = box_to_center_and_scale(boxes.reshape(-1, 4), SIZE)
+    assert torch.equal(center.reshape(-1, 2), flat[0]) and torch.equal(scale.reshape(-1, 2), flat[1])
+    for rotation in (0, 20):
+        ours = box_to_transform(center, scale, rotation, SIZE)
+        assert torch.equal(ours.reshape(-1, 2, 3), box_to_transform(*flat, rotation, SIZE))
+
+
+def test_traced_boxes_keep_their_gradients():
+    def transform(boxes):
+        return box_to_transform(*box_to_center_and_scale(boxes, SIZE), 20.0, SIZE)
+
+    boxes = torch.tensor([[10.0, 20.0, 60.0, 90.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        traced = torch.jit.trace(transform, boxes), torch.fx.experimental.proxy_tensor.make_fx(transform)(boxes)
+    wanted = boxes.clone().requires_grad_()
+    transform(wanted).sum().backward()
+    for program in traced:
+        given = boxes.clone().requires_grad_()
+        program(given).sum().backward()
+        torch.testing.assert_close(given.grad, wanted.grad)
+
+
+def test_boxes_without_a_gradient_take_one_call():
+    boxes = torch.tensor([[10.0, 20.0, 60.0, 90.0]], requires_grad=True)
+    with torch.no_grad():
+        center, scale = box_to_center_and_scale(boxes, SIZE)
+        assert not center.requires_grad
+        with torch.profiler.profile() as profile:
+            box_to_transform(center.requires_grad_(), scale, 20.0, SIZE)
+    assert "pypose_ops::_box_transforms" in {event.name for event in profile.events()}
+
+
+def test_wrong_last_dimensions_are_named():
+    with pytest.raises(ValueError, match=r"box_to_center_and_scale: boxes must be \(\.\.\., 4\), got shape \(2, 3\)"):
+        box_to_center_and_scale(torch.rand(2, 3), SIZE)
+    with pytest.raises(ValueError, match=r"box_to_transform: center and scale must be \(\.\.\., 2\)"):
+        box_to_transform(torch.rand(2, 3), torch.rand(2, 3), 0.0, SIZE)
+
+
 @pytest.mark.parametrize("device", ("cpu", "meta"))
 def test_upright_boxes_of_every_kind(device):
-    """What the few steps do not take goes through all of them."""
+    """What neither the one call nor the few steps take goes through all of them."""
     center, scale = 500 * torch.rand(4, 2), 300 * torch.rand(4, 2)
     for c, s, flip in (
         (center, scale, torch.tensor([True, False, True, False])),
