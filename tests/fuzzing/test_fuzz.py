@@ -39,7 +39,7 @@ def test_random_calls(kernels, calls, capfd):
 
 
 # Not public, and behind codecs and metrics, whose own tests compare them with other code on random arguments.
-PRIVATE = {"decode_offsets", "gaussian_targets", "match_people"}
+PRIVATE = {"box_transforms", "decode_offsets", "gaussian_targets", "match_people"}
 
 
 def test_every_operator_is_drawn():
