@@ -66,8 +66,9 @@ void with_output(void* out, ScalarType type, const Body& body) {
   }
 }
 
+// The functions that are not inlined are the same for every type of image: compiled once, called once a row.
+
 // One channel of one row: the mean of its samples, the fill where padding was met, mean and std.
-// What follows is the same for every type of image: compiled once, called once a row.
 template <typename acc>
 [[gnu::noinline]] void finish_row(
     const Job<acc>& job, int64_t position, int64_t channel, const acc* sums, const acc* missing, int samples) {
