@@ -99,7 +99,9 @@ CASES = [(row, *HEADLINE, None) for row in ROWS if "conv" not in row]
 CASES += [(row, 1, 17, None) for row in ROWS] + [("op", *joints, None) for joints in JOINTS[:-1]]
 CASES += [(row, 1, 9, share) for share in SHARES for row in ("op", "op, method fft", "op, method auto", "FFT in torch")]
 CASES += [("grouped conv2d (reference)", 1, 9, 1.0)]
-TRAINED = [(row, *HEADLINE, None) for row in ("op", "op, method fft", "FFT in torch")]
+AGAIN = "op, messages computed again"
+TRAINED_ROWS = ROWS | {AGAIN: partial(mrf_message_passing, keep_messages=False)}
+TRAINED = [(row, *HEADLINE, None) for row in ("op", AGAIN, "op, method fft", "FFT in torch")]
 
 
 def ids(cases):
@@ -129,7 +131,7 @@ def test_forward_backward(measure, device, row, batch, joints, share):
     data = [t.requires_grad_() for t in inputs(batch, joints, device, share)]
     weight = torch.rand(batch, joints, *SIZE, device=device)
 
-    def step(*tensors, call=ROWS[row]):
+    def step(*tensors, call=TRAINED_ROWS[row]):
         return torch.autograd.grad(call(*tensors, edges, floor=FLOOR), tensors, weight)
 
     expected = step(*data, call=ROWS["op, method fft"])

@@ -1,5 +1,7 @@
 #include "mrf/mrf_message_passing.h"
 
+#include <tuple>
+
 #include <torch/csrc/stable/library.h>
 
 #include "mrf/mrf_sparse.h"
@@ -26,22 +28,30 @@ struct Products {
   }
 };
 
-// products *= base + what the active pixels send through the prior.
+// products *= base + what the active pixels send through the prior, which is written to `kept` (H, W) unless null.
 template <int kVecs, typename acc>
 void multiply_message(
-    acc* mantissa, typename FloatBits<acc>::type* exponent, const Frame& f, const acc* prior, const acc* base,
-    const PairList<acc>& list) {
+    acc* mantissa, typename FloatBits<acc>::type* exponent, acc* kept, const Frame& f, const acc* prior,
+    const acc* base, const PairList<acc>& list) {
   simd_call([=](auto isa) {
     using Isa = decltype(isa);
     using Vec = simd::vec<acc, Isa>;
     using Bits = simd::vec<typename FloatBits<acc>::type, Isa>;
     each_message<kVecs>(isa, f, prior, list, [=](int64_t r, int64_t x, const Vec* sums) {
       for (int n = 0; n < kVecs; ++n) {
-        const int64_t at = r * f.padded_width + x + n * simd::lanes<acc, Isa>;
+        const int64_t column = x + n * simd::lanes<acc, Isa>;
+        const int64_t at = r * f.padded_width + column;
         Vec before = isa.load(mantissa + at);
         Bits count;
         std::memcpy(&count, exponent + at, sizeof(count));
         const Vec message = sums[n] + isa.load(base + at);
+        if (kept && column + simd::lanes<acc, Isa> <= f.width) {
+          isa.store(kept + r * f.width + column, message);
+        } else if (kept) {
+          for (int64_t k = 0; column + k < f.width; ++k) {
+            kept[r * f.width + column + k] = message[k];
+          }
+        }
         const Vec smallest = message - message + static_cast<acc>(kSmallestMessage);
         multiply_into<acc, Vec, Bits>(before, count, message > smallest ? message : smallest);
         isa.store(mantissa + at, before);
@@ -53,17 +63,17 @@ void multiply_message(
 
 template <typename acc>
 void multiply_message(
-    acc* mantissa, typename FloatBits<acc>::type* exponent, const Frame& f, const acc* prior, const acc* base,
-    const PairList<acc>& list) {
+    acc* mantissa, typename FloatBits<acc>::type* exponent, acc* kept, const Frame& f, const acc* prior,
+    const acc* base, const PairList<acc>& list) {
   switch (f.vecs) {
     case 1:
-      return multiply_message<1>(mantissa, exponent, f, prior, base, list);
+      return multiply_message<1>(mantissa, exponent, kept, f, prior, base, list);
     case 2:
-      return multiply_message<2>(mantissa, exponent, f, prior, base, list);
+      return multiply_message<2>(mantissa, exponent, kept, f, prior, base, list);
     case 3:
-      return multiply_message<3>(mantissa, exponent, f, prior, base, list);
+      return multiply_message<3>(mantissa, exponent, kept, f, prior, base, list);
     default:
-      return multiply_message<4>(mantissa, exponent, f, prior, base, list);
+      return multiply_message<4>(mantissa, exponent, kept, f, prior, base, list);
   }
 }
 
@@ -84,10 +94,12 @@ void write_logs(acc* out, const acc* mantissa, const typename FloatBits<acc>::ty
 }
 
 // One thread owns a target and a few images: it prepares the prior of every edge into the target once for them.
+// kept (B, E, H, W): every message; null: not kept.
 template <typename T>
 void run_messages(
-    const Tensor& out, const Tensor& unary, const Tensor& prior, const Tensor& bias, const std::vector<int64_t>& edges,
-    const std::vector<int64_t>& prior_index, double floor_value, const Shape& shape) {
+    const Tensor& out, acc_t<T>* kept, const Tensor& unary, const Tensor& prior, const Tensor& bias,
+    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor_value,
+    const Shape& shape) {
   using acc = acc_t<T>;
   const acc floor = static_cast<acc>(floor_value);
   const Frame f = Frame::of<acc>(shape);
@@ -117,7 +129,8 @@ void run_messages(
         for (int64_t b = first; b < last; ++b) {
           const int64_t at = (b - first) * f.height * f.padded_width;
           multiply_message<acc>(
-              products.mantissa.data() + at, products.exponent.data() + at, f, padded.data(), base.data(),
+              products.mantissa.data() + at, products.exponent.data() + at,
+              kept ? kept + (b * shape.edges + edge) * shape.pixels() : nullptr, f, padded.data(), base.data(),
               PairList<acc>(active, f, shape, b, edges[2 * edge]));
         }
       }
@@ -131,25 +144,45 @@ void run_messages(
   });
 }
 
-Tensor mrf_message_passing_cpu(
-    const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
-    const std::optional<std::vector<int64_t>>& prior_index_or_none, int64_t num_targets, double floor) {
+// The log-energies, and with `keep` every message, (B, E, H, W).
+std::tuple<Tensor, std::optional<Tensor>> messages_cpu(
+    const Tensor& unary, const Tensor& prior, const Tensor& bias, const std::vector<int64_t>& edges,
+    const std::optional<std::vector<int64_t>>& prior_index_or_none, int64_t num_targets, double floor, bool keep) {
   const std::vector<int64_t> prior_index = prior_index_of(prior_index_or_none);
   constexpr const char* op = "mrf_message_passing";
   const Shape shape = check_inputs(op, unary, prior, bias, edges, prior_index, num_targets, floor);
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
   Tensor out =
       empty_beside(unary, {shape.batch, shape.targets, shape.height, shape.width}, acc_type);
+  std::optional<Tensor> kept;
+  if (keep) {
+    kept = empty_beside(unary, {shape.batch, shape.edges, shape.height, shape.width}, acc_type);
+  }
   if (out.numel() == 0) {
-    return out;
+    return {out, kept};
   }
   const Tensor dense = as_contiguous(unary);
   const Tensor dense_prior = as_contiguous(prior, acc_type);
   const Tensor dense_bias = as_contiguous(bias, acc_type);
   PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
-    run_messages<scalar_t>(out, dense, dense_prior, dense_bias, edges, prior_index, floor, shape);
+    run_messages<scalar_t>(
+        out, kept ? kept->mutable_data_ptr<acc_t<scalar_t>>() : nullptr, dense, dense_prior, dense_bias, edges,
+        prior_index, floor, shape);
   });
-  return out;
+  return {out, kept};
+}
+
+Tensor mrf_message_passing_cpu(
+    const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
+    const std::optional<std::vector<int64_t>>& prior_index, int64_t num_targets, double floor) {
+  return std::get<0>(messages_cpu(unary, prior, bias, edges, prior_index, num_targets, floor, false));
+}
+
+std::tuple<Tensor, Tensor> mrf_message_passing_kept_cpu(
+    const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
+    const std::optional<std::vector<int64_t>>& prior_index, int64_t num_targets, double floor) {
+  const auto [out, kept] = messages_cpu(unary, prior, bias, edges, prior_index, num_targets, floor, true);
+  return {out, *kept};
 }
 
 }  // namespace
@@ -158,10 +191,15 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "mrf_message_passing(Tensor unary, Tensor prior, Tensor bias, int[] edges, int[]? prior_index, int num_targets, "
       "float floor) -> Tensor");
+  // The same, and every message, which the backward operator then need not compute again.
+  m.def(
+      "_mrf_message_passing_kept(Tensor unary, Tensor prior, Tensor bias, int[] edges, int[]? prior_index, "
+      "int num_targets, float floor) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   m.impl("mrf_message_passing", TORCH_BOX(&mrf_message_passing_cpu));
+  m.impl("_mrf_message_passing_kept", TORCH_BOX(&mrf_message_passing_kept_cpu));
 }
 
 }  // namespace pypose_ops

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "common/check.h"
@@ -213,9 +214,21 @@ inline Shape check_inputs(
   return shape;
 }
 
+inline void check_messages(const char* op, const Tensor& messages, const Tensor& unary, const Shape& shape) {
+  check_dim(op, "messages", messages, 4, "(B, E, H, W)");
+  check_coordinates(op, "messages", messages);
+  check_same_device(op, "messages", messages, "unary", unary);
+  const int64_t wanted[] = {shape.batch, shape.edges, shape.height, shape.width};
+  for (int64_t d = 0; d < 4; ++d) {
+    check_size(op, "messages", messages, d, wanted[d]);
+  }
+}
+
+// messages: as mrf_message_passing has kept them; none: they are computed again.
 inline Shape check_backward(
     const char* op, const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias,
-    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor) {
+    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor,
+    const std::optional<Tensor>& messages) {
   check_dim(op, "grad", grad, 4, "(B, J, H, W)");
   check_coordinates(op, "grad", grad);
   check_same_device(op, "grad", grad, "unary", unary);
@@ -223,6 +236,9 @@ inline Shape check_backward(
   check_size(op, "grad", grad, 0, shape.batch);
   check_size(op, "grad", grad, 2, shape.height);
   check_size(op, "grad", grad, 3, shape.width);
+  if (messages) {
+    check_messages(op, *messages, unary, shape);
+  }
   return shape;
 }
 

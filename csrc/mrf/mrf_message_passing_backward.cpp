@@ -41,9 +41,9 @@ struct Workspace {
         grad_stride(f.columns + 2 * kBeside) {}
 };
 
-// slope = grad / message, total += slope.
+// The messages, in the place of the slopes.
 template <int kVecs, typename acc>
-void fill_slope(Workspace<acc>& w, const acc* grad, const PairList<acc>& list) {
+void fill_messages(Workspace<acc>& w, const PairList<acc>& list) {
   const Frame f = w.f;
   const acc* base = w.base.data();
   acc* slope = w.slope.data() + f.origin();
@@ -57,12 +57,20 @@ void fill_slope(Workspace<acc>& w, const acc* grad, const PairList<acc>& list) {
       }
     });
   });
+}
+
+// slope = grad / message, total += slope. messages (H, W), or null: they are in the place of the slopes.
+template <typename acc>
+void fill_slope(Workspace<acc>& w, const acc* grad, const acc* messages) {
+  const Frame f = w.f;
+  acc* slope = w.slope.data() + f.origin();
   acc* total = w.total.data();
   simd_call([=] {
     for (int64_t r = 0; r < f.height; ++r) {
       acc* row = slope + r * f.stride;
+      const acc* message = messages ? messages + r * f.width : row;
       for (int64_t x = 0; x < f.width; ++x) {
-        row[x] = log_slope(grad[r * f.width + x], row[x]);
+        row[x] = log_slope(grad[r * f.width + x], message[x]);
         total[r * f.width + x] += row[x];
       }
       // The last block of messages hung over.
@@ -129,9 +137,9 @@ void write_bias_gradient(acc* out, const acc* bias, const std::vector<acc>& tota
 // One thread owns a source with all its edges and images, and so every gradient that it writes.
 template <int kVecs, typename acc>
 void source_backward(
-    const Gradients<acc>& grads, const acc* grad, const ActivePixels<acc>& active, const acc* prior, const acc* bias,
-    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, const EdgeGroups& groups, int64_t source,
-    acc floor, const Shape& shape, Workspace<acc>& w) {
+    const Gradients<acc>& grads, const acc* grad, const acc* messages, const ActivePixels<acc>& active,
+    const acc* prior, const acc* bias, const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index,
+    const EdgeGroups& groups, int64_t source, acc floor, const Shape& shape, Workspace<acc>& w) {
   const int64_t kernel = shape.kernel_height * shape.kernel_width;
   const int64_t bias_size = shape.bias_maps ? shape.pixels() : 1;
   std::vector<PairColumns<acc>> columns;
@@ -142,13 +150,19 @@ void source_backward(
     const int64_t edge = groups.order[i];
     const acc* kernel_data = prior + prior_of(prior_index, edge) * kernel;
     fill_prior(w.prior.data(), kernel_data, shape, w.f);
-    fill_base(w.base.data(), w.prior.data(), w.f, floor, w.scratch);
-    add_bias(w.base.data(), bias, edge, shape, w.f);
+    if (!messages) {
+      fill_base(w.base.data(), w.prior.data(), w.f, floor, w.scratch);
+      add_bias(w.base.data(), bias, edge, shape, w.f);
+    }
     std::fill(w.total.begin(), w.total.end(), acc(0));
     w.grad_prior.fill(0);
     for (int64_t b = 0; b < shape.batch; ++b) {
-      const PairList<acc> list(active, w.f, shape, b, source);
-      fill_slope<kVecs>(w, grad + (b * shape.targets + edges[2 * edge + 1]) * shape.pixels(), list);
+      if (!messages) {
+        fill_messages<kVecs>(w, PairList<acc>(active, w.f, shape, b, source));
+      }
+      fill_slope(
+          w, grad + (b * shape.targets + edges[2 * edge + 1]) * shape.pixels(),
+          messages ? messages + (b * shape.edges + edge) * shape.pixels() : nullptr);
       add_gradients<kVecs>(
           grads.prior ? w.grad_prior.data() + w.grad_lead : nullptr,
           grads.unary ? grads.unary + (b * shape.sources + source) * shape.pixels() : nullptr, w, columns[b]);
@@ -164,13 +178,14 @@ void source_backward(
 
 template <typename acc>
 using SourceBackward = void (*)(
-    const Gradients<acc>&, const acc*, const ActivePixels<acc>&, const acc*, const acc*, const std::vector<int64_t>&,
-    const std::vector<int64_t>&, const EdgeGroups&, int64_t, acc, const Shape&, Workspace<acc>&);
+    const Gradients<acc>&, const acc*, const acc*, const ActivePixels<acc>&, const acc*, const acc*,
+    const std::vector<int64_t>&, const std::vector<int64_t>&, const EdgeGroups&, int64_t, acc, const Shape&, Workspace<acc>&);
 
 template <typename T>
 void run_backward(
-    const Gradients<acc_t<T>>& grads, const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias,
-    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor_value, const Shape& shape) {
+    const Gradients<acc_t<T>>& grads, const Tensor& grad, const acc_t<T>* messages, const Tensor& unary,
+    const Tensor& prior, const Tensor& bias, const std::vector<int64_t>& edges,
+    const std::vector<int64_t>& prior_index, double floor_value, const Shape& shape) {
   using acc = acc_t<T>;
   const acc floor = static_cast<acc>(floor_value);
   const Frame f = Frame::of<acc>(shape);
@@ -182,8 +197,8 @@ void run_backward(
   torch::stable::parallel_for(0, shape.sources, 1, [&](int64_t begin, int64_t end) {
     Workspace<acc> workspace(f);
     for (int64_t source = begin; source < end; ++source) {
-      run(grads, grad.const_data_ptr<acc>(), active, prior.const_data_ptr<acc>(), bias.const_data_ptr<acc>(), edges,
-          prior_index, groups, source, floor, shape, workspace);
+      run(grads, grad.const_data_ptr<acc>(), messages, active, prior.const_data_ptr<acc>(), bias.const_data_ptr<acc>(),
+          edges, prior_index, groups, source, floor, shape, workspace);
     }
   });
 }
@@ -202,9 +217,9 @@ void add_shared(const Tensor& out, const Tensor& per_edge, const std::vector<int
 
 template <typename T>
 void dispatch_backward(
-    const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias, const Tensor& grad_unary,
-    const Tensor& grad_prior, const Tensor& grad_bias, const std::vector<int64_t>& edges,
-    const std::vector<int64_t>& prior_index, double floor, const Shape& shape) {
+    const Tensor& grad, const std::optional<Tensor>& messages, const Tensor& unary, const Tensor& prior,
+    const Tensor& bias, const Tensor& grad_unary, const Tensor& grad_prior, const Tensor& grad_bias,
+    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor, const Shape& shape) {
   using acc = acc_t<T>;
   const bool shared = !prior_index.empty() && grad_prior.numel() > 0;
   const Tensor per_edge = shared
@@ -214,7 +229,9 @@ void dispatch_backward(
     return tensor.numel() > 0 ? tensor.mutable_data_ptr<acc>() : nullptr;
   };
   const Gradients<acc> grads{pointer(grad_unary), pointer(per_edge), pointer(grad_bias)};
-  run_backward<T>(grads, grad, unary, prior, bias, edges, prior_index, floor, shape);
+  run_backward<T>(
+      grads, grad, messages ? messages->const_data_ptr<acc>() : nullptr, unary, prior, bias, edges, prior_index, floor,
+      shape);
   if (shared) {
     add_shared<acc>(grad_prior, per_edge, prior_index, shape.kernel_height * shape.kernel_width);
   }
@@ -222,10 +239,11 @@ void dispatch_backward(
 
 std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cpu(
     const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
-    const std::optional<std::vector<int64_t>>& prior_index_or_none, double floor, bool want_unary, bool want_prior, bool want_bias) {
+    const std::optional<std::vector<int64_t>>& prior_index_or_none, double floor, bool want_unary, bool want_prior,
+    bool want_bias, const std::optional<Tensor>& messages) {
   const std::vector<int64_t> prior_index = prior_index_of(prior_index_or_none);
   constexpr const char* op = "_mrf_message_passing_backward";
-  const Shape shape = check_backward(op, grad, unary, prior, bias, edges, prior_index, floor);
+  const Shape shape = check_backward(op, grad, unary, prior, bias, edges, prior_index, floor, messages);
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
   // Without shared priors every element of their gradient is written.
   const bool written = want_prior && prior_index.empty() && grad.numel() > 0;
@@ -240,9 +258,12 @@ std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cpu(
   const Tensor dense_grad = as_contiguous(grad, acc_type);
   const Tensor dense_prior = as_contiguous(prior, acc_type);
   const Tensor dense_bias = as_contiguous(bias, acc_type);
+  const std::optional<Tensor> dense_messages =
+      messages ? std::optional<Tensor>(as_contiguous(*messages, acc_type)) : std::nullopt;
   PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
     dispatch_backward<scalar_t>(
-        dense_grad, dense, dense_prior, dense_bias, out.unary, out.prior, out.bias, edges, prior_index, floor, shape);
+        dense_grad, dense_messages, dense, dense_prior, dense_bias, out.unary, out.prior, out.bias, edges, prior_index,
+        floor, shape);
   });
   return {out.unary, out.prior, out.bias};
 }
@@ -252,7 +273,8 @@ std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cpu(
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
   m.def(
       "_mrf_message_passing_backward(Tensor grad, Tensor unary, Tensor prior, Tensor bias, int[] edges, "
-      "int[]? prior_index, float floor, bool want_unary, bool want_prior, bool want_bias) -> (Tensor, Tensor, Tensor)");
+      "int[]? prior_index, float floor, bool want_unary, bool want_prior, bool want_bias, Tensor? messages=None) -> "
+      "(Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {

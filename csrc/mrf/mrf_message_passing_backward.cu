@@ -44,6 +44,25 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_t<T>>) slopes_kernel(
   }
 }
 
+// One thread per pixel of a slope map (chunk, B), from messages (B, E, H, W) that were kept.
+template <typename acc>
+__global__ void __launch_bounds__(kThreads) kept_slopes_kernel(
+    acc* __restrict__ slopes, const acc* __restrict__ grad, const acc* __restrict__ messages,
+    const __grid_constant__ IntTable ints, const Chunk chunk, const Shape shape) {
+  const EdgeTable table = EdgeTable::of(ints, shape.sources, shape.edges);
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (index >= chunk.count * shape.batch * shape.pixels()) {
+    return;
+  }
+  const int64_t pixel = index % shape.pixels();
+  const int64_t map = index / shape.pixels();
+  const int64_t b = map % shape.batch;
+  const int32_t i = chunk.first + static_cast<int32_t>(map / shape.batch);
+  slopes[index] = log_slope(
+      grad[(b * shape.targets + table.target[i]) * shape.pixels() + pixel],
+      messages[(b * shape.edges + table.edge[i]) * shape.pixels() + pixel]);
+}
+
 // One thread per pixel of an edge: totals (chunk, H, W) = the slopes added up over the images, which is the gradient of
 // a bias map.
 template <typename acc>
@@ -230,6 +249,7 @@ struct Backward {
   Tensor memory;  // where to allocate
   const T* unary;
   const acc* grad;
+  const acc* messages;  // null where they were not kept
   const acc* prior;
   const acc* bias;
   acc* grad_unary;  // null where not wanted
@@ -248,9 +268,15 @@ struct Backward {
 
   void run(const Chunk& chunk) const {
     const int64_t maps = chunk.count * shape.batch;
-    launch(
-        op, slopes_kernel<T>, maps * tiles.count, kThreads, 0, stream, slopes, grad, unary, masks, prior, base, bias,
-        table, chunk, shape, tiles, floor);
+    if (messages) {
+      launch(
+          op, kept_slopes_kernel<acc>, ceil_div(maps * shape.pixels(), kThreads), kThreads, 0, stream, slopes, grad,
+          messages, table, chunk, shape);
+    } else {
+      launch(
+          op, slopes_kernel<T>, maps * tiles.count, kThreads, 0, stream, slopes, grad, unary, masks, prior, base, bias,
+          table, chunk, shape, tiles, floor);
+    }
     if (grad_unary) {
       launch(
           op, unary_gradient_kernel<T>, shape.batch * shape.sources * tiles.count * kParts, kThreads, 0, stream,
@@ -290,9 +316,9 @@ struct Backward {
 
 template <typename T>
 void launch_backward(
-    const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias, const Tensor& grad_unary,
-    const Tensor& grad_prior, const Tensor& grad_bias, const std::vector<int64_t>& edges,
-    const std::vector<int64_t>& prior_index, double floor, const Shape& shape, cudaStream_t stream) {
+    const Tensor& grad, const std::optional<Tensor>& messages, const Tensor& unary, const Tensor& prior,
+    const Tensor& bias, const Tensor& grad_unary, const Tensor& grad_prior, const Tensor& grad_bias,
+    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor, const Shape& shape, cudaStream_t stream) {
   using acc = acc_t<T>;
   Backward<T> work;
   work.op = "_mrf_message_passing_backward";
@@ -307,7 +333,9 @@ void launch_backward(
   uint32_t* mask_data = static_cast<uint32_t*>(masks.mutable_data_ptr());
   launch_masks(work.op, mask_data, unary.const_data_ptr<T>(), shape, work.tiles, work.floor, stream);
   const Tensor base = empty_beside(grad, {shape.priors, shape.height, shape.width});
-  launch_base(work.op, base, prior.const_data_ptr<acc>(), shape, work.floor, stream);
+  if (!messages) {
+    launch_base(work.op, base, prior.const_data_ptr<acc>(), shape, work.floor, stream);
+  }
 
   const int64_t most = std::min(shape.edges, shape.targets);
   const Tensor slopes = empty_beside(grad, {most, shape.batch, shape.height, shape.width});
@@ -322,6 +350,7 @@ void launch_backward(
   };
   work.unary = unary.const_data_ptr<T>();
   work.grad = grad.const_data_ptr<acc>();
+  work.messages = messages ? messages->const_data_ptr<acc>() : nullptr;
   work.prior = prior.const_data_ptr<acc>();
   work.bias = bias.const_data_ptr<acc>();
   work.grad_unary = pointer(grad_unary);
@@ -346,10 +375,11 @@ void launch_backward(
 
 std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cuda(
     const Tensor& grad, const Tensor& unary, const Tensor& prior, const Tensor& bias, std::vector<int64_t> edges,
-    const std::optional<std::vector<int64_t>>& prior_index_or_none, double floor, bool want_unary, bool want_prior, bool want_bias) {
+    const std::optional<std::vector<int64_t>>& prior_index_or_none, double floor, bool want_unary, bool want_prior,
+    bool want_bias, const std::optional<Tensor>& messages) {
   const std::vector<int64_t> prior_index = prior_index_of(prior_index_or_none);
   constexpr const char* op = "_mrf_message_passing_backward";
-  const Shape shape = check_backward(op, grad, unary, prior, bias, edges, prior_index, floor);
+  const Shape shape = check_backward(op, grad, unary, prior, bias, edges, prior_index, floor, messages);
   const ScalarType acc_type = acc_scalar_type(unary.scalar_type());
   const DeviceGuard guard(unary.get_device_index());
   const GradientTensors out =
@@ -361,11 +391,13 @@ std::tuple<Tensor, Tensor, Tensor> mrf_message_passing_backward_cuda(
   const Tensor dense_grad = as_contiguous(grad, acc_type);
   const Tensor dense_prior = as_contiguous(prior, acc_type);
   const Tensor dense_bias = as_contiguous(bias, acc_type);
+  const std::optional<Tensor> dense_messages =
+      messages ? std::optional<Tensor>(as_contiguous(*messages, acc_type)) : std::nullopt;
   const cudaStream_t stream = current_stream(unary);
   PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
     launch_backward<scalar_t>(
-        dense_grad, dense, dense_prior, dense_bias, out.unary, out.prior, out.bias, edges, prior_index, floor, shape,
-        stream);
+        dense_grad, dense_messages, dense, dense_prior, dense_bias, out.unary, out.prior, out.bias, edges, prior_index,
+        floor, shape, stream);
   });
   return {out.unary, out.prior, out.bias};
 }

@@ -209,7 +209,7 @@ def _public(name: str) -> str:
     name = name.removesuffix(".out")
     if name in _OTHER_NAMES:
         return _OTHER_NAMES[name]
-    return re.sub(r"^_|(_images|_transforms)?_backward$", "", name)
+    return re.sub(r"^_|(_images|_transforms)?_backward$|_kept$", "", name)
 
 
 class Unsupported(RuntimeError):

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch.autograd import forward_ad
 
 from ._arguments import check_number, check_tensor, choice
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 
 _ops = torch.ops.pypose_ops
 _METHODS = ("sparse", "fft", "auto")
+_KEPT_BYTES = 256e6  # of messages that "auto" keeps for backward
 _SMALLEST_MESSAGE = 1e-30  # as in csrc/mrf/mrf_message_passing.h
 
 
@@ -24,6 +26,7 @@ def mrf_message_passing(
     floor: float = 1e-2,
     prior_index: Sequence[int] | torch.Tensor | None = None,
     method: Literal["sparse", "fft", "auto"] = "sparse",
+    keep_messages: bool | Literal["auto"] = "auto",
 ) -> torch.Tensor:
     """One round of message passing between heatmaps: Tompson et al. (NIPS 2014), equation 2, on an edge list.
 
@@ -33,9 +36,9 @@ def mrf_message_passing(
         message_e(x) = sum over y of prior_e(x - y) * u_v(y)  +  bias_e(x)
         out_j(x) = sum over e of log message_e(x)
 
-    a convolution with zero padding. No message is kept: the share of the floor comes from sums over the prior, the
-    rest from the pixels above the floor, and only the product of the messages is stored. The cost grows with the number
-    of those pixels.
+    a convolution with zero padding. The share of the floor comes from sums over the prior, the rest from the pixels
+    above the floor. The cost grows with the number of those pixels. Without a gradient no message is kept, only their
+    product.
 
     Args:
         unary (Tensor): ``(B, V, H, W)``, float16, bfloat16, float32 or float64; the heatmap of each source joint.
@@ -56,13 +59,17 @@ def mrf_message_passing(
             largest message, so small messages lose digits in float32; the last bits depend on torch's FFT. ``"auto"``:
             the one that should be faster on a CPU for as many pixels above the floor as there are; ``"sparse"`` where
             counting them would wait for the device, and in compiled graphs.
+        keep_messages (bool or str): where a gradient is asked for, keep the messages, ``(B, E, H, W)`` of the output's
+            dtype, until backward, which otherwise computes them again, to the same bits. ``"auto"``: up to 256 MB of
+            them on a CPU, and none in compiled graphs, which are told by True. ``method="fft"`` leaves it to autograd.
 
     Returns:
         Tensor: ``(B, J, H, W)`` log-energies, contiguous, float32 (float64 for a float64 unary). A message that is 0
         counts as 1e-30, one of 2^127 or more as 2^128; contributions below some 1e-16 of a prior's sum are lost.
 
     Differentiable with respect to ``unary`` (pixels above the floor), ``prior`` and ``bias``, once, deterministically;
-    the messages are computed again. With ``prior_index`` backward holds one gradient per edge before it adds them up.
+    ``keep_messages`` trades memory for time. With ``prior_index`` backward holds one gradient per edge before it adds
+    them up.
 
     Raises:
         TypeError: an argument of the wrong Python type.
@@ -92,7 +99,26 @@ def mrf_message_passing(
     # Transforms of nothing are an error in torch.
     if method == "fft" and unary.shape[:1].numel() > 0:
         return _fft_messages(unary, prior, bias, flat, index, targets, floor)
-    return call(_ops.mrf_message_passing.default, (unary, prior, bias), unary, prior, bias, flat, index, targets, floor)
+    args = (unary, prior, bias, flat, index, targets, floor)
+    if _keeps(keep_messages, unary, prior, bias, len(flat) // 2):
+        return call(_ops._mrf_message_passing_kept.default, (unary, prior, bias), *args)[0]
+    return call(_ops.mrf_message_passing.default, (unary, prior, bias), *args)
+
+
+def _keeps(wanted: bool | str, unary: torch.Tensor, prior: torch.Tensor, bias: torch.Tensor, edges: int) -> bool:
+    """Whether to keep the messages for backward: only where there will be one."""
+    if wanted != "auto" and not isinstance(wanted, bool):
+        raise ValueError(f'mrf_message_passing: keep_messages must be True, False or "auto", got {wanted!r}')
+    if not wanted or not torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        return False
+    if not (unary.requires_grad or prior.requires_grad or bias.requires_grad):
+        return False
+    if wanted is True:
+        return True
+    if torch.compiler.is_compiling() or not unary.is_cpu:
+        return False
+    itemsize = 8 if unary.dtype == torch.float64 else 4
+    return unary.shape[:1].numel() * edges * unary.shape[2:].numel() * itemsize <= _KEPT_BYTES
 
 
 def flat_edges(op: str, edges: Sequence[tuple[int, int]]) -> list[int]:
@@ -195,8 +221,19 @@ def _(unary, prior, bias, edges, prior_index, num_targets, floor):
     return unary.new_empty((unary.shape[0], num_targets, unary.shape[2], unary.shape[3]), dtype=dtype)
 
 
+@register_fake("pypose_ops::_mrf_message_passing_kept")
+def _(unary, prior, bias, edges, prior_index, num_targets, floor):
+    torch._check(unary.dim() == 4, lambda: "mrf_message_passing: unary must be (B, V, H, W)")
+    dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
+    batch, size = unary.shape[0], unary.shape[2:]
+    return (
+        unary.new_empty((batch, num_targets, *size), dtype=dtype),
+        unary.new_empty((batch, len(edges) // 2, *size), dtype=dtype),
+    )
+
+
 @register_fake("pypose_ops::_mrf_message_passing_backward")
-def _(grad, unary, prior, bias, edges, prior_index, floor, want_unary, want_prior, want_bias):
+def _(grad, unary, prior, bias, edges, prior_index, floor, want_unary, want_prior, want_bias, messages=None):
     dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
 
     def like(tensor, wanted):
@@ -211,17 +248,30 @@ def _setup_context(ctx, inputs, output):
     ctx.options = (edges, prior_index, floor)
 
 
-def _backward(ctx, grad):
-    tensors = ctx.saved_tensors
+def _setup_kept(ctx, inputs, output):
+    unary, prior, bias, edges, prior_index, _, floor = inputs
+    messages = output[1]
+    ctx.mark_non_differentiable(messages)
+    ctx.set_materialize_grads(False)  # zeros for the messages would take as much memory as they
+    ctx.save_for_backward(unary, prior, bias, messages)
+    ctx.options = (edges, prior_index, floor)
+
+
+def _backward(ctx, grad, _=None):
+    *tensors, messages = ctx.saved_tensors if len(ctx.saved_tensors) == 4 else (*ctx.saved_tensors, None)
     wanted = ctx.needs_input_grad[:3]
-    found = call_backward(_ops._mrf_message_passing_backward.default, grad, *tensors, *ctx.options, *wanted)
+    if grad is None:  # not materialized
+        return (None,) * 7
+    found = call_backward(_ops._mrf_message_passing_backward.default, grad, *tensors, *ctx.options, *wanted, messages)
     found = (g.to(t.dtype) if w else None for g, t, w in zip(found, tensors, wanted, strict=True))
     return *found, None, None, None, None
 
 
 register_derivative("mrf_message_passing", _setup_context, _backward)
+register_derivative("_mrf_message_passing_kept", _setup_kept, _backward)
 register_derivative("_mrf_message_passing_backward")
 vmap_by_batch("mrf_message_passing", 0)
+vmap_by_batch("_mrf_message_passing_kept", 0)
 vmap_by_batch("_mrf_message_passing_backward")
 
 

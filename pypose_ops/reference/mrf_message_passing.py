@@ -16,10 +16,11 @@ def mrf_message_passing(
     floor: float = 1e-2,
     prior_index: Sequence[int] | torch.Tensor | None = None,
     method: Literal["sparse", "fft"] = "sparse",
+    keep_messages: bool | Literal["auto"] = "auto",
 ) -> torch.Tensor:
     """Definition of :func:`pypose_ops.mrf_message_passing`: one grouped convolution, every message in memory.
 
-    ``method`` says how the operator computes; the definition is the same.
+    ``method`` and ``keep_messages`` say how the operator computes; the definition is the same.
     """
     acc = torch.float64 if unary.dtype == torch.float64 else torch.float32
     edges = edges.tolist() if hasattr(edges, "tolist") else edges

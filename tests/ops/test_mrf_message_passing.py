@@ -1,5 +1,6 @@
 """mrf_message_passing under the contract of op_contract.py."""
 
+import importlib
 import math
 
 import large_inputs as large
@@ -50,6 +51,8 @@ SPOT[:, :, 4, 3] = 0.75
 
 SAMPLES = [
     Sample("plain", PLAIN, grad=GRAD, traced=True),
+    Sample("messages kept", PLAIN, {"keep_messages": True}, grad=GRAD, traced=True),
+    Sample("messages computed again", PLAIN, {"keep_messages": False}, grad=GRAD),
     Sample("bias maps", case(2, (6, 5), (5, 3), bias=(6, 5)), grad=GRAD, traced=True),
     Sample("full displacement", case(2, (4, 5), (7, 9), edges=PAIR), grad=GRAD),
     Sample("past full displacement", case(1, (4, 3), (13, 11), edges=PAIR), grad=GRAD),
@@ -116,6 +119,7 @@ BAD = [
     bad("short prior_index", "prior_index must have one number per edge, got 2", prior_index=[0, 1]),
     bad("prior_index out of range", "prior_index must be from 0 to 3, got 4", prior_index=[4] * 4),
     bad("unknown method", "method must be one of sparse, fft, auto", method="dense", error=ValueError),
+    bad("unknown keep_messages", 'keep_messages must be True, False or "auto", got .never', keep_messages="never"),
     bad("fft checks too", "floor must be positive", floor=0.0, method="fft"),
 ]
 
@@ -128,6 +132,44 @@ TestMrfMessagePassing = check_op(
     batched=("unary",),
     second_order="mrf_message_passing: double backward is not supported",
 )
+
+
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.grad and "keep_messages" not in s.kwargs], ids=str)
+def test_kept_messages_change_no_bit(device, sample):
+    """Of output and gradients, in a dtype of the kernels and in half."""
+    for dtype in (torch.float32, torch.bfloat16):
+        found = []
+        for keep in (True, False):
+            unary, prior, bias, edges = sample.args
+            tensors = (unary.to(device, dtype), prior.to(device).float(), bias.to(device).float())
+            leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+            out = mrf_message_passing(*leaves, edges, **sample.kwargs, keep_messages=keep)
+            weight = torch.linspace(-1, 1, out.numel(), device=device).view(out.shape)
+            found.append((out, *torch.autograd.grad(out, leaves, weight)))
+        for kept, again in zip(*found, strict=True):
+            torch.testing.assert_close(kept, again, rtol=0, atol=0, equal_nan=True)
+
+
+@only_on("cpu")
+def test_messages_are_kept_where_memory_allows_and_a_gradient_is_asked_for(device, monkeypatch):
+    prior = Q.clone().requires_grad_()
+
+    def kept(prior, **options):
+        shapes = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(t.shape) or t, lambda t: t)
+        with hooks:
+            mrf_message_passing(F, prior, C, E, **options)
+        return (2, 4, 6, 5) in shapes
+
+    assert kept(prior) and kept(prior, keep_messages=True) and not kept(prior, keep_messages=False)
+    assert not kept(prior.detach(), keep_messages=True)
+    with torch.no_grad():
+        assert not kept(prior, keep_messages=True)
+    module = importlib.import_module("pypose_ops.ops.mrf_message_passing")
+    monkeypatch.setattr(module, "_KEPT_BYTES", 2 * 4 * 6 * 5 * 4)
+    assert kept(prior)
+    monkeypatch.setattr(module, "_KEPT_BYTES", 2 * 4 * 6 * 5 * 4 - 1)
+    assert not kept(prior) and kept(prior, keep_messages=True)
 
 
 @only_on("cuda")
