@@ -19,6 +19,8 @@ __device__ __forceinline__ acc limb_weight(const Limb<acc>& limb, const LimbOpti
       return limb_weight<LimbProfile::trt_pose>(limb, radius, x, y);
     case LimbProfile::sleap:
       return limb_weight<LimbProfile::sleap>(limb, radius, x, y);
+    case LimbProfile::linear:
+      return limb_weight<LimbProfile::linear>(limb, radius, x, y);
     case LimbProfile::capsule:
       return limb_weight<LimbProfile::capsule>(limb, radius, x, y);
   }
@@ -42,10 +44,14 @@ struct LimbPixels {
         const acc weight = limb_weight(limb, options, at, row);
         if (options.profile == LimbProfile::capsule) {
           x[v] = weight > x[v] ? weight : x[v];
+        } else if (options.combine == LimbCombine::last) {
+          const bool covers = limb_covers(limb, options, at, row);
+          x[v] = covers ? weight * limb.along_x : x[v];
+          y[v] = covers ? weight * limb.along_y : y[v];
         } else {
           x[v] += weight * limb.along_x;
           y[v] += weight * limb.along_y;
-          people[v] += is_soft(options.profile) ? acc(0) : weight;
+          people[v] += limb_covers(limb, options, at, row) ? acc(1) : acc(0);
         }
       }
     }

@@ -2,13 +2,17 @@
 //
 // A limb draws w u: u its direction, w the weight at distance r from its nearest point, which lies at the fraction t of
 // the way from its start to its end. Moving an end turns u, and changes w by the share of that end in r. A band's w is a
-// step, without a slope; only u moves.
+// step, without a slope; only u moves. The linear profile has steps at the ends of a limb, and a slope between.
 #pragma once
 
 #include "heatmaps/limbs.h"
 
 namespace pypose_ops {
 namespace heatmaps {
+
+PYPOSE_OPS_HOST_DEVICE constexpr bool has_slope(LimbProfile profile) {
+  return is_soft(profile) || profile == LimbProfile::linear;
+}
 
 // Sums over the pixels of a limb, G the gradient of its own vector there: w G, and (G u) times the slopes of w to the start
 // and to the end.
@@ -20,8 +24,20 @@ PYPOSE_OPS_HOST_DEVICE void limb_moments(
   const acc weight = limb_weight<profile>(limb, radius, x, y);
   moments[0] = weight * grad_x;
   moments[1] = weight * grad_y;
-  if constexpr (profile == LimbProfile::band || profile == LimbProfile::openpose) {
+  if constexpr (!has_slope(profile)) {
     moments[2] = moments[3] = moments[4] = moments[5] = 0;
+  } else if constexpr (profile == LimbProfile::linear) {
+    const acc dx = static_cast<acc>(x) - limb.x;
+    const acc dy = static_cast<acc>(y) - limb.y;
+    const acc across = dx * limb.along_y - dy * limb.along_x;
+    const acc t = (dx * limb.along_x + dy * limb.along_y) / limb.length;
+    const acc side = across > 0 ? acc(1) : (across < 0 ? acc(-1) : acc(0));
+    const acc slope = side / radius * (grad_x * limb.along_x + grad_y * limb.along_y);
+    const acc steep = limb_covers<profile>(limb, radius, x, y) ? slope : acc(0);
+    moments[2] = steep * limb.along_y * (acc(1) - t);
+    moments[3] = -steep * limb.along_x * (acc(1) - t);
+    moments[4] = steep * limb.along_y * t;
+    moments[5] = -steep * limb.along_x * t;
   } else {
     const acc dx = static_cast<acc>(x) - limb.x;
     const acc dy = static_cast<acc>(y) - limb.y;

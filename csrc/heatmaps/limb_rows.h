@@ -20,18 +20,22 @@ struct LimbRow {
   std::vector<acc> people;  // how many cover the pixel
 };
 
-template <LimbProfile profile, typename acc>
+template <LimbProfile profile, bool last = false, typename acc>
 PYPOSE_OPS_HOST_DEVICE void add_limb(
     acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, acc radius, int32_t y) {
   for (int32_t x = limb.left; x < limb.right; ++x) {
     const acc weight = limb_weight<profile>(limb, radius, x, y);
     if constexpr (profile == LimbProfile::capsule) {
       row_x[x] = weight > row_x[x] ? weight : row_x[x];
+    } else if constexpr (last) {
+      const bool covers = limb_covers<profile>(limb, radius, x, y);
+      row_x[x] = covers ? weight * limb.along_x : row_x[x];
+      row_y[x] = covers ? weight * limb.along_y : row_y[x];
     } else {
       row_x[x] += weight * limb.along_x;
       row_y[x] += weight * limb.along_y;
-      if constexpr (profile == LimbProfile::band || profile == LimbProfile::openpose) {
-        people[x] += weight;
+      if constexpr (!is_soft(profile)) {
+        people[x] += limb_covers<profile>(limb, radius, x, y) ? acc(1) : acc(0);
       }
     }
   }
@@ -41,10 +45,15 @@ template <typename acc>
 PYPOSE_OPS_HOST_DEVICE
 void add_limb(acc* row_x, acc* row_y, acc* people, const Limb<acc>& limb, const LimbOptions& options, int32_t y) {
   const acc radius = static_cast<acc>(options.radius);
+  const bool last = options.combine == LimbCombine::last;
   switch (options.profile) {
     case LimbProfile::band:
     case LimbProfile::openpose:  // they differ in the limb's range
-      return add_limb<LimbProfile::band>(row_x, row_y, people, limb, radius, y);
+      return last ? add_limb<LimbProfile::band, true>(row_x, row_y, people, limb, radius, y)
+                  : add_limb<LimbProfile::band>(row_x, row_y, people, limb, radius, y);
+    case LimbProfile::linear:
+      return last ? add_limb<LimbProfile::linear, true>(row_x, row_y, people, limb, radius, y)
+                  : add_limb<LimbProfile::linear>(row_x, row_y, people, limb, radius, y);
     case LimbProfile::trt_pose:
       return add_limb<LimbProfile::trt_pose>(row_x, row_y, people, limb, radius, y);
     case LimbProfile::sleap:

@@ -10,8 +10,8 @@ namespace pypose_ops {
 namespace heatmaps {
 
 // What a limb weighs at a pixel; capsule is the mask's.
-enum class LimbProfile : int { band, openpose, trt_pose, sleap, capsule };
-enum class LimbCombine : int { mean, sum };
+enum class LimbProfile : int { band, openpose, trt_pose, sleap, linear, capsule };
+enum class LimbCombine : int { mean, sum, last };
 
 struct LimbOptions {
   LimbProfile profile;
@@ -34,6 +34,7 @@ constexpr double kShortest = 1e-6;
 template <typename acc>
 struct Limb {
   acc x, y;                          // where it begins
+  acc span_x, span_y;                // from there to its end
   acc along_x, along_y;              // its direction, a unit vector
   acc length;
   int32_t left, right, top, bottom;  // the pixels it may reach: [left, right) x [top, bottom)
@@ -41,7 +42,7 @@ struct Limb {
   bool drawn;                        // reaches into the map
 };
 
-PYPOSE_OPS_HOST_DEVICE bool is_soft(LimbProfile profile) {
+PYPOSE_OPS_HOST_DEVICE constexpr bool is_soft(LimbProfile profile) {
   return profile == LimbProfile::trt_pose || profile == LimbProfile::sleap;
 }
 
@@ -90,8 +91,8 @@ PYPOSE_OPS_HOST_DEVICE Limb<acc> limb_of(
   if (!limb_end(people, b, p, from, limb.x, limb.y) || !limb_end(people, b, p, to, end_x, end_y)) {
     return limb;
   }
-  const acc x = end_x - limb.x;
-  const acc y = end_y - limb.y;
+  const acc x = limb.span_x = end_x - limb.x;
+  const acc y = limb.span_y = end_y - limb.y;
   limb.length = ::sqrt(x * x + y * y);
   limb.present = true;
   if (limb.length >= static_cast<acc>(kShortest)) {
@@ -107,6 +108,34 @@ PYPOSE_OPS_HOST_DEVICE Limb<acc> limb_of(
   return limb;
 }
 
+// Whether pixel (x, y), one of those in the limb's range, counts as covered. The soft profiles have no edge.
+template <LimbProfile profile, typename acc>
+PYPOSE_OPS_HOST_DEVICE bool limb_covers(const Limb<acc>& limb, acc radius, int32_t x, int32_t y) {
+  if constexpr (is_soft(profile)) {
+    return false;
+  }
+  const acc dx = static_cast<acc>(x) - limb.x;
+  const acc dy = static_cast<acc>(y) - limb.y;
+  const acc across = dx * limb.along_y - dy * limb.along_x;
+  bool covers = across <= radius && across >= -radius;
+  if constexpr (profile == LimbProfile::linear) {
+    // By the vector to its end: the unit vector's rounding would tell pixels at the ends of a diagonal limb apart.
+    const acc along = dx * limb.span_x + dy * limb.span_y;
+    covers = covers & (along >= 0) & (along <= limb.span_x * limb.span_x + limb.span_y * limb.span_y);
+  }
+  return covers;
+}
+
+template <typename acc>
+PYPOSE_OPS_HOST_DEVICE bool limb_covers(const Limb<acc>& limb, const LimbOptions& options, int32_t x, int32_t y) {
+  const acc radius = static_cast<acc>(options.radius);
+  if (is_soft(options.profile)) {
+    return false;
+  }
+  return options.profile == LimbProfile::linear ? limb_covers<LimbProfile::linear>(limb, radius, x, y)
+                                                : limb_covers<LimbProfile::band>(limb, radius, x, y);
+}
+
 // The weight at pixel (x, y), one of those in the limb's range.
 template <LimbProfile profile, typename acc>
 PYPOSE_OPS_HOST_DEVICE acc limb_weight(const Limb<acc>& limb, acc radius, int32_t x, int32_t y) {
@@ -114,7 +143,10 @@ PYPOSE_OPS_HOST_DEVICE acc limb_weight(const Limb<acc>& limb, acc radius, int32_
   const acc dy = static_cast<acc>(y) - limb.y;
   const acc across = dx * limb.along_y - dy * limb.along_x;
   if constexpr (profile == LimbProfile::band || profile == LimbProfile::openpose) {
-    return across <= radius && across >= -radius ? acc(1) : acc(0);
+    return limb_covers<profile>(limb, radius, x, y) ? acc(1) : acc(0);
+  } else if constexpr (profile == LimbProfile::linear) {
+    const acc distance = across < 0 ? -across : across;
+    return limb_covers<profile>(limb, radius, x, y) ? acc(1) - distance / radius : acc(0);
   } else {
     // To the nearest point of the limb; sleap counts a limb shorter than a pixel as one pixel long here.
     acc along = dx * limb.along_x + dy * limb.along_y;
@@ -190,9 +222,13 @@ inline void check_limb_radius(const char* op, double radius) {
 
 inline LimbOptions check_limb_options(const char* op, double radius, int64_t profile, int64_t combine) {
   check_limb_radius(op, radius);
-  return {
-      check_choice<LimbProfile>(op, "profile", profile, 4), check_choice<LimbCombine>(op, "combine", combine, 2),
+  const LimbOptions options{
+      check_choice<LimbProfile>(op, "profile", profile, 5), check_choice<LimbCombine>(op, "combine", combine, 3),
       radius};
+  PYPOSE_OPS_CHECK(
+      options.combine != LimbCombine::last || !is_soft(options.profile), op,
+      ": combine must be mean or sum with the profiles trt_pose and sleap, which have no edge, got last");
+  return options;
 }
 
 inline LimbOptions check_mask_options(const char* op, double radius) {

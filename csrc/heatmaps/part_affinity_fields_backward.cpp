@@ -48,7 +48,7 @@ PYPOSE_OPS_HOST_DEVICE void add_chunk(
     parts[4][j] = moments[4];
     parts[5][j] = moments[5];
   }
-  for (int i = 0; i < (is_soft(profile) ? kLimbMoments : 2); ++i) {
+  for (int i = 0; i < (has_slope(profile) ? kLimbMoments : 2); ++i) {
     acc* sums = columns + i * stride + first;
     for (int32_t j = 0; j < count; ++j) {
       sums[j] += parts[i][j];
@@ -69,6 +69,35 @@ PYPOSE_OPS_HOST_DEVICE void add_moments(
   }
 }
 
+// The moments of one limb in one row.
+template <typename acc>
+PYPOSE_OPS_HOST_DEVICE void add_moments(
+    acc* columns, int64_t stride, const Limb<acc>& limb, const LimbOptions& options, const acc* grad_x,
+    const acc* grad_y, int32_t y) {
+  const acc radius = static_cast<acc>(options.radius);
+  switch (options.profile) {
+    case LimbProfile::trt_pose:
+      return add_moments<LimbProfile::trt_pose>(columns, stride, limb, radius, grad_x, grad_y, y);
+    case LimbProfile::sleap:
+      return add_moments<LimbProfile::sleap>(columns, stride, limb, radius, grad_x, grad_y, y);
+    case LimbProfile::linear:
+      return add_moments<LimbProfile::linear>(columns, stride, limb, radius, grad_x, grad_y, y);
+    default:
+      return add_moments<LimbProfile::band>(columns, stride, limb, radius, grad_x, grad_y, y);
+  }
+}
+
+// Zeroes the gradient where a limb covers those before it.
+template <typename acc>
+PYPOSE_OPS_HOST_DEVICE void hide_covered(
+    const Limb<acc>& limb, const LimbOptions& options, int32_t y, acc* grad_x, acc* grad_y) {
+  for (int32_t x = limb.left; x < limb.right; ++x) {
+    const bool covers = limb_covers(limb, options, x, y);
+    grad_x[x] = covers ? acc(0) : grad_x[x];
+    grad_y[x] = covers ? acc(0) : grad_y[x];
+  }
+}
+
 // Loads a row of the gradient, divided by the number of people that share each pixel.
 template <typename T, typename acc = acc_t<T>>
 PYPOSE_OPS_HOST_DEVICE void load_gradient(
@@ -80,9 +109,8 @@ PYPOSE_OPS_HOST_DEVICE void load_gradient(
   }
   for (const Limb<acc>& limb : limbs) {
     if (counted && limb.top <= y && y < limb.bottom) {
-      const acc band = static_cast<acc>(options.radius);
       for (int32_t x = limb.left; x < limb.right; ++x) {
-        people[x] += limb_weight<LimbProfile::band>(limb, band, x, y);
+        people[x] += limb_covers(limb, options, x, y) ? acc(1) : acc(0);
       }
     }
   }
@@ -101,7 +129,6 @@ void field_moments(
   columns.clear(limbs.size());
   const bool shared = options.combine == LimbCombine::mean && is_soft(options.profile);
   const acc everywhere = shared ? static_cast<acc>(present) : acc(0);
-  const acc radius = static_cast<acc>(options.radius);
   acc* grad_x = columns.grad_x.data();
   acc* grad_y = columns.grad_y.data();
   acc* people = columns.people.data();
@@ -114,17 +141,13 @@ void field_moments(
     simd_call([&] {
       load_gradient(
           grad + y * shape.width, shape.pixels(), limbs, options, everywhere, y, shape.width, grad_x, grad_y, people);
-      for (size_t i = 0; i < limbs.size(); ++i) {
+      for (size_t i = limbs.size(); i-- > 0;) {  // backwards: the last person is on top
         if (limbs[i].top > y || y >= limbs[i].bottom) {
           continue;
         }
-        acc* into = columns.of(i);
-        if (options.profile == LimbProfile::trt_pose) {
-          add_moments<LimbProfile::trt_pose>(into, shape.width, limbs[i], radius, grad_x, grad_y, y);
-        } else if (options.profile == LimbProfile::sleap) {
-          add_moments<LimbProfile::sleap>(into, shape.width, limbs[i], radius, grad_x, grad_y, y);
-        } else {
-          add_moments<LimbProfile::band>(into, shape.width, limbs[i], radius, grad_x, grad_y, y);
+        add_moments(columns.of(i), shape.width, limbs[i], options, grad_x, grad_y, y);
+        if (options.combine == LimbCombine::last) {
+          hide_covered(limbs[i], options, y, grad_x, grad_y);
         }
       }
     });

@@ -7,41 +7,45 @@ namespace {
 
 using namespace heatmaps;
 
-template <typename acc>
+template <bool soft, typename acc>
 __device__ __forceinline__ void moments_at(
     const Limb<acc>& limb, const LimbOptions& options, int32_t x, int32_t y, acc grad_x, acc grad_y,
     acc (&moments)[kLimbMoments]) {
   const acc radius = static_cast<acc>(options.radius);
-  if (options.profile == LimbProfile::trt_pose) {
-    limb_moments<LimbProfile::trt_pose>(limb, radius, x, y, grad_x, grad_y, moments);
-  } else if (options.profile == LimbProfile::sleap) {
-    limb_moments<LimbProfile::sleap>(limb, radius, x, y, grad_x, grad_y, moments);
+  if constexpr (soft) {
+    if (options.profile == LimbProfile::trt_pose) {
+      limb_moments<LimbProfile::trt_pose>(limb, radius, x, y, grad_x, grad_y, moments);
+    } else {
+      limb_moments<LimbProfile::sleap>(limb, radius, x, y, grad_x, grad_y, moments);
+    }
+  } else if (options.profile == LimbProfile::linear) {
+    limb_moments<LimbProfile::linear>(limb, radius, x, y, grad_x, grad_y, moments);
   } else {
     limb_moments<LimbProfile::band>(limb, radius, x, y, grad_x, grad_y, moments);
   }
 }
 
-// The number of people the field is divided by: all, or those whose band covers the pixel.
-template <typename acc>
+// How many people, from the given one on, share the pixel: all, or those whose limb covers it.
+template <bool soft, typename acc>
 __device__ acc people_at(
     const People<acc>& people, const LimbOptions& options, const Shape& shape, int from, int to, int64_t b, int32_t x,
-    int32_t y) {
+    int32_t y, int64_t first) {
   acc count = 0;
-  for (int64_t p = 0; p < shape.people; ++p) {
+  for (int64_t p = first; p < shape.people; ++p) {
     const Limb<acc> limb = limb_of(people, options, shape, from, to, b, p);
-    if (is_soft(options.profile)) {
+    if constexpr (soft) {
       count += limb.present ? acc(1) : acc(0);
-    } else if (
-        limb.drawn && x >= limb.left && x < limb.right && y >= limb.top && y < limb.bottom) {
-      count += limb_weight<LimbProfile::band>(limb, static_cast<acc>(options.radius), x, y);
+    } else if (limb.drawn && x >= limb.left && x < limb.right && y >= limb.top && y < limb.bottom) {
+      count += limb_covers(limb, options, x, y) ? acc(1) : acc(0);
     }
   }
-  return count > acc(1) ? count : acc(1);
+  return count;
 }
 
 // One block owns one limb (b, p, l) and gathers the gradients of its two ends from the pixels that it reaches: no atomics,
-// the same bits every time. Where people share a pixel, it counts them again.
-template <typename T>
+// the same bits every time. Where people share a pixel, it counts them again. soft: of the soft profiles; one kernel for
+// all would need more registers.
+template <typename T, bool soft>
 __global__ void __launch_bounds__(kThreads) limb_gradients_kernel(
     const T* __restrict__ grad, acc_t<T>* __restrict__ grad_ends, const People<acc_t<T>> people, const LimbList limbs,
     const LimbOptions options, const Shape shape) {
@@ -59,8 +63,12 @@ __global__ void __launch_bounds__(kThreads) limb_gradients_kernel(
     return;
   }
   const T* map = grad + (b * limbs.count + l) * 2 * shape.pixels();
-  const bool mean = options.combine == LimbCombine::mean;
-  const acc everybody = mean && is_soft(options.profile) ? people_at(people, options, shape, from, to, b, 0, 0) : acc(1);
+  acc everybody = 1;
+  if constexpr (soft) {
+    if (options.combine == LimbCombine::mean) {
+      everybody = people_at<true>(people, options, shape, from, to, b, 0, 0, 0);
+    }
+  }
   const int64_t columns = limb.right - limb.left;
   const int64_t pixels = columns * (limb.bottom - limb.top);
   acc sums[kLimbMoments] = {};
@@ -68,12 +76,19 @@ __global__ void __launch_bounds__(kThreads) limb_gradients_kernel(
     const int32_t x = limb.left + static_cast<int32_t>(i % columns);
     const int32_t y = limb.top + static_cast<int32_t>(i / columns);
     acc share = everybody;
-    if (mean && !is_soft(options.profile)) {
-      share = people_at(people, options, shape, from, to, b, x, y);
+    if constexpr (!soft) {
+      if (options.combine != LimbCombine::sum) {
+        const bool last = options.combine == LimbCombine::last;
+        share = people_at<false>(people, options, shape, from, to, b, x, y, last ? p + 1 : 0);
+        if (last && share > acc(0)) {
+          continue;  // they are on top
+        }
+      }
     }
+    share = share > acc(1) ? share : acc(1);
     const T* at = map + y * shape.width + x;
     acc moments[kLimbMoments];
-    moments_at(
+    moments_at<soft>(
         limb, options, x, y, static_cast<acc>(at[0]) / share, static_cast<acc>(at[shape.pixels()]) / share, moments);
 #pragma unroll
     for (int j = 0; j < kLimbMoments; ++j) {
@@ -105,8 +120,9 @@ void launch_backward(
   using acc = acc_t<T>;
   const int64_t keypoints = shape.batch * shape.people * shape.joints;
   launch(
-      op, limb_gradients_kernel<T>, shape.batch * shape.people * limbs.count, kThreads, 0, stream,
-      grad.const_data_ptr<T>(), grad_ends.mutable_data_ptr<acc>(), people.view<acc>(), limbs, options, shape);
+      op, is_soft(options.profile) ? limb_gradients_kernel<T, true> : limb_gradients_kernel<T, false>,
+      shape.batch * shape.people * limbs.count, kThreads, 0, stream, grad.const_data_ptr<T>(),
+      grad_ends.mutable_data_ptr<acc>(), people.view<acc>(), limbs, options, shape);
   launch(
       op, gather_ends_kernel<acc>, ceil_div(keypoints, kThreads), kThreads, 0, stream, grad_ends.const_data_ptr<acc>(),
       grad_keypoints.mutable_data_ptr<acc>(), limbs, shape.joints, keypoints);

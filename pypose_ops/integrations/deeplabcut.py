@@ -16,9 +16,11 @@ import torch
 
 from .._constants import computed, constant
 from ..ops.gaussian_heatmaps import gaussian_heatmaps
+from ..ops.part_affinity_fields import part_affinity_fields
 from ._peer import Replacement, require
 
 VERSIONS = ("3",)
+MOST_LIMBS = 256  # of one call of part_affinity_fields
 
 
 class HeatmapTargets(NamedTuple):
@@ -74,10 +76,7 @@ def heatmap_targets(
     """
     if kind not in ("gaussian", "plateau"):
         raise ValueError(f"heatmap_targets: kind must be one of gaussian, plateau, got {kind!r}")
-    _check_compat("heatmap_targets", compat)
-    if compat and stride % 1:
-        raise ValueError(f"heatmap_targets: stride must be an integer with compat='deeplabcut', got {stride}")
-    first = stride // 2 if compat else stride / 2
+    first = _first_pixel("heatmap_targets", stride, compat)
     shown = (visible > 0) & keypoints.isfinite().all(-1)
     keypoints = torch.where(shown[..., None], keypoints, 0.0)
     weights = keypoints.new_ones(shown.shape[0], shown.shape[2])
@@ -97,9 +96,13 @@ def heatmap_targets(
     return HeatmapTargets(heatmaps, weights[..., None, None], locref, mask)
 
 
-def _check_compat(function: str, compat: str | None) -> None:
+def _first_pixel(function: str, stride: float, compat: str | None) -> float:
+    """The image coordinate of the first pixel of maps."""
     if compat not in ("deeplabcut", None):
         raise ValueError(f"{function}: compat must be 'deeplabcut' or None, got {compat!r}")
+    if compat and stride % 1:
+        raise ValueError(f"{function}: stride must be an integer with compat='deeplabcut', got {stride}")
+    return stride // 2 if compat else stride / 2
 
 
 def _offsets(
@@ -224,11 +227,12 @@ def paf_targets(
         ``(B, 2 E, H, W)``, x and y of the first limb, then of the second, ...
 
     Raises:
-        ValueError: an unknown ``compat``; keypoints that are not ``(B, P, K, 2)`` and floating; ``visible`` of another
-            shape; a limb whose joints are not among the K; a ``width`` that is not positive.
+        ValueError: an unknown ``compat``, or ``compat`` with a ``stride`` that is not an integer; keypoints that are
+            not ``(B, P, K, 2)`` and floating; ``visible`` of another shape; a limb whose joints are not among the K; a
+            ``width`` that is not positive.
     """
     op = "paf_targets"
-    _check_compat(op, compat)
+    first = _first_pixel(op, stride, compat)
     if keypoints.dim() != 4 or keypoints.shape[-1] != 2 or not keypoints.is_floating_point():
         raise ValueError(
             f"{op}: keypoints must be (B, P, K, 2) and floating, got {tuple(keypoints.shape)} and {keypoints.dtype}"
@@ -237,33 +241,19 @@ def paf_targets(
         raise ValueError(f"{op}: visible must be {tuple(keypoints.shape[:-1])}, got shape {tuple(visible.shape)}")
     if not width > 0:
         raise ValueError(f"{op}: width must be positive, got {width}")
-    if len(graph) == 0:
-        return keypoints.new_zeros((len(keypoints), 0, *size))
-    sources, destinations = zip(*((int(a), int(b)) for a, b in graph), strict=True)
+    limbs = [(int(a), int(b)) for a, b in graph]
     joints = keypoints.shape[2]
-    if not all(0 <= joint < joints for joint in (*sources, *destinations)):
-        raise ValueError(
-            f"{op}: graph must name joints below {joints}, got {list(zip(sources, destinations, strict=True))}"
+    if not all(0 <= joint < joints for limb in limbs for joint in limb):
+        raise ValueError(f"{op}: graph must name joints below {joints}, got {limbs}")
+    at, shown = (keypoints - first) / stride, visible > 0
+    parts = [  # the graph of all pairs of 24 joints is longer than a call's
+        part_affinity_fields(
+            at, limbs[i : i + MOST_LIMBS], width / stride, size, visible=shown, profile="linear", combine="last",
+            dtype=keypoints.dtype,
         )
-    shown = (visible > 0) & keypoints.isfinite().all(-1)
-    ends = torch.where(shown[..., None], keypoints, 0.0).double()
-    start, end = ends[:, :, list(sources)], ends[:, :, list(destinations)]  # (B, P, E, 2)
-    length = torch.linalg.vector_norm(end - start, dim=-1, keepdim=True)
-    drawn = shown[:, :, list(sources)] & shown[:, :, list(destinations)] & (length[..., 0] > 0)
-    direction = (end - start) / torch.where(drawn[..., None], length, 1.0)
-    y, x = (stride * torch.arange(n, dtype=torch.float64, device=ends.device) + stride / 2 for n in size)
-    if compat:
-        y, x = y.floor(), x.floor()
-    fields = keypoints.new_zeros((*direction.shape[:1], len(graph), 2, *size))
-    for p in range(keypoints.shape[1]):
-        dx, dy = (v[..., None] for v in direction[:, p].unbind(-1))  # (B, E, 1)
-        from_x, from_y = (v[..., None] for v in start[:, p].unbind(-1))
-        along = (dx * (x - from_x))[..., None, :] + (dy * (y - from_y))[..., None]
-        across = ((dx * (y - from_y))[..., None] - (dy * (x - from_x))[..., None, :]).abs() / width
-        inside = (along >= 0) & (along <= length[:, p, :, :, None]) & (across <= 1) & drawn[:, p, :, None, None]
-        field = (1 - across)[:, :, None] * direction[:, p, :, :, None, None]
-        fields = torch.where(inside[:, :, None], field.to(fields.dtype), fields)
-    return fields.flatten(1, 2)
+        for i in range(0, max(1, len(limbs)), MOST_LIMBS)
+    ]  # fmt: skip
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def decode(
@@ -322,6 +312,8 @@ def _forward_fields(
     self: Any, stride: float, outputs: dict[str, torch.Tensor], labels: dict[str, Any]
 ) -> dict[str, dict[str, torch.Tensor]]:
     """``PartAffinityFieldGenerator.forward``."""
+    if stride % 1:
+        return self._peer_forward(stride, outputs, labels)
     maps = outputs["heatmap"]
     annotated = labels[self.label_keypoint_key].to(outputs["paf"].device, torch.float32)
     size = (maps.shape[-2], maps.shape[-1])
@@ -346,7 +338,8 @@ def replace() -> Replacement:
     fields = require(f"{models}.target_generators.pafs_targets", "deeplabcut", VERSIONS)
     predictors = require(f"{models}.predictors.single_predictor", "deeplabcut", VERSIONS)
     done = Replacement()
-    generators.HeatmapGenerator._peer_forward = generators.HeatmapGenerator.forward
+    for own in (generators.HeatmapGenerator, fields.PartAffinityFieldGenerator):
+        own._peer_forward = own.forward
     done.put(generators.HeatmapGenerator, "forward", _forward)
     done.put(fields.PartAffinityFieldGenerator, "forward", _forward_fields)
     done.put(predictors.HeatmapPredictor, "forward", _predict)

@@ -20,10 +20,10 @@ _ops = torch.ops.pypose_ops
 
 
 # In the order of the enumerations in csrc/heatmaps/limbs.h.
-_LIMB_PROFILES = ("band", "openpose", "trt_pose", "sleap")
+_LIMB_PROFILES = ("band", "openpose", "trt_pose", "sleap", "linear")
 
 
-_LIMB_COMBINES = ("mean", "sum")
+_LIMB_COMBINES = ("mean", "sum", "last")
 
 
 def part_affinity_fields(
@@ -33,8 +33,8 @@ def part_affinity_fields(
     size: tuple[int, int],
     *,
     visible: torch.Tensor | None = None,
-    profile: Literal["band", "openpose", "trt_pose", "sleap"] = "band",
-    combine: Literal["mean", "sum"] = "mean",
+    profile: Literal["band", "openpose", "trt_pose", "sleap", "linear"] = "band",
+    combine: Literal["mean", "sum", "last"] = "mean",
     dtype: torch.dtype | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -59,9 +59,11 @@ def part_affinity_fields(
             - ``"openpose"``: the same with the box rounded and its last row and column left out, as OpenPose draws it;
             - ``"trt_pose"``: ``exp(-d^2 / limb_radius^2)``, to be combined by ``"sum"``;
             - ``"sleap"``: ``exp(-d^4 / (2 limb_radius^2))``, to be combined by ``"sum"``; limbs below a pixel count
-              as one pixel long where the nearest point is sought.
-        combine (str): of people: ``"mean"`` over those whose band covers the pixel (for the soft profiles, over all
-            who are drawn), or ``"sum"``.
+              as one pixel long where the nearest point is sought;
+            - ``"linear"``: ``1 - a / limb_radius`` between the ends of the limb, borders included, as DeepLabCut draws
+              it; to be combined by ``"last"``.
+        combine (str): of people: ``"mean"`` over those whose limb covers the pixel (for the soft profiles, over all
+            who are drawn), ``"sum"``, or ``"last"``: the last of those whose limb covers it, not for the soft profiles.
         dtype (torch.dtype, optional): of the maps: float16, bfloat16, float32 or float64. Default: that of the
             keypoints.
         out (Tensor, optional): what to draw into, ``(B, 2 * len(limbs), height, width)``, contiguous, on the keypoints'
@@ -72,13 +74,13 @@ def part_affinity_fields(
         second, ...
 
     Differentiable with respect to ``keypoints``, deterministically. Of a band only the direction of its vectors has a
-    derivative: its edge is a step, and the set of people who cover a pixel is treated as constant. Double backward
-    is not supported.
+    derivative: its edge is a step, as are the ends of a linear profile, and the set of people who cover a pixel is
+    treated as constant. Double backward is not supported.
 
     Raises:
         TypeError: an argument of the wrong Python type.
         ValueError: size is not two positive integers; limbs are not pairs; an unknown option name; a limb names a joint
-            that is not there; limb_radius is not positive; another argument is wrong.
+            that is not there; limb_radius is not positive; ``"last"`` with a soft profile; another argument is wrong.
 
     Example:
         >>> keypoints = torch.tensor([[[[10.0, 5.0], [10.0, 50.0]], [[30.0, 5.0], [44.0, 50.0]]]])  # 1 image, 2 people

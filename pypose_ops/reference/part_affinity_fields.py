@@ -17,8 +17,8 @@ def part_affinity_fields(
     size: tuple[int, int],
     *,
     visible: torch.Tensor | None = None,
-    profile: Literal["band", "openpose", "trt_pose", "sleap"] = "band",
-    combine: Literal["mean", "sum"] = "mean",
+    profile: Literal["band", "openpose", "trt_pose", "sleap", "linear"] = "band",
+    combine: Literal["mean", "sum", "last"] = "mean",
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Definition of :func:`pypose_ops.part_affinity_fields`: every person's field in memory at once."""
@@ -26,8 +26,13 @@ def part_affinity_fields(
     limb = _limbs(keypoints, limbs, size, visible, dtype)
     drawn = limb["present"] & (limb["length"] >= SHORTEST)[..., None, None]
     across, along = limb["across"], limb["along"]
+    covers = drawn
     if profile in ("band", "openpose"):
-        weight = ((across.abs() <= limb_radius) & _box(limb, limb_radius, size, profile == "openpose")).to(across)
+        covers = drawn & (across.abs() <= limb_radius) & _box(limb, limb_radius, size, profile == "openpose")
+        weight = covers.to(across)
+    elif profile == "linear":
+        covers = drawn & (across.abs() <= limb_radius) & _between_ends(limb)
+        weight = torch.where(covers, 1 - across.abs() / limb_radius, 0.0)
     elif profile == "trt_pose":
         beyond = along - along.clamp(min=0).minimum(limb["length"][..., None, None])
         weight = torch.exp(-(across**2 + beyond**2) / limb_radius**2)
@@ -37,10 +42,16 @@ def part_affinity_fields(
         weight = torch.exp(-((across**2 + (along - nearest) ** 2) ** 2) / (2 * limb_radius**2))
     weight = torch.where(drawn, weight, 0.0)
     fields = weight[..., None, :, :] * limb["direction"][..., None, None]  # (B, P, L, 2, H, W)
-    fields = torch.where(drawn[..., None, :, :], fields, 0.0).sum(1)
+    fields = torch.where(drawn[..., None, :, :], fields, 0.0)
+    covers = covers.expand_as(weight).to(torch.int64)  # (B, P, L, H, W)
+    if combine == "last":
+        if profile in ("trt_pose", "sleap"):
+            raise ValueError("part_affinity_fields: the soft profiles have no edge to be combined by last")
+        later = covers.flip(1).cumsum(1).flip(1) - covers  # how many of the people after this one cover the pixel
+        fields = torch.where((later == 0)[..., None, :, :], fields, 0.0)
+    fields = fields.sum(1)
     if combine == "mean":
-        people = (weight if profile in ("band", "openpose") else drawn.to(weight).expand_as(weight)).sum(1)
-        fields = fields / people.clamp(min=1)[:, :, None]
+        fields = fields / covers.sum(1).clamp(min=1)[:, :, None]
     return fields.flatten(1, 2).to(dtype)
 
 
@@ -79,6 +90,8 @@ def _limbs(keypoints, limbs, size, visible, dtype):
         "length": length,
         "direction": direction,
         "present": (drawn[:, :, first] & drawn[:, :, second])[..., None, None],
+        "dx": dx,
+        "dy": dy,
         "across": dx * uy - dy * ux,
         "along": dx * ux + dy * uy,
     }
@@ -97,3 +110,10 @@ def _box(limb, radius, size, rounded):
         else:
             inside.append((grid >= low) & (grid <= high))
     return inside[0][..., None, :] & inside[1][..., :, None]
+
+
+def _between_ends(limb):
+    """Which pixels are between the lines across the limb through its ends, borders included."""
+    x, y = ((e - s)[..., None, None] for e, s in zip(limb["end"].unbind(-1), limb["start"].unbind(-1), strict=True))
+    along = limb["dx"] * x + limb["dy"] * y
+    return (along >= 0) & (along <= x * x + y * y)

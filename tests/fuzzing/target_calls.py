@@ -120,8 +120,9 @@ def limb_arguments(draw):
 @operator("part_affinity_fields")
 def part_affinity_fields(draw):
     arguments, dtype, perturbed = limb_arguments(draw)
-    arguments["profile"] = draw.pick(("band", "openpose", "trt_pose", "sleap"))
-    arguments["combine"] = draw.pick(("mean", "sum"))
+    arguments["profile"] = draw.pick(("band", "openpose", "trt_pose", "sleap", "linear"))
+    soft = arguments["profile"] in ("trt_pose", "sleap")
+    arguments["combine"] = draw.pick(("mean", "sum") if soft else ("mean", "sum", "last"))
     return Call("part_affinity_fields", arguments, some(draw, "keypoints"), dtype, perturbed)
 
 

@@ -318,9 +318,29 @@ def test_a_graph_and_a_size_of_any_kind():
     keypoints, visible = torch.tensor([[[[2.0, 6.0], [14.0, 6.0]]]]), torch.ones(1, 1, 2)
     ours = for_deeplabcut.paf_targets(keypoints, visible, (4, 4), 4, [(0, 1)], 5.0)
     assert torch.equal(for_deeplabcut.paf_targets(keypoints, visible, (4, 4), 4, torch.tensor([[0, 1]]), 5.0), ours)
+    many = for_deeplabcut.paf_targets(keypoints, visible, (4, 4), 4, [(1, 0)] * 256 + [(0, 1)], 5.0)
+    assert torch.equal(many, torch.cat((-ours.repeat(1, 256, 1, 1), ours), 1))
     locref = for_deeplabcut.heatmap_targets(keypoints, visible, (4, 5), 4).locref
     for size in ([4, 5], np.array([4, 5])):
         assert torch.equal(for_deeplabcut.heatmap_targets(keypoints, visible, size, 4).locref, locref)
+
+
+@pytest.mark.parametrize("stride", (4, 16))
+def test_pixels_at_the_ends_of_limbs_belong_to_them(stride):
+    """Of keypoints in whole pixels, in the arithmetic of integers. In DeepLabCut rounding decides."""
+    generator = torch.Generator().manual_seed(0)
+    size, width = (20, 30), 20
+    keypoints = (torch.rand(16, 1, 2, 2, generator=generator) * torch.tensor([60, 40])).round() * (stride // 2)
+    start, end = keypoints.long()[:, 0, :, :, None, None].unbind(1)  # (16, 2, 1, 1)
+    x, y = (torch.arange(n) * stride + stride // 2 for n in (size[1], size[0]))
+    (vx, vy), dx, dy = (end - start).unbind(1), x - start[:, 0], y[:, None] - start[:, 1]
+    along, across, squared = vx * dx + vy * dy, vx * dy - vy * dx, vx**2 + vy**2
+    inside = (along >= 0) & (along <= squared) & (across**2 <= width**2 * squared)
+    assert ((along == 0) | (along == squared))[inside].sum() > 5
+    level = torch.where(inside, 1 - across.abs() / squared.sqrt() / width, 0.0)
+    actual = for_deeplabcut.paf_targets(keypoints, torch.ones(16, 1, 2), size, stride, [(0, 1)], width)
+    expected = torch.stack((level * vx / squared.sqrt(), level * vy / squared.sqrt()), 1)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", (2.5, 3.0, 8.0))
@@ -356,6 +376,8 @@ def test_other_kinds_are_refused():
         for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 8, compat="mmpose")
     with pytest.raises(ValueError, match="paf_targets: compat must be 'deeplabcut' or None, got 'mmpose'"):
         for_deeplabcut.paf_targets(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2), (4, 4), 8, [(0, 1)], 9, compat="mmpose")
+    with pytest.raises(ValueError, match="paf_targets: stride must be an integer with compat='deeplabcut', got 2.5"):
+        for_deeplabcut.paf_targets(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2), (4, 4), 2.5, [(0, 1)], 9)
     with pytest.raises(ValueError, match="stride must be an integer with compat='deeplabcut', got 2.5"):
         for_deeplabcut.heatmap_targets(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1), (4, 4), 2.5)
 

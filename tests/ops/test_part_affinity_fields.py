@@ -13,6 +13,9 @@ import pypose_ops
 from pypose_ops import limb_masks, offset_heatmaps, part_affinity_fields, reference, simcc_labels
 
 SUMMED = {"profile": "trt_pose", "combine": "sum"}
+LINEAR = {"profile": "linear", "combine": "last"}
+ASIDE = torch.tensor([0.13, 0.29])  # no pixel on an axis, where the linear profile has a kink
+FEW = ("people", "visible", "strange keypoints", "one row", "coco people", "no people")
 
 
 def named(prefix, samples):
@@ -26,7 +29,12 @@ TestPartAffinityFields = check_op(
     + named("openpose", limb_samples(GRAD, profile="openpose"))
     + named("trt_pose", limb_samples(GRAD, profile="trt_pose", combine="sum"))
     + named("sleap", limb_samples(GRAD, profile="sleap", combine="sum"))
+    + named("linear", [s for s in limb_samples(GRAD, **LINEAR) if s.name in FEW])
     + [
+        Sample("band, last", (points(2, 9, 3), LIMBS, 1.5, SIZE), {"combine": "last"}, grad=GRAD),
+        Sample("linear, last, many", (points(2, 40, 3), LIMBS, 2.5, SIZE), LINEAR, grad=GRAD),
+        Sample("linear, mean", (CROWD, LIMBS, 2.5, SIZE), {"profile": "linear"}, grad=GRAD),
+        Sample("strange keypoints, linear, gradient", (STRANGE[:4] + ASIDE, LIMBS, 2.0, SIZE), LINEAR, grad=GRAD),
         Sample("band, summed", (CROWD, LIMBS, 1.5, SIZE), {"combine": "sum"}, grad=GRAD),
         Sample("trt_pose, mean", (CROWD, LIMBS, 1.5, SIZE), {"profile": "trt_pose"}, grad=GRAD),
         Sample("sleap, mean", (CROWD, LIMBS, 2.5, SIZE), {"profile": "sleap"}, grad=GRAD),
@@ -52,6 +60,15 @@ TestPartAffinityFields = check_op(
             (K, LIMBS, 2.0, SIZE),
             ValueError,
             combine="max",
+        ),
+        bad(
+            "part_affinity_fields",
+            "last of a soft profile",
+            "combine must be mean or sum with the profiles trt_pose and sleap, which have no edge, got last",
+            (K, LIMBS, 2.0, SIZE),
+            ValueError,
+            profile="sleap",
+            combine="last",
         ),
         bad("part_affinity_fields", "dtype", "dtype must be float16", (K, LIMBS, 2.0, SIZE), dtype=torch.int32),
     ],
@@ -83,6 +100,34 @@ def test_soft_profiles_by_hand(device):
     assert not trt[0].any() and not sleap[0].any()
 
 
+def test_a_linear_profile_by_hand(device):
+    """Along the diagonal and along (3, 4) the pixels at the ends belong to the limb: no unit vector is exact."""
+    keypoints = torch.tensor([[[1.0, 1.0], [4.0, 1.0], [4.0, 4.0], [4.0, 5.0]]], device=device)
+    limbs = [(0, 1), (0, 2), (2, 0), (0, 3)]
+    fields = part_affinity_fields(keypoints, limbs, 2.0, (7, 7), profile="linear")[0].cpu()
+    level = torch.zeros(7, 7)
+    level[:3, 1:5] = torch.tensor([[0.5], [1.0], [0.5]])
+    torch.testing.assert_close(fields[0], level)
+    assert not fields[1].any()
+    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
+    between = (x + y >= 2) & (x + y <= 8)
+    diagonal = (0.5**0.5 * torch.where(between, 1 - (x - y).abs() * 0.5**0.5 / 2, 0.0)).clamp(min=0)
+    for field in (*fields[2:4], *-fields[4:6]):
+        torch.testing.assert_close(field, diagonal)
+    along, across = 3 * (x - 1) + 4 * (y - 1), (4 * (x - 1) - 3 * (y - 1)).abs() / 5
+    slanted = torch.where((along >= 0) & (along <= 25), 1 - across / 2, 0.0).clamp(min=0)
+    torch.testing.assert_close(fields[6:], torch.stack([0.6 * slanted, 0.8 * slanted]))
+
+
+def test_the_last_person_is_on_top(device):
+    level, upright, hidden = [[0.0, 1.0], [4.0, 1.0]], [[2.0, 0.0], [2.0, 4.0]], [[3.0, 0.0], [math.nan, 4.0]]
+    keypoints = torch.tensor([[level, upright, hidden], [upright, level, hidden]], device=device)
+    for profile in ("band", "linear"):
+        x, y = part_affinity_fields(keypoints, [(0, 1)], 0.5, (5, 5), profile=profile, combine="last").cpu().unbind(1)
+        torch.testing.assert_close(x[:, 1], torch.stack([row(1, 1, 0, 1, 1), row(1, 1, 1, 1, 1)]))
+        torch.testing.assert_close(y[:, :, 2], torch.stack([row(1, 1, 1, 1, 1), row(1, 0, 1, 1, 1)]))
+
+
 def test_two_people_are_averaged_where_they_overlap(device):
     keypoints = torch.tensor([[[[0.0, 1.0], [4.0, 1.0]], [[2.0, 0.0], [2.0, 4.0]]]], device=device)
     fields = part_affinity_fields(keypoints, [(0, 1)], 0.5, (5, 5))[0].cpu()
@@ -93,7 +138,7 @@ def test_two_people_are_averaged_where_they_overlap(device):
 
 
 # Properties -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("profile", ("band", "trt_pose", "sleap"))
+@pytest.mark.parametrize("profile", ("band", "trt_pose", "sleap", "linear"))
 def test_a_reversed_limb_is_the_negative_field(device, profile):
     keypoints = points(1, 2, size=(20, 16)).float().to(device)
     forward, backward = part_affinity_fields(keypoints, [(0, 1), (1, 0)], 2.0, (20, 16), profile=profile).unflatten(
@@ -122,6 +167,11 @@ def test_gradients_by_hand(device):
     part_affinity_fields(keypoints, [(0, 1)], 2.0, (4, 6), profile="trt_pose")[0, 0, 2, 2].backward()
     expected = math.exp(-0.25) / 4
     torch.testing.assert_close(keypoints.grad[0].cpu(), torch.tensor([[0.0, expected], [0.0, expected]]))
+    keypoints.grad = None
+    # The same of the linear profile: w = 1 - 1 / 2, dw/dy = 1 / 2; the ends' pixels belong to it.
+    linear = part_affinity_fields(keypoints, [(0, 1)], 2.0, (4, 6), profile="linear")[0, 0]
+    (linear[2, 2] + linear[0, 3]).backward()
+    torch.testing.assert_close(keypoints.grad[0].cpu(), torch.tensor([[0.0, 0.25], [0.0, 0.25 - 0.5]]))
     keypoints.grad = None
     offset_heatmaps(keypoints, 2.0, (3, 7)).sum().backward()  # 21 pixels, an offset each, over the radius
     torch.testing.assert_close(keypoints.grad[0].cpu(), torch.full((2, 2), 10.5))
