@@ -1,4 +1,4 @@
-"""Learning rates and freezing by parameter prefix, and sampling of data sets by weight."""
+"""Learning rates by time and parameter prefix, freezing, and sampling of data sets by weight."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +44,26 @@ def parameter_groups(module: nn.Module, lr: float, factors: Mapping[str, float])
             factor = factors[max(fitting, key=len)] if fitting else 1.0
             groups.setdefault(lr * factor, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+
+
+def progress(step: int, steps: Sequence[int]) -> float:
+    """The share of training done before a step, with epochs of ``steps`` steps. Every epoch counts the same.
+
+    Counted by steps, a few epochs on a small data set at the end would be left with no learning rate.
+    """
+    for epoch, length in enumerate(steps):
+        if step < length:
+            return (epoch + step / length) / len(steps)
+        step -= length
+    return 1.0
+
+
+def one_cycle(done: float, rise: float = 0.05) -> float:
+    """Factor of the learning rate after a share of training: up from 1/25 by a cosine, then down to almost nothing."""
+    start, end = 1 / 25, 1e-4 / 25
+    if done < rise:
+        return start + (1 - start) * (1 - math.cos(math.pi * done / rise)) / 2
+    return end + (1 - end) * (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
 
 
 class WeightedSampler(Sampler[int]):
@@ -92,10 +112,14 @@ class WeightedSampler(Sampler[int]):
         total = sum(round(count * weight) for count, weight in (sets[:1] if self._is_last(epoch) else sets))
         return math.ceil(total / self.world)
 
-    def steps(self, batch: int) -> int:
-        """The number of batches of all epochs."""
-        lengths = (self.length_of(epoch) for epoch in range(self.epochs))
-        return sum(n // batch if n >= batch else 1 for n in lengths)
+    def fills(self, batch: int) -> bool:
+        """Whether every epoch has a batch of people."""
+        return all(self.length_of(epoch) >= batch for epoch in range(self.epochs))
+
+    def steps(self, batch: int) -> list[int]:
+        """The number of batches of each epoch; incomplete ones are dropped if every epoch has a complete one."""
+        count = math.floor if self.fills(batch) else math.ceil
+        return [count(self.length_of(epoch) / batch) for epoch in range(self.epochs)]
 
     def _is_last(self, epoch: int) -> bool:
         return epoch >= self.epochs - self.last

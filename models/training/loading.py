@@ -156,8 +156,10 @@ def train_loader(
 
     ``world`` ranks with ``batch`` people each see, step by step, the same people as one with ``batch * world``.
     """
-    sampler = sampler or DistributedSampler(people, world, rank, shuffle=True, seed=seed)
     # The last, smaller batch is dropped: a single person breaks batch normalisation.
+    if sampler:
+        return _loader(people, batch, sampler, workers, pin, drop_last=sampler.fills(batch))
+    sampler = DistributedSampler(people, world, rank, shuffle=True, seed=seed)
     return _loader(people, batch, sampler, workers, pin, drop_last=len(sampler) >= batch)
 
 

@@ -29,7 +29,7 @@ from pypose_ops.skeletons import Skeleton
 
 from ..modules.depthwise import has_bfloat16_kernels
 from .crops import DRAWS, Crops
-from .levers import WeightedSampler, freeze, parameter_groups
+from .levers import WeightedSampler, freeze, one_cycle, parameter_groups, progress
 from .loading import eval_loader, train_loader
 from .scores import pck_norm
 
@@ -61,7 +61,7 @@ class Phase(pl.LightningModule):
         recipe (Recipe): the options.
         number (int): index of the phase.
         people (int): number of people in the training set.
-        steps (int, optional): of the phase, if epochs differ in length.
+        steps (list[int], optional): of each epoch, if they differ.
     """
 
     system: System
@@ -88,17 +88,15 @@ class Phase(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.system, self.recipe.lr, self.recipe.lr_factors)
         optimizer = torch.optim.AdamW(groups, self.recipe.lr, weight_decay=self.recipe.weight_decay)
-        steps = self.steps or int(self.trainer.estimated_stepping_batches)
-        rates = [group["lr"] for group in groups]
-        # OneCycleLR divides by the length of the warm-up minus one: it must not be a single step, 0.05 of 20.
-        rise = 0.05 if steps != 20 else 0.051
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rates, max(steps, 2), pct_start=rise, cycle_momentum=False
-        )
+        epochs = self.trainer.max_epochs
+        steps = self.steps or [max(int(self.trainer.estimated_stepping_batches) // epochs, 1)] * epochs
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(progress(step, steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
         freeze(self.system, self.recipe.freeze)
+        # Lightning validates after as many batches as the first epoch has: never in the shorter epochs at the end.
+        self.trainer.val_check_batch = len(self.trainer.train_dataloader)
         # The random numbers of an epoch depend only on its number, so that interrupted runs continue identically.
         seed = (self.recipe.seed * 1009 + self.number) * 100_003 + self.current_epoch
         torch.manual_seed(seed * 64 + self.global_rank)

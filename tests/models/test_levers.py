@@ -6,7 +6,14 @@ from torch import nn
 
 from pypose_ops.errors import InputError
 from pypose_ops.models import build, pretrained
-from pypose_ops.models.training.levers import WeightedSampler, check_names, freeze, parameter_groups
+from pypose_ops.models.training.levers import (
+    WeightedSampler,
+    check_names,
+    freeze,
+    one_cycle,
+    parameter_groups,
+    progress,
+)
 from pypose_ops.models.weights.transfer import begin_with
 from pypose_ops.skeletons import COCO, LSP, MPII
 
@@ -46,7 +53,23 @@ def test_data_sets_by_weight():
     assert set(seen[10:].tolist()) == {2, 3}
     sampler.set_epoch(3)
     assert sorted(sampler) == list(range(10)) and len(sampler) == 10
-    assert sampler.steps(batch=20) == 3 * 3 + 1
+    assert sampler.steps(batch=5) == [12, 12, 12, 2] and sampler.fills(5)
+    # No epoch may be without a batch: then the incomplete ones count too.
+    assert sampler.steps(batch=40) == [2, 2, 2, 1] and not sampler.fills(40)
+
+
+def test_short_epochs_at_the_end_have_their_share_of_the_learning_rate():
+    steps = [100, 100, 5, 5]
+    shares = [progress(step, steps) for step in range(sum(steps) + 1)]
+    assert [shares[n] for n in (0, 50, 100, 200, 205, 210)] == [0, 0.125, 0.25, 0.5, 0.75, 1]
+    assert shares == sorted(set(shares))
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, 201, pct_start=11 / 201, cycle_momentum=False)
+    for step in range(201):
+        assert one_cycle(step / 200, rise=0.05) == pytest.approx(torchs.get_last_lr()[0], abs=1e-6)
+        optimizer.step()
+        if step < 200:
+            torchs.step()
 
 
 def test_an_order_follows_from_seed_and_epoch():

@@ -1,5 +1,6 @@
 """Training: it goes on after a kill as if nothing had happened, and on two processes as on one."""
 
+import csv
 import json
 import os
 import re
@@ -22,6 +23,7 @@ pytest.importorskip("lightning")
 
 from pypose_ops.cli.main import main  # noqa: E402
 from pypose_ops.cli.plot import read_logs  # noqa: E402
+from pypose_ops.models.training.levers import one_cycle  # noqa: E402
 
 PROGRAM = Path(__file__).with_name("tiny_system.py")
 
@@ -85,6 +87,18 @@ def test_a_run_leaves(whole):
     # The first phase does not touch the second stage, and vice versa.
     first, last = weights(whole, "phase-0-coarse.safetensors"), weights(whole)
     assert all(torch.equal(first[n], last[n]) == n.startswith("coarse") for n in first)
+
+
+def test_short_epochs_at_the_end_train_and_are_validated(data, tmp_path):
+    more = ["--data", data, "--last-epochs", "2", "--phase-epochs", "3,3"]
+    assert main(options(data, tmp_path, *more, batch=4)) == 0
+    logs = read_logs(tmp_path)
+    for phase in (0, 1):
+        found = [logs[phase, epoch]["val_loss"] for epoch in range(3)]
+        assert len(set(found)) == 3, found  # each from a validation of its own
+        (log,) = tmp_path.glob(f"logs/{phase}-*/version_0/metrics.csv")
+        rates = [float(row["lr-AdamW"]) for row in csv.DictReader(log.open()) if row["lr-AdamW"]]
+        assert rates[1:] == pytest.approx([0.01 * one_cycle(1 / 3), 0.01 * one_cycle(2 / 3)])
 
 
 def test_joints_are_found_by_name_not_by_number():
