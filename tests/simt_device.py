@@ -32,7 +32,8 @@ HOST_OPERATORS = tuple(
         "_coco_ap",
         "_match_people",
         "_gaussian_targets",
-        "_gather_people",
+        "_group_people",
+        "_group_by_tags",
         "_box_transforms",
         "_box_centers",
     )

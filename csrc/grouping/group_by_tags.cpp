@@ -187,17 +187,33 @@ PeopleTensors group_by_tags_cpu(
   return out.tensors();
 }
 
+GatheredPeople group_by_tags_gathered(
+    const Tensor& coords, const Tensor& scores, const Tensor& counts, const Tensor& tags,
+    const std::vector<int64_t>& order, double min_score, double max_distance, int64_t max_people, double missing) {
+  constexpr const char* op = "group_by_tags";
+  check_gathered(op, coords, scores);
+  const Tensor peak_scores = as_type(scores, tags.scalar_type());
+  const PeopleTensors people =
+      group_by_tags_cpu(peak_scores, counts, tags, order, min_score, max_distance, max_people);
+  return gather_joints(coords, scores, people, missing);
+}
+
 }  // namespace
 
+#define PYPOSE_OPS_ARGUMENTS \
+  "Tensor counts, Tensor tags, int[] order, float min_score, float max_distance, SymInt max_people"
+
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def("group_by_tags(Tensor peak_scores, " PYPOSE_OPS_ARGUMENTS ") -> (" PYPOSE_OPS_PEOPLE ")");
   m.def(
-      "group_by_tags(Tensor peak_scores, Tensor counts, Tensor tags, int[] order, float min_score, "
-      "float max_distance, SymInt max_people) -> "
-      "(Tensor peaks, Tensor scores, Tensor joint_counts, Tensor counts, Tensor limb_scores, Tensor order)");
+      "_group_by_tags(Tensor coords, Tensor scores, " PYPOSE_OPS_ARGUMENTS ", float missing) -> "
+      "(" PYPOSE_OPS_GATHERED_PEOPLE ")");
 }
+#undef PYPOSE_OPS_ARGUMENTS
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   m.impl("group_by_tags", TORCH_BOX(&group_by_tags_cpu));
+  m.impl("_group_by_tags", TORCH_BOX(&group_by_tags_gathered));
 }
 
 }  // namespace pypose_ops

@@ -184,65 +184,35 @@ PeopleTensors group_people_cpu(
   return out.tensors();
 }
 
-template <typename T>
-void gather(
-    const Tensor& coords, const Tensor& scores, const Tensor& index, T missing, const Tensor& coords_out,
-    const Tensor& scores_out) {
-  const int64_t joints = index.size(2), peaks = scores.size(2), rows = index.size(1);
-  const T* from = coords.const_data_ptr<T>();
-  const T* score = scores.const_data_ptr<T>();
-  const int64_t* peak = index.const_data_ptr<int64_t>();
-  T* to = coords_out.mutable_data_ptr<T>();
-  T* score_to = scores_out.mutable_data_ptr<T>();
-  const int64_t count = index.numel();
-  for (int64_t i = 0; i < count; ++i) {
-    const bool found = peak[i] >= 0;
-    PYPOSE_OPS_CHECK(peak[i] < peaks, "group_people: peaks must be below ", peaks, ", got ", peak[i]);
-    const int64_t at = (i / (rows * joints) * joints + i % joints) * peaks + peak[i];
-    to[2 * i] = found ? from[2 * at] : missing;
-    to[2 * i + 1] = found ? from[2 * at + 1] : missing;
-    score_to[i] = found ? score[at] : T(0);
-  }
-}
-
-// Coordinates and scores of people's joints, by the numbers of their peaks (B, P, K); `missing` and 0 for -1, none.
-std::tuple<Tensor, Tensor> gather_people_cpu(
-    const Tensor& coords, const Tensor& scores, const Tensor& index, double missing) {
+GatheredPeople group_people_gathered(
+    const Tensor& coords, const Tensor& scores, const Tensor& counts, const Tensor& limb_scores,
+    const std::vector<int64_t>& limbs, int64_t assignment, double min_limb_score, int64_t min_joints, double min_score,
+    int64_t max_people, double missing) {
   constexpr const char* op = "group_people";
-  check_dim(op, "index", index, 3, "(B, P, K)");
-  check_dim(op, "peaks.coords", coords, 4, "(B, K, M, 2)");
-  check_coordinates(op, "peaks.coords", coords);
-  const int64_t batch = index.size(0), joints = index.size(2), peaks = coords.size(2);
-  check_like(op, "peaks.coords", coords, "(B, K, M, 2)", {batch, joints, peaks, 2}, "index", index);
-  check_like(op, "peaks.scores", scores, "(B, K, M)", {batch, joints, peaks}, "index", index);
-  check_coordinates_like(op, "peaks.scores", scores, coords);
-  const Tensor coords_out = empty_beside(coords, {batch, index.size(1), joints, 2});
-  const Tensor scores_out = empty_beside(scores, {batch, index.size(1), joints});
-  const Tensor dense = as_contiguous(coords), dense_scores = as_contiguous(scores);
-  const Tensor of = as_contiguous(index, ScalarType::Long);
-  if (coords.scalar_type() == ScalarType::Double) {
-    gather<double>(dense, dense_scores, of, missing, coords_out, scores_out);
-  } else {
-    gather<float>(dense, dense_scores, of, static_cast<float>(missing), coords_out, scores_out);
-  }
-  return {coords_out, scores_out};
+  check_gathered(op, coords, scores);
+  const Tensor peak_scores = as_type(scores, limb_scores.scalar_type());
+  const PeopleTensors people = group_people_cpu(
+      peak_scores, counts, limb_scores, limbs, assignment, min_limb_score, min_joints, min_score, max_people);
+  return gather_joints(coords, scores, people, missing);
 }
 
 }  // namespace
 
+#define PYPOSE_OPS_ARGUMENTS \
+  "Tensor counts, Tensor limb_scores, int[] limbs, int assignment, float min_limb_score, int min_joints, float " \
+  "min_score, SymInt max_people"
+
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  m.def("group_people(Tensor peak_scores, " PYPOSE_OPS_ARGUMENTS ") -> (" PYPOSE_OPS_PEOPLE ")");
   m.def(
-      "_gather_people(Tensor coords, Tensor scores, Tensor index, float missing) -> "
-      "(Tensor coords_of, Tensor scores_of)");
-  m.def(
-      "group_people(Tensor peak_scores, Tensor counts, Tensor limb_scores, int[] limbs, int assignment, "
-      "float min_limb_score, int min_joints, float min_score, SymInt max_people) -> "
-      "(Tensor peaks, Tensor scores, Tensor joint_counts, Tensor counts, Tensor limb_scores, Tensor order)");
+      "_group_people(Tensor coords, Tensor scores, " PYPOSE_OPS_ARGUMENTS ", float missing) -> "
+      "(" PYPOSE_OPS_GATHERED_PEOPLE ")");
 }
+#undef PYPOSE_OPS_ARGUMENTS
 
 STABLE_TORCH_LIBRARY_IMPL(pypose_ops, CPU, m) {
   m.impl("group_people", TORCH_BOX(&group_people_cpu));
-  m.impl("_gather_people", TORCH_BOX(&gather_people_cpu));
+  m.impl("_group_people", TORCH_BOX(&group_people_gathered));
 }
 
 }  // namespace pypose_ops

@@ -85,5 +85,71 @@ inline void check_peaks(const char* op, const Tensor& peak_scores, const Tensor&
       ", got ", max_people);
 }
 
+// Where the peaks lie on the host, what a joint needs is gathered at once: every pass through the dispatcher costs more
+// than the grouping of one image.
+using GatheredPeople = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+inline void check_gathered(const char* op, const Tensor& coords, const Tensor& scores) {
+  check_dim(op, "peaks.coords", coords, 4, "(B, K, M, 2)");
+  check_size(op, "peaks.coords", coords, 3, 2);
+  check_coordinates(op, "peaks.coords", coords);
+  PYPOSE_OPS_CHECK(
+      scores.sizes() == coords.sizes().slice(0, 3), op, ": peaks.scores must be ", shape_of(coords),
+      " without its last axis, got shape ", shape_of(scores));
+  PYPOSE_OPS_CHECK(
+      scores.scalar_type() == coords.scalar_type(), op, ": peaks.scores must have the dtype of peaks.coords, ",
+      torch::headeronly::toString(coords.scalar_type()), ", got ", torch::headeronly::toString(scores.scalar_type()));
+}
+
+template <typename T>
+void gather_joints(
+    const Tensor& coords, const Tensor& scores, const Tensor& index, T missing, const Tensor& coords_out,
+    const Tensor& scores_out) {
+  const int64_t joints = index.size(2), peaks = scores.size(2), rows = index.size(1);
+  const T* from = coords.const_data_ptr<T>();
+  const T* score = scores.const_data_ptr<T>();
+  const int64_t* peak = index.const_data_ptr<int64_t>();
+  T* to = coords_out.mutable_data_ptr<T>();
+  T* score_to = scores_out.mutable_data_ptr<T>();
+  const int64_t images = index.size(0);
+  for (int64_t b = 0; b < images; ++b) {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t k = 0; k < joints; ++k, ++peak, to += 2) {
+        const bool found = *peak >= 0;
+        const int64_t at = (b * joints + k) * peaks + *peak;
+        to[0] = found ? from[2 * at] : missing;
+        to[1] = found ? from[2 * at + 1] : missing;
+        *score_to++ = found ? score[at] : T(0);
+      }
+    }
+  }
+}
+
+// Coordinates and scores of people's joints, by the numbers of their peaks; `missing` and 0 for -1, none. The people's
+// scores get the dtype of the peaks'.
+inline GatheredPeople gather_joints(
+    const Tensor& coords, const Tensor& scores, const PeopleTensors& people, double missing) {
+  const auto& [index, person_scores, joint_counts, counts, limb_scores, order] = people;
+  const ScalarType dtype = scores.scalar_type();
+  const Tensor coords_out = empty_beside(coords, {index.size(0), index.size(1), index.size(2), 2});
+  const Tensor scores_out = empty_beside(scores, {index.size(0), index.size(1), index.size(2)});
+  const Tensor dense = as_contiguous(coords), dense_scores = as_contiguous(scores);
+  if (dtype == ScalarType::Double) {
+    gather_joints<double>(dense, dense_scores, index, missing, coords_out, scores_out);
+  } else {
+    gather_joints<float>(dense, dense_scores, index, static_cast<float>(missing), coords_out, scores_out);
+  }
+  return {
+      coords_out, scores_out, as_type(person_scores, dtype), joint_counts, counts, index, as_type(limb_scores, dtype),
+      order};
+}
+
+// As schemas name them.
+#define PYPOSE_OPS_PEOPLE \
+  "Tensor peaks, Tensor scores, Tensor joint_counts, Tensor counts, Tensor limb_scores, Tensor order"
+#define PYPOSE_OPS_GATHERED_PEOPLE                                                                              \
+  "Tensor coords, Tensor joint_scores, Tensor scores, Tensor joint_counts, Tensor counts, Tensor peaks, Tensor " \
+  "limb_scores, Tensor order"
+
 }  // namespace grouping
 }  // namespace pypose_ops

@@ -15,9 +15,13 @@ ASSIGNMENTS = ("optimal", "greedy")
 def flat_limbs(op: str, name: str, limbs: Any, count: int | None = None) -> list[int]:
     """Pairs of integers as one flat list."""
     limbs = limbs.tolist() if hasattr(limbs, "tolist") else limbs
+    flat: list[int] = []
+    pairs = True
     try:
-        flat = [operator.index(k) for pair in limbs for k in pair]
-        pairs = all(len(pair) == 2 for pair in limbs)
+        for a, b in limbs:  # a comprehension takes three times as long
+            flat += operator.index(a), operator.index(b)
+    except ValueError:
+        pairs = False
     except TypeError:
         raise ValueError(f"{op}: {name} must be pairs of integers, got {limbs!r}") from None
     if not pairs or (count is not None and len(flat) != 2 * count):
@@ -35,9 +39,10 @@ def joint_list(op: str, name: str, joints: Any) -> list[int]:
 
 def check_peaks(op: str, peaks: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Coordinates and scores of LocalPeaks, or of anything that has its three tensors."""
-    coords, scores, counts = (
-        check_tensor(op, f"peaks.{name}", getattr(peaks, name, None)) for name in ("coords", "scores", "counts")
-    )
+    coords, scores, counts = (getattr(peaks, name, None) for name in ("coords", "scores", "counts"))
+    if not (isinstance(coords, torch.Tensor) and isinstance(scores, torch.Tensor) and isinstance(counts, torch.Tensor)):
+        for name, value in (("coords", coords), ("scores", scores), ("counts", counts)):
+            check_tensor(op, f"peaks.{name}", value)
     if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
         raise ValueError(f"{op}: peaks.counts must be integers, got {counts.dtype}")
     return coords, scores

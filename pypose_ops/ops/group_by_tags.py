@@ -9,7 +9,7 @@ from ._arguments import check_number, check_tensor
 from ._autograd import call, register_fake, vmap_by_batch
 from ._grouping_arguments import check_whole_peaks, joint_list
 from ._results import LocalPeaks, LocalPeaksWithPixels, People
-from .group_people import fake_people, gather_people, on_host
+from .group_people import fake_gathered, fake_people, gather_people, gathered, gathers, on_host
 
 _ops = torch.ops.pypose_ops
 
@@ -63,9 +63,11 @@ def group_by_tags(
     values = _peak_tags(peaks, tags)
     values = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
     order = list(range(values.shape[1])) if joint_order is None else joint_list(op, "joint_order", joint_order)
-    scores, counts, values = on_host(peaks, values)
-    found = call(_ops.group_by_tags.default, (), scores, counts, values, order, min_score, max_distance, max_people)
-    return gather_people(peaks, found, check_number(op, "missing", missing))
+    missing = check_number(op, "missing", missing)
+    options = (order, min_score, max_distance, max_people)
+    if gathers(peaks, values):
+        return gathered(_ops._group_by_tags.default, peaks, values, *options, missing)
+    return gather_people(peaks, call(_ops.group_by_tags.default, (), *on_host(peaks, values), *options), missing)
 
 
 def _peak_tags(peaks, tags):
@@ -92,4 +94,10 @@ def _(peak_scores, counts, tags, order, min_score, max_distance, max_people):
     return fake_people(peak_scores, max_people)
 
 
+@register_fake("pypose_ops::_group_by_tags")
+def _(coords, scores, counts, tags, order, min_score, max_distance, max_people, missing):
+    return fake_gathered(coords, scores, max_people)
+
+
 vmap_by_batch("group_by_tags", 0, 1, 2)
+vmap_by_batch("_group_by_tags", 0, 1, 2, 3)

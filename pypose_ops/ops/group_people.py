@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -13,7 +13,7 @@ from ._results import LocalPeaks, LocalPeaksWithPixels, People
 
 _ops = torch.ops.pypose_ops
 _group_people = _ops.group_people.default
-_gather_people = _ops._gather_people.default
+_gathered = _ops._group_people.default
 
 
 def group_people(
@@ -64,23 +64,39 @@ def group_people(
     """
     op = "group_people"
     flat = flat_limbs(op, "limbs", limbs)
-    check_whole_peaks(op, peaks)
     check_tensor(op, "limb_scores", limb_scores)
-    scores, counts, table = on_host(peaks, limb_scores.detach())
-    found = call(
-        _group_people,
-        (),
-        scores,
-        counts,
-        table,
-        flat,
-        choice(op, "assignment", assignment, ASSIGNMENTS),
-        min_limb_score,
-        min_joints,
-        min_score,
-        max_people,
-    )
-    return gather_people(peaks, found, check_number(op, "missing", missing))
+    missing = check_number(op, "missing", missing)
+    number = choice(op, "assignment", assignment, ASSIGNMENTS)
+    options = (flat, number, min_limb_score, min_joints, min_score, max_people)
+    if gathers(peaks, limb_scores):
+        return gathered(_gathered, peaks, limb_scores, *options, missing)
+    check_whole_peaks(op, peaks)
+    return gather_people(peaks, call(_group_people, (), *on_host(peaks, limb_scores.detach()), *options), missing)
+
+
+def gathers(peaks: LocalPeaks | LocalPeaksWithPixels, table: torch.Tensor) -> bool:
+    """Whether the operator gathers the peaks too, and checks them: those of the host, outside of compilers."""
+    if torch.compiler.is_compiling() or not isinstance(peaks, LocalPeaks | LocalPeaksWithPixels):
+        return False
+    coords, scores, counts = peaks[:3]
+    if not type(coords) is type(scores) is type(counts) is type(table) is torch.Tensor:
+        return False
+    on_host = coords.is_cpu and scores.is_cpu and counts.is_cpu and table.is_cpu
+    dtype = coords.dtype
+    return on_host and counts.dtype == torch.int64 and dtype == scores.dtype and dtype in (torch.float32, torch.float64)
+
+
+def gathered(
+    op: torch._ops.OpOverload,
+    peaks: LocalPeaks | LocalPeaksWithPixels,
+    table: torch.Tensor,
+    *options: Any,
+) -> People:
+    """People by an operator that gathers the peaks."""
+    coords, scores, counts = peaks[:3]
+    if coords.requires_grad or scores.requires_grad or table.requires_grad:
+        coords, scores, table = coords.detach(), scores.detach(), table.detach()
+    return People._make(call(op, (), coords, scores, counts, table, *options))
 
 
 def on_host(peaks: LocalPeaks, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -101,12 +117,6 @@ def on_host(peaks: LocalPeaks, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
 def gather_people(peaks: LocalPeaks, found: Iterable[torch.Tensor], missing: float) -> People:
     """People on the device of the peaks, from what the grouping found: indices ``(B, P, K)``, -1 for none, and more."""
     device, dtype = peaks.coords.device, peaks.scores.dtype
-    if _in_one_call(peaks):
-        index, scores, joint_counts, counts, limb_scores, order = found
-        if scores.dtype != dtype:  # a conversion to what it is costs a microsecond
-            scores, limb_scores = scores.to(dtype), limb_scores.to(dtype)
-        coords, joint_scores = call(_gather_people, (), peaks.coords.detach(), peaks.scores.detach(), index, missing)
-        return People(coords, joint_scores, scores, joint_counts, counts, index, limb_scores, order)
     index, scores, joint_counts, counts, limb_scores, order = (v.to(device, non_blocking=True) for v in found)
     rest = scores.to(dtype), joint_counts, counts, index, limb_scores.to(dtype), order
     if peaks.coords.shape[2] == 0:  # no peak at all to gather
@@ -123,25 +133,22 @@ def gather_people(peaks: LocalPeaks, found: Iterable[torch.Tensor], missing: flo
     )
 
 
-def _in_one_call(peaks: LocalPeaks) -> bool:
-    """Whether the host gathers the peaks: its tensors, outside of compilers and transforms."""
-    coords, scores = peaks.coords, peaks.scores
-    if torch.compiler.is_compiling() or type(coords) is not torch.Tensor or type(scores) is not torch.Tensor:
-        return False
-    return coords.is_cpu and coords.dtype == scores.dtype and coords.dtype in (torch.float32, torch.float64)
-
-
-@register_fake("pypose_ops::_gather_people")
-def _(coords, scores, index, missing):
-    return coords.new_empty((*index.shape, 2)), scores.new_empty(index.shape)
-
-
-vmap_by_batch("_gather_people", 0, 1, 2)
-
-
 @register_fake("pypose_ops::group_people")
 def _(peak_scores, counts, limb_scores, limbs, assignment, min_limb_score, min_joints, min_score, max_people):
     return fake_people(peak_scores, max_people)
+
+
+@register_fake("pypose_ops::_group_people")
+def _(
+    coords, scores, counts, limb_scores, limbs, assignment, min_limb_score, min_joints, min_score, max_people, missing
+):
+    return fake_gathered(coords, scores, max_people)
+
+
+def fake_gathered(coords: torch.Tensor, scores: torch.Tensor, max_people: int) -> tuple[torch.Tensor, ...]:
+    index, person_scores, joint_counts, counts, limb_scores, order = fake_people(scores, max_people)
+    gathered = coords.new_empty((*index.shape, 2)), scores.new_empty(index.shape)
+    return *gathered, person_scores, joint_counts, counts, index, limb_scores, order
 
 
 def fake_people(peak_scores: torch.Tensor, max_people: int) -> tuple[torch.Tensor, ...]:
@@ -158,3 +165,4 @@ def fake_people(peak_scores: torch.Tensor, max_people: int) -> tuple[torch.Tenso
 
 
 vmap_by_batch("group_people", 0, 1, 2)
+vmap_by_batch("_group_people", 0, 1, 2, 3)

@@ -1,5 +1,7 @@
 """group_by_tags under the contract of op_contract.py, and by hand."""
 
+import sys
+
 import pytest
 import torch
 from grouping_inputs import (
@@ -102,3 +104,13 @@ def test_tags_by_hand():
     assert people.scores[0, :2].tolist() == pytest.approx([(0.9 + 0.7) / 2, (0.8 + 0.6) / 2])
     tags[0, 1, 0, 1] = 9.0
     assert found(group_by_tags(peaks, tags)) == [[0, 1], [1, None], [None, 0]]
+
+
+def test_the_host_gathers_what_torch_gathers(monkeypatch):
+    peaks = LocalPeaks(6 * rand(3, 4, 5, 2), rand(3, 4, 5), torch.randint(0, 6, (3, 4)))
+    tags = rand(3, 4, 8, 8)
+    gathered = group_by_tags(peaks, tags)
+    monkeypatch.setattr(sys.modules["pypose_ops.ops.group_by_tags"], "gathers", lambda *args: False)
+    for mine, expected in zip(gathered, group_by_tags(peaks, tags), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=0, equal_nan=True)
+    assert gathered.counts.sum() > 0

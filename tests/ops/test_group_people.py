@@ -2,6 +2,7 @@
 
 import math
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -215,7 +216,35 @@ def test_the_host_gathers_what_torch_gathers(monkeypatch, dtype, missing, peaks_
     table = torch.rand(3, 3, peaks_each, peaks_each, dtype=dtype)
     call = lambda: group_people(peaks, table, [(0, 1), (1, 2), (2, 3)], min_joints=2, missing=missing)  # noqa: E731
     gathered = call()
-    monkeypatch.setattr(sys.modules["pypose_ops.ops.group_people"], "_in_one_call", lambda peaks: False)
+    monkeypatch.setattr(sys.modules["pypose_ops.ops.group_people"], "gathers", lambda *args: False)
     for mine, expected in zip(gathered, call(), strict=True):
         torch.testing.assert_close(mine, expected, rtol=0, atol=0, equal_nan=True)
     assert peaks_each == 0 or gathered.counts.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda p: p._replace(coords=p.coords[..., :1]), r"peaks.coords must"),
+        (lambda p: p._replace(coords=p.coords[0]), r"peaks.coords must be \(B, K, M, 2\)"),
+        (lambda p: p._replace(scores=p.scores[:, :, :2]), r"peaks.scores must be \(1, 4, 3"),
+        (lambda p: p._replace(scores=p.scores[0]), r"peaks.scores must be \(1, 4, 3"),
+        (lambda p: p._replace(counts=p.counts[:, :2]), r"peaks.counts must have size 4"),
+        (lambda p: p._replace(counts=p.counts.float()), r"peaks.counts must be integers"),
+        (lambda p: p._replace(coords=p.coords.long()), r"peaks.coords must be float32 or float64"),
+    ],
+)
+def test_peaks_that_do_not_fit_are_named(change, match):
+    peaks, table, limbs = chain((0, 1, 0, 0, 0.9))
+    with pytest.raises(ValueError, match=f"group_people: {match}"):
+        group_people(change(peaks), table, limbs)
+
+
+def test_peaks_of_another_dtype_and_kind():
+    """Counts of int32, scores of float64 beside coordinates of float32, any object with the three tensors."""
+    peaks, table, limbs = chain((0, 1, 0, 0, 0.9), (1, 2, 0, 1, 0.7))
+    expected = group_people(peaks, table, limbs)
+    other = LocalPeaks(peaks.coords, peaks.scores.double(), peaks.counts.int())
+    for alike in (other, types.SimpleNamespace(**peaks._asdict())):
+        for got, want in zip(group_people(alike, table, limbs), expected, strict=True):
+            torch.testing.assert_close(got, want, check_dtype=False, equal_nan=True)
