@@ -1,6 +1,7 @@
 // One row of one patch on the CPU: the taps of its pixels in tables, then one pass over the tables per channel.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -143,6 +144,73 @@ void add_samples(const Plane<T, Offset>& plane, RowTaps<acc, Offset>& taps, acc*
 
 typedef uint32_t Word __attribute__((aligned(1), may_alias));
 
+// Pixels of 16 bits, left and right in one word.
+template <typename T, typename Offset>
+PYPOSE_OPS_HOST_DEVICE void gather_pairs(
+    uint32_t* pairs, const T* data, const Offset* offset, Offset stride_x, int32_t count) {
+  if (stride_x == 1) {
+    for (int32_t x = 0; x < count; ++x) {
+      pairs[x] = *reinterpret_cast<const Word*>(data + offset[x]);
+    }
+  } else {
+    const T* right = data + stride_x;
+    for (int32_t x = 0; x < count; ++x) {
+      pairs[x] = data[offset[x]].x | static_cast<uint32_t>(right[offset[x]].x) << 16;
+    }
+  }
+}
+
+// The sample of one pixel (F float, U uint32_t) or of a vector of them.
+template <typename T, typename F, typename U>
+PYPOSE_OPS_HOST_DEVICE F sample_of_pairs(F w00, F w01, F w10, F w11, U upper, U lower) {
+  const auto weighted = [](F weight, U bits) {
+    F pixel;
+    if constexpr (std::is_same_v<T, Half>) {
+      pixel = simd::from_half<F, U>(bits);
+    } else {
+      pixel = simd::from_bfloat16<F, U>(bits);
+    }
+    return weight != 0.0f ? F(weight * pixel) : F{};
+  };
+  return weighted(w00, upper & 0xffffu) + weighted(w01, upper >> 16) + weighted(w10, lower & 0xffffu) +
+      weighted(w11, lower >> 16);
+}
+
+// Pixels of 16 bits: no instruction gathers them, and a loop that widens them one by one takes twice as long. So their
+// bits are gathered first, and the rest is vectors.
+template <bool first, typename T, typename Offset>
+void add_samples_of_pairs(const Plane<T, Offset>& plane, RowTaps<float, Offset>& taps, float* target, int32_t count) {
+  const TapPointers<float, Offset> pointers(taps);
+  simd_call([=](auto isa) {
+    using Floats = typename decltype(isa)::Floats;
+    using Bits = typename decltype(isa)::Bits;
+    constexpr int32_t kLanes = simd::lanes<float, decltype(isa)>;
+    constexpr int32_t kBlock = 64;
+    const auto [offset, w00, w01, w10, w11] = pointers;
+    uint32_t upper[kBlock], lower[kBlock];
+    for (int32_t begin = 0; begin < count; begin += kBlock) {
+      const int32_t width = std::min(count - begin, kBlock);
+      gather_pairs(upper, plane.data, offset + begin, plane.stride_x, width);
+      gather_pairs(lower, plane.data + plane.stride_y, offset + begin, plane.stride_x, width);
+      int32_t i = 0;
+      for (; i + kLanes <= width; i += kLanes) {
+        const int32_t x = begin + i;
+        Bits above, below;
+        std::memcpy(&above, upper + i, sizeof(above));
+        std::memcpy(&below, lower + i, sizeof(below));
+        const Floats sample = sample_of_pairs<T, Floats, Bits>(
+            isa.load(w00 + x), isa.load(w01 + x), isa.load(w10 + x), isa.load(w11 + x), above, below);
+        isa.store(target + x, first ? sample : Floats(isa.load(target + x) + sample));
+      }
+      for (; i < width; ++i) {
+        const int32_t x = begin + i;
+        const float sample = sample_of_pairs<T, float, uint32_t>(w00[x], w01[x], w10[x], w11[x], upper[i], lower[i]);
+        target[x] = first ? sample : target[x] + sample;
+      }
+    }
+  });
+}
+
 // The four bytes from data + offset on, as far as they lie before the end; `last` is the last offset with four bytes.
 PYPOSE_OPS_HOST_DEVICE uint32_t word_at(const uint8_t* data, int32_t offset, int32_t last) {
   const int32_t from = offset < last ? offset : last;
@@ -223,7 +291,12 @@ void add_channels(
     }
   }
   for (int64_t c = begin; c < end; ++c) {
-    add_samples<first>(plane_of<T, Offset>(image, c), taps, sums + (c - begin) * width, width);
+    const auto plane = plane_of<T, Offset>(image, c);
+    if constexpr (sizeof(T) == 2 && std::is_same_v<acc, float>) {
+      add_samples_of_pairs<first>(plane, taps, sums + (c - begin) * width, width);
+    } else {
+      add_samples<first>(plane, taps, sums + (c - begin) * width, width);
+    }
   }
 }
 

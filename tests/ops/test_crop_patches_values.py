@@ -1,6 +1,7 @@
 """crop_patches by hand, against OpenCV and grid_sample on real images, and what the contract cannot express."""
 
 import json
+import math
 
 import cv2
 import numpy as np
@@ -292,3 +293,19 @@ def test_upright_means_of_bytes(device, layout, padding, size):
     torch.testing.assert_close(crop_patches(image, turned.to(device), (7, 11), **options), actual, rtol=1e-4, atol=5e-3)
     torch.set_num_threads(2)
     assert torch.equal(crop_patches(image, transforms, (7, 11), **options), actual)
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16))
+@pytest.mark.parametrize("shape", ((2, 90, 150), (3, 40, 1), (1, 1, 70)))
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
+def test_pixels_of_16_bits_are_those_of_32(device, dtype, shape, layout):
+    """Patches wider than what is gathered at once, and no multiple of a vector; with a NaN and subnormals."""
+    image = (torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) - 0.3).to(dtype)
+    image[..., ::7, :] *= 1e-6
+    image[..., -1, -1] = math.nan
+    image = image.to(device).contiguous(memory_format=layout)
+    transforms = torch.tensor([[[0.9, 0.1, -3.0], [-0.05, 0.8, 2.0]], [[1.0, 0, 0], [0, 1, 0]]], device=device)
+    for options in ({}, {"mode": "nearest"}, {"antialias": True}, {"padding": "border", "mean": (0.5,), "std": (0.2,)}):
+        options = options | {"image_index": torch.zeros(2, dtype=torch.int64, device=device), "dtype": torch.float32}
+        got, expected = (crop_patches(i, transforms, (50, 141), **options) for i in (image, image.float()))
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
