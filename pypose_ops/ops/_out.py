@@ -7,7 +7,7 @@ import torch
 from torch.autograd import forward_ad
 
 from ._arguments import check_tensor, map_dtype
-from ._autograd import Unsupported, _flatten, call, register_fake
+from ._autograd import Unsupported, call, register_fake
 
 
 def out_dtype(op: str, dtype: torch.dtype | None, keypoints: torch.Tensor, *outs: torch.Tensor) -> torch.dtype:
@@ -33,17 +33,19 @@ def draw(
         op.out(*outs, *args)
         return outs if len(outs) > 1 else outs[0]
     name = op.__name__
-    given = [arg for arg in _flatten(args)[1] if isinstance(arg, torch.Tensor)]
-    tensors = [arg for arg in (*differentiable, *outs) if isinstance(arg, torch.Tensor)]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        raise Unsupported(f"{name}: out= has no derivative, and an argument requires a gradient")
-    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
-        raise Unsupported(f"{name}: out= has no derivative, and an argument has a tangent")
+    given = _tensors(args)
+    for tensors in (differentiable, outs):
+        for tensor in tensors:
+            if isinstance(tensor, torch.Tensor):
+                _refuse_derivative(name, tensor)
     for i, out in enumerate(outs):
         if out.device != given[0].device:  # torch dispatches to the device of either
             raise ValueError(f"{name}: out must be on the same device as the other tensors")
-        if any(_overlap(out, arg) for arg in (*outs[:i], *given)):
-            raise ValueError(f"{name}: out must not share memory with another argument")
+        low, high = _memory(out)
+        for other in (*outs[:i], *given):
+            other_low, other_high = _memory(other)
+            if low < other_high and other_low < high and other.device == out.device:
+                raise ValueError(f"{name}: out must not share memory with another argument")
     call(op.out, (), *outs, *args)
     torch.autograd.graph.increment_version(outs)
     return outs if len(outs) > 1 else outs[0]
@@ -59,18 +61,39 @@ def register_out(name: str) -> None:
     torch.library.register_vmap(f"pypose_ops::{name}.out", refuse)
 
 
-def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether the ranges of memory of two tensors overlap."""
-    if a.device != b.device or a.device.type == "meta" or a.numel() == 0 or b.numel() == 0:
-        return False
-    try:
-        (low, high), (other_low, other_high) = _memory(a), _memory(b)
-    except RuntimeError:  # tensors of a transform have no memory
-        return False
-    return low < other_high and other_low < high
+# Of arguments that are no tensors: isinstance(argument, torch.Tensor) takes longer.
+_PLAIN = frozenset((int, float, bool, type(None), torch.dtype))
+
+
+def _tensors(args: Sequence[Any]) -> list[torch.Tensor]:
+    """The tensors among the arguments, and in lists among them."""
+    given = []
+    for arg in args:
+        if type(arg) in _PLAIN:
+            continue
+        if isinstance(arg, torch.Tensor):
+            given.append(arg)
+        elif isinstance(arg, list):
+            given += [entry for entry in arg if isinstance(entry, torch.Tensor)]
+    return given
+
+
+def _refuse_derivative(name: str, tensor: torch.Tensor) -> None:
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise Unsupported(f"{name}: out= has no derivative, and an argument requires a gradient")
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+        raise Unsupported(f"{name}: out= has no derivative, and an argument has a tangent")
 
 
 def _memory(tensor: torch.Tensor) -> tuple[int, int]:
-    """The addresses from the first element to behind the last."""
+    """The addresses from the first element to behind the last; an empty range where there are none."""
+    try:
+        low = tensor.data_ptr()
+    except RuntimeError:  # tensors of a transform have no memory
+        return 0, 0
+    if low == 0 or tensor.numel() == 0:  # on the device meta, and fake
+        return 0, 0
+    if tensor.is_contiguous():
+        return low, low + tensor.nbytes
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+    return low, low + (last + 1) * tensor.element_size()

@@ -124,6 +124,18 @@ def test_memory_is_not_shared(device):
         simcc_labels(points(device), 2.0, (9, 9), out=(both, both))
 
 
+def test_what_has_no_memory_shares_none():
+    memory = torch.rand(4096)
+    keypoints = memory[:12].view(2, 3, 2)
+    assert gaussian_heatmaps(keypoints[:0], 1.0, (9, 7), out=memory[5:5].view(0, 3, 9, 7)).numel() == 0
+    apart = memory.view(-1, 2)[:12:2].view(2, 3, 2)  # up to element 21
+    gaussian_heatmaps(apart, 1.0, (1, 1), out=memory[22:28].view(2, 3, 1, 1))
+    with pytest.raises(ValueError, match="out must not share memory"):
+        gaussian_heatmaps(apart, 1.0, (1, 1), out=memory[21:27].view(2, 3, 1, 1))
+    out = torch.empty(2, 3, 9, 7, device="meta")
+    assert gaussian_heatmaps(keypoints.to("meta"), 1.0, (9, 7), out=out) is out
+
+
 def test_compiled(draw):
     expected = draw(points("cpu"))
     compiled = torch.compile(lambda p, out: draw(p, out=out), fullgraph=True, backend="aot_eager")
