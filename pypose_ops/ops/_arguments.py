@@ -26,6 +26,8 @@ def check_tensor(op, name, value):
 
 def check_number(op, name, value):
     """One number as a float."""
+    if type(value) is float:
+        return value
     try:
         if isinstance(value, torch.Tensor):
             raise TypeError  # it may be on another device

@@ -192,9 +192,8 @@ def decode_heatmaps(
                  [20.0000,  8.7500]]])
     """
     op = "decode_heatmaps"
-    of_offset = {"radius is": radius, "offsets are": offsets, "flipped_offsets are": flipped_offsets}
     flips_need_maps = flipped is None and (flip_pairs is not None or flip_shift)
-    _check_combination(refine, flips_need_maps, return_covariance, return_pixels, of_offset)
+    _check_combination(refine, flips_need_maps, return_covariance, return_pixels, radius, offsets, flipped_offsets)
     channels = 3 if refine == "offset" and offsets is None else 1
     flip_index = None if flipped is None else flip_permutation(op, flip_pairs, heatmaps, channels)
     check_compat(op, refine, compat)
@@ -256,7 +255,13 @@ def decode_heatmaps(
 
 
 def _check_combination(
-    refine: str | None, flips_need_maps: bool, covariance: bool, pixels: bool, of_offset: dict[str, Any]
+    refine: str | None,
+    flips_need_maps: bool,
+    covariance: bool,
+    pixels: bool,
+    radius: Any,
+    offsets: Any,
+    flipped_offsets: Any,
 ) -> None:
     """Refuses options that do not go together."""
     op = "decode_heatmaps"
@@ -266,10 +271,12 @@ def _check_combination(
         raise ValueError(f"{op}: return_covariance is for refine dark and dark_udp, got {refine!r}")
     if covariance and pixels:
         raise ValueError(f"{op}: return_covariance and return_pixels do not go together")
-    if refine == "offset" and of_offset["radius is"] is None:
-        raise ValueError(f"{op}: radius is required with refine 'offset'")
-    for name, given in of_offset.items():
-        if refine != "offset" and given is not None:
+    if refine == "offset":
+        if radius is None:
+            raise ValueError(f"{op}: radius is required with refine 'offset'")
+        return
+    for name, given in (("radius is", radius), ("offsets are", offsets), ("flipped_offsets are", flipped_offsets)):
+        if given is not None:
             raise ValueError(f"{op}: {name} for refine 'offset', got {refine!r}")
 
 
