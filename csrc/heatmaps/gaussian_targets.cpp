@@ -79,20 +79,15 @@ std::tuple<Tensor, Tensor> gaussian_targets_cpu(
   constexpr const char* op = "gaussian_heatmaps";
   check_coordinates(op, "keypoints", keypoints);
   const Tensor dense = as_contiguous(keypoints);
-  std::vector<int64_t> sizes;
-  for (int64_t d = 0; d + 1 < keypoints.dim(); ++d) {
-    sizes.push_back(keypoints.size(d));
-  }
-  const Tensor weights = empty_beside(keypoints, sizes);
+  check_size(op, "keypoints", keypoints, keypoints.dim() - 1, 2);
+  const Tensor weights = empty_beside(keypoints, keypoints.sizes().slice(0, keypoints.dim() - 1));
   std::vector<double> seen;
   if (visible) {
     PYPOSE_OPS_CHECK(
         visible->numel() == weights.numel(), op, ": visible must be of the shape of keypoints, got ", shape_of(*visible));
     seen = as_doubles(*visible);
   }
-  sizes.push_back(2);
-  check_size(op, "keypoints", keypoints, keypoints.dim() - 1, 2);
-  const Tensor at = empty_beside(keypoints, sizes);
+  const Tensor at = empty_beside(keypoints, keypoints.sizes());
   const Placement to{ratio_x, ratio_y, down, reach, height, width};
   const double* counts = visible ? seen.data() : nullptr;
   if (keypoints.scalar_type() == ScalarType::Double) {

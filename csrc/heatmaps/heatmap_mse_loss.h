@@ -105,11 +105,7 @@ inline Tensor new_losses(const Tensor& pred) {
 
 // Of pred's shape, or nothing where no gradient is wanted.
 inline Tensor new_pred_gradient(const Tensor& pred, bool wanted) {
-  std::vector<int64_t> sizes;
-  for (int64_t d = 0; d < pred.dim(); ++d) {
-    sizes.push_back(pred.size(d));
-  }
-  return empty_beside(pred, wanted ? sizes : std::vector<int64_t>{0});
+  return wanted ? empty_beside(pred, pred.sizes()) : empty_beside(pred, {0});
 }
 
 // (B, P, K, 2), or nothing where no gradient is wanted.

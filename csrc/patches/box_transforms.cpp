@@ -50,23 +50,15 @@ PYPOSE_OPS_ROUND_PRODUCTS void fill_transforms(
   }
 }
 
-std::vector<int64_t> sizes_of(const Tensor& tensor) {
-  std::vector<int64_t> sizes;
-  for (int64_t d = 0; d < tensor.dim(); ++d) {
-    sizes.push_back(tensor.size(d));
-  }
-  return sizes;
-}
-
 Tensor box_transforms_cpu(
     const Tensor& center, const Tensor& scale, double extent_x, double extent_y, double middle_x, double middle_y,
     double cos, double sin, bool flip) {
   constexpr const char* op = "box_to_transform";
   check_coordinates(op, "center", center);
   const ScalarType dtype = center.scalar_type();
-  std::vector<int64_t> sizes = sizes_of(center);
+  std::vector<int64_t> sizes = center.sizes().vec();
   PYPOSE_OPS_CHECK(
-      sizes == sizes_of(scale) && scale.scalar_type() == dtype && !sizes.empty() && sizes.back() == 2, op,
+      center.sizes() == scale.sizes() && scale.scalar_type() == dtype && !sizes.empty() && sizes.back() == 2, op,
       ": center and scale must be (..., 2) of one dtype, got shapes ", shape_of(center), " and ", shape_of(scale));
   sizes.push_back(3);
   const Tensor out = empty_beside(center, sizes, dtype);
@@ -110,7 +102,7 @@ PYPOSE_OPS_ROUND_PRODUCTS void fill_centers(
 std::tuple<Tensor, Tensor> box_centers_cpu(const Tensor& boxes, double aspect, double padding, bool corners) {
   constexpr const char* op = "box_to_center_and_scale";
   check_coordinates(op, "boxes", boxes);
-  std::vector<int64_t> sizes = sizes_of(boxes);
+  std::vector<int64_t> sizes = boxes.sizes().vec();
   PYPOSE_OPS_CHECK(!sizes.empty() && sizes.back() == 4, op, ": boxes must be (..., 4), got shape ", shape_of(boxes));
   sizes.back() = 2;
   const ScalarType dtype = boxes.scalar_type();

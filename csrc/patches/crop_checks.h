@@ -196,9 +196,7 @@ inline void check_out_type(const char* op, ScalarType dtype) {
 inline std::vector<Tensor> new_grads(const std::vector<Tensor>& images, ScalarType type, bool zeros) {
   std::vector<Tensor> grads;
   for (const Tensor& image : images) {
-    const std::vector<int64_t> sizes(image.sizes().begin(), image.sizes().end());
-    grads.push_back(
-        zeros ? zeros_beside(image, sizes, type) : empty_beside(image, sizes, type));
+    grads.push_back(zeros ? zeros_beside(image, image.sizes(), type) : empty_beside(image, image.sizes(), type));
   }
   return grads;
 }
