@@ -39,7 +39,8 @@ def joint_list(op: str, name: str, joints: Any) -> list[int]:
 
 def check_peaks(op: str, peaks: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Coordinates and scores of LocalPeaks, or of anything that has its three tensors."""
-    coords, scores, counts = (getattr(peaks, name, None) for name in ("coords", "scores", "counts"))
+    values: list[Any] = [getattr(peaks, name, None) for name in ("coords", "scores", "counts")]
+    coords, scores, counts = values
     if not (isinstance(coords, torch.Tensor) and isinstance(scores, torch.Tensor) and isinstance(counts, torch.Tensor)):
         for name, value in (("coords", coords), ("scores", scores), ("counts", counts)):
             check_tensor(op, f"peaks.{name}", value)

@@ -99,7 +99,7 @@ def gathered(
     return People._make(call(op, (), coords, scores, counts, table, *options))
 
 
-def on_host(peaks: LocalPeaks, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def on_host(peaks: LocalPeaks | LocalPeaksWithPixels, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Scores and counts of the peaks, and a table with their dtype: on the CPU, by one copy."""
     scores, counts = peaks.scores.detach(), peaks.counts
     if scores.dtype != table.dtype:
@@ -114,7 +114,7 @@ def on_host(peaks: LocalPeaks, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return scores, counts.to(torch.int64), table
 
 
-def gather_people(peaks: LocalPeaks, found: Iterable[torch.Tensor], missing: float) -> People:
+def gather_people(peaks: LocalPeaks | LocalPeaksWithPixels, found: Iterable[torch.Tensor], missing: float) -> People:
     """People on the device of the peaks, from what the grouping found: indices ``(B, P, K)``, -1 for none, and more."""
     device, dtype = peaks.coords.device, peaks.scores.dtype
     index, scores, joint_counts, counts, limb_scores, order = (v.to(device, non_blocking=True) for v in found)

@@ -183,6 +183,24 @@ def test_one_map_of_ties_among_others(device):
         assert torch.equal(got.cpu(), want)
 
 
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float32, torch.float64))
+@pytest.mark.parametrize("span", (3.0, 1e4))
+def test_hundreds_of_peaks_come_in_order(device, dtype, span):
+    """Of both signs, equal ones in the order of their pixels."""
+    values = (span * (torch.rand(2, 20, 20, generator=torch.Generator().manual_seed(0)) - 0.5)).to(dtype)
+    values[1] = values[1].sign() * span  # many ties
+    maps = torch.full((1, 2, 40, 40), -2 * span, dtype=dtype)
+    maps[0, :, ::2, ::2] = values
+    for max_peaks in (129, 300, 400):
+        peaks = find_peaks(maps.to(device), threshold=-1.5 * span, max_peaks=max_peaks)
+        assert peaks.counts.tolist() == [[400, 400]]
+        for k in range(2):
+            ordered, places = values[k].flatten().sort(descending=True, stable=True)
+            x, y = peaks.coords[0, k].cpu().unbind(-1)
+            assert torch.equal(peaks.scores[0, k].cpu(), ordered[:max_peaks].to(peaks.scores.dtype))
+            assert torch.equal((y * 10 + x / 2).long(), places[:max_peaks])
+
+
 def test_a_hot_pixel_in_each_corner(device):
     maps = drawing("5..5", "....", "5..5")
     assert places(maps, device) == [(0, 0), (3, 0), (0, 2), (3, 2)]
