@@ -24,7 +24,7 @@ void decode_map(
   const Peak<acc> peak = find_peak(isa, map, args.threshold, rows, buffer);
   write_peak(
       args, number, peak,
-      peak.found() ? refined(isa, map, args.refinement, peak.index) : no_covariance(Step<acc>{0, 0}));
+      peak.found() ? refined(map, args.refinement, peak.index) : no_covariance(Step<acc>{0, 0}));
 }
 
 template <typename scalar>

@@ -55,25 +55,27 @@ void blur_rows(Isa isa, const MapView<scalar>& map, const Taps<acc>& taps, acc* 
   }
 }
 
-// The highest pixel once it is blurred down the columns too.
-template <typename Isa, typename acc>
-Peak<acc> highest_of_columns(
-    Isa isa, const acc* across, const Taps<acc>& taps, int height, int width, acc threshold, acc* row) {
+// The highest pixel once it is blurred down the columns too. Not inlined: it is the same for all types of maps.
+template <typename acc>
+[[gnu::noinline]] Peak<acc> highest_of_columns(
+    const acc* across, const Taps<acc>& taps, int height, int width, acc threshold, acc* row) {
   const int stride = padded_width<acc>(width);
   const acc* rows[2 * kMaxOffsetKernelSize + 1];
   Peak<acc> peak = no_peak(threshold);
-  for (int y = 0; y < height; ++y) {
-    for (int i = 0; i < taps.size; ++i) {
-      rows[i] = across + outside(y + i - taps.size / 2, height, Border::reflect101) * stride;
+  simd_call([&](auto isa) {
+    for (int y = 0; y < height; ++y) {
+      for (int i = 0; i < taps.size; ++i) {
+        rows[i] = across + outside(y + i - taps.size / 2, height, Border::reflect101) * stride;
+      }
+      weigh(isa, taps, stride, row, [&](int i) { return rows[i]; });
+      const auto line = [&](int) { return static_cast<const acc*>(row); };
+      const Peak<acc> here = peak.value < 0 ? find_peak<true, acc>(isa, width, width, peak.value, line)
+                                            : find_peak<false, acc>(isa, width, width, peak.value, line);
+      if (here.found()) {
+        peak = {here.value, y * width + here.index};
+      }
     }
-    weigh(isa, taps, stride, row, [&](int i) { return rows[i]; });
-    const auto line = [&](int) { return static_cast<const acc*>(row); };
-    const Peak<acc> here = peak.value < 0 ? find_peak<true, acc>(isa, width, width, peak.value, line)
-                                          : find_peak<false, acc>(isa, width, width, peak.value, line);
-    if (here.found()) {
-      peak = {here.value, y * width + here.index};
-    }
-  }
+  });
   return peak;
 }
 
@@ -97,7 +99,7 @@ void decode_offsets_kernel(
         Peak<acc> peak;
         if (blurs) {
           blur_rows(isa, map, taps, padded.data(), across.data());
-          peak = highest_of_columns(isa, across.data(), taps, args.height, args.width, args.threshold, row.data());
+          peak = highest_of_columns(across.data(), taps, args.height, args.width, args.threshold, row.data());
         } else {
           peak = find_peak(isa, map, args.threshold, merged, row.data());
         }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <type_traits>
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
@@ -22,18 +23,39 @@ Peak<acc> find_bin(Isa isa, const scalar* row, int bins, acc threshold) {
                        : find_peak<false, scalar>(isa, bins, bins, threshold, whole);
 }
 
+// DARK's step from the bins first ... first + count - 1 around a peak.
+template <typename acc>
+acc step_in_line(
+    const acc* line, int first, int count, const LineTaps<acc>& taps, const LineStencil& stencil, Peak<acc> peak,
+    int bins, bool compat) {
+  acc blurred[kSpan];
+  for (int i = 0; i < kSpan; ++i) {
+    const int center = clamped(stencil.center + i - kReach, bins) - first;
+    blurred[i] = blurred_bin(line, count, taps, center, stencil.reach);
+  }
+  return line_step(blurred, peak.value, stencil.center - peak.index, compat);
+}
+
 template <typename scalar, typename acc>
 acc refine_bin(const SimccArguments<scalar>& args, int axis, const scalar* row, Peak<acc> peak) {
   const int bins = args.bins[axis];
   if (!args.dark || !peak.found() || !line_dark_applies(bins, args.compat)) {
     return 0;
   }
-  const LineStencil stencil(peak.index, bins, args.taps[axis].size, args.compat);
-  acc blurred[kSpan];
-  for (int i = 0; i < kSpan; ++i) {
-    blurred[i] = blurred_bin(row, bins, args.taps[axis], clamped(stencil.center + i - kReach, bins), stencil.reach);
+  const LineTaps<acc>& taps = args.taps[axis];
+  const LineStencil stencil(peak.index, bins, taps.size, args.compat);
+  if constexpr (std::is_same_v<scalar, acc>) {
+    return step_in_line(row, 0, bins, taps, stencil, peak, bins, args.compat);
   }
-  return line_step(blurred, peak.value, stencil.center - peak.index, args.compat);
+  // Every bin is read up to five times: converted once.
+  const int reach = kReach + taps.size / 2;
+  const int first = std::max(0, stencil.center - reach);
+  const int count = std::min(bins, stencil.center + reach + 1) - first;
+  acc line[kMaxLineKernelSize + 2 * kReach];
+  for (int i = 0; i < count; ++i) {
+    line[i] = simd::load(row[first + i]);
+  }
+  return step_in_line(line, first, count, taps, stencil, peak, bins, args.compat);
 }
 
 template <typename scalar>

@@ -299,7 +299,7 @@ void find_peaks_kernel(const FindArguments<scalar>& args, int64_t maps) {
         for (int rank = 0; rank < count; ++rank) {
           const int index = work.found.indices[work.found.order[rank]];
           const Peak<acc> peak = {simd::load(map.map[index]), index};
-          args.write(number, rank, peak, refined(isa, map, args.refinement, index).step);
+          args.write(number, rank, peak, refined(map, args.refinement, index).step);
         }
         args.write_none_from(number, count);
         args.counts[number] = work.total;

@@ -338,47 +338,62 @@ void take_logs(const acc (&blurred)[kSpan][kPaddedSpan], acc scale, acc low, acc
   }
 }
 
-template <typename Isa, typename scalar, typename acc>
-Refined<acc> dark_step(Isa isa, const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
+// The step from a peak of a given value, by the pixels around it. Not inlined: it depends on the map's type no more, and
+// would be compiled with every search.
+template <typename acc>
+[[gnu::noinline]] Refined<acc> step_in_patch(
+    const Refinement<acc>& refinement, const Stencil& stencil, const acc* pixels, int stride, acc value, int x, int y,
+    int width, int height) {
+  const int patch = refinement.taps.size + 2 * kReach;
+  const int columns = (patch + 15) / 16 * 16;
+  Refined<acc> result;
+  simd_call([&](auto isa) {
+    Taps<acc> narrow_x, narrow_y;
+    const Taps<acc>& taps_x = narrowed(refinement.taps, stencil.reach_x, narrow_x);
+    const Taps<acc>& taps_y = narrowed(refinement.taps, stencil.reach_y, narrow_y);
+    acc down[kSpan][kMaxColumns + simd::kMostLanes<acc>];
+    acc blurred[kSpan][kPaddedSpan];
+    blur_down(isa, taps_y, pixels, stride, patch, columns, down);
+    blur_along(isa, taps_x, down, blurred);
+    acc scale = 1;
+    if (refinement.rescale) {
+      acc highest = 0;
+      for (int row = 0; row < kSpan; ++row) {
+        const int reach = kReach - std::abs(row - kReach);
+        for (int column = kReach - reach; column <= kReach + reach; ++column) {
+          const int there = stencil.x + column - kReach, here = stencil.y + row - kReach;
+          const bool inside = there >= 0 && there < width && here >= 0 && here < height;
+          highest = inside && blurred[row][column] > highest ? blurred[row][column] : highest;
+        }
+      }
+      scale = value / highest;
+    }
+    acc logs[kSpan][kSpan];
+    take_logs(blurred, scale, refinement.low, refinement.high, logs);
+    result = newton_step(refinement, logs, stencil, x, y, width, height);
+  });
+  return result;
+}
+
+template <typename scalar, typename acc>
+Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
   const Stencil stencil = stencil_at(refinement, x, y, map.width, map.height);
-  Taps<acc> narrow_x, narrow_y;
-  const Taps<acc>& taps_x = narrowed(refinement.taps, stencil.reach_x, narrow_x);
-  const Taps<acc>& taps_y = narrowed(refinement.taps, stencil.reach_y, narrow_y);
   const int patch = refinement.taps.size + 2 * kReach;
   const int columns = (patch + 15) / 16 * 16;
   acc copy[kMaxPatch * kMaxColumns];
   int stride;
   const acc* pixels = find_patch(map, refinement.border, stencil.x, stencil.y, patch, columns, copy, &stride);
-
-  acc down[kSpan][kMaxColumns + simd::kMostLanes<acc>];
-  acc blurred[kSpan][kPaddedSpan];
-  blur_down(isa, taps_y, pixels, stride, patch, columns, down);
-  blur_along(isa, taps_x, down, blurred);
-  acc scale = 1;
-  if (refinement.rescale) {
-    acc highest = 0;
-    for (int row = 0; row < kSpan; ++row) {
-      const int reach = kReach - std::abs(row - kReach);
-      for (int column = kReach - reach; column <= kReach + reach; ++column) {
-        const bool inside = map.contains(stencil.x + column - kReach, stencil.y + row - kReach);
-        highest = inside && blurred[row][column] > highest ? blurred[row][column] : highest;
-      }
-    }
-    scale = map(x, y) / highest;
-  }
-  acc logs[kSpan][kSpan];
-  take_logs(blurred, scale, refinement.low, refinement.high, logs);
-  return newton_step(refinement, logs, stencil, x, y, map.width, map.height);
+  return step_in_patch(refinement, stencil, pixels, stride, acc(map(x, y)), x, y, map.width, map.height);
 }
 
-template <typename Isa, typename scalar, typename acc>
-Refined<acc> refined(Isa isa, const MapView<scalar>& map, const Refinement<acc>& refinement, int index) {
+template <typename scalar, typename acc>
+Refined<acc> refined(const MapView<scalar>& map, const Refinement<acc>& refinement, int index) {
   const int x = index % map.width;
   const int y = index / map.width;
   Refined<acc> result = no_covariance(Step<acc>{0, 0});
   if (refinement.refine == Refine::dark || refinement.refine == Refine::dark_udp) {
     if (dark_applies(refinement, x, y, map.width, map.height)) {
-      result = dark_step(isa, map, refinement, x, y);
+      result = dark_step(map, refinement, x, y);
     }
   } else {
     result.step = plain_step(map, refinement, x, y);
