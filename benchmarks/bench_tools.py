@@ -128,12 +128,12 @@ def graph_seconds(call, calls):
     return device_seconds(graph.replay) / calls
 
 
-def host_seconds(call, seconds=0.3):
-    """Median time of a call on the CPU."""
+def host_seconds(call, seconds=0.3, least=5):
+    """Median time of a call on the CPU, of `least` calls or more."""
     times = []
     call()
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(times) < 5:
+    while time.perf_counter() < until or len(times) < least:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)

@@ -28,7 +28,7 @@ import pypose_ops
 from pypose_ops import reference
 
 GROWTH = tuple(10**n for n in range(6))
-LONGEST = 0.1  # seconds of a call after which --growth takes no larger batch
+LONGEST = 0.3  # seconds of a call after which --growth takes no larger batch
 BATCHES = (1, 4, 16, 64, 256, 1024)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FLOAT32_ONLY = ("oks", "oks_nms")  # no maps
@@ -153,7 +153,7 @@ def growth(op, memory):
         if row.bytes > memory or max(times.values(), default=0.0) > LONGEST:
             break
         args = row.inputs(torch.device("cpu"))
-        times[batch] = bench_tools.host_seconds(lambda args=args, row=row: row.call(pypose_ops, *args), 0.1)
+        times[batch] = bench_tools.host_seconds(lambda args=args, row=row: row.call(pypose_ops, *args), 0.1, 3)
     return times
 
 
@@ -197,7 +197,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=500, help="for all rows (default %(default)g)")
     parser.add_argument("--growth", action="store_true", help="the table of 1 to 100,000 people on one thread")
     parser.add_argument(
-        "--memory", type=float, default=1.5, help="GB that a call of --growth may move (default %(default)g)"
+        "--memory", type=float, default=6.5, help="GB that a call of --growth may move (default %(default)g)"
     )
     parser.add_argument("--out", type=Path, default=Path("out/sweep"), help="folder of sweep.json and sweep.png")
     return parser.parse_args()
