@@ -10,6 +10,7 @@ import importlib
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from contract_tools import (
 )
 from gpu_contract import OFF_HOST, GpuContract
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils.checkpoint import checkpoint
 
 import pypose_ops
 
@@ -167,6 +169,15 @@ class OpContract(GpuContract):
         self.compare(actual, expected, grad_sample, dtype)
         for name, gradient in zip(grad_sample.grad, actual, strict=True):
             assert gradient.dtype == arguments[name].dtype, f"the gradient of {name} is {gradient.dtype}"
+
+    def test_checkpoint(self, device, grad_sample):
+        """Under checkpoints what backward saved is unpacked once."""
+        arguments = self.arguments(grad_sample, device)
+        _, expected = self.run(arguments, grad_sample.grad)
+        again = partial(checkpoint, self.op, use_reentrant=False, preserve_rng_state=False)
+        _, actual = self.run(arguments, grad_sample.grad, again)
+        for a, e in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=0, atol=0, equal_nan=True)
 
     def test_second_order_is_refused(self, device, grad_sample):
         arguments = self.arguments(grad_sample, device)

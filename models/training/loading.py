@@ -156,7 +156,7 @@ def train_loader(
 
     ``world`` ranks with ``batch`` people each see, step by step, the same people as one with ``batch * world``.
     """
-    # The last, smaller batch is dropped: a single person breaks batch normalisation.
+    # The last, smaller batch is dropped, unless some epoch has no other: a single person breaks batch normalisation.
     if sampler:
         return _loader(people, batch, sampler, workers, pin, drop_last=sampler.fills(batch))
     sampler = DistributedSampler(people, world, rank, shuffle=True, seed=seed)

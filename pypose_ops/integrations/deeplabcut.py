@@ -245,7 +245,8 @@ def paf_targets(
     joints = keypoints.shape[2]
     if not all(0 <= joint < joints for limb in limbs for joint in limb):
         raise ValueError(f"{op}: graph must name joints below {joints}, got {limbs}")
-    at, shown = (keypoints - first) / stride, visible > 0
+    shown = visible > 0
+    at = (keypoints.to(torch.promote_types(keypoints.dtype, torch.float32)) - first) / stride
     parts = [  # the graph of all pairs of 24 joints is longer than a call's
         part_affinity_fields(
             at, limbs[i : i + MOST_LIMBS], width / stride, size, visible=shown, profile="linear", combine="last",
@@ -339,7 +340,8 @@ def replace() -> Replacement:
     predictors = require(f"{models}.predictors.single_predictor", "deeplabcut", VERSIONS)
     done = Replacement()
     for own in (generators.HeatmapGenerator, fields.PartAffinityFieldGenerator):
-        own._peer_forward = own.forward
+        if own.forward not in (_forward, _forward_fields):  # else they are replaced already
+            own._peer_forward = own.forward
     done.put(generators.HeatmapGenerator, "forward", _forward)
     done.put(fields.PartAffinityFieldGenerator, "forward", _forward_fields)
     done.put(predictors.HeatmapPredictor, "forward", _predict)

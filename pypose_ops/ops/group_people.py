@@ -82,8 +82,14 @@ def gathers(peaks: LocalPeaks | LocalPeaksWithPixels, table: torch.Tensor) -> bo
     if not type(coords) is type(scores) is type(counts) is type(table) is torch.Tensor:
         return False
     on_host = coords.is_cpu and scores.is_cpu and counts.is_cpu and table.is_cpu
-    dtype = coords.dtype
-    return on_host and counts.dtype == torch.int64 and dtype == scores.dtype and dtype in (torch.float32, torch.float64)
+    kinds = torch.float32, torch.float64
+    return (
+        on_host
+        and counts.dtype == torch.int64
+        and coords.dtype == scores.dtype
+        and coords.dtype in kinds
+        and table.dtype in kinds
+    )
 
 
 def gathered(

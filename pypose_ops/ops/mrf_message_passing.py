@@ -61,7 +61,8 @@ def mrf_message_passing(
             counting them would wait for the device, and in compiled graphs.
         keep_messages (bool or str): where a gradient is asked for, keep the messages, ``(B, E, H, W)`` of the output's
             dtype, until backward, which otherwise computes them again, to the same bits. ``"auto"``: up to 256 MB of
-            them on a CPU, and none in compiled graphs, which are told by True. ``method="fft"`` leaves it to autograd.
+            them on a CPU (of each entry under ``vmap``), and none in traced graphs, which are told by True.
+            ``method="fft"`` leaves it to autograd.
 
     Returns:
         Tensor: ``(B, J, H, W)`` log-energies, contiguous, float32 (float64 for a float64 unary). A message that is 0
@@ -90,6 +91,10 @@ def mrf_message_passing(
     if prior_index is not None and flat and not index:  # empty is None to the operator
         raise ValueError(f"{op}: prior_index must have one number per edge, got none for {len(flat) // 2} edges")
     floor = check_number(op, "floor", floor)
+    if not isinstance(keep_messages, bool | str):
+        raise TypeError(f"{op}: keep_messages must be a bool or str, got {type(keep_messages).__name__}")
+    if keep_messages not in (True, False, "auto"):
+        raise ValueError(f'{op}: keep_messages must be True, False or "auto", got {keep_messages!r}')
     targets = num_targets
     if targets is None:
         targets = unary.shape[1] if unary.dim() > 1 else 0  # the operator refuses other ranks
@@ -107,15 +112,14 @@ def mrf_message_passing(
 
 def _keeps(wanted: bool | str, unary: torch.Tensor, prior: torch.Tensor, bias: torch.Tensor, edges: int) -> bool:
     """Whether to keep the messages for backward: only where there will be one."""
-    if wanted != "auto" and not isinstance(wanted, bool):
-        raise ValueError(f'mrf_message_passing: keep_messages must be True, False or "auto", got {wanted!r}')
     if not wanted or not torch.is_grad_enabled() or forward_ad._current_level >= 0:
         return False
     if not (unary.requires_grad or prior.requires_grad or bias.requires_grad):
         return False
     if wanted is True:
         return True
-    if torch.compiler.is_compiling() or not unary.is_cpu:
+    # Traced sizes are not asked for: they would become constants of the graph.
+    if torch.compiler.is_compiling() or type(unary) not in (torch.Tensor, torch.nn.Parameter) or not unary.is_cpu:
         return False
     itemsize = 8 if unary.dtype == torch.float64 else 4
     return unary.shape[:1].numel() * edges * unary.shape[2:].numel() * itemsize <= _KEPT_BYTES
@@ -258,10 +262,11 @@ def _setup_kept(ctx, inputs, output):
 
 
 def _backward(ctx, grad, _=None):
-    *tensors, messages = ctx.saved_tensors if len(ctx.saved_tensors) == 4 else (*ctx.saved_tensors, None)
-    wanted = ctx.needs_input_grad[:3]
     if grad is None:  # not materialized
         return (None,) * 7
+    saved = ctx.saved_tensors  # once: hooks, such as those of checkpoints, see every access
+    tensors, messages = saved[:3], saved[3] if len(saved) == 4 else None
+    wanted = ctx.needs_input_grad[:3]
     found = call_backward(_ops._mrf_message_passing_backward.default, grad, *tensors, *ctx.options, *wanted, messages)
     found = (g.to(t.dtype) if w else None for g, t, w in zip(found, tensors, wanted, strict=True))
     return *found, None, None, None, None

@@ -269,6 +269,15 @@ def test_deeplabcuts_targets(kind, masking, stride):
             torch.testing.assert_close(actual[head][name], value, rtol=1e-4, atol=1e-4, msg=f"{head} {name}")
 
 
+def test_replaced_twice():
+    targets = need("deeplabcut.pose_estimation_pytorch.models.target_generators.heatmap_targets")
+    generator = targets.HeatmapGaussianGenerator(1, 17, label_keypoint_key="keypoints")
+    call = 2.5, {"heatmap": torch.zeros(1, 1, 4, 4)}, {"keypoints": torch.tensor([[[[5.0, 5.0, 2.0]]]])}
+    expected = generator(*call)["heatmap"]["target"]
+    with for_deeplabcut.replace(), for_deeplabcut.replace():
+        assert torch.equal(generator(*call)["heatmap"]["target"], expected)
+
+
 def test_deeplabcuts_poses():
     predictor = need("deeplabcut.pose_estimation_pytorch.models.predictors.single_predictor").HeatmapPredictor()
     outputs = {"heatmap": torch.randn(3, 5, 20, 30), "locref": torch.randn(3, 10, 20, 30)}
@@ -281,6 +290,16 @@ def fields_by_hand():
     """A horizontal limb, and the one of a second animal across it."""
     keypoints = torch.tensor([[[[2.0, 6.0], [14.0, 6.0]], [[6.0, 2.0], [6.0, 14.0]]]])
     return for_deeplabcut.paf_targets(keypoints, torch.ones(1, 2, 2), (4, 4), 4, [(0, 1)], 5.0)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_fields_of_half_precision(dtype):
+    keypoints = torch.tensor([[[[2.0, 6.0], [14.0, 6.0]]]])
+    drawn = [
+        for_deeplabcut.paf_targets(given, torch.ones(1, 1, 2), (4, 4), 4, [(0, 1)], 5.0)
+        for given in (keypoints, keypoints.to(dtype))
+    ]
+    torch.testing.assert_close(drawn[1], drawn[0].to(dtype))
 
 
 def test_fields_fall_off_linearly_and_the_last_animal_is_on_top():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from contract_tools import only_on
 from op_contract import Bad, Sample, check_op
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import pypose_ops
 from pypose_ops import mrf_message_passing, reference
@@ -119,6 +120,12 @@ BAD = [
     bad("short prior_index", "prior_index must have one number per edge, got 2", prior_index=[0, 1]),
     bad("prior_index out of range", "prior_index must be from 0 to 3, got 4", prior_index=[4] * 4),
     bad("unknown method", "method must be one of sparse, fft, auto", method="dense", error=ValueError),
+    bad(
+        "keep_messages of another type",
+        "keep_messages must be a bool or str, got int",
+        error=TypeError,
+        keep_messages=2,
+    ),
     bad("unknown keep_messages", 'keep_messages must be True, False or "auto", got .never', keep_messages="never"),
     bad("fft checks too", "floor must be positive", floor=0.0, method="fft"),
 ]
@@ -170,6 +177,19 @@ def test_messages_are_kept_where_memory_allows_and_a_gradient_is_asked_for(devic
     assert kept(prior)
     monkeypatch.setattr(module, "_KEPT_BYTES", 2 * 4 * 6 * 5 * 4 - 1)
     assert not kept(prior) and kept(prior, keep_messages=True)
+
+
+def test_traced_sizes_stay_symbols():
+    def gradients(*inputs):
+        return torch.autograd.grad(mrf_message_passing(*inputs, E).sum(), inputs)
+
+    def inputs(batch, height):
+        maps = torch.rand(batch, F.shape[1], height, 6)
+        return tuple(t.requires_grad_() for t in (maps, Q.clone(), C.clone()))
+
+    traced = make_fx(gradients, tracing_mode="symbolic")(*inputs(2, 7))
+    other = inputs(5, 9)
+    torch.testing.assert_close(traced(*other), gradients(*other))
 
 
 @only_on("cuda")
