@@ -1,4 +1,4 @@
-// Searching and refining on the CPU. Everything here must be inlined into a simd_call.
+// Searching and refining on the CPU. Everything here must be inlined into a simd_call, but step_in_patch.
 #pragma once
 
 #include <algorithm>
@@ -227,7 +227,12 @@ Peak<acc> find_peak(Isa isa, const MapView<scalar>& map, acc threshold, int rows
 
 // The patch that DARK reads is kernel size + 4 pixels wide and high. Its rows are padded to whole vectors.
 constexpr int kMaxPatch = kMaxKernelSize + 2 * kReach;
-constexpr int kMaxColumns = (kMaxPatch + 15) / 16 * 16;
+
+constexpr int padded_columns(int patch) {
+  return (patch + 15) / 16 * 16;
+}
+
+constexpr int kMaxColumns = padded_columns(kMaxPatch);
 
 // The patch around (x, y) as pointer and stride: in place inside the map, otherwise a copy with the border around the map.
 template <typename scalar, typename acc>
@@ -345,7 +350,7 @@ template <typename acc>
     const Refinement<acc>& refinement, const Stencil& stencil, const acc* pixels, int stride, acc value, int x, int y,
     int width, int height) {
   const int patch = refinement.taps.size + 2 * kReach;
-  const int columns = (patch + 15) / 16 * 16;
+  const int columns = padded_columns(patch);
   Refined<acc> result;
   simd_call([&](auto isa) {
     Taps<acc> narrow_x, narrow_y;
@@ -379,7 +384,7 @@ template <typename scalar, typename acc>
 Refined<acc> dark_step(const MapView<scalar>& map, const Refinement<acc>& refinement, int x, int y) {
   const Stencil stencil = stencil_at(refinement, x, y, map.width, map.height);
   const int patch = refinement.taps.size + 2 * kReach;
-  const int columns = (patch + 15) / 16 * 16;
+  const int columns = padded_columns(patch);
   acc copy[kMaxPatch * kMaxColumns];
   int stride;
   const acc* pixels = find_patch(map, refinement.border, stencil.x, stencil.y, patch, columns, copy, &stride);

@@ -219,7 +219,7 @@ def _wrapped(kernels, reach, size):
 
 
 @register_fake("pypose_ops::mrf_message_passing")
-def _(unary, prior, bias, edges, prior_index, num_targets, floor):
+def _fake_messages(unary, prior, bias, edges, prior_index, num_targets, floor):
     torch._check(unary.dim() == 4, lambda: "mrf_message_passing: unary must be (B, V, H, W)")
     dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
     return unary.new_empty((unary.shape[0], num_targets, unary.shape[2], unary.shape[3]), dtype=dtype)
@@ -227,13 +227,8 @@ def _(unary, prior, bias, edges, prior_index, num_targets, floor):
 
 @register_fake("pypose_ops::_mrf_message_passing_kept")
 def _(unary, prior, bias, edges, prior_index, num_targets, floor):
-    torch._check(unary.dim() == 4, lambda: "mrf_message_passing: unary must be (B, V, H, W)")
-    dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
-    batch, size = unary.shape[0], unary.shape[2:]
-    return (
-        unary.new_empty((batch, num_targets, *size), dtype=dtype),
-        unary.new_empty((batch, len(edges) // 2, *size), dtype=dtype),
-    )
+    out = _fake_messages(unary, prior, bias, edges, prior_index, num_targets, floor)
+    return out, out.new_empty((out.shape[0], len(edges) // 2, *out.shape[2:]))
 
 
 @register_fake("pypose_ops::_mrf_message_passing_backward")
