@@ -30,6 +30,7 @@ from pypose_ops.models.person_finder import find_boxes, finder_of
 from pypose_ops.models.weights.files import open_weights, skeleton_of
 from pypose_ops.skeletons import Skeleton
 
+from .background import in_background
 from .crop import check_inside, parse_boxes
 from .files import write_image
 from .inputs import boxes_by_image, expand, image_id_of, output_names
@@ -226,11 +227,20 @@ def run(args: argparse.Namespace) -> Any:
     check_outputs(outputs, inputs)
     check_outputs([args.coco_results] if args.coco_results else [], inputs, "--coco-results")
     results, bad, read = [], [], deque()
+    overlap = map if torch.get_num_threads() == 1 else in_background
+
+    def open_image(path: Path) -> Any:
+        try:
+            return path, ImageFile(str(path)).upright_of()
+        except ImageError as error:
+            return path, error
 
     def opened() -> Iterator[Any]:
-        for path in images:
+        for path, file in overlap(open_image, images):
             try:
-                image, frames = ImageFile(str(path)).upright_of()
+                if isinstance(file, ImageError):
+                    raise file
+                image, frames = file
                 people = boxes_in(image, path)
             except (ImageError, InputError) as error:
                 if len(images) == 1:
@@ -240,13 +250,16 @@ def run(args: argparse.Namespace) -> Any:
             read.append((path, image, f"{frames} frames, the first is used; " if frames > 1 else ""))
             yield image, *people
 
-    for found in people_in(opened()):
-        path, image, note = read.popleft()
-        people, out = as_records(found, calibration_of(info)), args.out / names[path]
+    def write(found: Any) -> Any:
+        path, image, note, poses = found
+        people, out = as_records(poses, calibration_of(info)), args.out / names[path]
         if drawn is not None:
-            draw(image, found, skeleton, out.with_name(f"{out.name}{drawn}"), args.threshold)
+            draw(image, poses, skeleton, out.with_name(f"{out.name}{drawn}"), args.threshold)
         record = {"image": path.name, "joints": skeleton.joints, "people": people}
         write_json(out.with_name(f"{out.name}.json"), record)
+        return path, note, people, out
+
+    for path, note, people, out in overlap(write, ((*read.popleft(), poses) for poses in people_in(opened()))):
         results += as_coco(people, image_id_of(path))
         count, written = len(people), " and ".join(reversed(endings))
         print(f"{path}: {note}{count} {'person' if count == 1 else 'people'}, wrote {out}{written}")
