@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/tasks.h"
 #include "grouping/assignment.h"
 #include "grouping/people.h"
 #include "grouping/score_limbs.h"
@@ -133,9 +134,9 @@ void group(
   const T* score = peak_scores.const_data_ptr<T>();
   const T* tag = tags.const_data_ptr<T>();
   const int64_t* count = counts.const_data_ptr<int64_t>();
-  torch::stable::parallel_for(0, peak_scores.size(0), 1, [&](int64_t begin, int64_t end) {
+  share_tasks(peak_scores.size(0), [&](Tasks& tasks) {
     TagAssembly<T> assembly(joints, peaks, dims, options);
-    for (int64_t b = begin; b < end; ++b) {
+    for (int64_t b; tasks.take(b);) {
       assembly.start(score + b * joints * peaks, tag + b * joints * peaks * dims);
       for (const int64_t joint : order) {
         assembly.add_joint(joint, usable_count(count[b * joints + joint], peaks));

@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/tasks.h"
 #include "grouping/assignment.h"
 #include "grouping/oks.h"
 #include "grouping/people.h"
@@ -127,10 +128,10 @@ void group(
   const T* peak = peak_scores.const_data_ptr<T>();
   const T* table = limb_scores.const_data_ptr<T>();
   const int64_t* count = counts.const_data_ptr<int64_t>();
-  torch::stable::parallel_for(0, peak_scores.size(0), 1, [&](int64_t begin, int64_t end) {
+  share_tasks(peak_scores.size(0), [&](Tasks& tasks) {
     Connector connector;
     Assembly<T> assembly(joints, peaks);
-    for (int64_t b = begin; b < end; ++b) {
+    for (int64_t b; tasks.take(b);) {
       assembly.start(peak + b * joints * peaks);
       for (int64_t l = 0; l < limb_count; ++l) {
         const int64_t from = limbs[2 * l];

@@ -9,6 +9,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/tasks.h"
 #include "grouping/oks.h"
 
 namespace pypose_ops {
@@ -228,10 +229,10 @@ void suppress(
   for (int64_t k = 0; k < shape.joints; ++k) {
     widest = std::max(widest, sigmas[k]);
   }
-  torch::stable::parallel_for(0, shape.batch, 1, [&](int64_t begin, int64_t end) {
+  share_tasks(shape.batch, [&](Tasks& tasks) {
     const FlushSubnormals flush;
     Crowd<acc> crowd(shape);
-    for (int64_t b = begin; b < end; ++b) {
+    for (int64_t b; tasks.take(b);) {
       const int64_t first = b * shape.people;
       const int64_t joint = first * shape.joints;
       crowd.fill(

@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(
   if (threadIdx.x == 0) {
     decode(
         coords + b * shape.joints * 2, scores + b * shape.joints, unary + b * shape.joints * shape.pixels(),
-        steps + b * shape.messages() * kSteps * shape.pixels(), t, shape, best.index == kNone ? -1 : best.index);
+        steps + b * shape.messages() * kSteps * shape.pixels(), false, t, shape, best.index == kNone ? -1 : best.index);
   }
 }
 
@@ -123,12 +123,13 @@ void launch_max_product(
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> max_product_cuda(
-    const Tensor& unary, std::vector<int64_t> edges, const Tensor& deformation, int64_t root) {
+    const Tensor& unary, std::vector<int64_t> edges, const Tensor& deformation, int64_t root,
+    bool keep_steps) {
   constexpr const char* op = "max_product";
   const Shape shape = check_inputs(op, unary, edges, deformation, root);
   const Schedule schedule = make_schedule(op, edges, shape.joints, root);
   const DeviceGuard guard(unary.get_device_index());
-  const MaxProductTensors out = new_max_product(unary, shape);
+  const MaxProductTensors out = new_max_product(unary, shape, true);
   if (shape.batch > 0) {
     const Tensor dense = as_contiguous(unary);
     const Tensor springs = as_contiguous(deformation, acc_scalar_type(unary.scalar_type()));
@@ -136,7 +137,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> max_product_cuda(
       launch_max_product<scalar_t>(op, out, dense, springs, schedule, root, shape, current_stream(unary));
     });
   }
-  return {out.max_marginals, out.coords, out.scores, out.steps};
+  const Tensor steps =
+      keep_steps ? out.steps : empty_beside(out.steps, {shape.batch, 0, kSteps, shape.height, shape.width});
+  return {out.max_marginals, out.coords, out.scores, steps};
 }
 
 }  // namespace

@@ -108,11 +108,12 @@ PYPOSE_OPS_HOST_DEVICE void step_back(const int16_t* steps, int64_t height, int6
   y = row;
 }
 
-// Places and scores of one image, from the root on; best is the highest pixel of the root's max-marginals, or -1.
+// Places and scores of one image, from the root on; best is the highest pixel of the root's max-marginals, or -1. steps are
+// those of every message or, by_joint, of the message from each joint to its parent.
 template <typename T>
 PYPOSE_OPS_HOST_DEVICE void decode(
-    acc_t<T>* coords, acc_t<T>* scores, const T* unary, const int16_t* steps, const Tables& t, const Shape& shape,
-    int64_t best) {
+    acc_t<T>* coords, acc_t<T>* scores, const T* unary, const int16_t* steps, bool by_joint, const Tables& t,
+    const Shape& shape, int64_t best) {
   for (int64_t i = 0; i < shape.joints; ++i) {
     const int64_t joint = t.order[i];
     int64_t y = -1, x = -1;
@@ -124,7 +125,7 @@ PYPOSE_OPS_HOST_DEVICE void decode(
       x = static_cast<int64_t>(coords[2 * t.target[up]]);
       y = static_cast<int64_t>(coords[2 * t.target[up] + 1]);
       if (x >= 0) {
-        step_back(steps + up * kSteps * shape.pixels(), shape.height, shape.width, y, x);
+        step_back(steps + (by_joint ? joint : up) * kSteps * shape.pixels(), shape.height, shape.width, y, x);
       }
     }
     coords[2 * joint] = static_cast<acc_t<T>>(x);
@@ -138,13 +139,13 @@ struct MaxProductTensors {
   Tensor max_marginals, coords, scores, steps;
 };
 
-inline MaxProductTensors new_max_product(const Tensor& unary, const Shape& s) {
+inline MaxProductTensors new_max_product(const Tensor& unary, const Shape& s, bool keep_steps) {
   const ScalarType acc = acc_scalar_type(unary.scalar_type());
   return {
       empty_beside(unary, {s.batch, s.joints, s.height, s.width}, acc),
       empty_beside(unary, {s.batch, s.joints, 2}, acc),
       empty_beside(unary, {s.batch, s.joints}, acc),
-      empty_beside(unary, {s.batch, s.messages(), kSteps, s.height, s.width}, ScalarType::Short)};
+      empty_beside(unary, {s.batch, keep_steps ? s.messages() : 0, kSteps, s.height, s.width}, ScalarType::Short)};
 }
 
 constexpr const char* kMaxBackward = "_max_product_backward";

@@ -77,19 +77,20 @@ void run_backward(
   std::vector<double> partial(shape.batch * shape.messages() * 4);
   // The gradient of the beliefs first; then what comes back along the messages is added.
   fill_beliefs(grads, grad.const_data_ptr<acc>(), max_marginals.const_data_ptr<acc>(), grad.numel());
-  run_tree<BackwardWorkspace<acc>, acc>(
-      schedule, shape, nullptr, true,
-      [&](int64_t b, int64_t i, acc* maps, BackwardWorkspace<acc>& w) {
+  run_tree<BackwardWorkspace<acc>>(
+      schedule, shape, true, [&] { return ImageMessages<acc>(shape, nullptr); },
+      [&](int64_t b, int64_t i, ImageMessages<acc>& image, BackwardWorkspace<acc>& w) {
+        acc* maps = image.maps;
         fill_incoming(w.incoming.data(), grads + b * shape.joints * pixels, maps, t, i, pixels);
         const int64_t message = b * shape.messages() + i;
         route(
             maps + i * pixels, w, all_steps + message * kSteps * pixels, spring_of(springs, t.edge[i], t.sign[i], 0),
             spring_of(springs, t.edge[i], t.sign[i], 1), shape, partial.data() + 4 * message);
       },
-      [&](int64_t b, const acc* maps, BackwardWorkspace<acc>&) {
+      [&](int64_t b, const ImageMessages<acc>& image, BackwardWorkspace<acc>&) {
         for (int64_t k = 0; k < shape.joints; ++k) {
           acc* map = grads + (b * shape.joints + k) * pixels;
-          add_messages<true>(map, map, maps, t, k, -1, pixels);
+          add_messages<true>(map, map, image.maps, t, k, -1, pixels);
           const acc* place = places + (b * shape.joints + k) * 2;
           if (place[0] >= 0) {
             map[static_cast<int64_t>(place[1]) * shape.width + static_cast<int64_t>(place[0])] +=

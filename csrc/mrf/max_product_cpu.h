@@ -33,8 +33,8 @@ struct Sources {
   }
 };
 
-// kVecs vectors of columns: the highest of the sources, the first of equals, and which one it is.
-template <int kVecs, typename Isa, typename acc>
+// kVecs vectors of columns: the highest of the sources, the first of equals, and (kWhich) which one it is.
+template <int kVecs, bool kWhich, typename Isa, typename acc>
 PYPOSE_OPS_HOST_DEVICE void best_of_columns(
     Isa isa, acc* out, acc* best, const acc* in, int64_t stride, const acc* log_weight, int64_t first, int64_t last) {
   using Vec = simd::vec<acc, Isa>;
@@ -49,18 +49,22 @@ PYPOSE_OPS_HOST_DEVICE void best_of_columns(
     const acc weight = log_weight[s];
     for (int n = 0; n < kVecs; ++n) {
       const Vec term = isa.load(in + s * stride + n * lanes) + weight;
-      source[n] = term > value[n] ? here : source[n];
+      if (kWhich) {
+        source[n] = term > value[n] ? here : source[n];
+      }
       value[n] = term > value[n] ? term : value[n];
     }
   }
   for (int n = 0; n < kVecs; ++n) {
     isa.store(out + n * lanes, value[n]);
-    isa.store(best + n * lanes, source[n]);
+    if (kWhich) {
+      isa.store(best + n * lanes, source[n]);
+    }
   }
 }
 
-// In every column out(t) = the highest of in(s) - cost(s, t), best(t) = that s or -1.
-template <typename acc>
+// In every column out(t) = the highest of in(s) - cost(s, t), and with kWhich best(t) = that s or -1.
+template <bool kWhich, typename acc>
 void best_down(
     Padded<acc>& out, Padded<acc>& best, const Padded<acc>& in, const CostTable<acc>& table, acc shift) {
   std::vector<acc> highest, lowest;
@@ -77,13 +81,13 @@ void best_down(
       constexpr int lanes = simd::lanes<acc, decltype(isa)>;
       int64_t x = 0;
       for (; x + 4 * lanes <= stride; x += 4 * lanes) {
-        best_of_columns<4>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
+        best_of_columns<4, kWhich>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
       }
       for (; x + 2 * lanes <= stride; x += 2 * lanes) {
-        best_of_columns<2>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
+        best_of_columns<2, kWhich>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
       }
       for (; x < stride; x += lanes) {
-        best_of_columns<1>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
+        best_of_columns<1, kWhich>(isa, to + x, which + x, from + x, stride, log_weight, sources.first, sources.last);
       }
     });
   }
@@ -122,7 +126,7 @@ struct MaxPasses {
         best(s.height, s.width),
         envelopes(s) {}
 
-  // source (H, W) without padding -> rows; steps receives the columns.
+  // source (H, W) without padding -> rows; steps, unless null, receives the columns.
   void pass_x(int16_t* steps, const acc* source, const Spring<acc>& spring) {
     const int64_t height = rows.rows;
     const int64_t width = rows.columns;
@@ -133,14 +137,16 @@ struct MaxPasses {
     } else {
       table.fill(spring, width);
       transpose(across, source, width);
-      best_down(out_across, best_across, across, table, spring.shift);
+      search(out_across, best_across, across, spring.shift, steps);
       transpose(rows, out_across.data.data(), out_across.stride);
-      transpose(best, best_across.data.data(), best_across.stride);
+      if (steps) {
+        transpose(best, best_across.data.data(), best_across.stride);
+      }
     }
     write_steps(steps);
   }
 
-  // rows -> message (H, W) without padding; steps receives the rows.
+  // rows -> message (H, W) without padding; steps, unless null, receives the rows.
   void pass_y(acc* message, int16_t* steps, const Spring<acc>& spring) {
     const int64_t height = rows.rows;
     const int64_t width = rows.columns;
@@ -153,7 +159,7 @@ struct MaxPasses {
       transpose(best, best_across.data.data(), best_across.stride);
     } else {
       table.fill(spring, height);
-      best_down(out, best, rows, table, spring.shift);
+      search(out, best, rows, spring.shift, steps);
     }
     for (int64_t y = 0; y < height; ++y) {
       std::copy(out.row(y), out.row(y) + width, message + y * width);
@@ -162,7 +168,13 @@ struct MaxPasses {
   }
 
  private:
+  void search(Padded<acc>& to, Padded<acc>& which, const Padded<acc>& from, acc shift, const int16_t* steps) const {
+    steps ? best_down<true>(to, which, from, table, shift) : best_down<false>(to, which, from, table, shift);
+  }
   void write_steps(int16_t* steps) const {
+    if (!steps) {
+      return;
+    }
     for (int64_t y = 0; y < best.rows; ++y) {
       const acc* from = best.row(y);
       int16_t* to = steps + y * best.columns;

@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/tasks.h"
 #include "mrf/mrf_sparse.h"
 
 namespace pypose_ops {
@@ -93,55 +94,79 @@ void write_logs(acc* out, const acc* mantissa, const typename FloatBits<acc>::ty
   }
 }
 
-// One thread owns a target and a few images: it prepares the prior of every edge into the target once for them.
-// kept (B, E, H, W): every message; null: not kept.
 template <typename T>
-void run_messages(
-    const Tensor& out, acc_t<T>* kept, const Tensor& unary, const Tensor& prior, const Tensor& bias,
-    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor_value,
-    const Shape& shape) {
+struct MessageTensors {
+  const acc_t<T>* prior;
+  const acc_t<T>* bias;
+  acc_t<T>* out;
+  acc_t<T>* kept;  // (B, E, H, W): every message; null: not kept
+};
+
+// Images first ... last - 1, whose pairs are held. One thread owns a target and up to kImages of them: it prepares the prior
+// of every edge into the target once for them.
+template <typename T>
+void run_images(
+    const MessageTensors<T>& t, const ActivePixels<acc_t<T>>& active, const EdgeGroups& groups,
+    const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, acc_t<T> floor, const Frame& f,
+    const Shape& shape, int64_t first_image, int64_t last_image) {
   using acc = acc_t<T>;
-  const acc floor = static_cast<acc>(floor_value);
-  const Frame f = Frame::of<acc>(shape);
-  const EdgeGroups groups = group_edges(edges, shape.targets, 1);
-  const ActivePixels<acc> active(unary.const_data_ptr<T>(), shape, f, floor);
-  const acc* prior_data = prior.const_data_ptr<acc>();
-  const acc* bias_data = bias.const_data_ptr<acc>();
-  acc* out_data = out.mutable_data_ptr<acc>();
-  const int64_t images = std::min(kImages, shape.batch);
-  const int64_t parts = (shape.batch + images - 1) / images;
-  torch::stable::parallel_for(0, parts * shape.targets, 1, [&](int64_t begin, int64_t end) {
+  const int64_t images = std::min(kImages, last_image - first_image);
+  const int64_t parts = (last_image - first_image + images - 1) / images;
+  share_tasks(parts * shape.targets, [&](Tasks& tasks) {
     Buffer<acc> padded(f.buffer_size());
     Buffer<acc> base(f.height * f.padded_width);
     std::vector<double> scratch;
     Products<acc> products(images, f);
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task; tasks.take(task);) {
       const int64_t target = task % shape.targets;
-      const int64_t first = task / shape.targets * images;
-      const int64_t last = std::min(shape.batch, first + images);
+      const int64_t first = first_image + task / shape.targets * images;
+      const int64_t last = std::min(last_image, first + images);
       products.reset();
       for (int64_t i = groups.begin[target]; i < groups.begin[target + 1]; ++i) {
         const int64_t edge = groups.order[i];
         const int64_t p = prior_of(prior_index, edge);
-        fill_prior(padded.data(), prior_data + p * shape.kernel_height * shape.kernel_width, shape, f);
+        fill_prior(padded.data(), t.prior + p * shape.kernel_height * shape.kernel_width, shape, f);
         fill_base(base.data(), padded.data(), f, floor, scratch);
-        add_bias(base.data(), bias_data, edge, shape, f);
+        add_bias(base.data(), t.bias, edge, shape, f);
         for (int64_t b = first; b < last; ++b) {
           const int64_t at = (b - first) * f.height * f.padded_width;
           multiply_message<acc>(
               products.mantissa.data() + at, products.exponent.data() + at,
-              kept ? kept + (b * shape.edges + edge) * shape.pixels() : nullptr, f, padded.data(), base.data(),
+              t.kept ? t.kept + (b * shape.edges + edge) * shape.pixels() : nullptr, f, padded.data(), base.data(),
               PairList<acc>(active, f, shape, b, edges[2 * edge]));
         }
       }
       for (int64_t b = first; b < last; ++b) {
         const int64_t at = (b - first) * f.height * f.padded_width;
         write_logs(
-            out_data + (b * shape.targets + target) * shape.pixels(), products.mantissa.data() + at,
+            t.out + (b * shape.targets + target) * shape.pixels(), products.mantissa.data() + at,
             products.exponent.data() + at, f);
       }
     }
   });
+}
+
+template <typename T>
+void run_messages(
+    const Tensor& out, const std::optional<Tensor>& kept, const Tensor& unary_maps, const Tensor& prior,
+    const Tensor& bias, const std::vector<int64_t>& edges, const std::vector<int64_t>& prior_index, double floor_value,
+    const Shape& shape) {
+  using acc = acc_t<T>;
+  const MessageTensors<T> tensors{
+      prior.const_data_ptr<acc>(), bias.const_data_ptr<acc>(), out.mutable_data_ptr<acc>(),
+      kept ? kept->mutable_data_ptr<acc>() : nullptr};
+  const T* unary = unary_maps.const_data_ptr<T>();
+  const acc floor = static_cast<acc>(floor_value);
+  const Frame f = Frame::of<acc>(shape);
+  const EdgeGroups groups = group_edges(edges, shape.targets, 1);
+  ActivePixels<acc> active(unary, shape, f, floor);
+  // Where most pixels are active their pairs are three times the maps: no more at once than four fifths of the output.
+  const int64_t most = shape.batch * shape.targets * shape.pixels() * 4 / 5 * sizeof(acc) / sizeof(Pair<acc>);
+  for (int64_t first = 0, last; first < shape.batch; first = last) {
+    last = active.end_of(first, most);
+    active.hold(unary, first, last);
+    run_images(tensors, active, groups, edges, prior_index, floor, f, shape, first, last);
+  }
 }
 
 // The log-energies, and with `keep` every message, (B, E, H, W).
@@ -165,9 +190,7 @@ std::tuple<Tensor, std::optional<Tensor>> messages_cpu(
   const Tensor dense_prior = as_contiguous(prior, acc_type);
   const Tensor dense_bias = as_contiguous(bias, acc_type);
   PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
-    run_messages<scalar_t>(
-        out, kept ? kept->mutable_data_ptr<acc_t<scalar_t>>() : nullptr, dense, dense_prior, dense_bias, edges,
-        prior_index, floor, shape);
+    run_messages<scalar_t>(out, kept, dense, dense_prior, dense_bias, edges, prior_index, floor, shape);
   });
   return {out, kept};
 }

@@ -2,6 +2,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/tasks.h"
 #include "mrf/mrf_message_passing.h"
 #include "mrf/mrf_sparse.h"
 #include "mrf/mrf_sparse_backward.h"
@@ -190,13 +191,14 @@ void run_backward(
   const acc floor = static_cast<acc>(floor_value);
   const Frame f = Frame::of<acc>(shape);
   const EdgeGroups groups = group_edges(edges, shape.sources, 0);
-  const ActivePixels<acc> active(unary.const_data_ptr<T>(), shape, f, floor);
+  ActivePixels<acc> active(unary.const_data_ptr<T>(), shape, f, floor);
+  active.hold(unary.const_data_ptr<T>(), 0, shape.batch);
   const SourceBackward<acc> by_vecs[] = {
       source_backward<1, acc>, source_backward<2, acc>, source_backward<3, acc>, source_backward<4, acc>};
   const SourceBackward<acc> run = by_vecs[f.vecs - 1];
-  torch::stable::parallel_for(0, shape.sources, 1, [&](int64_t begin, int64_t end) {
+  share_tasks(shape.sources, [&](Tasks& tasks) {
     Workspace<acc> workspace(f);
-    for (int64_t source = begin; source < end; ++source) {
+    for (int64_t source; tasks.take(source);) {
       run(grads, grad.const_data_ptr<acc>(), messages, active, prior.const_data_ptr<acc>(), bias.const_data_ptr<acc>(),
           edges, prior_index, groups, source, floor, shape, workspace);
     }

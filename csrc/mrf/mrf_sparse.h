@@ -103,21 +103,17 @@ struct Pair {
   int32_t at;  // y * stride + x
 };
 
-// The pairs of every map, by strip, row and column.
+// The pairs of every map, by strip, row and column: counted at once, listed for the images that are held.
 template <typename acc>
-struct ActivePixels {
-  std::vector<Pair<acc>> pairs;
-  std::vector<int64_t> first;      // per map
-  std::vector<int32_t> row_begin;  // per map and strip, height + 2: row y at y + 1, counted from the map's first
-
+class ActivePixels {
+ public:
   template <typename T>
-  ActivePixels(const T* unary, const Shape& shape, const Frame& f, acc floor) {
+  ActivePixels(const T* unary, const Shape& shape, const Frame& f, acc floor) : shape_(shape), frame_(f), floor_(floor) {
     const int64_t maps = shape.batch * shape.sources;
     const int64_t table = f.strips * (f.height + 2);
     first.assign(maps + 1, 0);
     row_begin.assign(maps * table, 0);
-    const int64_t grain = std::max<int64_t>(1, 32768 / shape.pixels());
-    torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, maps, grain(), [&](int64_t begin, int64_t end) {
       std::vector<acc> active((f.height + 2) * f.width);
       for (int64_t map = begin; map < end; ++map) {
         fill_active(active.data(), unary + map * shape.pixels(), f, floor);
@@ -136,15 +132,32 @@ struct ActivePixels {
     for (int64_t map = 0; map < maps; ++map) {
       first[map + 1] += first[map];
     }
-    pairs.resize(first[maps]);
-    torch::stable::parallel_for(0, maps, grain, [&](int64_t begin, int64_t end) {
+  }
+
+  // As many images from here on as have at most `most` pairs, but one in any case: the end of them.
+  int64_t end_of(int64_t image, int64_t most) const {
+    int64_t end = image + 1;
+    while (end < shape_.batch && first[(end + 1) * shape_.sources] - first[image * shape_.sources] <= most) {
+      ++end;
+    }
+    return end;
+  }
+
+  // Lists the pairs of these images, instead of others.
+  template <typename T>
+  void hold(const T* unary, int64_t first_image, int64_t last_image) {
+    const Frame& f = frame_;
+    const int64_t begin_map = first_image * shape_.sources, end_map = last_image * shape_.sources;
+    held = first[begin_map];
+    pairs.resize(first[end_map] - held);
+    torch::stable::parallel_for(begin_map, end_map, grain(), [&](int64_t begin, int64_t end) {
       std::vector<acc> active((f.height + 2) * f.width);
       for (int64_t map = begin; map < end; ++map) {
         if (first[map] == first[map + 1]) {
           continue;
         }
-        fill_active(active.data(), unary + map * shape.pixels(), f, floor);
-        Pair<acc>* to = pairs.data() + first[map];
+        fill_active(active.data(), unary + map * shape_.pixels(), f, floor_);
+        Pair<acc>* to = pairs.data() + first[map] - held;
         each_row(active.data(), f, [&](int64_t strip, int64_t y, const acc* upper, const acc* lower, int64_t n) {
           const int64_t at = y * f.stride + strip * kStrip;
           for (int64_t x = 0; x < n; ++x) {
@@ -157,7 +170,16 @@ struct ActivePixels {
     });
   }
 
+  std::vector<Pair<acc>> pairs;
+  int64_t held = 0;                // of all images' pairs the first of `pairs`
+  std::vector<int64_t> first;      // per map
+  std::vector<int32_t> row_begin;  // per map and strip, height + 2: row y at y + 1, counted from the map's first
+
  private:
+  int64_t grain() const {
+    return std::max<int64_t>(1, 32768 / shape_.pixels());
+  }
+
   // active (height + 2, width): the active parts between two rows of zeros.
   template <typename T>
   static void fill_active(acc* active, const T* unary, const Frame& f, acc floor) {
@@ -183,6 +205,10 @@ struct ActivePixels {
       }
     }
   }
+
+  const Shape shape_;
+  const Frame frame_;
+  const acc floor_;
 };
 
 // One map's pairs.
@@ -195,7 +221,7 @@ struct PairList {
   PairList(const ActivePixels<acc>& active, const Frame& f, const Shape& shape, int64_t b, int64_t v)
       : table(f.height + 2) {
     const int64_t map = b * shape.sources + v;
-    pairs = active.pairs.data() + active.first[map];
+    pairs = active.pairs.data() + active.first[map] - active.held;
     row_begin = active.row_begin.data() + map * f.strips * table;
   }
   // Of rows [low, high] of a strip, both from -1 to height - 1.

@@ -51,7 +51,7 @@ acc normalise(acc* map, int64_t pixels) {
 template <typename T>
 void run_sum_product(
     const SumProductTensors& out, const Tensor& unary, const Tensor& deformation, const Schedule& schedule,
-    int64_t root, const Shape& shape) {
+    int64_t root, bool keep_messages, const Shape& shape) {
   using acc = acc_t<T>;
   const Tables t = schedule.tables();
   const int64_t pixels = shape.pixels();
@@ -60,9 +60,11 @@ void run_sum_product(
   const acc* springs = deformation.const_data_ptr<acc>();
   // The beliefs start as the evidence, which the messages read.
   fill_evidence(beliefs, unary.const_data_ptr<T>(), shape.batch * shape.joints * pixels);
-  run_tree<Workspace<acc>, acc>(
-      schedule, shape, out.messages.mutable_data_ptr<acc>(), false,
-      [&](int64_t b, int64_t i, acc* messages, Workspace<acc>& w) {
+  acc* kept = keep_messages ? out.messages.mutable_data_ptr<acc>() : nullptr;
+  run_tree<Workspace<acc>>(
+      schedule, shape, false, [&] { return ImageMessages<acc>(shape, kept); },
+      [&](int64_t b, int64_t i, ImageMessages<acc>& image, Workspace<acc>& w) {
+        acc* messages = image.maps;
         const FlushSubnormals flush;
         fill_source(w.source.data(), beliefs + b * shape.joints * pixels, messages, t, i, pixels);
         w.passes.fill_tables(springs, t, i);
@@ -73,10 +75,10 @@ void run_sum_product(
           std::copy(row, row + shape.width, messages + i * pixels + y * shape.width);
         }
       },
-      [&](int64_t b, const acc* messages, Workspace<acc>&) {
+      [&](int64_t b, const ImageMessages<acc>& image, Workspace<acc>&) {
         for (int64_t k = 0; k < shape.joints; ++k) {
           acc* map = beliefs + (b * shape.joints + k) * pixels;
-          add_messages<false>(map, map, messages, t, k, -1, pixels);
+          add_messages<false>(map, map, image.maps, t, k, -1, pixels);
           const acc total = normalise(map, pixels);
           if (k == root) {
             log_partition[b] = total;
@@ -86,16 +88,17 @@ void run_sum_product(
 }
 
 std::tuple<Tensor, Tensor, Tensor> sum_product_cpu(
-    const Tensor& unary, std::vector<int64_t> edges, const Tensor& deformation, int64_t root) {
+    const Tensor& unary, std::vector<int64_t> edges, const Tensor& deformation, int64_t root,
+    bool keep_messages) {
   constexpr const char* op = "sum_product";
   const Shape shape = check_inputs(op, unary, edges, deformation, root);
   const Schedule schedule = make_schedule(op, edges, shape.joints, root);
-  const SumProductTensors out = new_sum_product(unary, shape);
+  const SumProductTensors out = new_sum_product(unary, shape, keep_messages);
   if (shape.batch > 0) {
     const Tensor dense = as_contiguous(unary);
     const Tensor springs = as_contiguous(deformation, acc_scalar_type(unary.scalar_type()));
     PYPOSE_OPS_DISPATCH_FLOATING(unary.scalar_type(), op, [&] {
-      run_sum_product<scalar_t>(out, dense, springs, schedule, root, shape);
+      run_sum_product<scalar_t>(out, dense, springs, schedule, root, keep_messages, shape);
     });
   }
   return {out.log_marginals, out.log_partition, out.messages};
@@ -104,8 +107,9 @@ std::tuple<Tensor, Tensor, Tensor> sum_product_cpu(
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(pypose_ops, m) {
+  // The messages are for the backward operator; not kept, they are (B, 0, H, W).
   m.def(
-      "sum_product(Tensor unary, int[] edges, Tensor deformation, int root) -> "
+      "sum_product(Tensor unary, int[] edges, Tensor deformation, int root, bool keep_messages) -> "
       "(Tensor log_marginals, Tensor log_partition, Tensor messages)");
 }
 

@@ -69,12 +69,13 @@ void launch_sum_product(
 }
 
 std::tuple<Tensor, Tensor, Tensor> sum_product_cuda(
-    const Tensor& unary, std::vector<int64_t> edges, const Tensor& deformation, int64_t root) {
+    const Tensor& unary, std::vector<int64_t> edges, const Tensor& deformation, int64_t root,
+    bool keep_messages) {
   constexpr const char* op = "sum_product";
   const Shape shape = check_inputs(op, unary, edges, deformation, root);
   const Schedule schedule = make_schedule(op, edges, shape.joints, root);
   const DeviceGuard guard(unary.get_device_index());
-  const SumProductTensors out = new_sum_product(unary, shape);
+  const SumProductTensors out = new_sum_product(unary, shape, true);
   if (shape.batch > 0) {
     const Tensor dense = as_contiguous(unary);
     const Tensor springs = as_contiguous(deformation, acc_scalar_type(unary.scalar_type()));
@@ -82,7 +83,9 @@ std::tuple<Tensor, Tensor, Tensor> sum_product_cuda(
       launch_sum_product<scalar_t>(op, out, dense, springs, schedule, root, shape, current_stream(unary));
     });
   }
-  return {out.log_marginals, out.log_partition, out.messages};
+  const Tensor messages =
+      keep_messages ? out.messages : empty_beside(out.messages, {shape.batch, 0, shape.height, shape.width});
+  return {out.log_marginals, out.log_partition, messages};
 }
 
 }  // namespace

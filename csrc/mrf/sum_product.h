@@ -16,12 +16,12 @@ struct SumProductTensors {
   Tensor log_marginals, log_partition, messages;
 };
 
-inline SumProductTensors new_sum_product(const Tensor& unary, const Shape& s) {
+inline SumProductTensors new_sum_product(const Tensor& unary, const Shape& s, bool keep_messages) {
   const ScalarType acc = acc_scalar_type(unary.scalar_type());
   return {
       empty_beside(unary, {s.batch, s.joints, s.height, s.width}, acc),
       empty_beside(unary, {s.batch}, acc),
-      empty_beside(unary, {s.batch, s.messages(), s.height, s.width}, acc)};
+      empty_beside(unary, {s.batch, keep_messages ? s.messages() : 0, s.height, s.width}, acc)};
 }
 
 constexpr const char* kSumBackward = "_sum_product_backward";

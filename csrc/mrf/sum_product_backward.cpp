@@ -229,9 +229,10 @@ void run_backward(
   fill_beliefs(
       grads, grad.const_data_ptr<acc>(), grad_partition.const_data_ptr<acc>(), log_marginals.const_data_ptr<acc>(), root,
       shape);
-  run_tree<BackwardWorkspace<acc>, acc>(
-      schedule, shape, nullptr, true,
-      [&](int64_t b, int64_t i, acc* maps, BackwardWorkspace<acc>& w) {
+  run_tree<BackwardWorkspace<acc>>(
+      schedule, shape, true, [&] { return ImageMessages<acc>(shape, nullptr); },
+      [&](int64_t b, int64_t i, ImageMessages<acc>& image, BackwardWorkspace<acc>& w) {
+        acc* maps = image.maps;
         const FlushSubnormals flush;
         const int64_t message = b * shape.messages() + i;
         const acc* all = kept + b * shape.messages() * pixels;
@@ -240,10 +241,10 @@ void run_backward(
         w.passes.fill_tables(springs, t, i);
         pass_back(maps + i * pixels, w, all + i * pixels, shape, partial.data() + 4 * message);
       },
-      [&](int64_t b, const acc* maps, BackwardWorkspace<acc>&) {
+      [&](int64_t b, const ImageMessages<acc>& image, BackwardWorkspace<acc>&) {
         for (int64_t k = 0; k < shape.joints; ++k) {
           acc* map = grads + (b * shape.joints + k) * pixels;
-          add_messages<true>(map, map, maps, t, k, -1, pixels);
+          add_messages<true>(map, map, image.maps, t, k, -1, pixels);
         }
       });
   write_deformation_gradient(out.deformation.mutable_data_ptr<acc>(), partial, springs, t, shape);

@@ -2,9 +2,11 @@
 // where there is only one image. What a message is does not depend on it.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "common/simd.h"
+#include "common/tasks.h"
 #include "mrf/tree.h"
 
 namespace pypose_ops {
@@ -145,39 +147,56 @@ struct ForwardMemory {
   explicit ForwardMemory(const Shape& s) : source(s.pixels()), passes(s) {}
 };
 
-// message(b, i, maps, workspace) for every message, in order or in reverse; then finish(b, maps, workspace). maps are the
-// image's (messages, H, W): part of `kept` where that is given, else memory of this thread.
-template <typename Workspace, typename acc, typename Message, typename Finish>
+// The (messages, H, W) of the image at hand: part of `kept`, which has all images', or memory of its own.
+template <typename acc>
+class ImageMessages {
+ public:
+  ImageMessages(const Shape& s, acc* kept)
+      : size_(s.messages() * s.pixels()), kept_(kept), own_(kept ? nullptr : new acc[size_]) {}
+  void start(int64_t b) {
+    maps = kept_ ? kept_ + b * size_ : own_.get();
+  }
+  acc* maps = nullptr;
+
+ private:
+  int64_t size_;
+  acc* kept_;
+  std::unique_ptr<acc[]> own_;
+};
+
+// message(b, i, image, workspace) for every message, each after those it needs, or in reverse; then finish(b, image,
+// workspace). image is what new_image() made, after its start(b).
+template <typename Workspace, typename NewImage, typename Message, typename Finish>
 void run_tree(
-    const Schedule& schedule, const Shape& shape, acc* kept, bool reverse, const Message& message,
+    const Schedule& schedule, const Shape& shape, bool reverse, const NewImage& new_image, const Message& message,
     const Finish& finish) {
-  const int64_t size = shape.messages() * shape.pixels();
+  using Image = decltype(new_image());
   if (shape.batch == 1) {
-    std::vector<acc> own(kept ? 0 : size);
-    acc* maps = kept ? kept : own.data();
+    Image image = new_image();
+    image.start(0);
     for (int64_t n = 0; n < schedule.levels(); ++n) {
       const int64_t level = reverse ? schedule.levels() - 1 - n : n;
       torch::stable::parallel_for(
           schedule.level_begin[level], schedule.level_begin[level + 1], 1, [&](int64_t begin, int64_t end) {
             Workspace workspace(shape);
             for (int64_t i = begin; i < end; ++i) {
-              message(0, i, maps, workspace);
+              message(0, i, image, workspace);
             }
           });
     }
     Workspace workspace(shape);
-    finish(0, maps, workspace);
+    finish(0, image, workspace);
     return;
   }
-  torch::stable::parallel_for(0, shape.batch, 1, [&](int64_t begin, int64_t end) {
-    std::vector<acc> own(kept ? 0 : size);
+  share_tasks(shape.batch, [&](Tasks& tasks) {
+    Image image = new_image();
     Workspace workspace(shape);
-    for (int64_t b = begin; b < end; ++b) {
-      acc* maps = kept ? kept + b * size : own.data();
+    for (int64_t b; tasks.take(b);) {
+      image.start(b);
       for (int64_t n = 0; n < schedule.messages; ++n) {
-        message(b, reverse ? schedule.messages - 1 - n : n, maps, workspace);
+        message(b, reverse ? schedule.messages - 1 - n : n, image, workspace);
       }
-      finish(b, maps, workspace);
+      finish(b, image, workspace);
     }
   });
 }

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/outputs.h"
+#include "common/tasks.h"
 #include "patches/crop_cubic_rows.h"
 #include "patches/crop_mean_rows.h"
 
@@ -234,7 +235,7 @@ template <typename T, typename acc, typename Offset>
 void crop(const Job<acc>& job) {
   const Shape& shape = job.shape;
   const int64_t grain = std::max<int64_t>(1, kGrainSamples / (shape.width * (shape.channels + 1)));
-  torch::stable::parallel_for(0, shape.patches * shape.height, grain, [&](int64_t begin, int64_t end) {
+  share_ranges(shape.patches * shape.height, grain, [&](int64_t begin, int64_t end) {
     Scratch<acc, Offset> scratch(shape.width);
     const bool cubic = job.options.mode == Mode::bicubic;
     int64_t drawn = begin;  // rows before this one

@@ -1,5 +1,6 @@
 #include <torch/csrc/stable/library.h>
 
+#include "common/tasks.h"
 #include "patches/crop_checks.h"
 #include "patches/crop_cubic_rows.h"
 
@@ -107,9 +108,9 @@ void images_backward(const Job<acc>& job, const std::vector<Tensor>& grads) {
   const int64_t channels = job.shape.channels;
   const int64_t block = job.shape.images * channels >= 16 * kChannelBlock ? kChannelBlock : 1;
   const int64_t blocks = (channels + block - 1) / block;
-  torch::stable::parallel_for(0, job.shape.images * blocks, 1, [&](int64_t first, int64_t last) {
+  share_tasks(job.shape.images * blocks, [&](Tasks& tasks) {
     RowTaps<acc, int64_t> taps(job.shape.width);
-    for (int64_t task = first; task < last; ++task) {
+    for (int64_t task; tasks.take(task);) {
       const int64_t number = task / blocks, begin = task % blocks * block;
       const Tensor& grad = grads[batch ? 0 : number];
       acc* planes = grad.mutable_data_ptr<acc>() + (batch ? number * grad.stride(0) : 0);
@@ -322,10 +323,10 @@ void cubic_patch_backward(const Job<acc>& job, const Image& image, int64_t n, ac
 template <typename T, typename acc>
 void transforms_backward(const Job<acc>& job, const std::vector<Tensor>& images, acc* out) {
   const ImageTable table(images);
-  torch::stable::parallel_for(0, job.shape.patches, 1, [&](int64_t begin, int64_t end) {
+  share_tasks(job.shape.patches, [&](Tasks& tasks) {
     RowTaps<acc, int64_t> taps(job.shape.width);
     RowSlopes<acc> slopes(job.shape.width);
-    for (int64_t n = begin; n < end; ++n) {
+    for (int64_t n; tasks.take(n);) {
       const int64_t number = image_of(job.index, job.shape, n);
       if (number < 0) {
         continue;  // zeroed already

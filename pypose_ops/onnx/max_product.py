@@ -6,7 +6,7 @@ from . import _graph as g
 from ._trees import Tree
 
 
-def max_product(unary: Any, edges: Any, deformation: Any, root: Any) -> Any:
+def max_product(unary: Any, edges: Any, deformation: Any, root: Any, keep_steps: Any) -> Any:
     steps = {}
 
     def best(values, key):

@@ -14,7 +14,7 @@ def _log_sum(values, key=None, axes=(-1,)):
     return g.where(total > 0.0, log, float("-inf"))
 
 
-def sum_product(unary: Any, edges: Any, deformation: Any, root: Any) -> Any:
+def sum_product(unary: Any, edges: Any, deformation: Any, root: Any, keep_messages: Any) -> Any:
     tree = Tree("sum_product", unary, edges, deformation, _log_sum)
     beliefs = g.stack([tree.belief(k) for k in range(tree.sizes[1])], 1)
     total = _log_sum(beliefs, axes=(-2, -1))

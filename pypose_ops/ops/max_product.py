@@ -65,9 +65,17 @@ def max_product(
         [[[2.0, 3.0], [7.0, 4.0]]]
     """
     flat = flat_edges("max_product", edges)
-    maps, coords, scores, _ = call(_ops.max_product.default, (unary, deformation), unary, flat, deformation, root)
+    differentiable = (unary, deformation)
+    maps, coords, scores, _ = call(
+        _ops.max_product.default, differentiable, unary, flat, deformation, root, is_differentiated(*differentiable)
+    )
     coords = coords.detach()  # -1 without a pose, for the backward
     return BestPose(Peaks(coords.masked_fill(coords < 0, math.nan), scores), maps)
+
+
+def is_differentiated(*tensors: torch.Tensor) -> bool:
+    """Whether a call on them has a backward pass, for which it then keeps what took memory to compute."""
+    return torch.is_grad_enabled() and any(getattr(tensor, "requires_grad", False) for tensor in tensors)
 
 
 def _dtype(unary):
@@ -75,7 +83,7 @@ def _dtype(unary):
 
 
 @register_fake("pypose_ops::max_product")
-def _(unary, edges, deformation, root):
+def _(unary, edges, deformation, root, keep_steps):
     torch._check(unary.dim() == 4, lambda: "max_product: unary must be (B, K, H, W)")
     batch, joints, height, width = unary.shape
     dtype = _dtype(unary)
@@ -83,7 +91,7 @@ def _(unary, edges, deformation, root):
         unary.new_empty((batch, joints, height, width), dtype=dtype),
         unary.new_empty((batch, joints, 2), dtype=dtype),
         unary.new_empty((batch, joints), dtype=dtype),
-        unary.new_empty((batch, len(edges), 2, height, width), dtype=torch.int16),
+        unary.new_empty((batch, len(edges) if keep_steps else 0, 2, height, width), dtype=torch.int16),
     )
 
 
@@ -93,7 +101,7 @@ def _(grad, grad_scores, max_marginals, coords, steps, deformation, edges, root)
 
 
 def _setup_max(ctx, inputs, output):
-    unary, edges, deformation, root = inputs
+    unary, edges, deformation, root, _ = inputs
     maps, coords, _, steps = output
     ctx.set_materialize_grads(False)  # the steps' would be as large as they are
     ctx.save_for_backward(unary, deformation, maps, coords, steps)
@@ -102,12 +110,16 @@ def _setup_max(ctx, inputs, output):
 
 def _max_backward(ctx, grad, grad_coords, grad_scores, grad_steps):
     unary, deformation, maps, coords, steps = ctx.saved_tensors
+    if steps.shape[1] < len(ctx.options[0]):  # a caller of torch.ops did not keep them
+        steps = call(
+            _ops.max_product.default, (), unary.detach(), ctx.options[0], deformation.detach(), ctx.options[1], True
+        )[3]
     grad = torch.zeros_like(maps) if grad is None else grad
     grad_scores = maps.new_zeros(maps.shape[:2]) if grad_scores is None else grad_scores
     of_unary, of_deformation = call_backward(
         _ops._max_product_backward.default, grad, grad_scores, maps, coords, steps, deformation, *ctx.options
     )
-    return of_unary.to(unary.dtype), None, of_deformation.to(deformation.dtype), None
+    return of_unary.to(unary.dtype), None, of_deformation.to(deformation.dtype), None, None
 
 
 register_derivative("max_product", _setup_max, _max_backward)
@@ -117,7 +129,7 @@ vmap_by_batch("_max_product_backward")
 
 
 @forward_mode("max_product")
-def _(unary, edges, deformation, root):
+def _(unary, edges, deformation, root, keep_steps):
     from .. import reference  # here: it imports result types from this package
 
     pairs = list(zip(edges[::2], edges[1::2], strict=True))

@@ -6,7 +6,7 @@ import torch
 
 from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
 from ._results import Marginals
-from .max_product import _dtype
+from .max_product import _dtype, is_differentiated
 from .mrf_message_passing import flat_edges
 
 _ops = torch.ops.pypose_ops
@@ -44,19 +44,22 @@ def sum_product(
         (4, 7)
     """
     flat = flat_edges("sum_product", edges)
-    maps, total, _ = call(_ops.sum_product.default, (unary, deformation), unary, flat, deformation, root)
+    differentiable = (unary, deformation)
+    maps, total, _ = call(
+        _ops.sum_product.default, differentiable, unary, flat, deformation, root, is_differentiated(*differentiable)
+    )
     return Marginals(maps, total)
 
 
 @register_fake("pypose_ops::sum_product")
-def _(unary, edges, deformation, root):
+def _(unary, edges, deformation, root, keep_messages):
     torch._check(unary.dim() == 4, lambda: "sum_product: unary must be (B, K, H, W)")
     batch, joints, height, width = unary.shape
     dtype = _dtype(unary)
     return (
         unary.new_empty((batch, joints, height, width), dtype=dtype),
         unary.new_empty((batch,), dtype=dtype),
-        unary.new_empty((batch, len(edges), height, width), dtype=dtype),
+        unary.new_empty((batch, len(edges) if keep_messages else 0, height, width), dtype=dtype),
     )
 
 
@@ -66,7 +69,7 @@ def _(grad, grad_partition, unary, log_marginals, messages, deformation, edges, 
 
 
 def _setup_sum(ctx, inputs, output):
-    unary, edges, deformation, root = inputs
+    unary, edges, deformation, root, _ = inputs
     maps, _, messages = output
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(unary, deformation, maps, messages)
@@ -75,12 +78,16 @@ def _setup_sum(ctx, inputs, output):
 
 def _sum_backward(ctx, grad, grad_total, grad_messages):
     unary, deformation, maps, messages = ctx.saved_tensors
+    if messages.shape[1] < len(ctx.options[0]):  # a caller of torch.ops did not keep them
+        messages = call(
+            _ops.sum_product.default, (), unary.detach(), ctx.options[0], deformation.detach(), ctx.options[1], True
+        )[2]
     grad = torch.zeros_like(maps) if grad is None else grad
     grad_total = maps.new_zeros(maps.shape[:1]) if grad_total is None else grad_total
     of_unary, of_deformation = call_backward(
         _ops._sum_product_backward.default, grad, grad_total, unary, maps, messages, deformation, *ctx.options
     )
-    return of_unary.to(unary.dtype), None, of_deformation.to(deformation.dtype), None
+    return of_unary.to(unary.dtype), None, of_deformation.to(deformation.dtype), None, None
 
 
 register_derivative("sum_product", _setup_sum, _sum_backward)
@@ -90,7 +97,7 @@ vmap_by_batch("_sum_product_backward")
 
 
 @forward_mode("sum_product")
-def _(unary, edges, deformation, root):
+def _(unary, edges, deformation, root, keep_messages):
     from .. import reference  # here: it imports result types from this package
 
     pairs = list(zip(edges[::2], edges[1::2], strict=True))

@@ -59,4 +59,25 @@ def test_gradients_beside_what_is_impossible(device, op, unary):
     assert not results[0][0][~unary.isfinite()].any()
 
 
+@pytest.mark.parametrize("op", (max_product, sum_product), ids=lambda op: op.__name__)
+def test_what_backward_needs_is_kept_only_for_a_gradient(device, op):
+    """Steps or messages, the last output. Not kept, a gradient through torch.ops computes them again."""
+    call = getattr(torch.ops.pypose_ops, op.__name__).default
+    unary, springs, edges = U.to(device), D.to(device), [k for edge in E for k in edge]
+    kept, not_kept = ([*call(unary, edges, springs, 0, keep)] for keep in (True, False))
+    assert kept[-1].shape[1] == len(edges) and not_kept[-1].shape[1] == 0
+    torch.testing.assert_close(kept[:-1], not_kept[:-1], rtol=0, atol=0, equal_nan=True)
+    gradients = []
+    for keep in (True, False):
+        leaves = [t.clone().requires_grad_() for t in (unary, springs)]
+        found = [t for t in call(leaves[0], edges, leaves[1], 0, keep)[:-1] if t.requires_grad]
+        gradients.append(torch.autograd.grad([t[t.isfinite()].sum() for t in found], leaves))
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(tuple(t.shape)) or t, lambda t: t):
+        op(unary.requires_grad_(), E, springs)
+    assert tuple(kept[-1].shape) in sizes
+
+
 LARGE = large.tree(pypose_ops.max_product, maps=8)
