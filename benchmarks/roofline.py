@@ -112,6 +112,18 @@ def decoder_rows(b, dtype):
         lambda d: pypose_ops.simcc_labels(keypoints(d, b, K, size=(256, 192)), 6.0, (256, 192), dtype=dtype),
         lambda ops, x, y: ops.decode_simcc(x, y),
     )  # fmt: skip
+    yield Row(
+        "decode_roi_heatmaps", f"{b} x {K}, 56 x 56, boxes of 50 to 200", t * b * K * 56 * 56, 13 * b * K * 56 * 56,
+        lambda d: roi_inputs(d, b, dtype), lambda ops, m, boxes: ops.decode_roi_heatmaps(m, boxes),
+    )  # fmt: skip
+
+
+def roi_inputs(device, n, dtype):
+    """Maps as Keypoint R-CNN gives them, and boxes of 50 to 200 pixels."""
+    blobs = pypose_ops.gaussian_heatmaps(keypoints(device, n, K, size=(56, 56)), 2.5, (56, 56))
+    corner = 100 * torch.rand(n, 2, device=device)
+    boxes = torch.cat([corner, corner + 50 + 150 * torch.rand(n, 2, device=device)], 1)
+    return (12 * blobs - 4 + 0.3 * torch.randn_like(blobs)).to(dtype), boxes
 
 
 def crop_transforms(device, n):

@@ -13,6 +13,7 @@ from ._results import (
 from .box_vote import box_vote
 from .crop_patches import crop_patches
 from .decode_heatmaps import decode_heatmaps
+from .decode_roi_heatmaps import decode_roi_heatmaps
 from .decode_simcc import decode_simcc
 from .find_peaks import find_peaks
 from .gaussian_heatmaps import gaussian_heatmaps
@@ -45,6 +46,7 @@ __all__ = [
     "box_vote",
     "crop_patches",
     "decode_heatmaps",
+    "decode_roi_heatmaps",
     "decode_simcc",
     "find_peaks",
     "gaussian_heatmaps",

@@ -161,6 +161,14 @@ def decode_simcc():
     return Case(function, (x, y), ((0, 2), (0, 2)), noisy)
 
 
+def decode_roi_heatmaps():
+    boxes = torch.tensor([[10.0, 20.0, 90.5, 160.0], [5.0, 5.0, 25.0, 30.25], [1.0, 2.0, 1.0, 9.0]])
+    maps = drawn(3, 1, 4, 24, 20) + 0.1 * torch.rand(3, 4, 24, 20)
+    strange = boxes + torch.tensor([[0, 0, 0, float("nan")], [0, 0, 4e4, 0], [0, 0, 0, 0]])
+    others = [(spoilt(maps), boxes), (maps, strange), (maps[:1] - 5, boxes[:1])]
+    return Case(ops.decode_roi_heatmaps, (maps, boxes), ((0, 2, 3), (0,)), others)
+
+
 def crop_patches():
     images = torch.randint(256, (2, 3, 60, 80), dtype=torch.uint8)
     transforms = torch.tensor([[[1.7, 0.3, -5.11], [-0.4, 1.9, 10.07]], [[0.5, 0.01, 20], [0.02, 0.5, -3]]])
@@ -366,6 +374,7 @@ CASES = {
     "find_peaks-half": find_peaks_half,
     "soft_argmax": soft_argmax,
     "decode_simcc": decode_simcc,
+    "decode_roi_heatmaps": decode_roi_heatmaps,
     "crop_patches": crop_patches,
     "crop_patches-image": crop_patches_of_one_image,
     "crop_patches-index": crop_patches_by_index,
@@ -389,7 +398,7 @@ CASES |= {
 # Of inputs that have to be float32 or float64: transforms, deformations, masks of boxes.
 FULL = {"crop_patches": (1, 2), "crop_patches-image": (1,), "crop_patches-index": (2,)}
 FULL |= {"decode_heatmaps-covariance": (1,), "decode_heatmaps-flipped": (2,), "max_product": (1,), "sum_product": (1,)}
-FULL |= {"find_peaks": (1,)}
+FULL |= {"find_peaks": (1,), "decode_roi_heatmaps": (1,)}
 # Those that may be float64, but not float16.
 WIDE = {"mrf_message_passing": (1, 2), "score_limbs": (1,)}
 POINTS_ONLY = ("box_vote", "gaussian_heatmaps", "oks", "oks_nms")  # which take no float16 at all

@@ -1,5 +1,6 @@
 """Calls of the operators that read coordinates out of maps and vectors."""
 
+import numpy as np
 import torch
 
 from pypose_ops.ops._peak_arguments import COMPATS_OF, REFINES, kernel_size_of, simcc_kernels
@@ -218,3 +219,22 @@ def decode_simcc(draw):
     perturbed = {"x": 0.0, "y": 0.0, "transform": 0.0}
     lost = 1e-6 if singular else 0.0
     return Call("decode_simcc", arguments, (), dtype, perturbed, lost, conditioned=bin_rounding)
+
+
+@operator("decode_roi_heatmaps", whole=2)
+def decode_roi_heatmaps(draw):
+    dtype = draw.pick(MAP_DTYPES)
+    batch = draw.count(3)
+    # Differences of larger ones overflow in float32.
+    maps = draw.bounded(draw.maps((batch, draw.count(4), *draw.size())), 1e30)
+    corner = draw.random.random((batch, 2)) * 200 - 50
+    sides = draw.random.random((batch, 2)) * draw.pick((3, 40, 40, 40, 300))
+    # In sixteenths, whose differences are the same in float32: one pixel more or less of the resized map changes all.
+    boxes = np.round(16 * np.concatenate([corner, corner + sides - draw.pick((0, 0, 2))], 1)) / 16
+    if draw.strange and draw.chance(0.3):
+        spoilt = draw.random.random(boxes.shape) < 0.2
+        values = np.asarray((*NOT_FINITE, 1e30, -1e9))
+        boxes = np.where(spoilt, values[draw.random.integers(len(values), size=boxes.shape)], boxes)
+    wide = torch.float64 if dtype == torch.float64 else draw.pick(COORDINATE_DTYPES)
+    arguments = {"heatmaps": draw.tensor(maps, dtype), "boxes": draw.tensor(boxes, wide)}
+    return Call("decode_roi_heatmaps", arguments, (), dtype, {"heatmaps": 0.0})
