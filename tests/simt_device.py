@@ -36,6 +36,8 @@ HOST_OPERATORS = tuple(
         "_group_by_tags",
         "_box_transforms",
         "_box_centers",
+        "_list_peaks",
+        "_disc_targets",
     )
 )
 

@@ -14,6 +14,7 @@
 #include "common/simd.h"
 #include "peaks/best_peaks.h"
 #include "peaks/refine_cpu.h"
+#include "peaks/scan_peaks.h"
 
 namespace pypose_ops {
 namespace {
@@ -41,8 +42,7 @@ struct Workspace {
   std::vector<int> columns;  // of the candidates of a row
   Found<acc> found;
   int64_t total;  // of all peaks
-  std::vector<bool> seen;  // pixels of plateaus that have been walked through; empty before the first
-  std::vector<int> queue;
+  Plateaus plateaus;
 
   Workspace(int width, int height, int radius, int most)
       : radius(radius), reach(std::min(radius, height - 1)), group(std::min(height, std::max(1, kGroup / width))),
@@ -97,11 +97,7 @@ struct Above {
   }
 };
 
-// A candidate is a pixel above the threshold with no higher one in reach; alone, it has no equal one either. Flags are
-// as wide as the pixels: a loop over narrower ones is cut into narrower vectors.
-constexpr int kTied = 1;
-constexpr int kAlone = 2;
-
+// Flags are as wide as the pixels: a loop over narrower ones is cut into narrower vectors.
 template <typename acc>
 key_t<acc> flag_of(acc own, acc others, acc threshold) {
   const key_t<acc> flag = own > others ? kAlone : kTied;
@@ -162,50 +158,6 @@ bool flag_in_windows(acc threshold, int64_t count, Workspace<acc>& work) {
   return any != 0;
 }
 
-template <typename scalar, typename acc>
-bool is_candidate(const MapView<scalar>& map, int x, int y, int radius, acc value) {
-  const Window window(x, y, radius, map.width, map.height);
-  for (int row = window.top; row <= window.bottom; ++row) {
-    for (int column = window.left; column <= window.right; ++column) {
-      if (finite_or_lowest(map(column, row)) > value) {
-        return false;
-      }
-    }
-  }
-  return true;
-}
-
-// Walks through the plateau of a pixel, unless it has been; whether it is a peak. Not inlined, as everything else below a
-// simd_call: it is rare, and would be compiled for every instruction set.
-template <typename scalar, typename acc>
-[[gnu::noinline]] bool plateau_is_peak(const MapView<scalar>& map, int from, int radius, acc value, Workspace<acc>& work) {
-  if (work.seen.empty()) {
-    work.seen.resize(static_cast<size_t>(map.width) * map.height, false);
-  }
-  if (work.seen[from]) {
-    return false;
-  }
-  bool is_peak = true;
-  work.queue.assign(1, from);
-  work.seen[from] = true;
-  for (size_t next = 0; next < work.queue.size(); ++next) {
-    const int x = work.queue[next] % map.width;
-    const int y = work.queue[next] / map.width;
-    is_peak = is_peak && is_candidate(map, x, y, radius, value);
-    const Window window(x, y, radius, map.width, map.height);
-    for (int row = window.top; row <= window.bottom; ++row) {
-      for (int column = window.left; column <= window.right; ++column) {
-        const int index = row * map.width + column;
-        if (map(column, row) == value && !work.seen[index]) {
-          work.seen[index] = true;
-          work.queue.push_back(index);
-        }
-      }
-    }
-  }
-  return is_peak;
-}
-
 // All bits of a number of flags.
 template <typename key>
 key any_flag(const key* flags, int count) {
@@ -243,7 +195,7 @@ void add_peaks(const MapView<scalar>& map, int top, int bottom, Workspace<acc>& 
         const int index = y * map.width + x;
         columns[peaks] = x;
         peaks += flags[x] == kAlone ||
-            plateau_is_peak(map, index, work.radius, acc(simd::load(map.map[index])), work);
+            work.plateaus.is_peak(map, index, work.radius, acc(simd::load(map.map[index])));
       }
       count = peaks;
     }
@@ -259,7 +211,7 @@ void add_peaks(const MapView<scalar>& map, int top, int bottom, Workspace<acc>& 
 template <typename Isa, typename scalar, typename acc>
 int search(Isa isa, const MapView<scalar>& map, acc threshold, Workspace<acc>& work) {
   work.found.clear();
-  work.seen.clear();
+  work.plateaus.clear();
   work.total = 0;
   const Above<scalar> above(threshold);
   const auto end_of = [&](int top) { return static_cast<int>(std::min<int64_t>(map.height, int64_t{top} + work.group)); };

@@ -16,6 +16,7 @@ import torch
 
 from .._constants import computed, constant
 from ..ops.gaussian_heatmaps import gaussian_heatmaps
+from ..ops.offset_heatmaps import disc_targets
 from ..ops.part_affinity_fields import part_affinity_fields
 from ._peer import Replacement, require
 
@@ -77,6 +78,13 @@ def heatmap_targets(
     if kind not in ("gaussian", "plateau"):
         raise ValueError(f"heatmap_targets: kind must be one of gaussian, plateau, got {kind!r}")
     first = _first_pixel("heatmap_targets", stride, compat)
+    drawn = disc_targets(
+        keypoints, visible, size, stride=stride, first=first, plateau=kind == "plateau", radius=dist_thresh,
+        std=locref_std, background=background_weight if gradient_masking else None,
+        mask_dtype=weights_dtype or keypoints.dtype,
+    )  # fmt: skip
+    if drawn is not None:
+        return HeatmapTargets(*drawn)
     shown = (visible > 0) & keypoints.isfinite().all(-1)
     keypoints = torch.where(shown[..., None], keypoints, 0.0)
     weights = keypoints.new_ones(shown.shape[0], shown.shape[2])

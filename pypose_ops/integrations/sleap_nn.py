@@ -14,7 +14,7 @@ import torch
 
 from ..ops.crop_patches import crop_patches
 from ..ops.decode_heatmaps import decode_heatmaps
-from ..ops.find_peaks import find_peaks
+from ..ops.find_peaks import find_peaks, list_peaks
 from ..ops.gaussian_heatmaps import gaussian_heatmaps
 from ..ops.part_affinity_fields import part_affinity_fields
 from ._peer import Replacement, require
@@ -78,6 +78,9 @@ def find_local_peaks(
     """
     if own := _exported("find_local_peaks"):
         return own(cms, threshold, refinement, integral_patch_size)
+    window = integral_patch_size if refinement == "integral" else 0
+    if (listed := list_peaks(cms, threshold, window)) is not None:
+        return listed
     height, width = cms.shape[-2:]
     options = {"threshold": threshold, **_refinement(refinement, integral_patch_size)}
     found = _peaks_of(cms, options, FEW_PEAKS) or _peaks_of(cms, options, MAX_PEAKS)

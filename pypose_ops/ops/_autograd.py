@@ -84,6 +84,24 @@ def call(op: torch._ops.OpOverload, differentiable: Sequence[Any], *args: Any) -
         _raise_named(op, args, error)
 
 
+def is_plain(*tensors: Any) -> bool:
+    """Whether an operator of the host without a derivative can take these tensors, or None, in place of steps in torch.
+
+    On the CPU, outside of compilers, modes that see every operation and transforms, where nothing is differentiated.
+    """
+    if _is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
+        return False
+    # These two have no public names.
+    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if type(tensor) is not torch.Tensor or not tensor.is_cpu or (tensor.requires_grad and _is_grad_enabled()):
+            return False
+    return True
+
+
 def call_backward(op: torch._ops.OpOverload, *args: Any) -> Any:
     """``op(*args)`` for a backward operator: all of its tensors would have a derivative."""
     return call(op, _flatten(args)[1], *args)

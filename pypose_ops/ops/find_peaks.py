@@ -6,7 +6,7 @@ from typing import Literal, overload
 import torch
 
 from ._arguments import check_missing, check_tensor, check_threshold
-from ._autograd import call, register_fake, vmap_by_batch
+from ._autograd import call, is_plain, register_fake, vmap_by_batch
 from ._peak_arguments import detached, kernel_size_of, max_offset_of, refine_number
 from ._results import LocalPeaks, LocalPeaksWithPixels
 
@@ -165,3 +165,40 @@ def _(
 
 
 vmap_by_batch("find_peaks")
+
+
+def list_peaks(
+    heatmaps: torch.Tensor, threshold: float, window: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """All peaks of maps ``(B, K, H, W)`` as lists in one call, by sample, row, column and map; for integrations.
+
+    None where it takes more: off the CPU, and where something is compiled or transformed.
+
+    Args:
+        heatmaps: see :func:`find_peaks`.
+        threshold: a number.
+        window: side of the window of ``refine="centroid"``, 0 for no refinement.
+
+    Returns:
+        Coordinates ``(n, 2)`` and scores ``(n,)``, as :func:`find_peaks` gives them; samples ``(n,)`` and maps of the
+        sample ``(n,)``, int32.
+    """
+    heatmaps = detached(heatmaps)
+    if not is_plain(heatmaps):
+        return None
+    return call(_ops._list_peaks.default, (), heatmaps, check_threshold("list_peaks", threshold), window)
+
+
+vmap_by_batch("_list_peaks")
+
+
+@register_fake("pypose_ops::_list_peaks")
+def _(heatmaps, threshold, window):
+    found = torch.library.get_ctx().new_dynamic_size()
+    dtype = torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
+    return (
+        heatmaps.new_empty((found, 2), dtype=dtype),
+        heatmaps.new_empty((found,), dtype=dtype),
+        heatmaps.new_empty((found,), dtype=torch.int32),
+        heatmaps.new_empty((found,), dtype=torch.int32),
+    )

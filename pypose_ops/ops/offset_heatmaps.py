@@ -7,8 +7,10 @@ import torch
 from ._arguments import check_number, check_size, check_tensor, choice, expand_visible
 from ._autograd import (
     _empty_gradient,
+    call,
     call_backward,
     forward_mode,
+    is_plain,
     register_derivative,
     register_fake,
     vmap_by_batch,
@@ -121,3 +123,63 @@ def _(keypoints, radius, visible, height, width, combine, dtype):
     return reference.offset_heatmaps(
         keypoints, radius, (height, width), visible=visible, combine=_WINNERS[combine], dtype=dtype
     )
+
+
+def disc_targets(
+    keypoints: torch.Tensor,
+    visible: torch.Tensor,
+    size: tuple[int, int],
+    *,
+    stride: float,
+    first: float,
+    plateau: bool,
+    radius: float,
+    std: float,
+    background: float | None,
+    mask_dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """Blobs or discs, offsets and masks of keypoints in image pixels, in one call; None where it takes several.
+
+    That is off the CPU, where something is differentiated, mapped or compiled, and for arguments that must be refused.
+
+    Args:
+        keypoints: ``(B, P, K, 2)``.
+        visible: ``(B, P, K)``: above 0 visible, -1 not annotated.
+        size: ``(height, width)`` of the maps.
+        stride: image pixels per map pixel.
+        first: the image coordinate of the first pixel.
+        plateau: discs instead of Gaussians, whose sigma is two thirds of the radius; offsets in the discs only.
+        radius: of the discs, in image pixels.
+        std: what offsets are divided by.
+        background: the weight of maps of missing keypoints, None for 1.
+        mask_dtype: that of the keypoints, or int64.
+
+    Returns:
+        Maps ``(B, K, H, W)``, their weights ``(B, K, 1, 1)``, offsets and masks ``(B, 2 K, H, W)``.
+    """
+    if not is_plain(keypoints, visible) or keypoints.dtype not in (torch.float32, torch.float64):
+        return None
+    if (
+        keypoints.dim() != 4
+        or visible.shape != keypoints.shape[:-1]
+        or mask_dtype not in (keypoints.dtype, torch.int64)
+    ):
+        return None
+    height, width = size
+    sigma = 2 * radius / 3 / stride
+    args = (height, width, float(stride), float(first), plateau, radius, std, sigma, background, mask_dtype)
+    return call(_ops._disc_targets.default, (), keypoints, visible, *args)
+
+
+@register_fake("pypose_ops::_disc_targets")
+def _(keypoints, visible, height, width, stride, first, plateau, radius, std, sigma, background, mask_dtype):
+    batch, _, joints, _ = keypoints.shape
+    return (
+        keypoints.new_empty((batch, joints, height, width)),
+        keypoints.new_empty((batch, joints, 1, 1)),
+        keypoints.new_empty((batch, 2 * joints, height, width)),
+        keypoints.new_empty((batch, 2 * joints, height, width), dtype=mask_dtype),
+    )
+
+
+vmap_by_batch("_disc_targets", 0, 1)
