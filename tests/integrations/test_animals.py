@@ -272,7 +272,8 @@ def test_deeplabcuts_targets(kind, masking, stride):
 def test_replaced_twice():
     targets = need("deeplabcut.pose_estimation_pytorch.models.target_generators.heatmap_targets")
     generator = targets.HeatmapGaussianGenerator(1, 17, label_keypoint_key="keypoints")
-    call = 2.5, {"heatmap": torch.zeros(1, 1, 4, 4)}, {"keypoints": torch.tensor([[[[5.0, 5.0, 2.0]]]])}
+    maps = {"heatmap": torch.zeros(1, 1, 4, 4), "locref": torch.zeros(1, 2, 4, 4)}
+    call = 2.5, maps, {"keypoints": torch.tensor([[[[5.0, 5.0, 2.0]]]])}
     expected = generator(*call)["heatmap"]["target"]
     with for_deeplabcut.replace(), for_deeplabcut.replace():
         assert torch.equal(generator(*call)["heatmap"]["target"], expected)
