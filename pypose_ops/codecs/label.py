@@ -1,11 +1,18 @@
 """Codecs without a pixel grid: regression of coordinates."""
 
+import numpy as np
 import torch
 
 from .._constants import constant
+from ..ops._autograd import is_plain
 from ..ops._results import Peaks
 from ._base import Pair, between, check_joints, two
 from .heatmap import MSRAHeatmap
+
+# What numpy can compute in place of torch: with the labels of a batch each call costs as much as its arithmetic, and
+# those of numpy cost less.
+_NUMPY = (torch.float32, torch.float64, torch.int64, torch.bool)
+_MOST = 1 << 16  # numbers; for more there are torch's threads
 
 
 class RegressionLabel:
@@ -26,6 +33,8 @@ class RegressionLabel:
         """``(B, K, 2)`` in input pixels to ``(B, K, 2)`` of about [0, 1], and weights ``(B, K)``, 0 outside."""
         width, height = self.input_size
         check_joints("RegressionLabel", keypoints, visible)
+        if self._is_small(keypoints, visible):
+            return self._encode_in_numpy(keypoints, visible)
         limits = ((0.0, 0.0), (width - 1.0, height - 1.0), (float(width), float(height)))
         # One constant and few calls: with the labels of a batch each call costs as much as its arithmetic.
         first, last, size = constant(limits, device=keypoints.device, dtype=keypoints.dtype).unbind()
@@ -33,6 +42,26 @@ class RegressionLabel:
         if visible is not None:
             known = known & (visible >= 0.5 if self.compat is None else visible > 0.5)
         return keypoints / size, known.type_as(keypoints)
+
+    @staticmethod
+    def _is_small(keypoints: torch.Tensor, visible: torch.Tensor | None) -> bool:
+        if not is_plain(keypoints, visible) or keypoints.dtype not in _NUMPY[:2] or keypoints.numel() > _MOST:
+            return False
+        return visible is None or visible.dtype in _NUMPY
+
+    def _encode_in_numpy(
+        self, keypoints: torch.Tensor, visible: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same numbers as :meth:`encode`."""
+        width, height = self.input_size
+        at = keypoints.detach().numpy()
+        x, y = at[..., 0], at[..., 1]
+        known = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+        if visible is not None:
+            seen = visible.detach().numpy()
+            known &= seen >= 0.5 if self.compat is None else seen > 0.5
+        labels = at / np.array(self.input_size, at.dtype)
+        return torch.from_numpy(labels), torch.from_numpy(known.astype(at.dtype))
 
     def decode(self, labels: torch.Tensor, scores: torch.Tensor | None = None) -> Peaks:
         """Labels to input pixels.
