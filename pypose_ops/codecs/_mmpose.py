@@ -115,7 +115,8 @@ def draw_windowed(
         profile = rows_of(table, row)
         if exact:
             grid = torch.arange(length, device=at.device, dtype=at.dtype)
-            profile = profile * gaussian(grid - center[..., axis, None], sigma)
+            middle = center[..., axis].masked_fill(~known, 0.0)  # 0 times NaN is NaN
+            profile = profile * gaussian(grid - middle[..., None], sigma)
         profiles.append(profile)
     return over_people(*profiles, dtype)
 

@@ -396,3 +396,13 @@ def test_arguments_that_are_no_tensors(name):
     for wrong in ([[1] * 5] * 2, True):
         with pytest.raises(TypeError, match=f"^{type(codec).__name__}: visible must be a tensor, got"):
             codec.encode(keypoints, wrong)
+
+
+@pytest.mark.parametrize("sigma", (2.0, 1.5))
+@pytest.mark.parametrize("value", (math.nan, math.inf, -math.inf))
+@pytest.mark.parametrize("codec", (codecs.MSRAHeatmap, codecs.UDPHeatmap))
+def test_joints_that_are_not_finite_draw_nothing(codec, sigma, value):
+    keypoints = torch.tensor([[[value, 40.0], [100.0, 120.0], [20.0, value]]])
+    maps, weights = codec((192, 256), (48, 64), sigma=sigma, compat="mmpose").encode(keypoints)
+    assert weights.tolist() == [[0.0, 1.0, 0.0]]
+    assert not maps[0, [0, 2]].any() and maps[0, 1].max() > 0.9
