@@ -73,11 +73,17 @@ def heatmap_targets(
         weights_dtype: of ``locref_weights``; default: that of the keypoints.
 
     Raises:
-        ValueError: an unknown ``kind`` or ``compat``, or ``compat`` with a ``stride`` that is not an integer.
+        ValueError: an unknown ``kind`` or ``compat``, or ``compat`` with a ``stride`` that is not an integer; keypoints
+            that are not ``(B, P, K, 2)``; ``visible`` of another shape; a ``stride`` or ``dist_thresh`` that is not
+            positive.
     """
+    op = "heatmap_targets"
     if kind not in ("gaussian", "plateau"):
-        raise ValueError(f"heatmap_targets: kind must be one of gaussian, plateau, got {kind!r}")
-    first = _first_pixel("heatmap_targets", stride, compat)
+        raise ValueError(f"{op}: kind must be one of gaussian, plateau, got {kind!r}")
+    first = _first_pixel(op, stride, compat)
+    _check_people(op, keypoints, visible)
+    if not dist_thresh > 0:
+        raise ValueError(f"{op}: dist_thresh must be positive, got {dist_thresh}")
     drawn = disc_targets(
         keypoints, visible, size, stride=stride, first=first, plateau=kind == "plateau", radius=dist_thresh,
         std=locref_std, background=background_weight if gradient_masking else None,
@@ -110,7 +116,16 @@ def _first_pixel(function: str, stride: float, compat: str | None) -> float:
         raise ValueError(f"{function}: compat must be 'deeplabcut' or None, got {compat!r}")
     if compat and stride % 1:
         raise ValueError(f"{function}: stride must be an integer with compat='deeplabcut', got {stride}")
+    if not stride > 0:
+        raise ValueError(f"{function}: stride must be positive, got {stride}")
     return stride // 2 if compat else stride / 2
+
+
+def _check_people(function: str, keypoints: torch.Tensor, visible: torch.Tensor) -> None:
+    if keypoints.dim() != 4 or keypoints.shape[-1] != 2:
+        raise ValueError(f"{function}: keypoints must be (B, P, K, 2), got shape {tuple(keypoints.shape)}")
+    if visible.shape != keypoints.shape[:-1]:
+        raise ValueError(f"{function}: visible must be {tuple(keypoints.shape[:-1])}, got shape {tuple(visible.shape)}")
 
 
 def _offsets(
@@ -241,12 +256,9 @@ def paf_targets(
     """
     op = "paf_targets"
     first = _first_pixel(op, stride, compat)
-    if keypoints.dim() != 4 or keypoints.shape[-1] != 2 or not keypoints.is_floating_point():
-        raise ValueError(
-            f"{op}: keypoints must be (B, P, K, 2) and floating, got {tuple(keypoints.shape)} and {keypoints.dtype}"
-        )
-    if visible.shape != keypoints.shape[:-1]:
-        raise ValueError(f"{op}: visible must be {tuple(keypoints.shape[:-1])}, got shape {tuple(visible.shape)}")
+    _check_people(op, keypoints, visible)
+    if not keypoints.is_floating_point():
+        raise ValueError(f"{op}: keypoints must be floating, got {tuple(keypoints.shape)} and {keypoints.dtype}")
     if not width > 0:
         raise ValueError(f"{op}: width must be positive, got {width}")
     limbs = [(int(a), int(b)) for a, b in graph]
@@ -276,6 +288,8 @@ def decode(
 ) -> torch.Tensor:
     """The highest pixel of every map and its offset: ``(B, 1, K, 3)``, x and y in image pixels and the score.
 
+    float32, also of half maps (float64 of float64).
+
     The sigmoid is applied to the highest logits only. Where it saturates at 1 for several pixels in float32, the
     highest logit wins instead of the first pixel.
 
@@ -286,15 +300,24 @@ def decode(
         locref_std: the scale of ``locref``.
         apply_sigmoid: False for maps that are probabilities.
         clip_scores: clips the scores to [0, 1].
+
+    Raises:
+        ValueError: maps or offsets of another shape.
     """
-    width = heatmaps.shape[-1]
+    if heatmaps.dim() != 4 or 0 in heatmaps.shape[2:]:
+        raise ValueError(f"decode: heatmaps must be (B, K, H, W), not empty, got shape {tuple(heatmaps.shape)}")
+    batch, joints, height, width = heatmaps.shape
     scores, index = heatmaps.flatten(2).max(-1)
     coords = torch.stack((index % width, index // width), -1) * stride + 0.5 * stride
     if locref is not None:
-        offsets = locref.flatten(2).unflatten(1, (-1, 2))
-        coords = coords + offsets.gather(3, index[..., None, None].expand(-1, -1, 2, 1))[..., 0] * locref_std
+        if locref.shape != (batch, 2 * joints, height, width):
+            expected = (batch, 2 * joints, height, width)
+            raise ValueError(f"decode: locref must be {expected}, got shape {tuple(locref.shape)}")
+        offsets = locref.flatten(2).unflatten(1, (-1, 2)).gather(3, index[..., None, None].expand(-1, -1, 2, 1))[..., 0]
+        coords = coords + offsets.to(torch.promote_types(offsets.dtype, torch.float32)) * locref_std
     scores = torch.sigmoid(scores) if apply_sigmoid else scores
     scores = scores.clamp(0, 1) if clip_scores else scores
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # from 512 on, half has no half pixels
     return torch.cat((coords.to(scores.dtype), scores[..., None]), -1)[:, None]
 
 

@@ -33,16 +33,23 @@ def preprocess(
     Returns:
         The normalised crops ``(N, 3, h, w)``, float32, for ``input_size (w, h)``; the centres and the scales of the
         boxes, ``(N, 2)``, which :func:`postprocess` takes.
+
+    Raises:
+        ValueError: an image or boxes of another shape.
     """
     size = (input_size[1], input_size[0])
-    corners = torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4)
-    center, scale = geometry.box_to_center_and_scale(corners, size)
+    image, corners = np.asarray(image), np.asarray(boxes, np.float32)
+    if image.ndim != 3:
+        raise ValueError(f"preprocess: image must be (H, W, 3), got shape {image.shape}")
+    if corners.size and (corners.ndim > 2 or corners.shape[-1] != 4):
+        raise ValueError(f"preprocess: boxes must be (N, 4), two corners, got shape {corners.shape}")
+    center, scale = geometry.box_to_center_and_scale(torch.from_numpy(corners.reshape(-1, 4)), size)
     transforms = geometry.box_to_transform(center, scale, 0.0, size)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     normalization: dict[str, Any] = (
         {} if mean is None or std is None else {"mean": [*map(float, mean)], "std": [*map(float, std)]}
     )
-    patches = crop_patches(pixels, transforms, size, **normalization)
+    patches = crop_patches(pixels, transforms, size, dtype=torch.float32, **normalization)
     return patches.numpy(), center.numpy(), scale.numpy()
 
 
@@ -65,6 +72,7 @@ def _or_missing(bins: Array, scores: Array) -> Array:
 
 def _in_image(bins: Array, bin_size: Array, center: Array, scale: Array) -> Array:
     """Bins of x and y ``(N, K, 2)`` in image pixels; an axis at a time, as loops over pairs are slow."""
+    center, scale = np.reshape(center, (-1, 2)), np.reshape(scale, (-1, 2))  # rtmlib's of one person are (2,)
     factor, offset = scale * bin_size, center - scale / 2
     people = np.broadcast_shapes(bins.shape[:1], factor.shape[:1])
     at = np.empty((*people, *bins.shape[1:]), np.result_type(bins, factor, offset))

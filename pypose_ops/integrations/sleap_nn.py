@@ -48,13 +48,14 @@ def find_global_peaks(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The highest pixel of every map ``(B, K, H, W)``: coordinates ``(B, K, 2)`` and values ``(B, K)``.
 
-    Maps below ``threshold`` or without a positive pixel give NaN and 0. Among equal pixels the first wins, whereas
-    sleap-nn combines the column of one with the row of another.
+    Maps below ``threshold`` or without a finite pixel give NaN and 0. Among equal pixels the first wins, whereas
+    sleap-nn combines the column of one with the row of another. Patches of even sizes are centred on the peak, those
+    of sleap-nn are not: its peaks move by up to half a pixel to the right and below.
     """
     if own := _exported("find_global_peaks"):
         return own(cms, threshold, refinement, integral_patch_size)
-    coords, scores = decode_heatmaps(cms, **_refinement(refinement, integral_patch_size))
-    low = (scores < threshold) | (scores <= 0)
+    coords, scores = decode_heatmaps(cms, threshold=-math.inf, **_refinement(refinement, integral_patch_size))
+    low = scores < threshold
     return coords.masked_fill(low[..., None], math.nan), scores.masked_fill(low, 0.0)
 
 
@@ -164,9 +165,21 @@ def crop_bboxes(images: torch.Tensor, bboxes: torch.Tensor, sample_inds: torch.T
 
 
 def _grid(xv: torch.Tensor, yv: torch.Tensor) -> tuple[torch.Tensor, float, tuple[int, int]]:
-    stride = 1.0
-    for vector in (yv, xv):
-        stride = float(vector[1] - vector[0]) if len(vector) > 1 else stride
+    """Origin, stride and size of maps.
+
+    Raises:
+        ValueError: a grid without pixels, or whose pixels are not as far apart along both axes.
+    """
+    vectors = {"xv": xv.tolist(), "yv": yv.tolist()}
+    stride = next(((v[-1] - v[0]) / (len(v) - 1) for v in vectors.values() if len(v) > 1), 1.0)
+    for name, v in vectors.items():
+        if not v:
+            raise ValueError(f"{name} must have at least 1 entry")
+        for i in {min(1, len(v) - 1), len(v) - 1}:
+            if not abs(v[i] - v[0] - i * stride) <= 0.01 * abs(stride):
+                raise ValueError(
+                    f"xv and yv must have one spacing, {stride:g}, got {name}[{i}] = {v[i]:g} after {v[0]:g}"
+                )
     return torch.stack([xv[0], yv[0]]), stride, (len(yv), len(xv))
 
 

@@ -41,8 +41,18 @@ def crop_transforms(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def crop_keypoints(keypoints: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Keypoints ``(N, K, 2)`` in image pixels to pixels of the crops of ``size (height, width)`` around the boxes."""
-    return geometry.transform_points(keypoints, geometry.invert_transform(crop_transforms(boxes, size)))
+    """Keypoints ``(N, K, 2)`` in image pixels to pixels of the crops of ``size (height, width)`` around the boxes.
+
+    Raises:
+        ValueError: not as many people as boxes.
+    """
+    if keypoints.dim() != 3 or boxes.shape != (len(keypoints), 4):
+        raise ValueError(
+            f"keypoints must be (N, K, 2) and boxes (N, 4), got {tuple(keypoints.shape)} and {tuple(boxes.shape)}"
+        )
+    dtype = torch.promote_types(keypoints.dtype, torch.float32)
+    to_crop = geometry.invert_transform(crop_transforms(boxes.to(dtype), size))
+    return geometry.transform_points(keypoints.to(dtype), to_crop)
 
 
 def pose_targets(
@@ -120,8 +130,13 @@ def post_process_pose_estimation(
     Returns:
         Per image, per person: ``keypoints (K, 2)``, NaN where a map has no peak, ``scores (K,)``, ``labels (K,)`` and
         ``bbox (4,)``, two corners. On the device of the maps; without ``threshold`` there is no synchronisation.
+
+    Raises:
+        ValueError: not as many maps as boxes, or maps that :func:`pypose_ops.decode_heatmaps` refuses.
     """
     rows = _rows_of(boxes, heatmaps.device)
+    if len(rows) != len(heatmaps):
+        raise ValueError(f"heatmaps must be of {len(rows)} people, one per box, got {len(heatmaps)}")
     center, scale = geometry.box_to_center_and_scale(rows, size, format="xywh")
     to_image = geometry.box_to_transform(center, scale, 0.0, heatmaps.shape[-2:], align="corners")
     coords, scores = decode_heatmaps(
@@ -196,7 +211,12 @@ class _Fast:
         images: Sequence[Any], boxes: Boxes, size: tuple[int, int], cubic: torch.Tensor | None = None, **options: Any
     ) -> torch.Tensor:
         """Crops ``(N, C, height, width)``; ``cubic (N,)``: which of them are bicubic, on the CPU."""
+        if len(boxes) > len(images):
+            raise ValueError(f"boxes must be of {len(images)} images, got {len(boxes)} lists")
         tensors = [image if isinstance(image, torch.Tensor) else torch.as_tensor(image) for image in images]
+        colours = len(options.get("mean", ()))  # grey images get as many
+        tensors = [t.expand(colours, -1, -1) if t.shape[0] == 1 and colours else t for t in tensors]
+        options = {"dtype": torch.float32, **options}
         rows, index = flat_boxes(boxes)
         transforms, index = (t.to(tensors[0].device) for t in (crop_transforms(rows, size), index))
         if cubic is None or not bool(cubic.any()):
@@ -272,7 +292,8 @@ class _Sapiens2(_Fast):
         enlarged = ((width - 1) / extent[:, 0]).minimum((height - 1) / extent[:, 1]).ge(1)
         unit = 1 / kwargs["rescale_factor"]
         mean, std = ([v * unit for v in kwargs[name]] for name in ("image_mean", "image_std"))
-        return list(self._crops(images, boxes, (height, width), enlarged, mean=mean, std=std))
+        crops = self._crops(images, boxes, (height, width), enlarged, mean=mean, std=std)
+        return list(crops) if len(crops) else crops  # a list of none has no shape
 
     def post_process_pose_estimation(
         self,
