@@ -8,11 +8,12 @@ from types import ModuleType
 from typing import Any
 
 
-def require(module: str, package: str, versions: Iterable[str]) -> ModuleType:
+def require(module: str, package: str, versions: Iterable[str], *names: str) -> ModuleType:
     """Imports a module of an installed package whose version starts with one of ``versions``.
 
     Raises:
-        ImportError: the package is missing or of another version; one line.
+        ImportError: the package is missing or of another version, or has no such module or no ``names`` in it; one
+            line.
     """
     wanted = tuple(versions)
     found: str | None
@@ -25,7 +26,16 @@ def require(module: str, package: str, versions: Iterable[str]) -> ModuleType:
         raise ImportError(f"pypose_ops.integrations needs {named}, which is not installed")
     if not any(found == v or found.startswith(v + ".") for v in wanted):
         raise ImportError(f"pypose_ops.integrations needs {named}, and {package} {found} is installed")
-    return importlib.import_module(module)
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # a requirement of the package
+        raise ImportError(f"pypose_ops.integrations needs {module}, and {package} {found} has none") from None
+    for name in names:
+        if not hasattr(imported, name):
+            raise ImportError(f"pypose_ops.integrations needs {module}.{name}, and {package} {found} has none")
+    return imported
 
 
 def _version_of_source(name: str) -> str | None:

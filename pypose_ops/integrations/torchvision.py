@@ -43,7 +43,7 @@ def to_tv_tensor(keypoints: torch.Tensor, size: tuple[int, int], visible: torch.
     Raises:
         ValueError: ``visible`` of another shape.
     """
-    points = require("torchvision.tv_tensors", "torchvision", VERSIONS).KeyPoints
+    points = require("torchvision.tv_tensors", "torchvision", VERSIONS, "KeyPoints").KeyPoints
     moved = keypoints + 0.5
     if visible is not None:
         if visible.shape != keypoints.shape[:-1]:

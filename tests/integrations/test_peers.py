@@ -56,6 +56,19 @@ def test_another_version_is_one_line(name, version, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("module", "names", "missing"),
+    [("older_version.poses", (), "older_version.poses"), ("older_version", ("Pose",), "older_version.Pose")],
+)
+def test_a_version_without_what_is_needed_is_one_line(module, names, missing, tmp_path, monkeypatch):
+    (tmp_path / "older_version").mkdir()
+    (tmp_path / "older_version" / "__init__.py").write_text('__version__ = "2.1"')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError) as error:
+        require(module, "older-version", ("2",), *names)
+    assert str(error.value) == f"pypose_ops.integrations needs {missing}, and older-version 2.1 has none"
+
+
 def test_a_missing_library_is_one_line():
     with pytest.raises(
         ImportError, match=r"^pypose_ops\.integrations needs no-such-thing 2 or 3, which is not installed$"
