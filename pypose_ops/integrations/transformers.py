@@ -12,6 +12,7 @@ Everything stays on the device of its tensors. Only :func:`fast_processor` needs
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from .. import codecs, geometry
@@ -30,8 +31,9 @@ def flat_boxes(boxes: Boxes, device: torch.device | str | None = None) -> tuple[
 
 
 def _rows_of(boxes: Boxes, device: torch.device | str | None = None) -> torch.Tensor:
-    numbers = [float(v) for of_image in boxes for box in of_image for v in box[:4]]
-    return torch.tensor(numbers, device=device).reshape(-1, 4)
+    numbers = (float(v) for of_image in boxes for box in of_image for v in box[:4])
+    # numpy reads lists in a third of the time that torch takes.
+    return torch.from_numpy(np.fromiter(numbers, np.float32)).reshape(-1, 4).to(device or "cpu")
 
 
 def crop_transforms(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -143,7 +145,8 @@ def post_process_pose_estimation(
         heatmaps.detach(), refine="dark_udp", kernel_size=kernel_size, compat=compat, transform=to_image,
         flipped=heatmaps_flipped, flip_pairs=flip_pairs,
     )  # fmt: skip
-    corners = torch.cat((rows[:, :2], rows[:, :2] + rows[:, 2:]), 1)
+    corners = rows.clone()
+    corners[:, 2:] += rows[:, :2]
     if scales is not None:
         coords, corners = coords * scales[:, None], corners * scales.repeat(1, 2)
     labels = torch.arange(heatmaps.shape[1], device=heatmaps.device)
