@@ -38,8 +38,11 @@ def test_random_calls(kernels, calls, capfd):
     assert status == 0, capfd.readouterr().out
 
 
-# Not public, and behind codecs and metrics, whose own tests compare them with other code on random arguments.
-PRIVATE = {"box_transforms", "decode_offsets", "gaussian_targets", "match_people"}
+# Not public, and behind codecs, metrics and integrations, whose own tests compare them with other code on random
+# arguments.
+PRIVATE = {
+    "box_transforms", "decode_offsets", "disc_targets", "find_peaks_list", "gaussian_targets", "match_people"
+}  # fmt: skip
 
 
 def test_every_operator_is_drawn():
