@@ -149,6 +149,19 @@ def decode_heatmaps():
     return figure
 
 
+def decode_roi_heatmaps():
+    """The highest pixel that every map would have in the size of its box, found without resizing it."""
+    figure, axes = panels(2)
+    maps, transform = sample()
+    corners = geometry.transform_points(torch.tensor([[[-0.5, -0.5], [63.5, 63.5]]]), transform[None])
+    coarse = torch.nn.functional.avg_pool2d(maps, 4)
+    coords, scores = pypose_ops.decode_roi_heatmaps(coarse, corners.flatten(1))
+    larger = torch.nn.functional.interpolate(coarse[:, 5:6], scale_factor=4)  # overlay() draws 64x64
+    overlay(axes[0], larger[0, 0], "16x16 pixels of the left shoulder")
+    image_of(axes[1], viz.draw_pose(Image.fromarray(astronaut()), coords[0], scores[0]), "decoded")
+    return figure
+
+
 def decode_simcc():
     """The best bins of two vectors are a joint."""
     figure, axes = panels(2, 3.2)
@@ -384,7 +397,7 @@ def oks_nms():
     return figure
 
 
-OPERATORS = {name: globals()[name] for name in sorted(pypose_ops.reference.__all__)}
+OPERATORS = {name: globals()[name] for name in sorted(pypose_ops.reference.__all__) if name in globals()}
 
 
 def caption(name):
