@@ -11,20 +11,12 @@
 
 #include "heatmaps/gaussian_heatmaps.h"
 
+#include "common/round_products.h"  // what is on the edge of a disc depends on it
+
 namespace pypose_ops {
 namespace {
 
 using namespace heatmaps;
-
-// Products are rounded before they are added up, as by torch: what is on the edge of a disc depends on it.
-#if defined(__clang__)
-#pragma clang fp contract(off)
-#define PYPOSE_OPS_ROUNDED
-#elif defined(__GNUC__)
-#define PYPOSE_OPS_ROUNDED __attribute__((optimize("fp-contract=off")))
-#else
-#define PYPOSE_OPS_ROUNDED
-#endif
 
 template <typename T>
 struct DiscGrid {
@@ -41,7 +33,7 @@ struct Span {
   int from, count;
   std::vector<T> offsets;
 
-  PYPOSE_OPS_ROUNDED void place(T at, const DiscGrid<T>& grid, int size) {
+  PYPOSE_OPS_ROUND_PRODUCTS void place(T at, const DiscGrid<T>& grid, int size) {
     const T most = static_cast<T>(std::max(grid.height, grid.width));
     const T lowest = std::floor((at - grid.margin) / grid.stride);
     from = static_cast<int>(lowest < 0 ? T(0) : lowest > most ? most : lowest);
@@ -55,7 +47,7 @@ struct Span {
 
 // disc(row, from, until): the pixels of that row that are in the disc.
 template <typename T, typename Disc>
-PYPOSE_OPS_ROUNDED void walk(const Span<T>& across, const Span<T>& down, T square, const Disc& disc) {
+PYPOSE_OPS_ROUND_PRODUCTS void walk(const Span<T>& across, const Span<T>& down, T square, const Disc& disc) {
   for (int i = 0; i < down.count; ++i) {
     const T high = down.offsets[i] * down.offsets[i];
     int from = 0, until = across.count;
@@ -73,7 +65,7 @@ PYPOSE_OPS_ROUNDED void walk(const Span<T>& across, const Span<T>& down, T squar
 
 // Offsets from every pixel to the keypoint.
 template <typename T>
-PYPOSE_OPS_ROUNDED void draw_offsets(T* maps, T x, T y, const DiscGrid<T>& grid) {
+PYPOSE_OPS_ROUND_PRODUCTS void draw_offsets(T* maps, T x, T y, const DiscGrid<T>& grid) {
   const int64_t pixels = static_cast<int64_t>(grid.height) * grid.width;
   for (int column = 0; column < grid.width; ++column) {
     maps[column] = (x - static_cast<T>(column) * grid.stride - grid.first) / grid.std;

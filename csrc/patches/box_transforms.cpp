@@ -8,18 +8,10 @@
 #include "common/check.h"
 #include "common/tensors.h"
 
+#include "common/round_products.h"  // the bits are those of the steps of geometry.py
+
 namespace pypose_ops {
 namespace {
-
-// Products are rounded before they are added up, as in the steps of geometry.py, whose bits these are.
-#if defined(__clang__)
-#define PYPOSE_OPS_ROUND_PRODUCTS
-#pragma clang fp contract(off)
-#elif defined(__GNUC__)
-#define PYPOSE_OPS_ROUND_PRODUCTS __attribute__((optimize("fp-contract=off")))
-#else
-#define PYPOSE_OPS_ROUND_PRODUCTS
-#endif
 
 // How a patch lies in its box.
 struct Patch {
