@@ -19,17 +19,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
-from torch.autograd import forward_ad
 
 from ._constants import computed
 from .ops._arguments import check_size, check_tensor, choice
-from .ops._autograd import call, register_fake, vmap_by_batch
+from .ops._autograd import call, is_plain, register_fake, vmap_by_batch
 
 _box_transforms = torch.ops.pypose_ops._box_transforms.default
 _box_centers = torch.ops.pypose_ops._box_centers.default
-# Transforms of torch.func, and modes that see every operation, such as make_fx: they have no public names.
-_transforming = torch._C._functorch.peek_interpreter_stack
-_modes = torch._C._len_torch_dispatch_stack
 
 Align: TypeAlias = Literal["index", "center", "corners"]
 ALIGNS = ("index", "center", "corners")
@@ -186,15 +182,11 @@ def _in_one_call(*tensors: Any) -> bool:
 
     For tensors of the CPU, outside of compilers, tracers and transforms, where nothing is differentiated.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
-        return False
-    if _modes() > 0 or _transforming() is not None:
+    if not is_plain(*tensors):
         return False
     first = tensors[0]
     for tensor in tensors:
-        if type(tensor) is not torch.Tensor or not tensor.is_cpu or tensor.dim() > _MOST_DIMS:
-            return False
-        if tensor.requires_grad and torch.is_grad_enabled():
+        if tensor.dim() > _MOST_DIMS:
             return False
         if tensor.dtype != first.dtype or tensor.shape != first.shape:
             return False

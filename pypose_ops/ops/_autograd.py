@@ -33,6 +33,9 @@ _is_grad_enabled = torch.is_grad_enabled
 # Neither has a public counterpart: torch.no_grad() does not skip the Python layer, and forward_ad.unpack_dual takes a
 # microsecond per tensor to say that nothing is differentiated.
 _below_autograd = torch._C._AutoDispatchBelowAutograd
+# Transforms of torch.func, and modes that see every operation, such as make_fx: they have no public names either.
+_transforming = torch._C._functorch.peek_interpreter_stack
+_modes = torch._C._len_torch_dispatch_stack
 
 _library = torch.library.Library("pypose_ops", "IMPL")
 _derivatives: dict[str, tuple[Callable[..., None], Callable[..., Any]]] = {}
@@ -84,6 +87,11 @@ def call(op: torch._ops.OpOverload, differentiable: Sequence[Any], *args: Any) -
         _raise_named(op, args, error)
 
 
+def is_differentiated(*tensors: Any) -> bool:
+    """Whether a call on them has a backward pass, for which it then keeps what took memory to compute."""
+    return _is_grad_enabled() and any(getattr(tensor, "requires_grad", False) for tensor in tensors)
+
+
 def is_plain(*tensors: Any) -> bool:
     """Whether an operator of the host without a derivative can take these tensors, or None, in place of steps in torch.
 
@@ -91,8 +99,7 @@ def is_plain(*tensors: Any) -> bool:
     """
     if _is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
         return False
-    # These two have no public names.
-    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+    if _modes() > 0 or _transforming() is not None:
         return False
     for tensor in tensors:
         if tensor is None:

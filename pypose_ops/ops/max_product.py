@@ -5,7 +5,15 @@ from collections.abc import Sequence
 
 import torch
 
-from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
+from ._autograd import (
+    call,
+    call_backward,
+    forward_mode,
+    is_differentiated,
+    register_derivative,
+    register_fake,
+    vmap_by_batch,
+)
 from ._results import BestPose, Peaks
 from .mrf_message_passing import flat_edges
 
@@ -71,11 +79,6 @@ def max_product(
     )
     coords = coords.detach()  # -1 without a pose, for the backward
     return BestPose(Peaks(coords.masked_fill(coords < 0, math.nan), scores), maps)
-
-
-def is_differentiated(*tensors: torch.Tensor) -> bool:
-    """Whether a call on them has a backward pass, for which it then keeps what took memory to compute."""
-    return torch.is_grad_enabled() and any(getattr(tensor, "requires_grad", False) for tensor in tensors)
 
 
 def _dtype(unary):

@@ -8,7 +8,15 @@ import torch
 from torch.autograd import forward_ad
 
 from ._arguments import check_number, check_tensor, choice
-from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
+from ._autograd import (
+    call,
+    call_backward,
+    forward_mode,
+    is_differentiated,
+    register_derivative,
+    register_fake,
+    vmap_by_batch,
+)
 
 _ops = torch.ops.pypose_ops
 _METHODS = ("sparse", "fft", "auto")
@@ -112,9 +120,7 @@ def mrf_message_passing(
 
 def _keeps(wanted: bool | str, unary: torch.Tensor, prior: torch.Tensor, bias: torch.Tensor, edges: int) -> bool:
     """Whether to keep the messages for backward: only where there will be one."""
-    if not wanted or not torch.is_grad_enabled() or forward_ad._current_level >= 0:
-        return False
-    if not (unary.requires_grad or prior.requires_grad or bias.requires_grad):
+    if not wanted or forward_ad._current_level >= 0 or not is_differentiated(unary, prior, bias):
         return False
     if wanted is True:
         return True

@@ -4,9 +4,17 @@ from collections.abc import Sequence
 
 import torch
 
-from ._autograd import call, call_backward, forward_mode, register_derivative, register_fake, vmap_by_batch
+from ._autograd import (
+    call,
+    call_backward,
+    forward_mode,
+    is_differentiated,
+    register_derivative,
+    register_fake,
+    vmap_by_batch,
+)
 from ._results import Marginals
-from .max_product import _dtype, is_differentiated
+from .max_product import _dtype
 from .mrf_message_passing import flat_edges
 
 _ops = torch.ops.pypose_ops
