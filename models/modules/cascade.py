@@ -12,8 +12,7 @@ class Cascade(nn.Module):
 
         states[0] = first(features(x));  states[s] = refine[s - 1](states[s - 1], features(x))
 
-    The first stage turns features into a state, each later one refines it with the same features::
-    returned, so that every stage can be supervised.
+    All states are returned, so that every stage can be supervised.
 
     Args:
         features (nn.Module): input -> features; ``nn.Identity()`` for stages that read the image itself.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import length_hint
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,9 @@ from ..modules.cascade import Cascade
 from ..modules.joint_regression import PoseFromImage, PoseRefine, RegressionHead, gather_joints, gaussian
 from ..modules.torso import torso_diameters, torso_joints, torso_option
 from .system import Batch, System, SystemConfig
+
+# People to whose predictions Gaussians are fitted: a later stage's takes a crop per joint of each.
+FITTED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class DeepPoseConfig(SystemConfig):
         crops: random joints per person and step in the later stages; None: every joint once.
         simulate_diameter: vary the size of the boxes in training like the diam of the previous stage; the paper
             uses the true one.
+        warm_start: in training the backbone of each later stage begins as that of the stage before; the paper's begin
+            from scratch.
         least: minimum diam, relative to the side of the image.
     """
 
@@ -54,6 +60,7 @@ class DeepPoseConfig(SystemConfig):
     loss: str = "l2"
     crops: int | None = None
     simulate_diameter: bool = False
+    warm_start: bool = False
     least: float = 0.05
 
 
@@ -69,8 +76,9 @@ class DeepPose(System):
 
     Our choices: one network per stage for all joints, of whose 2 K outputs each crop uses the pair of its joint (the
     paper does not specify); b0 is the whole crop; the mean over the labelled joints instead of their sum; displacements
-    are fitted in units of the person's diam and without outliers; people without a labelled torso use
-    the median diam; a minimum diam, ``least``; new random crops in every step where the paper has 40 fixed draws.
+    are fitted in units of the person's diam, without outliers and to a thousand people; people without a labelled
+    torso use the median diam; a minimum diam, ``least``; new random crops in every step where the paper has 40 fixed
+    draws.
 
     Preset ``"resnet"`` uses a ResNet-50, as MMPose's DeepPose does in a single stage (its checkpoints:
     ``models.load_checkpoint``); ``"compact"`` uses narrow ResNet-18s on crops of half the image's resolution.
@@ -85,6 +93,7 @@ class DeepPose(System):
 
     crops: int | None
     simulate_diameter: bool
+    warm_start: bool
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -107,6 +116,7 @@ class DeepPose(System):
             hidden=(),
             crops=4,
             simulate_diameter=True,
+            warm_start=True,
         ),
     }
 
@@ -120,6 +130,7 @@ class DeepPose(System):
         self.mean, self.std = pixels_of(config.backbone)
         self.torso: tuple[int, int] = torso_joints("DeepPose", num_joints, config.torso)
         self.loss, self.crops, self.simulate_diameter = config.loss, config.crops, config.simulate_diameter
+        self.warm_start = config.warm_start
         self.phases: tuple[str, ...] = tuple(f"stage{s + 1}" for s in range(config.stages))
 
         def net() -> nn.Module:
@@ -155,6 +166,10 @@ class DeepPose(System):
         stage = self._stage(phase)
         return self.cascade.first if stage == 0 else self.cascade.refine[stage - 1]
 
+    def _first(self, stages: int) -> Cascade:
+        """The first stages alone."""
+        return Cascade(self.cascade.features, self.cascade.first, *self.cascade.refine[: stages - 1])
+
     def _stage(self, phase: str | None) -> int:
         if phase is not None and phase not in self.phases:
             raise ValueError(f"DeepPose: phase must be one of {', '.join(self.phases)}, got {phase!r}")
@@ -162,17 +177,29 @@ class DeepPose(System):
 
     @torch.no_grad()
     def begin_phase(self, phase: str | None, batches: Iterable[Batch]) -> None:
-        """Trains only the network of the phase. From stage 2 on, fits the Gaussians of the previous predictions."""
+        """Trains only the network of the phase. From stage 2 on, fits the Gaussians of the previous predictions.
+
+        They are fitted to some thousand people, evenly spread over ``batches`` if these have a length.
+
+        With ``warm_start`` the backbone of a later stage begins as that of the stage before.
+        """
         stage = self._stage(phase)
         self.requires_grad_(False)
         self.net(phase).requires_grad_(True)
         if stage == 0:
             return
+        if self.warm_start:
+            before = self.net(self.phases[stage - 1])
+            self.net(phase).net.features.load_state_dict(before.net.features.state_dict())
         training = self.training
         self.eval()
-        cascade = Cascade(self.cascade.features, self.cascade.first, *self.cascade.refine[: stage - 1])
-        offs, guesses, trues = [], [], []
-        for batch in batches:  # a single pass: there may be many images
+        cascade = self._first(stage)
+        offs, guesses, trues, every = [], [], [], 1
+        for number, batch in enumerate(batches):  # a single pass: there may be many images
+            if number == 0:
+                every = max(length_hint(batches, 1) * len(batch.images) // FITTED, 1)
+            if number % every:
+                continue
             pose = cascade(batch.images)[-1]
             offs.append(torch.where(batch.visible[..., None], pose - batch.keypoints, float("nan")))
             guesses.append(self.cascade.refine[stage - 1].diameters(pose, batch.images))
@@ -267,4 +294,13 @@ class DeepPose(System):
             poses = [
                 (p + geometry.flip_keypoints(m, width, flip_pairs)) / 2 for p, m in zip(poses, mirrored, strict=True)
             ]
-        return [Peaks(pose, pose.new_ones(pose.shape[:2])) for pose in poses]
+        return as_peaks(poses)
+
+    @torch.no_grad()
+    def poses_so_far(self, images: torch.Tensor, phase: str) -> list[Peaks]:
+        return as_peaks(self._first(self._stage(phase) + 1)(images))
+
+
+def as_peaks(poses: Sequence[torch.Tensor]) -> list[Peaks]:
+    """Poses ``(B, K, 2)`` as peaks with a score of 1."""
+    return [Peaks(pose, pose.new_ones(pose.shape[:2])) for pose in poses]

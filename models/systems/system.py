@@ -112,3 +112,14 @@ class System(nn.Module):
             flip_pairs (list[tuple[int, int]] or None): average with the prediction of the mirrored crop.
         """
         raise NotImplementedError
+
+    def poses_so_far(self, images: torch.Tensor, phase: str) -> list[Peaks]:
+        """The :meth:`poses` of the stages that have been trained by the end of a phase, for its validation.
+
+        By default of all stages; systems whose later stages are expensive leave them out.
+
+        Args:
+            images (Tensor): as :class:`Batch`.
+            phase (str): one of ``phases``.
+        """
+        return self.poses(images)

@@ -54,6 +54,17 @@ def test_poses_are_pixels_of_the_image():
         assert (scores == 1).all()
 
 
+def test_poses_so_far_leave_out_later_stages(tiny):
+    """A later stage takes a crop per joint, most of the time of a validation."""
+    images = torch.randn(2, 3, 64, 48)
+    poses = tiny.eval().poses(images)
+    for number, phase in enumerate(tiny.phases, 1):
+        found = tiny.poses_so_far(images, phase)
+        assert len(found) == number
+        for one, other in zip(found, poses, strict=False):
+            assert torch.equal(one.coords, other.coords) and torch.equal(one.scores, other.scores)
+
+
 def test_mirrored_poses_are_averaged():
     system = DeepPose(14, DeepPoseConfig(**TINY)).eval()
     images, pairs = torch.randn(2, 3, 64, 48), [(0, 5), (1, 4)]
@@ -157,6 +168,33 @@ def test_begin_phase_measures_the_stage_before():
     torch.testing.assert_close(system.diameter, diameter)
     assert system.displacement_factor.abs().max() < 2e-3 and system.log_diameter.abs().max() < 1e-5
     assert not any(p.requires_grad for p in first.parameters())
+
+
+def test_gaussians_are_fitted_to_some_people_from_everywhere(monkeypatch, tiny):
+    monkeypatch.setattr("pypose_ops.models.systems.deeppose.FITTED", 8)
+    seen = []
+    monkeypatch.setattr(tiny.cascade.first, "forward", lambda images: seen.append(images) or torch.rand(2, 14, 2))
+    batches = [some_people(tiny, 2) for _ in range(13)]
+    tiny.begin_phase("stage2", batches)
+    assert [next(n for n, b in enumerate(batches) if b.images is images) for images in seen] == [0, 3, 6, 9, 12]
+    tiny.begin_phase("stage2", (batch for batch in batches))  # of unknown length
+    assert len(seen) == 5 + 13
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_later_stages_begin_with_the_backbone_of_the_stage_before(warm):
+    system = DeepPose(14, DeepPoseConfig(**TINY, warm_start=warm))
+    for number, phase in enumerate(system.phases):
+        system.begin_phase(phase, [])
+        net = system.net(phase).net
+        if number:
+            before = system.net(system.phases[number - 1]).net
+            weights = zip(net.features.state_dict().values(), before.features.state_dict().values(), strict=True)
+            assert all(torch.equal(a, b) for a, b in weights) == warm
+            assert not torch.equal(net.head[-1].weight, before.head[-1].weight)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.1 * (number + 1))
 
 
 def test_nobody_labelled_is_a_loss_of_zero(tiny):
