@@ -83,9 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in DIR")
     text = f"start from weights of the same system, also with other joints: a file, {' or '.join(PACKAGED)}"
     parser.add_argument("--weights", metavar="NAME|FILE", help=text)
-    parser.add_argument(
-        "--backbone", metavar="FILE", help="weights of torchvision's ResNet or VGG, or of EfficientNet-Lite"
-    )
+    text = "weights of torchvision's ResNet or VGG, of EfficientNet-Lite, or of a trained system with this backbone"
+    parser.add_argument("--backbone", metavar="FILE", help=text)
     for option in dataclasses.fields(Augmentation):
         name = option.name.replace("_", "-")
         parser.add_argument(f"--augment-{name}", type=float, help=f"default: {option.default}")

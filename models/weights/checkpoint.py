@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from pypose_ops.datasets.files import fits
 from pypose_ops.errors import InputError
 
-from ..modules.backbones import RESNET_BLOCKS, VGG, VGG_CONVS, ResNet
+from ..modules.backbones import RESNET_BLOCKS, VGG, VGG_CONVS, AlexNet, ResNet
 from ..modules.efficientnet_lite import EfficientNetLite
+from ..modules.mobilenet_v2 import MobileNetV2
 from ..systems.system import System
 from .efficientnet import build_efficientnet_lite, is_efficientnet_lite, renamed
 from .mmpose import MMPoseCPM, MMPoseDeepPose, MMPoseHourglass
@@ -62,7 +63,8 @@ def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: 
       :class:`.efficientnet_lite.EfficientNetLite`, likewise.
 
     With ``into``: the module itself, filled with the tensors of the file: all of them; or, if the file is a backbone,
-    only the backbones of that kind in the module, up to their last layer.
+    only the backbones of that kind in the module, up to their last layer; or, if the file is of another system trained
+    here, only the backbones that both have, from the first one of the file.
 
     Files are read with ``weights_only``: a pickle that would run code is refused.
 
@@ -90,6 +92,8 @@ def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: 
     if into is not None and tensors.keys() == into.state_dict().keys():
         put(path, into, tensors, type(into).__name__)
         return into.eval()
+    if into is not None and is_own(path):
+        return fill_from_system(path, into)
     tensors = canonical(tensors)
     kind = kind_of(tensors)
     if into is not None:
@@ -257,6 +261,7 @@ _BUILDERS = {
     "EfficientNet-Lite": build_efficientnet_lite,
 }
 _BACKBONES = {"torchvision's ResNet": ResNet, "torchvision's VGG": VGG, "EfficientNet-Lite": EfficientNetLite}
+BACKBONES = (AlexNet, EfficientNetLite, MobileNetV2, ResNet, VGG)
 _SYSTEMS = {
     "MMPose's CPM": MMPoseCPM,
     "MMPose's HourglassNet": MMPoseHourglass,
@@ -284,6 +289,21 @@ def fill(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], 
         raise InputError(f"{path}: expected weights of {name}, got {kind}, and {name} has none in it")
     for backbone in backbones:
         put_backbone(path, backbone, tensors, kind)
+    return module.eval()
+
+
+def fill_from_system(path: Path | str, module: nn.Module) -> nn.Module:
+    """Loads the backbone of another system trained here into those of the same class in ``module``."""
+    from .files import load_weights
+
+    system, info = load_weights(path)
+    own = {type(m) for m in module.modules() if isinstance(m, BACKBONES)}
+    source = next((m for m in system.modules() if type(m) in own), None)
+    if source is None:
+        raise InputError(f"{path}: expected weights with a backbone of {type(module).__name__}, got {info['system']}")
+    for backbone in module.modules():
+        if type(backbone) is type(source):
+            put_backbone(path, backbone, source.state_dict(), type(source).__name__)
     return module.eval()
 
 

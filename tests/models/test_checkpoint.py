@@ -262,6 +262,29 @@ def test_what_training_wrote(tmp_path):
     assert type(other) is type(system) and layout(other) == layout(system)
 
 
+def test_backbone_of_another_system(tmp_path):
+    net = build("heatmap_net", 14, "efficientnet_lite0")
+    for tensor in (t for t in net.state_dict().values() if t.is_floating_point()):
+        torch.nn.init.uniform_(tensor, 0.5, 1.0)
+    info = {"system": "heatmap_net", "preset": "efficientnet_lite0", "skeleton": "lsp", "options": {}}
+    path = tmp_path / "net.safetensors"
+    save_weights(path, net, info)
+    system = build("cpm", 14, "efficientnet_lite0")
+    head = system.cascade.first.head.state_dict()
+    head = {name: tensor.clone() for name, tensor in head.items()}
+    assert load_checkpoint(path, into=system) is system
+    for name, tensor in system.cascade.features.backbone.state_dict().items():
+        assert torch.equal(tensor, net.backbone.state_dict()[name]), name
+    assert all(torch.equal(tensor, head[name]) for name, tensor in system.cascade.first.head.state_dict().items())
+    poses = load_checkpoint(path, into=build("deeppose", 14, "efficientnet_lite0", stages=2))
+    for stage in (poses.cascade.first, poses.cascade.refine[0]):
+        assert torch.equal(stage.net.features.stem.conv.weight, net.backbone.stem.conv.weight)
+    text = refusal(path, into=build("stacked_hourglass", 14, "compact"))
+    assert text.endswith("expected weights with a backbone of StackedHourglass, got heatmap_net")
+    text = refusal(path, into=build("heatmap_net", 14, "efficientnet_lite0", backbone="efficientnet_lite3"))
+    assert "do not fit EfficientNetLite" in text
+
+
 def refusal(path, **options):
     with pytest.raises(InputError) as error:
         load_checkpoint(path, **options)
