@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor
 
-from ._strokes import stroke
+from ._strokes import blend, near_line
 from .skeletons import COCO, Skeleton
 
 ImageLike = Image.Image | np.ndarray | torch.Tensor  # arrays and tensors are (H, W, 3) uint8
@@ -98,16 +98,17 @@ def draw_pose(
     # A dark outline keeps limbs visible on bright backgrounds.
     outline = (line + max(1.0, line / 2), (0, 0, 0), 0.55)
     pixels = np.array(image)
+    size = pixels.shape[:2]
     for person, drawn in zip(keypoints, shown & (np.abs(keypoints) < _FAR).all(-1), strict=True):
         limbs = [(a, b) for a, b in skeleton.edges if drawn[a] and drawn[b]]
-        for a, b in limbs:
-            stroke(pixels, person[a], person[b], [outline])
-        for a, b in limbs:
-            color = _color(skeleton.joints[a], skeleton.joints[b])
-            stroke(pixels, person[a], person[b], [(line, color, 1.0)])
+        near = [near_line(size, person[a], person[b], outline[0]) for a, b in limbs]
+        for pixels_of_limb in near:
+            blend(pixels, pixels_of_limb, [outline])
+        for (a, b), pixels_of_limb in zip(limbs, near, strict=True):
+            blend(pixels, pixels_of_limb, [(line, _color(skeleton.joints[a], skeleton.joints[b]), 1.0)])
         for k in np.flatnonzero(drawn):
             disc = [(2.5 * line, (255, 255, 255), 1.0), (1.7 * line, _color(skeleton.joints[k]), 1.0)]
-            stroke(pixels, person[k], person[k], disc)
+            blend(pixels, near_line(size, person[k], person[k], disc[0][0]), disc)
     return Image.fromarray(pixels)
 
 
