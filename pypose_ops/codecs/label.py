@@ -30,7 +30,10 @@ class RegressionLabel:
         self.compat: str | None = check_compat("RegressionLabel", compat)
 
     def encode(self, keypoints: torch.Tensor, visible: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(B, K, 2)`` in input pixels to ``(B, K, 2)`` of about [0, 1], and weights ``(B, K)``, 0 outside."""
+        """``(B, K, 2)`` in input pixels to ``(B, K, 2)`` of about [0, 1], and weights ``(B, K)``, 0 outside.
+
+        Coordinates that are not finite become 0, with weight 0: NaN times a weight of 0 would be a loss of NaN.
+        """
         width, height = self.input_size
         check_joints("RegressionLabel", keypoints, visible)
         if self._is_small(keypoints, visible):
@@ -41,7 +44,7 @@ class RegressionLabel:
         known = between(keypoints, first, last)
         if visible is not None:
             known = known & (visible >= 0.5 if self.compat is None else visible > 0.5)
-        return keypoints / size, known.type_as(keypoints)
+        return torch.nan_to_num(keypoints / size, 0.0, 0.0, 0.0), known.type_as(keypoints)
 
     @staticmethod
     def _is_small(keypoints: torch.Tensor, visible: torch.Tensor | None) -> bool:
@@ -61,6 +64,7 @@ class RegressionLabel:
             seen = visible.detach().numpy()
             known &= seen >= 0.5 if self.compat is None else seen > 0.5
         labels = at / np.array(self.input_size, at.dtype)
+        labels[~np.isfinite(labels)] = 0
         return torch.from_numpy(labels), torch.from_numpy(known.astype(at.dtype))
 
     def decode(self, labels: torch.Tensor, scores: torch.Tensor | None = None) -> Peaks:
