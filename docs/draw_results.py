@@ -1,10 +1,10 @@
 """Fills the tables of docs/results.md, and draws docs/results.png, from docs/results/.
 
-python docs/draw_results.py [--add RUN TEST LOG]... [--flip NAME TEST]... [--published DATA]
+python docs/draw_results.py [--add RUN TEST LOG]... [--before NAME RUN LOG]... [--flip NAME TEST]... [--published DATA]
 
 --add RUN TEST LOG first copies a run there: the folder of train, the json of test, and what train printed; as they
-are, without the folders of data sets. --flip NAME TEST adds the json of test --flip to the run NAME. --published DATA
-first scores published predictions, DATA/predictions/lsp_*.mat.
+are, without the folders of data sets. --before NAME RUN LOG adds the run with whose weights the run NAME began, --flip
+NAME TEST the json of test --flip. --published DATA first scores published predictions, DATA/predictions/lsp_*.mat.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pypose_ops.skeletons import LSP
 FOLDER = Path(__file__).with_name("results")
 PAGE = FOLDER.with_suffix(".md")
 GROUPS = [name for name, _ in LSP.groups]
+PRETRAINED = "efficientnet_lite0"  # the preset that begins from ImageNet weights
 AUTHORS = {"tompson2014": "Tompson et al. 2014", "fan2015": "DS-CNN, Fan et al. 2015", "wei2016": "CPM, also on MPII"}
 
 
@@ -32,12 +33,10 @@ def copy_json(path, to):
     to.write_text(json.dumps(text, indent=1) + "\n")
 
 
-def add(run, test, log):
-    """Copies a run."""
-    to = FOLDER / run.name
+def add(run, log, to):
+    """Copies a run to a folder."""
     to.mkdir(parents=True, exist_ok=True)
     copy_json(run / "run.json", to / "run.json")
-    copy_json(test, to / "test.json")
     (to / "train.log").write_text(re.sub(r"(lsp|lspet):\S*/", r"\1:", log.read_text()).replace(str(run) + "/", ""))
     epochs = read_logs(run)
     columns = sorted({name for values in epochs.values() for name in values if name.startswith(("loss", "val_"))})
@@ -91,7 +90,7 @@ def scores_of(stage, flipped=None):
     return [stage["pck"][g] for g in [*GROUPS, "mean"]] + [flipped and flipped["pck"]["mean"], *pcp]
 
 
-def test_table(runs):
+def table_of_tests(runs, published):
     """PCK of every run's last stage, and of published predictions."""
     lines = [row("", *GROUPS, "PCK@0.2", "flip test", "PCP strict", "relaxed", "parameters", "minutes")]
     lines.append("|---|" + "--:|" * (len(GROUPS) + 6))
@@ -100,12 +99,12 @@ def test_table(runs):
         parameters = re.search(r"([\d,]+) parameters", log)[1]
         title = f"[`{name}`](results/{name})"
         lines.append(row(title, *scores_of(stages[-1], flipped[-1]), parameters, f"{minutes:.0f}"))
-    for name, stage in json.loads((FOLDER / "published.json").read_text()).items():
+    for name, stage in published.items():
         lines.append(row(f"{AUTHORS[name]} ({stage['pck_of_all']:.1f} on all 1,000)", *scores_of(stage), "", ""))
     return lines
 
 
-def stage_table(runs):
+def table_of_stages(runs):
     """Every stage of every run."""
     head = ("", "stage", "PCK@0.2", "flip test", "seen", "occluded", "PCP strict", "relaxed")
     lines = [row(*head), "|---|---|" + "--:|" * 6]
@@ -118,8 +117,17 @@ def stage_table(runs):
 
 
 def filled(text, runs):
-    """The page with its tables."""
-    for name, lines in (("test", test_table(runs)), ("stages", stage_table(runs))):
+    """The page with its tables: of runs from scratch, and of those from ImageNet weights."""
+    published = json.loads((FOLDER / "published.json").read_text())
+    pretrained = {name: run for name, run in runs.items() if run[0]["preset"] == PRETRAINED}
+    scratch = {name: run for name, run in runs.items() if name not in pretrained}
+    tables = {
+        "test": table_of_tests(scratch, published),
+        "stages": table_of_stages(scratch),
+        "pretrained test": table_of_tests(pretrained, {}),
+        "pretrained stages": table_of_stages(pretrained),
+    }
+    for name, lines in tables.items():
         begin, end = f"<!-- table: {name} -->\n", "<!-- end of table -->"
         before, rest = text.split(begin)
         text = before + begin + "\n".join(lines) + "\n" + rest[rest.index(end) :]
@@ -139,12 +147,12 @@ def draw(runs):
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch of all phases", ylabel="PCK@0.2 of the 200 held-out people, %")
-    for name in runs:
+    for number, name in enumerate(runs):
         with (FOLDER / name / "epochs.csv").open(newline="") as file:
             lines = list(csv.DictReader(file))
         phases = len({line["phase"] for line in lines})
         values = [trained_stage(line, phases) for line in lines]
-        axes.plot(range(1, len(values) + 1), values, marker=".", label=name)
+        axes.plot(range(1, len(values) + 1), values, "-" if number < 10 else "--", marker=".", label=name)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(FOLDER.with_suffix(".png"), dpi=110)
@@ -153,11 +161,15 @@ def draw(runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", nargs=3, type=Path, action="append", default=[], metavar=("RUN", "TEST", "LOG"))
+    parser.add_argument("--before", nargs=3, type=Path, action="append", default=[], metavar=("NAME", "RUN", "LOG"))
     parser.add_argument("--flip", nargs=2, type=Path, action="append", default=[], metavar=("NAME", "TEST"))
     parser.add_argument("--published", type=Path, metavar="DATA")
     args = parser.parse_args()
     for run, test, log in args.add:
-        add(run, test, log)
+        add(run, log, FOLDER / run.name)
+        copy_json(test, FOLDER / run.name / "test.json")
+    for name, run, log in args.before:
+        add(run, log, FOLDER / name / "before")
     for name, test in args.flip:
         copy_json(test, FOLDER / name / "test_flip.json")
     if args.published:

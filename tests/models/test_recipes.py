@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from pypose_ops.skeletons import LSP
 
 CASES = [(name, preset) for name in SYSTEMS if name != "tiny" for preset in ("compact", "paper")]
 BACKBONES = ("heatmap_net", "cpm", "part_heatmap_regression", "deeppose", "dual_source")
-RUNS = sorted((Path(__file__).resolve().parents[2] / "docs" / "results").glob("*/run.json"))
+RUNS = sorted((Path(__file__).resolve().parents[2] / "docs" / "results").rglob("run.json"))
 
 
 def parsed(*arguments):
@@ -48,11 +49,21 @@ def test_a_recipe_from_imagenet_weights(system):
     assert len(shares) == len(built.phases) and 0 < recipe.last_epochs < min(shares) + 1 and recipe.ema
 
 
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
-def test_the_results_are_of_the_recipes(path):
-    run = json.loads(path.read_text())
-    recipe = train.recipe_of(parsed(run["system"], "--recipe", "--preset", run["preset"]))[0]
-    recipe = json.loads(json.dumps(dataclasses.asdict(recipe)))
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: "-".join(path.parts[path.parts.index("results") + 1 : -1]))
+def test_the_results_are_of_their_commands(path):
+    """Of command.sh; without one, of the recipe alone."""
+    run, command = json.loads(path.read_text()), path.with_name("command.sh")
+    args = parsed(run["system"], "--recipe", "--preset", run["preset"])
+    if command.exists():
+        program, name, *arguments = shlex.split(command.read_text().replace("\\\n", " "))
+        assert (program, name) == ("pypose-ops", "train")
+        parser = argparse.ArgumentParser()
+        train.add_arguments(parser)
+        args = parser.parse_args(arguments)
+        assert (args.system, args.preset, args.data) == (run["system"], run["preset"], run["data"])
+        options = train.system_of(args, LSP, train.recipe_of(args)[1])[1]["options"]
+        assert json.loads(json.dumps(options)) == run["options"]
+    recipe = json.loads(json.dumps(dataclasses.asdict(train.recipe_of(args)[0])))
     if recipe["phase_epochs"]:
         recipe["epochs"] = run["recipe"]["epochs"]  # without a meaning there
     assert json.loads(json.dumps(dataclasses.asdict(Recipe()))) | run["recipe"] == recipe  # older runs lack options

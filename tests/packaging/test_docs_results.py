@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+DATA = ["lsp:lsp_dataset.zip", "lspet:lspet_dataset.zip"]
 RUNS = sorted(path.parent for path in (DOCS / "results").glob("*/run.json"))
 
 
@@ -33,7 +34,7 @@ def test_the_tables_are_of_the_runs(draw_results):
 def test_a_run(folder):
     run, test = (json.loads((folder / name).read_text()) for name in ("run.json", "test.json"))
     assert test["people"] == 500 and test["split"] == "test" and not test["left_out"]
-    assert run["data"] == ["lsp:lsp_dataset.zip", "lspet:lspet_dataset.zip"] and run["held_out"] == 200
+    assert run["data"] in (DATA, DATA[:1]) and run["held_out"] == 200
     with (folder / "epochs.csv").open(newline="") as file:
         pck = [float(line["val_pck"]) for line in csv.DictReader(file)]
     # What was printed is what was logged, and the epoch that was best on the held-out people was kept.

@@ -1,0 +1,7 @@
+pypose-ops train deeppose --preset efficientnet_lite0 --recipe --precision 32-true \
+  --set crops=2 --set warm_start=false --weights deeppose_pretrained/before/weights.safetensors --lr-factor cascade.refine=0.2 \
+  --freeze cascade.first.net.features.stem --freeze cascade.first.net.features.blocks.0 --freeze cascade.first.net.features.blocks.1 --freeze cascade.first.net.features.blocks.2 \
+  --freeze cascade.refine.0.net.features.stem --freeze cascade.refine.0.net.features.blocks.0 --freeze cascade.refine.0.net.features.blocks.1 --freeze cascade.refine.0.net.features.blocks.2 \
+  --freeze cascade.refine.1.net.features.stem --freeze cascade.refine.1.net.features.blocks.0 --freeze cascade.refine.1.net.features.blocks.1 --freeze cascade.refine.1.net.features.blocks.2 \
+  --data lsp:lsp_dataset.zip --data lspet:lspet_dataset.zip \
+  --data-weight 1 --data-weight 0.5 --phase-epochs 8,3,3 --last-epochs 3 --out deeppose_pretrained
