@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageColor
 
 from pypose_ops import viz
+from pypose_ops._strokes import near_line
 from pypose_ops.skeletons import COCO, FLIC
 
 
@@ -93,3 +94,21 @@ def test_images_may_be_arrays_and_tensors():
     array = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     for image in (array, torch.from_numpy(array), Image.fromarray(array)):
         assert np.array_equal(viz.to_image(image), array)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_pixels_near_a_line_are_all_of_them(seed):
+    """Against the distances of every pixel; lines, discs and lines outside of the image."""
+    rng = np.random.default_rng(seed)
+    size, width = tuple(rng.integers(1, 60, 2).tolist()), rng.uniform(1, 12)
+    a, b = rng.uniform(-30, 90, (2, 2)).round(rng.integers(3))
+    a, b = {0: (a, a), 1: (a, np.array([a[0], b[1]])), 2: (a, np.array([b[0], a[1]]))}.get(seed % 8, (a, b))
+    index, distance = near_line(size, a, b, width)
+    ys, xs = np.divmod(np.arange(size[0] * size[1]), size[1])
+    points, along = np.column_stack((xs, ys)) - a, b - a
+    share = np.clip(points @ along / max(along @ along, 1e-9), 0, 1)
+    expected = np.hypot(*(points - share[:, None] * along).T)
+    assert len(set(index.tolist())) == len(index)
+    np.testing.assert_allclose(distance, expected[index], atol=1e-4)
+    missed = np.setdiff1d(np.arange(len(expected)), index)
+    assert (expected[missed] > width / 2 + 1 - 1e-4).all() and (distance < width / 2 + 1).all()
