@@ -93,8 +93,8 @@ def sweep(train, test, generator, *, sizes=SIZES, smooths=SMOOTH, floors=FLOORS,
     for size, smooth in itertools.product(sizes, smooths):
         model = full_model(train, size, smooth)
         for graph, floor in itertools.product(graphs, floors):
-            evidence = maps.clamp(min=floor).log()
-            messages = restricted(model, train.names, graph, floor)(maps) - evidence
+            spatial = restricted(model, train.names, graph, floor)
+            evidence, messages = spatial.evidence(maps), spatial.messages(maps)
             for weight in weights:
                 torch.add(evidence, messages, alpha=weight, out=energy)
                 hits = right(energy, truth, RIGHT * LONGER)

@@ -66,18 +66,18 @@ def scores_of(maps, seen, skeleton):
 
 
 @torch.no_grad()
-def messages(graph, smooth, floor, train, seen):
-    """The sums (N, K, h, w) of the logarithms of the messages to each joint."""
+def evidence_and_messages(graph, smooth, floor, train, seen):
+    """The two terms (N, K, h, w) of the energies, see SpatialModel."""
     size, joints = tuple(seen.maps.shape[-2:]), seen.maps.shape[1]
     model = SpatialModel.from_displacements(
         train.joints, train.known, graph, size, joints, smooth=smooth, floor=floor, method="auto"
     )
-    return torch.cat([model(maps) for maps in seen.maps.split(32)]) - seen.maps.clamp(min=floor).log()
+    return model.evidence(seen.maps), torch.cat([model.messages(maps) for maps in seen.maps.split(32)])
 
 
-def after(weight, floor, messages, seen):
-    """Maps whose highest pixels are those of the sum of the evidence and the weighted messages."""
-    energies = seen.maps.clamp(min=floor).log() + weight * messages
+def after(weight, evidence, messages):
+    """Maps whose highest pixels are those of the energies."""
+    energies = evidence + weight * messages
     return (energies - energies.amax((-2, -1), keepdim=True)).exp()
 
 
@@ -86,9 +86,9 @@ def chosen(skeleton, train, held_out):
     graphs = {"limbs": limb_edges(skeleton), "full": full_edges(range(len(skeleton)))}
     found = {}
     for name, smooth, floor in itertools.product(graphs, SMOOTH, FLOORS):
-        sums = messages(graphs[name], smooth, floor, train, held_out)
+        terms = evidence_and_messages(graphs[name], smooth, floor, train, held_out)
         for weight in WEIGHTS:
-            stage = scores_of(after(weight, floor, sums, held_out), held_out, skeleton)
+            stage = scores_of(after(weight, *terms), held_out, skeleton)
             found[name, smooth, floor, weight] = stage["pck"]["mean"]
             print(*(name, smooth, floor, weight), stage["pck"]["mean"], flush=True)
     best = max(found, key=found.get)
@@ -107,13 +107,13 @@ def main():
     test = open_dataset(args.data, "test", skeleton)
     train, held_out, test = (seen_by(system, skeleton, part) for part in (first, held_out, test))
     best, graph, found = chosen(skeleton, train, held_out)
-    sums = messages(graph, best[1], best[2], train, test)
+    terms = evidence_and_messages(graph, best[1], best[2], train, test)
     results = {
         "held out before": scores_of(held_out.maps, held_out, skeleton)["pck"]["mean"],
         "settings": dict(zip(("graph", "smooth", "floor", "weight"), best, strict=True)),
         "held out after": found[best],
         "test before": scores_of(test.maps, test, skeleton),
-        "test after": scores_of(after(best[3], best[2], sums, test), test, skeleton),
+        "test after": scores_of(after(best[3], *terms), test, skeleton),
     }
     for name in ("test before", "test after"):
         results[name].pop("curve")

@@ -125,7 +125,12 @@ class SpatialModel(nn.Module):
 
     def forward(self, heatmaps: torch.Tensor) -> torch.Tensor:
         """heatmaps ``(B, V, H, W)`` -> log-energies ``(B, num_joints, H, W)``; non-finite pixels count as the floor."""
-        messages = mrf_message_passing(
+        messages = self.messages(heatmaps)
+        return self.evidence(heatmaps).to(messages.dtype) + self.weight * messages
+
+    def messages(self, heatmaps: torch.Tensor) -> torch.Tensor:
+        """The sum of the logarithms of the messages to each joint, ``(B, num_joints, H, W)``."""
+        return mrf_message_passing(
             heatmaps,
             self.prior,
             self.bias,
@@ -134,9 +139,12 @@ class SpatialModel(nn.Module):
             floor=self.floor,
             method=self.method,
         )
-        own = heatmaps[:, : self.num_joints].to(messages.dtype)
-        evidence = torch.where(own.isfinite() & (own > self.floor), own, self.floor).log()
-        return evidence + self.weight * messages
+
+    def evidence(self, heatmaps: torch.Tensor) -> torch.Tensor:
+        """The logarithm of each joint's own heatmap, ``(B, num_joints, H, W)``, float32 or float64."""
+        own = heatmaps[:, : self.num_joints]
+        own = own.to(torch.promote_types(own.dtype, torch.float32))
+        return torch.where(own.isfinite() & (own > self.floor), own, self.floor).log()
 
     def information(self) -> torch.Tensor:
         """``(E,)``: the Kullback-Leibler divergence of each prior from the uniform one, in nats."""
