@@ -92,16 +92,19 @@ def load_checkpoint(path: Path | str, into: nn.Module | None = None, **options: 
     if into is not None and tensors.keys() == into.state_dict().keys():
         put(path, into, tensors, type(into).__name__)
         return into.eval()
-    if into is not None and is_own(path):
-        return fill_from_system(path, into)
+    if is_own(path):
+        from .files import load_weights
+
+        system, info = load_weights(path)
+        if into is None:
+            return system
+        # Another system lends its backbone; the same one, as it is or in a wrapper, has to fit.
+        if not any(type(m) is type(system) for m in into.modules()):
+            return fill_from_system(path, into, system, info["system"])
     tensors = canonical(tensors)
     kind = kind_of(tensors)
     if into is not None:
         return fill(path, into, tensors, kind)
-    if is_own(path):
-        from .files import load_weights
-
-        return load_weights(path)[0]
     if kind is None:
         raise InputError(
             f"{path}: expected a checkpoint of MMPose's CPM, HourglassNet or DeepPose, a ResNet or VGG of "
@@ -261,7 +264,7 @@ _BUILDERS = {
     "EfficientNet-Lite": build_efficientnet_lite,
 }
 _BACKBONES = {"torchvision's ResNet": ResNet, "torchvision's VGG": VGG, "EfficientNet-Lite": EfficientNetLite}
-BACKBONES = (AlexNet, EfficientNetLite, MobileNetV2, ResNet, VGG)
+_ALL_BACKBONES = (*_BACKBONES.values(), AlexNet, MobileNetV2)
 _SYSTEMS = {
     "MMPose's CPM": MMPoseCPM,
     "MMPose's HourglassNet": MMPoseHourglass,
@@ -284,26 +287,27 @@ def fill(path: Path | str, module: nn.Module, tensors: dict[str, torch.Tensor], 
     if kind not in _BACKBONES:
         put(path, module, tensors, name)
         return module.eval()
-    backbones = [m for m in module.modules() if isinstance(m, _BACKBONES[kind])]
-    if not backbones:
+    if not any(isinstance(m, _BACKBONES[kind]) for m in module.modules()):
         raise InputError(f"{path}: expected weights of {name}, got {kind}, and {name} has none in it")
-    for backbone in backbones:
-        put_backbone(path, backbone, tensors, kind)
-    return module.eval()
+    return fill_backbones(path, module, _BACKBONES[kind], tensors, kind)
 
 
-def fill_from_system(path: Path | str, module: nn.Module) -> nn.Module:
-    """Loads the backbone of another system trained here into those of the same class in ``module``."""
-    from .files import load_weights
-
-    system, info = load_weights(path)
-    own = {type(m) for m in module.modules() if isinstance(m, BACKBONES)}
+def fill_from_system(path: Path | str, module: nn.Module, system: System, name: str) -> nn.Module:
+    """Loads the first backbone of another system into those of the same class in ``module``."""
+    own = {type(m) for m in module.modules() if isinstance(m, _ALL_BACKBONES)}
     source = next((m for m in system.modules() if type(m) in own), None)
     if source is None:
-        raise InputError(f"{path}: expected weights with a backbone of {type(module).__name__}, got {info['system']}")
+        raise InputError(f"{path}: expected weights with a backbone of {type(module).__name__}, got {name}")
+    return fill_backbones(path, module, type(source), source.state_dict(), type(source).__name__)
+
+
+def fill_backbones(
+    path: Path | str, module: nn.Module, kind: type[nn.Module], tensors: dict[str, torch.Tensor], what: str
+) -> nn.Module:
+    """Loads the tensors into all backbones of a class in ``module``."""
     for backbone in module.modules():
-        if type(backbone) is type(source):
-            put_backbone(path, backbone, source.state_dict(), type(source).__name__)
+        if isinstance(backbone, kind):
+            put_backbone(path, backbone, tensors, what)
     return module.eval()
 
 

@@ -281,8 +281,17 @@ def test_backbone_of_another_system(tmp_path):
         assert torch.equal(stage.net.features.stem.conv.weight, net.backbone.stem.conv.weight)
     text = refusal(path, into=build("stacked_hourglass", 14, "compact"))
     assert text.endswith("expected weights with a backbone of StackedHourglass, got heatmap_net")
-    text = refusal(path, into=build("heatmap_net", 14, "efficientnet_lite0", backbone="efficientnet_lite3"))
+    text = refusal(path, into=build("cpm", 14, "efficientnet_lite0", variant="efficientnet_lite3"))
     assert "do not fit EfficientNetLite" in text
+
+
+def test_the_same_system_with_other_options_is_refused(tmp_path):
+    """Not half of it loaded."""
+    info = {"system": "deeppose", "preset": "efficientnet_lite0", "skeleton": "lsp", "options": {"stages": 1}}
+    save_weights(tmp_path / "one.safetensors", build("deeppose", 14, "efficientnet_lite0", stages=1), info)
+    two = build("deeppose", 14, "efficientnet_lite0", stages=2)
+    assert "missing: cascade.refine.0" in refusal(tmp_path / "one.safetensors", into=two)
+    assert "missing: cascade.refine.0" in refusal(tmp_path / "one.safetensors", into=torch.nn.DataParallel(two))
 
 
 def refusal(path, **options):
