@@ -21,10 +21,10 @@ BACKBONES = ("heatmap_net", "cpm", "part_heatmap_regression", "deeppose", "dual_
 RUNS = sorted((Path(__file__).resolve().parents[2] / "docs" / "results").rglob("run.json"))
 
 
-def parsed(*arguments):
+def parsed(*arguments, files=("--data", "lsp:here", "--out", "there")):
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    return parser.parse_args([*arguments, "--data", "lsp:here", "--out", "there"])
+    return parser.parse_args([*arguments, *files])
 
 
 @pytest.mark.parametrize(("system", "preset"), CASES)
@@ -57,9 +57,7 @@ def test_the_results_are_of_their_commands(path):
     if command.exists():
         program, name, *arguments = shlex.split(command.read_text().replace("\\\n", " "))
         assert (program, name) == ("pypose-ops", "train")
-        parser = argparse.ArgumentParser()
-        train.add_arguments(parser)
-        args = parser.parse_args(arguments)
+        args = parsed(*arguments, files=())
         assert (args.system, args.preset, args.data) == (run["system"], run["preset"], run["data"])
         options = train.system_of(args, LSP, train.recipe_of(args)[1])[1]["options"]
         assert json.loads(json.dumps(options)) == run["options"]
