@@ -198,6 +198,16 @@ constexpr int lanes = Isa::bytes / static_cast<int>(sizeof(T));
 template <typename T>
 constexpr int kMostLanes = 64 / static_cast<int>(sizeof(T));
 
+// Elements kAt of two vectors of integers, those of b counted after those of a.
+template <int... kAt, typename V>
+PYPOSE_OPS_HOST_DEVICE V shuffled(V a, V b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, kAt...);
+#else
+  return __builtin_shuffle(a, b, V{kAt...});  // GCC has the other from 12 on
+#endif
+}
+
 template <typename To, typename From>
 PYPOSE_OPS_HOST_DEVICE To bits_to(From from) {
   static_assert(sizeof(To) == sizeof(From), "same size");

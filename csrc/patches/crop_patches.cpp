@@ -4,6 +4,7 @@
 
 #include "common/outputs.h"
 #include "common/tasks.h"
+#include "patches/crop_byte_rows.h"
 #include "patches/crop_cubic_rows.h"
 #include "patches/crop_mean_rows.h"
 
@@ -32,23 +33,6 @@ struct Job {
     return shape.channels + (mask ? 1 : 0);
   }
 };
-
-// out[x] = value_at(x), rounded to T. Bytes are rounded to the nearest and clamped; NaN becomes 0.
-template <typename T, typename acc, typename Value>
-PYPOSE_OPS_HOST_DEVICE void store_as(T* out, int32_t width, const Value& value_at) {
-  PYPOSE_OPS_INDEPENDENT
-  for (int32_t x = 0; x < width; ++x) {
-    const acc value = value_at(x);
-    if constexpr (std::is_same_v<T, uint8_t>) {
-      const acc clamped = value > acc(0) ? (value < acc(255) ? value : acc(255)) : acc(0);
-      out[x] = static_cast<uint8_t>(static_cast<int32_t>(clamped + acc(0.5)));
-    } else if constexpr (std::is_same_v<T, double>) {
-      out[x] = static_cast<double>(value);
-    } else {
-      out[x] = simd::store<T>(static_cast<float>(value));
-    }
-  }
-}
 
 // body(pointer to the typed output)
 template <typename Body>
@@ -125,7 +109,8 @@ struct Scratch {
     const acc row = static_cast<acc>(y) + samples.down(i);
     const acc along = samples.along(i);
     const int32_t width = static_cast<int32_t>(job.shape.width);
-    fill_taps(taps, affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, width, job.options);
+    fill_taps(
+        taps.pointers(), affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, 0, width, job.options);
     if (job.levels.filled) {
       add_missing(width, i == 0);
     }
@@ -221,6 +206,14 @@ bool crop_mean_rows(const Job<acc>& job, const Image& image, int64_t n, int64_t 
   return false;
 }
 
+// Rows [first, last) of patch n from an image of bytes.
+void crop_byte_rows(const Job<float>& job, const Image& image, int64_t n, int64_t first, int64_t last) {
+  const BytePatch patch{image, job.levels, Affine<float>::load(job.transforms + n * 6), job.options, job.shape};
+  with_output(job.out, job.out_type, [&](auto* out) {
+    patch.rows(out + n * job.out_channels() * job.shape.pixels(), first, last);
+  });
+}
+
 // A patch without an image: fill everywhere.
 template <typename acc>
 [[gnu::noinline]] void blank_row(const Job<acc>& job, int64_t n, int64_t y) {
@@ -255,6 +248,9 @@ void crop(const Job<acc>& job) {
           (starts && job.options.antialias &&
            crop_mean_rows<T>(job, job.images.template at<T>(number), n, y, last))) {
         drawn = starts ? i + last - y : drawn;
+      } else if constexpr (std::is_same_v<T, uint8_t> && std::is_same_v<acc, float> && std::is_same_v<Offset, int32_t>) {
+        crop_byte_rows(job, job.images.template at<T>(number), n, y, last);
+        drawn = i + last - y;
       } else {
         crop_row<T>(job, job.images.template at<T>(number), n, y, scratch);
       }

@@ -59,7 +59,9 @@ void scatter_patch(
     for (int i = 0; i < count; ++i) {
       const acc row = static_cast<acc>(y) + samples.down(i);
       const acc along = samples.along(i);
-      fill_taps(taps, affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, width, job.options);
+      fill_taps(
+          taps.pointers(), affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, 0, width,
+          job.options);
       for (int64_t c = begin; c < end; ++c) {
         const acc scale = job.levels.scale[job.levels.at(c)] / static_cast<acc>(count);
         scatter_row(planes + c * image.stride_c, steps, taps, job.grad_row(n, c, y), scale, width);
@@ -195,7 +197,7 @@ template <typename T, typename acc>
 void add_slopes(
     const Plane<T, int64_t>& plane, RowTaps<acc, int64_t>& taps, RowSlopes<acc>& slopes, const acc* grad, acc scale,
     acc fill, int32_t count) {
-  const TapPointers<acc, int64_t> pointers(taps);
+  const TapPointers<acc, int64_t> pointers = taps.pointers();
   simd_call<true>([&, pointers]() __attribute__((always_inline)) {
     const auto [offset, w00, w01, w10, w11] = pointers;
     const T *p00 = plane.data, *p01 = p00 + plane.stride_x, *p10 = p00 + plane.stride_y, *p11 = p10 + plane.stride_x;

@@ -1,4 +1,5 @@
 // One row of one patch on the CPU: the taps of its pixels in tables, then one pass over the tables per channel.
+// Images of bytes: crop_byte_rows.h.
 #pragma once
 
 #include <algorithm>
@@ -12,23 +13,24 @@
 namespace pypose_ops {
 namespace patches {
 
-// Addresses and weights of a row's pixels.
-template <typename acc, typename Offset>
-struct RowTaps {
-  std::vector<Offset> offset;            // of the upper left tap, in elements
-  std::vector<acc> w00, w01, w10, w11;   // upper left, upper right, lower left, lower right
-
-  explicit RowTaps(int64_t width) : offset(width), w00(width), w01(width), w10(width), w11(width) {}
-};
-
+// Where the tables of pixels' taps are: the address of the upper left one, in elements, and the weights.
 template <typename acc, typename Offset>
 struct TapPointers {
   Offset* offset;
-  acc *w00, *w01, *w10, *w11;
+  acc *w00, *w01, *w10, *w11;  // upper left, upper right, lower left, lower right
+};
 
-  explicit TapPointers(RowTaps<acc, Offset>& taps)
-      : offset(taps.offset.data()), w00(taps.w00.data()), w01(taps.w01.data()), w10(taps.w10.data()),
-        w11(taps.w11.data()) {}
+// The tables of a row.
+template <typename acc, typename Offset>
+struct RowTaps {
+  std::vector<Offset> offset;
+  std::vector<acc> w00, w01, w10, w11;
+
+  explicit RowTaps(int64_t width) : offset(width), w00(width), w01(width), w10(width), w11(width) {}
+
+  TapPointers<acc, Offset> pointers() {
+    return {offset.data(), w00.data(), w01.data(), w10.data(), w11.data()};
+  }
 };
 
 // An image as the loops over a row see it.
@@ -51,20 +53,69 @@ inline int64_t span_of(const Image& image) {
   return (image.height - 1) * image.stride_y + (image.width - 1) * image.stride_x;
 }
 
+// Whether positions [begin, end) of a line lie between the centres of the first and the last of `size` pixels. They are
+// in order, so the two at the ends tell; with room for the rounding of step * x + start, which may be one operation or two.
+template <typename acc>
+PYPOSE_OPS_HOST_DEVICE bool is_inside(const Line<acc>& line, int32_t size, int32_t begin, int32_t end) {
+  constexpr int32_t kExact = 1 << 22;  // whole numbers up to here are floats
+  const acc a = line.at(begin), b = line.at(end - 1);
+  const acc room = acc(0x1p-22) * (magnitude(line.step) * static_cast<acc>(end) + magnitude(line.start));
+  const acc low = static_cast<acc>(-line.whole) + room, high = static_cast<acc>(size - 1 - line.whole) - room;
+  return line.whole > -kExact && line.whole < kExact && size < kExact && a >= low && b >= low && a < high && b < high;
+}
+
+// Whether tap_at() has nothing to clamp there, in both directions, and offsets from the row's first pixel are exact.
+template <typename acc>
+PYPOSE_OPS_HOST_DEVICE bool is_inside(
+    const Line<acc>& lx, const Line<acc>& ly, const Image& image, int32_t begin, int32_t end) {
+  const auto furthest = [&](const Line<acc>& line) {
+    const acc a = magnitude(line.at(begin)), b = magnitude(line.at(end - 1));
+    return (a > b ? a : b) + acc(1);
+  };
+  return is_inside(lx, image.width, begin, end) && is_inside(ly, image.height, begin, end) &&
+      furthest(lx) * static_cast<acc>(image.stride_x) + furthest(ly) * static_cast<acc>(image.stride_y) < acc(1 << 24);
+}
+
+// What tap_at() gives for bilinear samples there, the same bits, for pixels begin, begin + 1, ... of a row.
+template <typename acc, typename Offset>
+PYPOSE_OPS_HOST_DEVICE void fill_taps_inside(
+    const TapPointers<acc, Offset>& pointers, const Line<acc>& along_x, const Line<acc>& along_y, const Image& image,
+    int32_t begin, int32_t count) {
+  const auto [offset, w00, w01, w10, w11] = pointers;
+  const Line<acc> lx = along_x, ly = along_y;
+  const acc stride_x = static_cast<acc>(image.stride_x), stride_y = static_cast<acc>(image.stride_y);
+  const Offset base = static_cast<Offset>(ly.whole * image.stride_y + lx.whole * image.stride_x);
+  PYPOSE_OPS_INDEPENDENT
+  for (int32_t x = 0; x < count; ++x) {
+    const acc tx = lx.at(begin + x), ty = ly.at(begin + x);
+    const acc left = floor_of(tx), top = floor_of(ty);
+    const acc near_x = acc(1) - (tx - left), near_y = acc(1) - (ty - top);
+    const acc far_x = acc(1) - near_x, far_y = acc(1) - near_y;
+    offset[x] = base + static_cast<Offset>(static_cast<int32_t>(top * stride_y + left * stride_x));
+    w00[x] = near_y * near_x;
+    w01[x] = near_y * far_x;
+    w10[x] = far_y * near_x;
+    w11[x] = far_y * far_x;
+  }
+}
+
 // The loops below read everything through local names: what a lambda captured counts as memory that the stores may change.
 template <Mode mode, Padding padding, typename acc, typename Offset>
 void fill_taps_as(
-    RowTaps<acc, Offset>& taps, const Line<acc>& along_x, const Line<acc>& along_y, const Image& image, int32_t count) {
-  const TapPointers<acc, Offset> pointers(taps);
+    const TapPointers<acc, Offset>& pointers, const Line<acc>& along_x, const Line<acc>& along_y, const Image& image,
+    int32_t begin, int32_t count) {
   simd_call([=, &image]() __attribute__((always_inline)) {
+    if (mode == Mode::bilinear && is_inside(along_x, along_y, image, begin, begin + count)) {
+      return fill_taps_inside(pointers, along_x, along_y, image, begin, count);
+    }
     const auto [offset, w00, w01, w10, w11] = pointers;
     const Line<acc> lx = along_x, ly = along_y;
     const Offset stride_x = static_cast<Offset>(image.stride_x), stride_y = static_cast<Offset>(image.stride_y);
-    const int32_t size_x = image.width, size_y = image.height, width = count;
+    const int32_t size_x = image.width, size_y = image.height, from = begin, width = count;
     PYPOSE_OPS_INDEPENDENT
     for (int32_t x = 0; x < width; ++x) {
-      const Tap<acc> tx = tap_at(lx.at(x), lx.whole, size_x, mode, padding);
-      const Tap<acc> ty = tap_at(ly.at(x), ly.whole, size_y, mode, padding);
+      const Tap<acc> tx = tap_at(lx.at(from + x), lx.whole, size_x, mode, padding);
+      const Tap<acc> ty = tap_at(ly.at(from + x), ly.whole, size_y, mode, padding);
       offset[x] = static_cast<Offset>(ty.base) * stride_y + static_cast<Offset>(tx.base) * stride_x;
       w00[x] = ty.near * tx.near;
       w01[x] = ty.near * tx.far;
@@ -94,13 +145,31 @@ void with_options(const Options& options, const Body& body) {
   }
 }
 
+// The taps of pixels begin ... begin + count - 1 of a row, from the beginning of the tables on.
 template <typename acc, typename Offset>
 [[gnu::noinline]] void fill_taps(
-    RowTaps<acc, Offset>& taps, const Line<acc>& lx, const Line<acc>& ly, const Image& image, int32_t width,
-    const Options& options) {
+    const TapPointers<acc, Offset>& taps, const Line<acc>& lx, const Line<acc>& ly, const Image& image, int32_t begin,
+    int32_t count, const Options& options) {
   with_options(options, [&](auto mode, auto padding) {
-    fill_taps_as<mode(), padding()>(taps, lx, ly, image, width);
+    fill_taps_as<mode(), padding()>(taps, lx, ly, image, begin, count);
   });
+}
+
+// out[x] = value_at(x), rounded to T. Bytes are rounded to the nearest and clamped; NaN becomes 0.
+template <typename T, typename acc, typename Value>
+PYPOSE_OPS_HOST_DEVICE void store_as(T* out, int32_t width, const Value& value_at) {
+  PYPOSE_OPS_INDEPENDENT
+  for (int32_t x = 0; x < width; ++x) {
+    const acc value = value_at(x);
+    if constexpr (std::is_same_v<T, uint8_t>) {
+      const acc clamped = value > acc(0) ? (value < acc(255) ? value : acc(255)) : acc(0);
+      out[x] = static_cast<uint8_t>(static_cast<int32_t>(clamped + acc(0.5)));
+    } else if constexpr (std::is_same_v<T, double>) {
+      out[x] = static_cast<double>(value);
+    } else {
+      out[x] = simd::store<T>(static_cast<float>(value));
+    }
+  }
 }
 
 // A pixel in its arithmetic type.
@@ -123,7 +192,7 @@ PYPOSE_OPS_HOST_DEVICE acc weighted(acc weight, T pixel) {
 // Adds a row's samples of one channel to sums; the first ones are written.
 template <bool first, typename T, typename acc, typename Offset>
 void add_samples(const Plane<T, Offset>& plane, RowTaps<acc, Offset>& taps, acc* target, int32_t count) {
-  const TapPointers<acc, Offset> pointers(taps);
+  const TapPointers<acc, Offset> pointers = taps.pointers();
   simd_call<true>([=]() __attribute__((always_inline)) {
     const auto [offset, w00, w01, w10, w11] = pointers;
     const T* upper_left = plane.data;
@@ -180,7 +249,7 @@ PYPOSE_OPS_HOST_DEVICE F sample_of_pairs(F w00, F w01, F w10, F w11, U upper, U 
 // bits are gathered first, and the rest is vectors.
 template <bool first, typename T, typename Offset>
 void add_samples_of_pairs(const Plane<T, Offset>& plane, RowTaps<float, Offset>& taps, float* target, int32_t count) {
-  const TapPointers<float, Offset> pointers(taps);
+  const TapPointers<float, Offset> pointers = taps.pointers();
   simd_call([=](auto isa) {
     using Floats = typename decltype(isa)::Floats;
     using Bits = typename decltype(isa)::Bits;
@@ -211,85 +280,10 @@ void add_samples_of_pairs(const Plane<T, Offset>& plane, RowTaps<float, Offset>&
   });
 }
 
-// The four bytes from data + offset on, as far as they lie before the end; `last` is the last offset with four bytes.
-PYPOSE_OPS_HOST_DEVICE uint32_t word_at(const uint8_t* data, int32_t offset, int32_t last) {
-  const int32_t from = offset < last ? offset : last;
-  return *reinterpret_cast<const Word*>(data + from) >> ((offset - from) * 8);
-}
-
-template <typename acc>
-PYPOSE_OPS_HOST_DEVICE acc byte_of(uint32_t word, int i) {
-  return static_cast<acc>(static_cast<int32_t>(word >> (8 * i) & 255u));
-}
-
-// Bytes side by side: both taps of a row come with one 32-bit read. span >= 3, two columns at least.
-template <bool first, typename acc>
-void add_samples_of_bytes(
-    const Plane<uint8_t, int32_t>& plane, RowTaps<acc, int32_t>& taps, acc* target, int32_t count, int32_t span) {
-  const TapPointers<acc, int32_t> pointers(taps);
-  simd_call<true>([=]() __attribute__((always_inline)) {
-    const auto [offset, w00, w01, w10, w11] = pointers;
-    const uint8_t* data = plane.data;
-    const int32_t stride_y = plane.stride_y, last = span - 3, width = count;
-    acc* sums = target;
-    PYPOSE_OPS_INDEPENDENT
-    for (int32_t x = 0; x < width; ++x) {
-      const uint32_t upper = word_at(data, offset[x], last);
-      const uint32_t lower = word_at(data, offset[x] + stride_y, last);
-      const acc sample = w00[x] * byte_of<acc>(upper, 0) + w01[x] * byte_of<acc>(upper, 1) +
-          w10[x] * byte_of<acc>(lower, 0) + w11[x] * byte_of<acc>(lower, 1);
-      sums[x] = first ? sample : sums[x] + sample;
-    }
-  });
-}
-
-// Three interleaved channels of bytes: one 32-bit read per tap holds all of them. span counts to the last channel.
-template <bool first, typename acc>
-void add_samples_of_rgb(
-    const Plane<uint8_t, int32_t>& plane, RowTaps<acc, int32_t>& taps, acc* target, int32_t count, int32_t span) {
-  const TapPointers<acc, int32_t> pointers(taps);
-  simd_call<true>([=]() __attribute__((always_inline)) {
-    const auto [offset, w00, w01, w10, w11] = pointers;
-    const uint8_t* data = plane.data;
-    const int32_t stride_x = plane.stride_x, stride_y = plane.stride_y, last = span - 3, width = count;
-    acc* red = target;
-    acc* green = target + width;
-    acc* blue = green + width;
-    PYPOSE_OPS_INDEPENDENT
-    for (int32_t x = 0; x < width; ++x) {
-      const int32_t o = offset[x];
-      const uint32_t a = word_at(data, o, last), b = word_at(data, o + stride_x, last);
-      const uint32_t c = word_at(data, o + stride_y, last), d = word_at(data, o + stride_y + stride_x, last);
-      const acc wa = w00[x], wb = w01[x], wc = w10[x], wd = w11[x];
-      const acc r = wa * byte_of<acc>(a, 0) + wb * byte_of<acc>(b, 0) + wc * byte_of<acc>(c, 0) + wd * byte_of<acc>(d, 0);
-      const acc g = wa * byte_of<acc>(a, 1) + wb * byte_of<acc>(b, 1) + wc * byte_of<acc>(c, 1) + wd * byte_of<acc>(d, 1);
-      const acc u = wa * byte_of<acc>(a, 2) + wb * byte_of<acc>(b, 2) + wc * byte_of<acc>(c, 2) + wd * byte_of<acc>(d, 2);
-      red[x] = first ? r : red[x] + r;
-      green[x] = first ? g : green[x] + g;
-      blue[x] = first ? u : blue[x] + u;
-    }
-  });
-}
-
 // Channels [begin, end) of a row; sums holds `width` numbers for each.
 template <bool first, typename T, typename acc, typename Offset>
 void add_channels(
     const Image& image, RowTaps<acc, Offset>& taps, acc* sums, int32_t width, int64_t begin, int64_t end) {
-  if constexpr (std::is_same_v<T, uint8_t> && std::is_same_v<Offset, int32_t>) {
-    const int64_t span = span_of(image);
-    if (end - begin == 3 && image.stride_c == 1 && image.width > 1 && span >= 1) {
-      const auto plane = plane_of<T, Offset>(image, begin);
-      add_samples_of_rgb<first>(plane, taps, sums, width, static_cast<int32_t>(span + 2));
-      return;
-    }
-    if (image.stride_x == 1 && image.width > 1 && span >= 3) {
-      for (int64_t c = begin; c < end; ++c) {
-        const auto plane = plane_of<T, Offset>(image, c);
-        add_samples_of_bytes<first>(plane, taps, sums + (c - begin) * width, width, static_cast<int32_t>(span));
-      }
-      return;
-    }
-  }
   for (int64_t c = begin; c < end; ++c) {
     const auto plane = plane_of<T, Offset>(image, c);
     if constexpr (sizeof(T) == 2 && std::is_same_v<acc, float>) {

@@ -309,3 +309,30 @@ def test_pixels_of_16_bits_are_those_of_32(device, dtype, shape, layout):
         options = options | {"image_index": torch.zeros(2, dtype=torch.int64, device=device), "dtype": torch.float32}
         got, expected = (crop_patches(i, transforms, (50, 141), **options) for i in (image, image.float()))
         torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", ((3, 90, 150), (3, 5, 4), (1, 40, 30), (4, 33, 47), (11, 20, 2), (3, 60, 1)))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bytes_are_those_of_floats(device, shape, layout):
+    """Patches of less, as much and more than is taken at once, inside of the image, across its borders and turned."""
+    generator = torch.Generator().manual_seed(0)
+    image = LAYOUTS[layout](torch.randint(256, (1, *shape), dtype=torch.uint8, generator=generator)).to(device)
+    scales, angles = torch.tensor([0.05, 0.2, 0.7, 1.0, 2.3]), torch.tensor([0.0, 0.6, 1.5707964, 3.0, -2.2])
+    center = torch.rand(5, 2, generator=generator) * torch.tensor(shape[:0:-1])
+    for size in ((33, 128), (2, 259), (40, 5), (7, 1)):
+        x, y = scales * angles.cos(), scales * angles.sin()
+        turn = torch.stack((torch.stack((x, -y), -1), torch.stack((y, x), -1)), -2)
+        corner = center - (turn @ torch.tensor([size[1] / 2, size[0] / 2])[:, None])[..., 0]
+        transforms = torch.cat((turn, corner[..., None]), -1).to(device)
+        index = torch.zeros(5, dtype=torch.int64, device=device)
+        for options in (
+            {},
+            {"padding": "border"},
+            {"padding": "constant", "fill": 9.0, "mean": 7.0, "std": 2.0},
+            {"antialias": True},
+        ):
+            options = options | {"image_index": index}
+            got, expected = (crop_patches(i, transforms, size, **options) for i in (image, image.float()))
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=2e-3)
+        torch.set_num_threads(2)
+        assert torch.equal(crop_patches(image, transforms, size, **options), got)

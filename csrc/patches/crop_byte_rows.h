@@ -1,0 +1,240 @@
+// Rows of a patch from an image of bytes on the CPU, in blocks of pixels: their taps, the four bytes of each in one word,
+// the samples, the output, all of it in the innermost cache. A turned patch's rows lie across many lines of the image, and
+// what one row has read of them the next reads again: so a block's rows come one after the other.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "patches/crop_rows.h"
+
+namespace pypose_ops {
+namespace patches {
+
+constexpr int32_t kBlockPixels = 128;
+constexpr int32_t kBlockChannels = 8;
+
+struct ByteBlock {
+  int32_t offset[kBlockPixels] = {};
+  float w00[kBlockPixels], w01[kBlockPixels], w10[kBlockPixels], w11[kBlockPixels];
+  float missing[kBlockPixels];
+  uint32_t words[3][kBlockPixels];  // upper left, upper right, lower left, lower right tap, the first in the lowest byte
+  float sums[kBlockChannels][kBlockPixels];
+
+  TapPointers<float, int32_t> taps() {
+    return {offset, w00, w01, w10, w11};
+  }
+};
+
+typedef uint16_t ShortWord __attribute__((aligned(1), may_alias));
+typedef uint64_t LongWord __attribute__((aligned(1), may_alias));
+
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+typedef uint32_t Words __attribute__((vector_size(16)));
+
+// The four taps of a pixel with three interleaved channels: r r r r g g g g b b b b. 8 bytes are read of each row.
+template <typename Isa>
+PYPOSE_OPS_HOST_DEVICE Words rgb_taps(const uint8_t* above, const uint8_t* below) {
+  const uint64_t upper = *reinterpret_cast<const LongWord*>(above), lower = *reinterpret_cast<const LongWord*>(below);
+  typedef uint64_t Longs __attribute__((vector_size(16)));
+#if defined(__x86_64__)
+  if constexpr (Isa::bytes == 16) {  // SSE2 puts no bytes in any order: both taps of each row are zipped, then both rows
+    typedef uint16_t Pairs __attribute__((vector_size(16)));
+    const auto zipped = [](uint64_t row) {
+      return reinterpret_cast<Pairs>(simd::shuffled<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(
+          reinterpret_cast<Bytes>(Longs{row}), reinterpret_cast<Bytes>(Longs{row >> 24})));
+    };
+    return reinterpret_cast<Words>(simd::shuffled<0, 8, 1, 9, 2, 10, 3, 11>(zipped(upper), zipped(lower)));
+  }
+#endif
+  const Bytes rows = reinterpret_cast<Bytes>(Longs{upper, lower});
+  return reinterpret_cast<Words>(simd::shuffled<0, 3, 8, 11, 1, 4, 9, 12, 2, 5, 10, 13, 6, 7, 14, 15>(rows, rows));
+}
+
+// Those of a block, one channel after the other; up to three pixels more than `count` are read. `ahead` is where rows to
+// come will read: waiting for memory is much of the time of a turned patch.
+template <typename Isa>
+PYPOSE_OPS_HOST_DEVICE void gather_rgb(
+    uint32_t (*words)[kBlockPixels], const uint8_t* data, int32_t stride_y, const int32_t* offset, int32_t count,
+    int64_t ahead) {
+  const uint8_t* below = data + stride_y;
+  const uintptr_t soon = reinterpret_cast<uintptr_t>(data) + ahead;  // may be outside of the image
+  const auto taps = [&](int32_t o) {
+    __builtin_prefetch(reinterpret_cast<const void*>(soon + o));
+    return rgb_taps<Isa>(data + o, below + o);
+  };
+  for (int32_t x = 0; x < count; x += 4) {
+    const Words a = taps(offset[x]), b = taps(offset[x + 1]), c = taps(offset[x + 2]), d = taps(offset[x + 3]);
+    const Words ab = simd::shuffled<0, 4, 1, 5>(a, b), cd = simd::shuffled<0, 4, 1, 5>(c, d);
+    const Words blue_ab = simd::shuffled<2, 6, 3, 7>(a, b), blue_cd = simd::shuffled<2, 6, 3, 7>(c, d);
+    const Words channels[] = {
+        simd::shuffled<0, 1, 4, 5>(ab, cd), simd::shuffled<2, 3, 6, 7>(ab, cd), simd::shuffled<0, 1, 4, 5>(blue_ab, blue_cd)};
+    for (int channel = 0; channel < 3; ++channel) {
+      std::memcpy(words[channel] + x, &channels[channel], sizeof(Words));
+    }
+  }
+}
+
+// One channel, of any strides; both taps of a row in one read where they are side by side.
+PYPOSE_OPS_HOST_DEVICE void gather_plane(
+    uint32_t* words, const Plane<uint8_t, int32_t>& plane, const int32_t* offset, int32_t count) {
+  const uint8_t *data = plane.data, *below = data + plane.stride_y;
+  const int32_t right = plane.stride_x;
+  if (right == 1) {
+    for (int32_t x = 0; x < count; ++x) {
+      const int32_t o = offset[x];
+      words[x] = *reinterpret_cast<const ShortWord*>(data + o) |
+          static_cast<uint32_t>(*reinterpret_cast<const ShortWord*>(below + o)) << 16;
+    }
+    return;
+  }
+  for (int32_t x = 0; x < count; ++x) {
+    const int32_t o = offset[x];
+    words[x] = data[o] | static_cast<uint32_t>(data[o + right]) << 8 | static_cast<uint32_t>(below[o]) << 16 |
+        static_cast<uint32_t>(below[o + right]) << 24;
+  }
+}
+
+PYPOSE_OPS_HOST_DEVICE float byte_of(uint32_t word, int i) {
+  return static_cast<float>(static_cast<int32_t>(word >> (8 * i) & 255u));
+}
+
+PYPOSE_OPS_HOST_DEVICE int32_t furthest(const int32_t* offset, int32_t count) {
+  int32_t most = 0;
+  for (int32_t x = 0; x < count; ++x) {
+    most = offset[x] > most ? offset[x] : most;
+  }
+  return most;
+}
+
+// The sample at pixel x of a block.
+struct WordSamples {
+  const float *w00, *w01, *w10, *w11;
+  const uint32_t* words;
+
+  PYPOSE_OPS_HOST_DEVICE float operator[](int32_t x) const {
+    const uint32_t word = words[x];
+    return w00[x] * byte_of(word, 0) + w01[x] * byte_of(word, 1) + w10[x] * byte_of(word, 2) + w11[x] * byte_of(word, 3);
+  }
+};
+
+// One patch of bytes.
+struct BytePatch {
+  const Image& image;
+  const Levels<float>& levels;
+  Affine<float> affine;
+  Options options;
+  Shape shape;
+
+  // Rows [first, last) of the patch, which begins at `out`.
+  template <typename T>
+  void rows(T* out, int64_t first, int64_t last) const {
+    simd_call([=, this](auto isa) __attribute__((always_inline)) { draw<decltype(isa)>(out, first, last); });
+  }
+
+ private:
+  template <typename Isa, typename T>
+  [[gnu::always_inline]] void draw(T* out, int64_t first, int64_t last) const {
+    const int32_t width = static_cast<int32_t>(shape.width);
+    const Samples<float> samples = samples_of(affine, options);
+    const int32_t number = samples.count();
+    const int64_t ahead = two_rows_on();
+    ByteBlock block;
+    for (int32_t begin = 0; begin < width; begin += kBlockPixels) {
+      const int32_t count = std::min(width - begin, kBlockPixels);
+      for (int64_t y = first; y < last; ++y) {
+        T* row = out + y * shape.width + begin;
+        for (int64_t c = 0; c < shape.channels; c += kBlockChannels) {
+          const int64_t end = std::min(shape.channels, c + kBlockChannels);
+          for (int32_t i = 0; i < number; ++i) {
+            if (c == 0 || number > 1) {
+              start(block, samples, begin, count, y, i);
+            }
+            with_samples<Isa>(block, c, end, count, ahead, [&](int64_t channel, const WordSamples& sample) {
+              if (number == 1) {
+                return finish(row, block, channel, sample, count, 1);
+              }
+              float* sums = block.sums[channel - c];
+              PYPOSE_OPS_INDEPENDENT
+              for (int32_t x = 0; x < count; ++x) {
+                sums[x] = i == 0 ? sample[x] : sums[x] + sample[x];
+              }
+            });
+          }
+          for (int64_t channel = c; number > 1 && channel < end; ++channel) {
+            finish(row, block, channel, block.sums[channel - c], count, number);
+          }
+        }
+      }
+    }
+  }
+
+  // From a pixel to that two rows further down the patch, in bytes.
+  int64_t two_rows_on() const {
+    const float dx = 2.0f * affine.xy, dy = 2.0f * affine.yy;
+    constexpr float kFar = 4096.0f;  // further apart, or not a number: reading ahead is of no use
+    return magnitude(dx) < kFar && magnitude(dy) < kFar
+        ? static_cast<int64_t>(dx) * image.stride_x + static_cast<int64_t>(dy) * image.stride_y
+        : 0;
+  }
+
+  // The taps of sample i.
+  [[gnu::always_inline]] void start(
+      ByteBlock& block, const Samples<float>& samples, int32_t begin, int32_t count, int64_t y, int32_t i) const {
+    const float row = static_cast<float>(y) + samples.down(i), along = samples.along(i);
+    const Line<float> lx = affine.line_x(row).moved(along), ly = affine.line_y(row).moved(along);
+    if (options.mode == Mode::bilinear && is_inside(lx, ly, image, begin, begin + count)) {
+      fill_taps_inside(block.taps(), lx, ly, image, begin, count);
+    } else {
+      fill_taps(block.taps(), lx, ly, image, begin, count, options);
+    }
+    for (int32_t x = count; x % 4 != 0; ++x) {
+      block.offset[x] = block.offset[count - 1];
+    }
+    if (levels.filled) {
+      for (int32_t x = 0; x < count; ++x) {
+        const float found = (block.w00[x] + block.w01[x]) + (block.w10[x] + block.w11[x]);
+        block.missing[x] = (i == 0 ? 0.0f : block.missing[x]) + (1.0f - found);
+      }
+    }
+  }
+
+  // body(channel, its samples) for channels [begin, end).
+  template <typename Isa, typename Body>
+  [[gnu::always_inline]] void with_samples(
+      ByteBlock& block, int64_t begin, int64_t end, int32_t count, int64_t ahead, const Body& body) const {
+    const auto of = [&](const uint32_t* words) { return WordSamples{block.w00, block.w01, block.w10, block.w11, words}; };
+    const auto plane = plane_of<uint8_t, int32_t>(image, begin);
+    // gather_rgb reads 8 bytes from the lower left tap on, which must end with the image.
+    if (end - begin == 3 && image.stride_c == 1 && image.stride_x == 3 && image.width > 1 &&
+        furthest(block.offset, count) + plane.stride_y <= span_of(image) - 5) {
+      gather_rgb<Isa>(block.words, plane.data, plane.stride_y, block.offset, count, ahead);
+      for (int c = 0; c < 3; ++c) {
+        body(begin + c, of(block.words[c]));
+      }
+      return;
+    }
+    for (int64_t c = begin; c < end; ++c) {
+      gather_plane(block.words[0], plane_of<uint8_t, int32_t>(image, c), block.offset, count);
+      body(c, of(block.words[0]));
+    }
+  }
+
+  template <typename T, typename Sums>
+  [[gnu::always_inline]] void finish(
+      T* row, const ByteBlock& block, int64_t channel, const Sums& sums, int32_t count, int32_t samples) const {
+    const int entry = levels.at(channel);
+    const float scale = samples == 1 ? levels.scale[entry] : levels.scale[entry] / static_cast<float>(samples);
+    const float shift = levels.shift[entry], fill = levels.fill[entry];
+    const float* missing = block.missing;
+    T* out = row + channel * shape.pixels();
+    if (levels.filled) {
+      store_as<T, float>(out, count, [=](int32_t x) { return (sums[x] + fill * missing[x]) * scale + shift; });
+    } else {
+      store_as<T, float>(out, count, [=](int32_t x) { return sums[x] * scale + shift; });
+    }
+  }
+};
+
+}  // namespace patches
+}  // namespace pypose_ops
