@@ -1,11 +1,12 @@
-"""Depthwise convolution whose gradient is as fast as the rest of a bfloat16 step on a CPU.
+"""Depthwise convolution whose gradient is as fast as the rest of a step on a CPU.
 
 oneDNN, as torch 2.13 has it, falls back to its reference kernels for some gradients of a depthwise convolution in
 bfloat16: with respect to the input at stride 2, and with respect to 5 x 5 weights. They take most of the time of a step
 of a MobileNet or EfficientNet. Here the first runs in float32, which has a fast kernel, and the second as four 3 x 3
 gradients. On CPUs for which oneDNN has no bfloat16 at all (without AVX-512) torch convolves channel after channel, tens
-of times slower than in float32; there all of it runs in float32. Once torch's own is as fast, ``F.conv2d`` alone does
-the same.
+of times slower than in float32; there all of it runs in float32. And in float32 without AVX-512 the gradient with
+respect to 5 x 5 weights on maps of a few pixels takes four to ten times as long as its products and sums in torch.
+Once torch's own is as fast, ``F.conv2d`` alone does the same.
 """
 
 from typing import Any
@@ -45,6 +46,63 @@ def _weight_gradient(grad: torch.Tensor, x: torch.Tensor, size: int, stride: int
     return out
 
 
+def _sums_over_taps(grad: torch.Tensor, x: torch.Tensor, size: int, stride: int, padding: int) -> torch.Tensor:
+    """The same, for small maps: a product and a sum for each of the ``size * size`` taps, some of the batch at once."""
+    height, width = ((n - 1) * stride + 1 for n in grad.shape[-2:])
+    total = None
+    for g, part in zip(grad.split(16), x.split(16), strict=True):
+        right, below = (max(0, n + size - 1 - padding - m) for n, m in ((width, x.shape[-1]), (height, x.shape[-2])))
+        padded = F.pad(part, (padding, right, padding, below)).permute(0, 2, 3, 1)
+        g = g.permute(0, 2, 3, 1)
+        windows = [padded[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
+        sums = torch.stack([(window * g).sum((0, 1, 2)) for window in windows], 1)
+        total = sums if total is None else total + sums
+    return total.view(-1, 1, size, size)
+
+
+class _SmallMaps(torch.autograd.Function):
+    """Every derivative that ``F.conv2d`` has."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, padding: int
+    ) -> torch.Tensor:
+        return F.conv2d(x, weight, bias, stride, padding, 1, weight.shape[0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        x, weight, _, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
+        ctx.shape = output.shape
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = _gradient(grad, x, weight, ctx.stride, ctx.padding, [True, False, False])[0]
+        if ctx.needs_input_grad[1]:
+            of_weight = _sums_over_taps(grad, x, weight.shape[-1], ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[2]:
+            of_bias = grad.sum((0, 2, 3))
+        return of_x, of_weight, of_bias, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> torch.Tensor:
+        (x, weight), (of_x, of_weight, of_bias, *_) = ctx.saved_tensors, tangents
+        terms = []
+        if of_x is not None:
+            terms.append(F.conv2d(of_x, weight, None, ctx.stride, ctx.padding, 1, weight.shape[0]))
+        if of_weight is not None:
+            terms.append(F.conv2d(x, of_weight, None, ctx.stride, ctx.padding, 1, weight.shape[0]))
+        if of_bias is not None:
+            terms.append(of_bias[:, None, None].expand(ctx.shape))
+        return torch.stack(terms).sum(0)
+
+
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -81,10 +139,25 @@ def has_bfloat16_kernels() -> bool:
         return False
 
 
+def _is_slow(x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> bool:
+    """Whether torch's gradient of float32 weights is slower than :func:`_sums_over_taps`."""
+    size = weight.shape[-1]
+    height, width = ((n + 2 * padding - size) // stride + 1 for n in x.shape[-2:])
+    return (
+        size == 5
+        and 0 < height * width <= 16
+        and weight.requires_grad
+        and torch.is_grad_enabled()
+        and torch.backends.cpu.get_cpu_capability() != "AVX512"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
 def depthwise_conv2d(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, stride: int = 1, padding: int = 0
 ) -> torch.Tensor:
-    """``F.conv2d(x, weight, bias, stride, padding, groups=C)``, with a gradient that is fast in bfloat16 on a CPU.
+    """``F.conv2d(x, weight, bias, stride, padding, groups=C)``, with a gradient that is fast on a CPU.
 
     Args:
         x (Tensor): ``(B, C, H, W)``.
@@ -98,6 +171,8 @@ def depthwise_conv2d(
     """
     autocast = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
+    if x.device.type == "cpu" and dtype == torch.float32 and _is_slow(x, weight, stride, padding):
+        return _SmallMaps.apply(x.float(), weight.float(), bias if bias is None else bias.float(), stride, padding)
     if x.device.type != "cpu" or dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride, padding, 1, x.shape[1])
     bias = bias if bias is None else bias.to(dtype)

@@ -48,6 +48,49 @@ def test_bfloat16_is_near_float32(monkeypatch, size, stride, pixels, kernels):
     assert depthwise_conv2d(*(t.bfloat16() for t in tensors), stride, size // 2).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(("stride", "pixels", "padding"), [(1, 4, 2), (1, 2, 2), (2, 7, 2), (2, 9, 0), (1, 7, 0)])
+def test_small_maps_have_every_derivative(stride, pixels, padding):
+    torch.manual_seed(0)
+    tensors = [t.detach().requires_grad_() for t in case(5, pixels, torch.float64, channels=2)]
+
+    def ours(*t):
+        return depthwise._SmallMaps.apply(*t, stride, padding)
+
+    def theirs(*t):
+        return F.conv2d(*t, stride, padding, 1, 2)
+
+    checks = {"fast_mode": True, "check_batched_grad": True}
+    assert torch.autograd.gradcheck(ours, tensors, check_forward_ad=True, **checks)
+    assert torch.autograd.gradgradcheck(ours, tensors, **checks)
+    plain = tuple(t.detach() for t in tensors)
+    for transform in (
+        lambda f: torch.func.grad(lambda *t: f(*t).square().sum(), argnums=(0, 1, 2)),
+        lambda f: torch.func.vmap(torch.func.grad(lambda x, *t: f(x[None], *t).square().sum(), 1), (0, None, None)),
+        lambda f: lambda *t: torch.func.jvp(f, t, tuple(map(torch.ones_like, t))),
+    ):
+        torch.testing.assert_close(transform(ours)(*plain), transform(theirs)(*plain))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 40])
+def test_small_maps_in_float32(monkeypatch, batch):
+    """Whatever the processor: the gradients of torch, for batches of one and of several parts."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    x, weight, bias = torch.randn(batch, 6, 4, 3), torch.randn(6, 1, 5, 5), torch.randn(6)
+    tensors = [t.requires_grad_() for t in (x, weight, bias)]
+    out, expected = depthwise_conv2d(*tensors, 1, 2), F.conv2d(*tensors, 1, 2, 1, 6)
+    assert (
+        "SmallMaps" in out.grad_fn.name()
+        and "SmallMaps" not in depthwise_conv2d(x.bfloat16(), weight, None, 1, 2).grad_fn.name()
+    )
+    assert torch.equal(out, expected)
+    for found, wanted in zip(
+        torch.autograd.grad(out.square().sum(), tensors),
+        torch.autograd.grad(expected.square().sum(), tensors),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_only_what_is_wanted_has_a_gradient():
     x, weight, bias = case(3, 8)
     weight.requires_grad_(False)
