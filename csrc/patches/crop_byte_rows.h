@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "patches/crop_rows.h"
@@ -18,7 +19,7 @@ struct ByteBlock {
   int32_t offset[kBlockPixels] = {};
   float w00[kBlockPixels], w01[kBlockPixels], w10[kBlockPixels], w11[kBlockPixels];
   float missing[kBlockPixels];
-  uint32_t words[3][kBlockPixels];  // upper left, upper right, lower left, lower right tap, the first in the lowest byte
+  uint32_t words[4][kBlockPixels];  // upper left, upper right, lower left, lower right tap, the first in the lowest byte
   float sums[kBlockChannels][kBlockPixels];
 
   TapPointers<float, int32_t> taps() {
@@ -32,9 +33,9 @@ typedef uint64_t LongWord __attribute__((aligned(1), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(16)));
 typedef uint32_t Words __attribute__((vector_size(16)));
 
-// The four taps of a pixel with three interleaved channels: r r r r g g g g b b b b. 8 bytes are read of each row.
-template <typename Isa>
-PYPOSE_OPS_HOST_DEVICE Words rgb_taps(const uint8_t* above, const uint8_t* below) {
+// The four taps of a pixel with three or four interleaved channels: r r r r g g g g b b b b. 8 bytes are read of each row.
+template <typename Isa, int kChannels>
+PYPOSE_OPS_HOST_DEVICE Words interleaved_taps(const uint8_t* above, const uint8_t* below) {
   const uint64_t upper = *reinterpret_cast<const LongWord*>(above), lower = *reinterpret_cast<const LongWord*>(below);
   typedef uint64_t Longs __attribute__((vector_size(16)));
 #if defined(__x86_64__)
@@ -42,34 +43,41 @@ PYPOSE_OPS_HOST_DEVICE Words rgb_taps(const uint8_t* above, const uint8_t* below
     typedef uint16_t Pairs __attribute__((vector_size(16)));
     const auto zipped = [](uint64_t row) {
       return reinterpret_cast<Pairs>(simd::shuffled<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(
-          reinterpret_cast<Bytes>(Longs{row}), reinterpret_cast<Bytes>(Longs{row >> 24})));
+          reinterpret_cast<Bytes>(Longs{row}), reinterpret_cast<Bytes>(Longs{row >> (8 * kChannels)})));
     };
     return reinterpret_cast<Words>(simd::shuffled<0, 8, 1, 9, 2, 10, 3, 11>(zipped(upper), zipped(lower)));
   }
 #endif
+  constexpr int k = kChannels;
   const Bytes rows = reinterpret_cast<Bytes>(Longs{upper, lower});
-  return reinterpret_cast<Words>(simd::shuffled<0, 3, 8, 11, 1, 4, 9, 12, 2, 5, 10, 13, 6, 7, 14, 15>(rows, rows));
+  return reinterpret_cast<Words>(
+      simd::shuffled<0, k, 8, k + 8, 1, k + 1, 9, k + 9, 2, k + 2, 10, k + 10, 3, k + 3, 11, (k + 11) % 16>(rows, rows));
+}
+
+// Into the cache; also from outside of the image, to where no pointer may point.
+PYPOSE_OPS_HOST_DEVICE void fetch(const uint8_t* data, int64_t offset) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(data) + offset));
 }
 
 // Those of a block, one channel after the other; up to three pixels more than `count` are read. `ahead` is where rows to
 // come will read: waiting for memory is much of the time of a turned patch.
-template <typename Isa>
-PYPOSE_OPS_HOST_DEVICE void gather_rgb(
+template <typename Isa, int kChannels>
+PYPOSE_OPS_HOST_DEVICE void gather_interleaved(
     uint32_t (*words)[kBlockPixels], const uint8_t* data, int32_t stride_y, const int32_t* offset, int32_t count,
     int64_t ahead) {
   const uint8_t* below = data + stride_y;
-  const uintptr_t soon = reinterpret_cast<uintptr_t>(data) + ahead;  // may be outside of the image
   const auto taps = [&](int32_t o) {
-    __builtin_prefetch(reinterpret_cast<const void*>(soon + o));
-    return rgb_taps<Isa>(data + o, below + o);
+    fetch(data, o + ahead);
+    return interleaved_taps<Isa, kChannels>(data + o, below + o);
   };
   for (int32_t x = 0; x < count; x += 4) {
     const Words a = taps(offset[x]), b = taps(offset[x + 1]), c = taps(offset[x + 2]), d = taps(offset[x + 3]);
-    const Words ab = simd::shuffled<0, 4, 1, 5>(a, b), cd = simd::shuffled<0, 4, 1, 5>(c, d);
-    const Words blue_ab = simd::shuffled<2, 6, 3, 7>(a, b), blue_cd = simd::shuffled<2, 6, 3, 7>(c, d);
+    const Words low_ab = simd::shuffled<0, 4, 1, 5>(a, b), low_cd = simd::shuffled<0, 4, 1, 5>(c, d);
+    const Words high_ab = simd::shuffled<2, 6, 3, 7>(a, b), high_cd = simd::shuffled<2, 6, 3, 7>(c, d);
     const Words channels[] = {
-        simd::shuffled<0, 1, 4, 5>(ab, cd), simd::shuffled<2, 3, 6, 7>(ab, cd), simd::shuffled<0, 1, 4, 5>(blue_ab, blue_cd)};
-    for (int channel = 0; channel < 3; ++channel) {
+        simd::shuffled<0, 1, 4, 5>(low_ab, low_cd), simd::shuffled<2, 3, 6, 7>(low_ab, low_cd),
+        simd::shuffled<0, 1, 4, 5>(high_ab, high_cd), simd::shuffled<2, 3, 6, 7>(high_ab, high_cd)};
+    for (int channel = 0; channel < kChannels; ++channel) {
       std::memcpy(words[channel] + x, &channels[channel], sizeof(Words));
     }
   }
@@ -77,9 +85,12 @@ PYPOSE_OPS_HOST_DEVICE void gather_rgb(
 
 // One channel, of any strides; both taps of a row in one read where they are side by side.
 PYPOSE_OPS_HOST_DEVICE void gather_plane(
-    uint32_t* words, const Plane<uint8_t, int32_t>& plane, const int32_t* offset, int32_t count) {
+    uint32_t* words, const Plane<uint8_t, int32_t>& plane, const int32_t* offset, int32_t count, int64_t ahead) {
   const uint8_t *data = plane.data, *below = data + plane.stride_y;
   const int32_t right = plane.stride_x;
+  for (int32_t x = 0; x < count; ++x) {
+    fetch(data, offset[x] + ahead);
+  }
   if (right == 1) {
     for (int32_t x = 0; x < count; ++x) {
       const int32_t o = offset[x];
@@ -88,10 +99,13 @@ PYPOSE_OPS_HOST_DEVICE void gather_plane(
     }
     return;
   }
+  uint8_t* bytes = reinterpret_cast<uint8_t*>(words);
   for (int32_t x = 0; x < count; ++x) {
     const int32_t o = offset[x];
-    words[x] = data[o] | static_cast<uint32_t>(data[o + right]) << 8 | static_cast<uint32_t>(below[o]) << 16 |
-        static_cast<uint32_t>(below[o + right]) << 24;
+    bytes[4 * x] = data[o];
+    bytes[4 * x + 1] = data[o + right];
+    bytes[4 * x + 2] = below[o];
+    bytes[4 * x + 3] = below[o + right];
   }
 }
 
@@ -150,7 +164,7 @@ struct BytePatch {
             if (c == 0 || number > 1) {
               start(block, samples, begin, count, y, i);
             }
-            with_samples<Isa>(block, c, end, count, ahead, [&](int64_t channel, const WordSamples& sample) {
+            with_samples<Isa>(block, c, end, count, ahead, [&](int64_t channel, const WordSamples& sample) __attribute__((always_inline)) {
               if (number == 1) {
                 return finish(row, block, channel, sample, count, 1);
               }
@@ -204,18 +218,25 @@ struct BytePatch {
   [[gnu::always_inline]] void with_samples(
       ByteBlock& block, int64_t begin, int64_t end, int32_t count, int64_t ahead, const Body& body) const {
     const auto of = [&](const uint32_t* words) { return WordSamples{block.w00, block.w01, block.w10, block.w11, words}; };
-    const auto plane = plane_of<uint8_t, int32_t>(image, begin);
-    // gather_rgb reads 8 bytes from the lower left tap on, which must end with the image.
-    if (end - begin == 3 && image.stride_c == 1 && image.stride_x == 3 && image.width > 1 &&
-        furthest(block.offset, count) + plane.stride_y <= span_of(image) - 5) {
-      gather_rgb<Isa>(block.words, plane.data, plane.stride_y, block.offset, count, ahead);
-      for (int c = 0; c < 3; ++c) {
+    const auto interleaved = [&](auto channels) __attribute__((always_inline)) {
+      constexpr int kChannels = decltype(channels)::value;
+      const auto plane = plane_of<uint8_t, int32_t>(image, begin);
+      // 8 bytes from the lower left tap on must end with the image.
+      if (end - begin != kChannels || image.stride_c != 1 || image.stride_x != kChannels || image.width == 1 ||
+          furthest(block.offset, count) + plane.stride_y > span_of(image) + kChannels - 8) {
+        return false;
+      }
+      gather_interleaved<Isa, kChannels>(block.words, plane.data, plane.stride_y, block.offset, count, ahead);
+      for (int c = 0; c < kChannels; ++c) {
         body(begin + c, of(block.words[c]));
       }
+      return true;
+    };
+    if (interleaved(std::integral_constant<int, 3>()) || interleaved(std::integral_constant<int, 4>())) {
       return;
     }
     for (int64_t c = begin; c < end; ++c) {
-      gather_plane(block.words[0], plane_of<uint8_t, int32_t>(image, c), block.offset, count);
+      gather_plane(block.words[0], plane_of<uint8_t, int32_t>(image, c), block.offset, count, ahead);
       body(c, of(block.words[0]));
     }
   }
