@@ -17,6 +17,8 @@ constexpr int32_t kBlockChannels = 8;
 
 struct ByteBlock {
   int32_t offset[kBlockPixels] = {};
+  int32_t furthest;  // of the offsets
+  int64_t ahead;     // from a pixel to where a row to come reads
   float w00[kBlockPixels], w01[kBlockPixels], w10[kBlockPixels], w11[kBlockPixels];
   float missing[kBlockPixels];
   uint32_t words[4][kBlockPixels];  // upper left, upper right, lower left, lower right tap, the first in the lowest byte
@@ -54,20 +56,15 @@ PYPOSE_OPS_HOST_DEVICE Words interleaved_taps(const uint8_t* above, const uint8_
       simd::shuffled<0, k, 8, k + 8, 1, k + 1, 9, k + 9, 2, k + 2, 10, k + 10, 3, k + 3, 11, (k + 11) % 16>(rows, rows));
 }
 
-// Into the cache; also from outside of the image, to where no pointer may point.
-PYPOSE_OPS_HOST_DEVICE void fetch(const uint8_t* data, int64_t offset) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(data) + offset));
-}
-
-// Those of a block, one channel after the other; up to three pixels more than `count` are read. `ahead` is where rows to
-// come will read: waiting for memory is much of the time of a turned patch.
+// Those of a block, one channel after the other; up to three pixels more than `count` are read. Memory is fetched for the
+// rows to come: waiting for it is much of the time of a turned patch.
 template <typename Isa, int kChannels>
 PYPOSE_OPS_HOST_DEVICE void gather_interleaved(
     uint32_t (*words)[kBlockPixels], const uint8_t* data, int32_t stride_y, const int32_t* offset, int32_t count,
     int64_t ahead) {
   const uint8_t* below = data + stride_y;
   const auto taps = [&](int32_t o) {
-    fetch(data, o + ahead);
+    __builtin_prefetch(data + ahead + o);
     return interleaved_taps<Isa, kChannels>(data + o, below + o);
   };
   for (int32_t x = 0; x < count; x += 4) {
@@ -89,7 +86,7 @@ PYPOSE_OPS_HOST_DEVICE void gather_plane(
   const uint8_t *data = plane.data, *below = data + plane.stride_y;
   const int32_t right = plane.stride_x;
   for (int32_t x = 0; x < count; ++x) {
-    fetch(data, offset[x] + ahead);
+    __builtin_prefetch(data + ahead + offset[x]);
   }
   if (right == 1) {
     for (int32_t x = 0; x < count; ++x) {
@@ -111,14 +108,6 @@ PYPOSE_OPS_HOST_DEVICE void gather_plane(
 
 PYPOSE_OPS_HOST_DEVICE float byte_of(uint32_t word, int i) {
   return static_cast<float>(static_cast<int32_t>(word >> (8 * i) & 255u));
-}
-
-PYPOSE_OPS_HOST_DEVICE int32_t furthest(const int32_t* offset, int32_t count) {
-  int32_t most = 0;
-  for (int32_t x = 0; x < count; ++x) {
-    most = offset[x] > most ? offset[x] : most;
-  }
-  return most;
 }
 
 // The sample at pixel x of a block.
@@ -152,7 +141,7 @@ struct BytePatch {
     const int32_t width = static_cast<int32_t>(shape.width);
     const Samples<float> samples = samples_of(affine, options);
     const int32_t number = samples.count();
-    const int64_t ahead = two_rows_on();
+    const int64_t two_rows = two_rows_on();
     ByteBlock block;
     for (int32_t begin = 0; begin < width; begin += kBlockPixels) {
       const int32_t count = std::min(width - begin, kBlockPixels);
@@ -162,9 +151,9 @@ struct BytePatch {
           const int64_t end = std::min(shape.channels, c + kBlockChannels);
           for (int32_t i = 0; i < number; ++i) {
             if (c == 0 || number > 1) {
-              start(block, samples, begin, count, y, i);
+              start(block, samples, begin, count, y, i, two_rows);
             }
-            with_samples<Isa>(block, c, end, count, ahead, [&](int64_t channel, const WordSamples& sample) __attribute__((always_inline)) {
+            with_samples<Isa>(block, c, end, count, [&](int64_t channel, const WordSamples& sample) __attribute__((always_inline)) {
               if (number == 1) {
                 return finish(row, block, channel, sample, count, 1);
               }
@@ -194,7 +183,8 @@ struct BytePatch {
 
   // The taps of sample i.
   [[gnu::always_inline]] void start(
-      ByteBlock& block, const Samples<float>& samples, int32_t begin, int32_t count, int64_t y, int32_t i) const {
+      ByteBlock& block, const Samples<float>& samples, int32_t begin, int32_t count, int64_t y, int32_t i,
+      int64_t two_rows) const {
     const float row = static_cast<float>(y) + samples.down(i), along = samples.along(i);
     const Line<float> lx = affine.line_x(row).moved(along), ly = affine.line_y(row).moved(along);
     if (options.mode == Mode::bilinear && is_inside(lx, ly, image, begin, begin + count)) {
@@ -202,6 +192,14 @@ struct BytePatch {
     } else {
       fill_taps(block.taps(), lx, ly, image, begin, count, options);
     }
+    int32_t nearest = block.offset[0], furthest = nearest;
+    for (int32_t x = 0; x < count; ++x) {
+      nearest = std::min(nearest, block.offset[x]);
+      furthest = std::max(furthest, block.offset[x]);
+    }
+    block.furthest = furthest;
+    // Only from the image: fetching where no memory is mapped takes longer than any cache miss.
+    block.ahead = nearest + two_rows >= 0 && furthest + two_rows <= span_of(image) ? two_rows : 0;
     for (int32_t x = count; x % 4 != 0; ++x) {
       block.offset[x] = block.offset[count - 1];
     }
@@ -216,17 +214,17 @@ struct BytePatch {
   // body(channel, its samples) for channels [begin, end).
   template <typename Isa, typename Body>
   [[gnu::always_inline]] void with_samples(
-      ByteBlock& block, int64_t begin, int64_t end, int32_t count, int64_t ahead, const Body& body) const {
+      ByteBlock& block, int64_t begin, int64_t end, int32_t count, const Body& body) const {
     const auto of = [&](const uint32_t* words) { return WordSamples{block.w00, block.w01, block.w10, block.w11, words}; };
     const auto interleaved = [&](auto channels) __attribute__((always_inline)) {
       constexpr int kChannels = decltype(channels)::value;
       const auto plane = plane_of<uint8_t, int32_t>(image, begin);
       // 8 bytes from the lower left tap on must end with the image.
       if (end - begin != kChannels || image.stride_c != 1 || image.stride_x != kChannels || image.width == 1 ||
-          furthest(block.offset, count) + plane.stride_y > span_of(image) + kChannels - 8) {
+          block.furthest + plane.stride_y > span_of(image) + kChannels - 8) {
         return false;
       }
-      gather_interleaved<Isa, kChannels>(block.words, plane.data, plane.stride_y, block.offset, count, ahead);
+      gather_interleaved<Isa, kChannels>(block.words, plane.data, plane.stride_y, block.offset, count, block.ahead);
       for (int c = 0; c < kChannels; ++c) {
         body(begin + c, of(block.words[c]));
       }
@@ -236,7 +234,7 @@ struct BytePatch {
       return;
     }
     for (int64_t c = begin; c < end; ++c) {
-      gather_plane(block.words[0], plane_of<uint8_t, int32_t>(image, c), block.offset, count, ahead);
+      gather_plane(block.words[0], plane_of<uint8_t, int32_t>(image, c), block.offset, count, block.ahead);
       body(c, of(block.words[0]));
     }
   }
