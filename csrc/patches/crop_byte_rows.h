@@ -35,8 +35,9 @@ typedef uint64_t LongWord __attribute__((aligned(1), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(16)));
 typedef uint32_t Words __attribute__((vector_size(16)));
 
-// The four taps of a pixel with three or four interleaved channels: r r r r g g g g b b b b. 8 bytes are read of each row.
-template <typename Isa, int kChannels>
+// The four taps of a pixel of kStride = 3 or 4 bytes, channel by channel: r r r r g g g g b b b b. 8 bytes are read of each
+// row.
+template <typename Isa, int kStride>
 PYPOSE_OPS_HOST_DEVICE Words interleaved_taps(const uint8_t* above, const uint8_t* below) {
   const uint64_t upper = *reinterpret_cast<const LongWord*>(above), lower = *reinterpret_cast<const LongWord*>(below);
   typedef uint64_t Longs __attribute__((vector_size(16)));
@@ -45,12 +46,12 @@ PYPOSE_OPS_HOST_DEVICE Words interleaved_taps(const uint8_t* above, const uint8_
     typedef uint16_t Pairs __attribute__((vector_size(16)));
     const auto zipped = [](uint64_t row) {
       return reinterpret_cast<Pairs>(simd::shuffled<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(
-          reinterpret_cast<Bytes>(Longs{row}), reinterpret_cast<Bytes>(Longs{row >> (8 * kChannels)})));
+          reinterpret_cast<Bytes>(Longs{row}), reinterpret_cast<Bytes>(Longs{row >> (8 * kStride)})));
     };
     return reinterpret_cast<Words>(simd::shuffled<0, 8, 1, 9, 2, 10, 3, 11>(zipped(upper), zipped(lower)));
   }
 #endif
-  constexpr int k = kChannels;
+  constexpr int k = kStride;
   const Bytes rows = reinterpret_cast<Bytes>(Longs{upper, lower});
   return reinterpret_cast<Words>(
       simd::shuffled<0, k, 8, k + 8, 1, k + 1, 9, k + 9, 2, k + 2, 10, k + 10, 3, k + 3, 11, (k + 11) % 16>(rows, rows));
@@ -58,14 +59,14 @@ PYPOSE_OPS_HOST_DEVICE Words interleaved_taps(const uint8_t* above, const uint8_
 
 // Those of a block, one channel after the other; up to three pixels more than `count` are read. Memory is fetched for the
 // rows to come: waiting for it is much of the time of a turned patch.
-template <typename Isa, int kChannels>
+template <typename Isa, int kStride>
 PYPOSE_OPS_HOST_DEVICE void gather_interleaved(
     uint32_t (*words)[kBlockPixels], const uint8_t* data, int32_t stride_y, const int32_t* offset, int32_t count,
     int64_t ahead) {
   const uint8_t* below = data + stride_y;
   const auto taps = [&](int32_t o) {
     __builtin_prefetch(data + ahead + o);
-    return interleaved_taps<Isa, kChannels>(data + o, below + o);
+    return interleaved_taps<Isa, kStride>(data + o, below + o);
   };
   for (int32_t x = 0; x < count; x += 4) {
     const Words a = taps(offset[x]), b = taps(offset[x + 1]), c = taps(offset[x + 2]), d = taps(offset[x + 3]);
@@ -74,7 +75,7 @@ PYPOSE_OPS_HOST_DEVICE void gather_interleaved(
     const Words channels[] = {
         simd::shuffled<0, 1, 4, 5>(low_ab, low_cd), simd::shuffled<2, 3, 6, 7>(low_ab, low_cd),
         simd::shuffled<0, 1, 4, 5>(high_ab, high_cd), simd::shuffled<2, 3, 6, 7>(high_ab, high_cd)};
-    for (int channel = 0; channel < kChannels; ++channel) {
+    for (int channel = 0; channel < kStride; ++channel) {
       std::memcpy(words[channel] + x, &channels[channel], sizeof(Words));
     }
   }
@@ -153,7 +154,7 @@ struct BytePatch {
             if (c == 0 || number > 1) {
               start(block, samples, begin, count, y, i, two_rows);
             }
-            with_samples<Isa>(block, c, end, count, [&](int64_t channel, const WordSamples& sample) __attribute__((always_inline)) {
+            const auto take = [&](int64_t channel, const WordSamples& sample) __attribute__((always_inline)) {
               if (number == 1) {
                 return finish(row, block, channel, sample, count, 1);
               }
@@ -162,7 +163,8 @@ struct BytePatch {
               for (int32_t x = 0; x < count; ++x) {
                 sums[x] = i == 0 ? sample[x] : sums[x] + sample[x];
               }
-            });
+            };
+            with_samples<Isa>(block, c, end, count, take);
           }
           for (int64_t channel = c; number > 1 && channel < end; ++channel) {
             finish(row, block, channel, block.sums[channel - c], count, number);
@@ -216,16 +218,16 @@ struct BytePatch {
   [[gnu::always_inline]] void with_samples(
       ByteBlock& block, int64_t begin, int64_t end, int32_t count, const Body& body) const {
     const auto of = [&](const uint32_t* words) { return WordSamples{block.w00, block.w01, block.w10, block.w11, words}; };
-    const auto interleaved = [&](auto channels) __attribute__((always_inline)) {
-      constexpr int kChannels = decltype(channels)::value;
+    const auto interleaved = [&](auto stride) __attribute__((always_inline)) {
       const auto plane = plane_of<uint8_t, int32_t>(image, begin);
+      const int channels = static_cast<int>(end - begin);
       // 8 bytes from the lower left tap on must end with the image.
-      if (end - begin != kChannels || image.stride_c != 1 || image.stride_x != kChannels || image.width == 1 ||
-          block.furthest + plane.stride_y > span_of(image) + kChannels - 8) {
+      if (image.stride_c != 1 || image.stride_x != stride || image.width == 1 || channels == 1 || channels > stride ||
+          block.furthest + plane.stride_y > span_of(image) + channels - 8) {
         return false;
       }
-      gather_interleaved<Isa, kChannels>(block.words, plane.data, plane.stride_y, block.offset, count, block.ahead);
-      for (int c = 0; c < kChannels; ++c) {
+      gather_interleaved<Isa, stride>(block.words, plane.data, plane.stride_y, block.offset, count, block.ahead);
+      for (int c = 0; c < channels; ++c) {
         body(begin + c, of(block.words[c]));
       }
       return true;

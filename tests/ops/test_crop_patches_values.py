@@ -260,6 +260,7 @@ def test_bicubic_is_opencvs(people):
 LAYOUTS = {
     "planes": lambda image: image.contiguous(),
     "channels last": lambda image: image.contiguous(memory_format=torch.channels_last),
+    "without alpha": lambda image: LAYOUTS["channels last"](torch.cat((image, image[:, :1]), 1))[:, :-1],
     "every other column": lambda image: image.repeat_interleave(2, 3)[..., ::2],
     "turned": lambda image: image.mT.contiguous().mT,
 }
