@@ -133,7 +133,8 @@ struct BytePatch {
   // Rows [first, last) of the patch, which begins at `out`.
   template <typename T>
   void rows(T* out, int64_t first, int64_t last) const {
-    simd_call([=, this](auto isa) __attribute__((always_inline)) { draw<decltype(isa)>(out, first, last); });
+    const BytePatch* patch = this;
+    simd_call([=](auto isa) __attribute__((always_inline)) { patch->template draw<decltype(isa)>(out, first, last); });
   }
 
  private:
