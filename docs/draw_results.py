@@ -145,7 +145,7 @@ def draw(runs):
     """PCK of the held-out people over the epochs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch of all phases", ylabel="PCK@0.2 of the 200 held-out people, %")
     for number, name in enumerate(runs):
         with (FOLDER / name / "epochs.csv").open(newline="") as file:
@@ -153,7 +153,7 @@ def draw(runs):
         phases = len({line["phase"] for line in lines})
         values = [trained_stage(line, phases) for line in lines]
         axes.plot(range(1, len(values) + 1), values, "-" if number < 10 else "--", marker=".", label=name)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     axes.grid(alpha=0.3)
     figure.savefig(FOLDER.with_suffix(".png"), dpi=110)
 
