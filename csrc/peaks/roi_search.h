@@ -235,11 +235,11 @@ struct RoiSearch {
       }
       uint8_t& done = resized[int64_t{cell_y + 1} * (map.width + 1) + cell_x + 1];
       const bool low = controls.highest(2 * right - 1, 2 * down - 1) < best.value - margin;
-      const bool wanted =
-          !low & !done & (x.begin(cell_x) < x.end(cell_x)) & (y.begin(cell_y) < y.end(cell_y));
-      done |= wanted;
+      const int wanted = int{!low} & int{done == 0} & int{x.begin(cell_x) < x.end(cell_x)} &
+          int{y.begin(cell_y) < y.end(cell_y)};
+      done |= static_cast<uint8_t>(wanted);
       found[count] = quadrant;
-      count += wanted ? 1 : 0;
+      count += wanted;
     }
     for (int i = 0; i < count; ++i) {
       resize_cell(isa, px - 1 + found[i] % 2, py - 1 + found[i] / 2);
