@@ -207,10 +207,7 @@ struct BytePatch {
       block.offset[x] = block.offset[count - 1];
     }
     if (levels.filled) {
-      for (int32_t x = 0; x < count; ++x) {
-        const float found = (block.w00[x] + block.w01[x]) + (block.w10[x] + block.w11[x]);
-        block.missing[x] = (i == 0 ? 0.0f : block.missing[x]) + (1.0f - found);
-      }
+      add_missing(block.missing, block.taps(), count, i == 0);
     }
   }
 
@@ -244,17 +241,12 @@ struct BytePatch {
 
   template <typename T, typename Sums>
   [[gnu::always_inline]] void finish(
-      T* row, const ByteBlock& block, int64_t channel, const Sums& sums, int32_t count, int32_t samples) const {
+      T* row, const ByteBlock& block, int64_t channel, Sums sums, int32_t count, int32_t samples) const {
     const int entry = levels.at(channel);
     const float scale = samples == 1 ? levels.scale[entry] : levels.scale[entry] / static_cast<float>(samples);
-    const float shift = levels.shift[entry], fill = levels.fill[entry];
-    const float* missing = block.missing;
-    T* out = row + channel * shape.pixels();
-    if (levels.filled) {
-      store_as<T, float>(out, count, [=](int32_t x) { return (sums[x] + fill * missing[x]) * scale + shift; });
-    } else {
-      store_as<T, float>(out, count, [=](int32_t x) { return sums[x] * scale + shift; });
-    }
+    store_levelled<T, float>(
+        row + channel * shape.pixels(), count, sums, levels.filled ? block.missing : nullptr, scale, levels.shift[entry],
+        levels.fill[entry]);
   }
 };
 

@@ -65,19 +65,9 @@ template <typename acc>
   with_output(job.out, job.out_type, [&](auto* out) {
     using T = std::remove_pointer_t<decltype(out)>;
     T* row = out + position;
-    if (missing) {
-      simd_call([=]() __attribute__((always_inline)) {
-        const acc *from = sums, *absent = missing;
-        const acc a = scale, b = shift, f = fill;
-        store_as<T, acc>(row, width, [=](int32_t x) { return (from[x] + f * absent[x]) * a + b; });
-      });
-    } else {
-      simd_call([=]() __attribute__((always_inline)) {
-        const acc* from = sums;
-        const acc a = scale, b = shift;
-        store_as<T, acc>(row, width, [=](int32_t x) { return from[x] * a + b; });
-      });
-    }
+    simd_call([=]() __attribute__((always_inline)) {
+      store_levelled<T, acc>(row, width, sums, missing, scale, shift, fill);
+    });
   });
 }
 
@@ -112,15 +102,7 @@ struct Scratch {
     fill_taps(
         taps.pointers(), affine.line_x(row).moved(along), affine.line_y(row).moved(along), image, 0, width, job.options);
     if (job.levels.filled) {
-      add_missing(width, i == 0);
-    }
-  }
-
- private:
-  void add_missing(int32_t width, bool first) {
-    for (int32_t x = 0; x < width; ++x) {
-      const acc found = (taps.w00[x] + taps.w01[x]) + (taps.w10[x] + taps.w11[x]);
-      missing[x] = (first ? acc(0) : missing[x]) + (acc(1) - found);
+      add_missing(missing.data(), taps.pointers(), width, i == 0);
     }
   }
 };

@@ -172,6 +172,26 @@ PYPOSE_OPS_HOST_DEVICE void store_as(T* out, int32_t width, const Value& value_a
   }
 }
 
+// A row of output: the sums of the samples, the fill where padding was met (`missing`, or null), mean and std.
+template <typename T, typename acc, typename Sums>
+PYPOSE_OPS_HOST_DEVICE void store_levelled(
+    T* out, int32_t width, Sums sums, const acc* missing, acc scale, acc shift, acc fill) {
+  if (missing) {
+    store_as<T, acc>(out, width, [=](int32_t x) { return (sums[x] + fill * missing[x]) * scale + shift; });
+  } else {
+    store_as<T, acc>(out, width, [=](int32_t x) { return sums[x] * scale + shift; });
+  }
+}
+
+// Adds the weight of what padding replaces to missing; of the first samples it is written.
+template <typename acc, typename Offset>
+PYPOSE_OPS_HOST_DEVICE void add_missing(acc* missing, const TapPointers<acc, Offset>& taps, int32_t width, bool first) {
+  for (int32_t x = 0; x < width; ++x) {
+    const acc found = (taps.w00[x] + taps.w01[x]) + (taps.w10[x] + taps.w11[x]);
+    missing[x] = (first ? acc(0) : missing[x]) + (acc(1) - found);
+  }
+}
+
 // A pixel in its arithmetic type.
 template <typename T>
 PYPOSE_OPS_HOST_DEVICE auto pixel_of(T pixel) {

@@ -172,7 +172,7 @@ def depthwise_conv2d(
     autocast = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
     if x.device.type == "cpu" and dtype == torch.float32 and _is_slow(x, weight, stride, padding):
-        return _SmallMaps.apply(x.float(), weight.float(), bias if bias is None else bias.float(), stride, padding)
+        return _SmallMaps.apply(x, weight, bias, stride, padding)
     if x.device.type != "cpu" or dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride, padding, 1, x.shape[1])
     bias = bias if bias is None else bias.to(dtype)
