@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from .depthwise import SameConv2d
 from .inverted_residual import ConvNormAct
 
+UNLIKELY = -5.0  # the logit of 1 in some hundred pixels: an initial bias of heads
+
 
 class SeparableConv(nn.Module):
     """A depthwise 3 x 3 convolution and a 1 x 1 convolution with ReLU.

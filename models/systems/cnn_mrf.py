@@ -12,11 +12,14 @@ from pypose_ops import Peaks, gaussian_heatmaps
 from pypose_ops._constants import constant
 from pypose_ops.codecs._base import GaussianCodec
 
+from ..modules.backbones import pixels_of
 from ..modules.cascade import Cascade
+from ..modules.feature_pyramid import UNLIKELY, FeaturePyramid, MapHead
+from ..modules.image_pyramid import image_pyramid
 from ..modules.joint_graphs import full_edges
 from ..modules.layers import ConvBlock
 from ..modules.spatial_model import SpatialModel
-from .heatmap_system import HeatmapSystem
+from .heatmap_system import HeatmapSystem, map_cross_entropy
 from .system import Batch, SystemConfig
 
 
@@ -25,9 +28,12 @@ class CnnMrfConfig(SystemConfig):
     """Options of :class:`CnnMrf`.
 
     Attributes:
-        input_size: ``(height, width)``, multiples of ``4 * 2 ** (banks - 1)``; the size of
+        input_size: ``(height, width)``, multiples of ``4 * 2 ** (banks - 1)``, of 32 with a backbone; the size of
             the priors follows from it, so images must have this size.
-        banks: resolutions: the image, its half, ...; 2 in the paper, 3 in Tompson et al. (CVPR 2015).
+        detector: ``"banks"``, or a backbone of :func:`.image_pyramid` such as ``"efficientnet_lite0"``.
+        pyramid, features, hidden: of a detector with a backbone, as in :class:`.HeatmapNetConfig`.
+        banks: resolutions: the image, its half, ...; 2 in the paper, 3 in Tompson et al. (CVPR 2015). This and the next
+            five options are of ``"banks"``.
         channels: of the three convolutions of a bank.
         wide: of the 9x9 and the first 1x1 convolution.
         norm: batch normalisation before each ReLU; the paper has none.
@@ -45,6 +51,10 @@ class CnnMrfConfig(SystemConfig):
     """
 
     input_size: tuple[int, int] = (240, 360)
+    detector: str = "banks"
+    pyramid: tuple[int, ...] = (32, 48, 64)
+    features: int = 32
+    hidden: int = 96
     banks: int = 2
     channels: tuple[int, int, int] = (128, 128, 128)
     wide: tuple[int, int] = (512, 256)
@@ -76,7 +86,8 @@ class CnnMrf(HeatmapSystem):
     side by side; zero padding where the paper's shrinks the map; the channels of the first two convolutions; the width
     of the targets; local contrast normalisation over a square window; the spatial model's evidence and trained weight
     (see :class:`SpatialModel`), which is normalised over the pixels to become heatmaps; in the second phase images
-    are augmented instead of stored heatmaps.
+    are augmented instead of stored heatmaps. A detector with another backbone is ours: the layers and the loss of
+    :class:`.HeatmapNet`.
 
     The torso is assumed in the middle of the crop unless ``torso_joints`` are given: then it is their mean in training,
     and ``torso`` at test time, as in the paper.
@@ -85,14 +96,16 @@ class CnnMrf(HeatmapSystem):
         num_joints (int): the number of joints, K.
         config (CnnMrfConfig): everything else.
 
-    ``forward(images (B, 3, H, W), torso=None)``, torso ``(B, 2)`` image pixels, returns the detector's heatmaps and the
-    spatial model's log-energies, ``(B, K, H / 4, W / 4)`` each. Scores of poses are the heatmaps' peaks, then the
-    posterior probabilities of the pixels.
+    ``forward(images (B, 3, H, W), torso=None)``, torso ``(B, 2)`` image pixels, returns the detector's heatmaps, as
+    logits with a backbone, and the spatial model's log-energies, ``(B, K, H / 4, W / 4)`` each. Scores of poses are the
+    heatmaps' peaks, then the posterior probabilities of the pixels.
     """
 
     all_people: bool
     sigma: float
     weights: tuple[float, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     torso: bool
     torso_joints: tuple[int, ...]
     torso_sigma: float
@@ -110,15 +123,22 @@ class CnnMrf(HeatmapSystem):
             spatial_loss="cross_entropy",
             weights=(100.0, 1.0),
         ),
+        "efficientnet_lite0": CnnMrfConfig(
+            input_size=(192, 192),
+            detector="efficientnet_lite0",
+            spatial_loss="cross_entropy",
+            weights=(100.0, 1.0),
+            spatial={"weight": 0.1},
+        ),
     }
 
     def __init__(self, num_joints: int, config: CnnMrfConfig = CnnMrfConfig()) -> None:
         super().__init__(num_joints, config.input_size)
-        unit = 4 * 2 ** (config.banks - 1)
+        self.logits: bool = config.detector != "banks"
+        detector = self._detector(config)
+        unit, what = (32, "a backbone") if self.logits else (4 * 2 ** (config.banks - 1), f"{config.banks} banks")
         if any(side % unit for side in self.input_size):
-            raise ValueError(
-                f"CnnMrf: input_size must be multiples of {unit} with {config.banks} banks, got {self.input_size}"
-            )
+            raise ValueError(f"CnnMrf: input_size must be multiples of {unit} with {what}, got {self.input_size}")
         if config.spatial_loss not in ("mse", "cross_entropy"):
             raise ValueError(f"CnnMrf: spatial_loss must be one of mse, cross_entropy, got {config.spatial_loss!r}")
         self.sigma, self.all_people, self.spatial_loss, self.weights = (
@@ -133,13 +153,18 @@ class CnnMrf(HeatmapSystem):
         self.spatial_options: Mapping[str, Any] | dict[str, Any] = config.spatial or {}
         priors = [2 * side - 1 for side in self.map_size]
         uniform = torch.full((len(self.edges), *priors), 1.0 / (priors[0] * priors[1]))
-        self.cascade: Cascade = Cascade(
-            MultiResolution(
-                config.banks, (*config.channels, config.wide[0]), norm=config.norm, contrast=config.contrast
-            ),
-            DetectorHead(config.wide, num_joints, norm=config.norm, dropout=config.dropout),
-            SpatialStage(SpatialModel(uniform, self.edges, num_joints, **self.spatial_options)),
-        )
+        spatial = SpatialModel(uniform, self.edges, num_joints, **self.spatial_options)
+        self.cascade: Cascade = Cascade(*detector, SpatialStage(spatial, logits=self.logits))
+
+    def _detector(self, config: CnnMrfConfig) -> tuple[nn.Module, nn.Module]:
+        """Features of the images, and the maps of the joints from them."""
+        if not self.logits:
+            widths = (*config.channels, config.wide[0])
+            features = MultiResolution(config.banks, widths, norm=config.norm, contrast=config.contrast)
+            return features, DetectorHead(config.wide, self.num_joints, norm=config.norm, dropout=config.dropout)
+        features = PyramidFeatures(config.detector, config.pyramid, config.features)
+        self.mean, self.std = pixels_of(config.detector)
+        return features, PyramidHead(config.features, config.hidden, self.num_joints)
 
     @property
     def spatial(self) -> SpatialModel:
@@ -153,7 +178,7 @@ class CnnMrf(HeatmapSystem):
 
     def heatmaps(self, images: torch.Tensor, torso: torch.Tensor | None = None) -> list[torch.Tensor]:
         found, energies = self(images, torso)
-        return [found, energies.flatten(2).softmax(-1).view_as(energies)]
+        return [found.sigmoid() if self.logits else found, energies.flatten(2).softmax(-1).view_as(energies)]
 
     def torso_maps(self, images: torch.Tensor, torso: torch.Tensor | None = None) -> torch.Tensor | None:
         """``(B, 1, h, w)`` of positions ``(B, 2)`` in image pixels, NaN or None for the middle; None without torso."""
@@ -244,8 +269,11 @@ class CnnMrf(HeatmapSystem):
         if self.all_people and batch.others is not None:
             people = torch.cat((people[:, None], batch.others), 1)
             visible = torch.cat((visible[:, None], batch.others.isfinite().all(-1)), 1)
-            return codec.loss(maps, people, visible, weight=batch.visible.to(maps.dtype))
-        return codec.loss(maps, people, visible)
+            return self._map_loss(codec, maps, people, visible, weight=batch.visible.to(maps.dtype))
+        return self._map_loss(codec, maps, people, visible)
+
+    def _map_loss(self, codec: GaussianCodec, maps: torch.Tensor, *labels: Any, **options: Any) -> torch.Tensor:
+        return map_cross_entropy(codec, maps, *labels, **options) if self.logits else codec.loss(maps, *labels, **options)
 
     def _spatial_loss(self, codec: GaussianCodec, energies: torch.Tensor, batch: Batch) -> torch.Tensor:
         if self.spatial_loss == "mse":
@@ -323,15 +351,44 @@ class DetectorHead(nn.Sequential):
         return super().forward(seen[0])
 
 
-class SpatialStage(nn.Module):
-    """Heatmaps, with the torso map as a further source of messages -> log-energies."""
+class PyramidFeatures(nn.Module):
+    """The maps of a backbone, merged to a quarter of the image; further inputs of the stages (the torso map)."""
 
-    def __init__(self, model: SpatialModel) -> None:
+    def __init__(self, name: str, widths: Sequence[int], outputs: int) -> None:
         super().__init__()
-        self.model = model
+        try:
+            self.backbone: nn.Module = image_pyramid(name)[0]
+        except ValueError:
+            raise ValueError(f"CnnMrf: detector must be banks or a backbone, got {name!r}") from None
+        self.pyramid: FeaturePyramid = FeaturePyramid(self.backbone.channels, widths, outputs)
+
+    def forward(
+        self, images: torch.Tensor, torso: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.pyramid(self.backbone.stages(images)), torso
+
+
+class PyramidHead(MapHead):
+    """The maps of :class:`PyramidFeatures` -> logits of heatmaps ``(B, K, h, w)``."""
+
+    def __init__(self, inputs: int, hidden: int, num_joints: int) -> None:
+        super().__init__(inputs, hidden, num_joints)
+        nn.init.constant_(self.out.bias, UNLIKELY)
+
+    def forward(self, seen: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
+        return super().forward(seen[0])
+
+
+class SpatialStage(nn.Module):
+    """Heatmaps or their ``logits``, with the torso map as a further source of messages -> log-energies."""
+
+    def __init__(self, model: SpatialModel, *, logits: bool = False) -> None:
+        super().__init__()
+        self.model, self.logits = model, logits
 
     def forward(self, heatmaps: torch.Tensor, seen: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
         torso = seen[1]
+        heatmaps = heatmaps.sigmoid() if self.logits else heatmaps
         return self.model(heatmaps if torso is None else torch.cat((heatmaps, torso.to(heatmaps.dtype)), 1))
 
 

@@ -6,18 +6,15 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from pypose_ops import Peaks, decode_heatmaps
 from pypose_ops.errors import InputError
 
-from ..modules.feature_pyramid import FeaturePyramid, MapHead
+from ..modules.feature_pyramid import UNLIKELY, FeaturePyramid, MapHead
 from ..modules.image_pyramid import image_pyramid
 from ..modules.person_centres import PeopleFound, joint_pixels, near_person, people_at_centres
-from .heatmap_system import HeatmapSystem
+from .heatmap_system import HeatmapSystem, map_cross_entropy
 from .system import Batch, SystemConfig
-
-UNLIKELY = -5.0  # the logit of 1 in some hundred pixels: the initial bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +111,9 @@ class HeatmapNet(HeatmapSystem):
         return [maps.sigmoid() for maps in self(images)]
 
     def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
-        logits = self(batch.images)[0].float()
-        target, weight = self.codec(batch.images, logits).encode(batch.keypoints, batch.visible)
-        each = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((2, 3))
-        return {"stage1": (each * weight).mean()}
+        logits = self(batch.images)[0]
+        codec = self.codec(batch.images, logits)
+        return {"stage1": map_cross_entropy(codec, logits, batch.keypoints, batch.visible)}
 
     @torch.no_grad()
     def poses(

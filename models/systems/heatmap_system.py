@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from pypose_ops import Peaks, crop_patches
 from pypose_ops._constants import constant
@@ -104,6 +105,23 @@ def zoom(maps: torch.Tensor, scale: float) -> torch.Tensor:
     rows = ((1 / scale, 0.0, x - x / scale), (0.0, 1 / scale, y - y / scale))
     transforms = constant(rows, device=maps.device).expand(len(maps), 2, 3)
     return crop_patches(maps, transforms, (height, width), antialias=scale < 1)
+
+
+def map_cross_entropy(
+    codec: GaussianCodec,
+    logits: torch.Tensor,
+    keypoints: torch.Tensor,
+    visible: torch.Tensor,
+    weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The mean cross-entropy of maps of probabilities ``(B, K, h, w)`` against the codec's maps of the person.
+
+    ``keypoints`` and ``visible`` as in ``codec.encode``, of one person or several per map. Maps count by ``weight``
+    ``(B, K)``; None: the codec's weights of the person.
+    """
+    target, known = codec.encode(keypoints, visible)
+    each = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean((-2, -1))
+    return (each * (known if weight is None else weight)).mean()
 
 
 def stage_losses(

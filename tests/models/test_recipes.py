@@ -17,7 +17,7 @@ from pypose_ops.models.training.recipe import FOLDER, Recipe, read_recipe
 from pypose_ops.skeletons import LSP
 
 CASES = [(name, preset) for name in SYSTEMS if name != "tiny" for preset in ("compact", "paper")]
-BACKBONES = ("heatmap_net", "cpm", "part_heatmap_regression", "deeppose", "dual_source")
+BACKBONES = ("heatmap_net", "cpm", "part_heatmap_regression", "deeppose", "dual_source", "cnn_mrf")
 RUNS = sorted((Path(__file__).resolve().parents[2] / "docs" / "results").rglob("run.json"))
 
 
