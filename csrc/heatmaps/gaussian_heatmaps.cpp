@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/outputs.h"
+#include "common/streaming.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -135,40 +136,58 @@ void render_many(T* out, const Tables<acc>& tables, acc* row, const Options& opt
   }
 }
 
+// What a thread draws with.
+template <typename acc>
+struct RenderScratch {
+  explicit RenderScratch(const Shape& shape) : tables(shape), row(shape.width) {}
+
+  Tables<acc> tables;
+  std::vector<acc> row;
+};
+
+template <typename T, typename acc = acc_t<T>>
+void render_map(
+    T* out, int64_t map, const People<acc>& people, RenderScratch<acc>& scratch, const Options& options,
+    const Shape& shape) {
+  const int64_t b = map / shape.joints, k = map % shape.joints;
+  Tables<acc>& tables = scratch.tables;
+  const bool windows = shape.people == 1 && options.profile == Profile::gaussian &&
+      options.normalize == Normalization::peak && std::isfinite(options.truncate);
+  if (windows) {
+    const Blob<acc> blob = blob_of(people, options, b, 0, k);
+    if (blob.drawn && render_window(out, blob, tables.x.data(), tables.y.data(), options.scale, shape)) {
+      return;
+    }
+  }
+  tables.fill(people, options, shape, b, k);
+  if (tables.blobs.empty()) {
+    std::memset(static_cast<void*>(out), 0, shape.pixels() * sizeof(T));
+  } else if (tables.blobs.size() == 1 && options.profile == Profile::gaussian) {
+    render_single(out, tables.row_x(0), tables.row_y(0), shape.height, shape.width);
+  } else {
+    render_many(out, tables, scratch.row.data(), options);
+  }
+}
+
 template <typename T>
-void render(T* out, const People<acc_t<T>>& people, const Options& options, const Shape& shape) {
-  using acc = acc_t<T>;
+void render(T* out, bool is_new, const People<acc_t<T>>& people, const Options& options, const Shape& shape) {
   const int64_t pixels = shape.pixels();
+  const bool streamed = is_streamed(shape.maps() * pixels * sizeof(T), is_new);
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / pixels);
   torch::stable::parallel_for(0, shape.maps(), grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
-    Tables<acc> tables(shape);
-    std::vector<acc> row(shape.width);
-    const bool windows = shape.people == 1 && options.profile == Profile::gaussian &&
-        options.normalize == Normalization::peak && std::isfinite(options.truncate);
+    RenderScratch<acc_t<T>> scratch(shape);
+    Pieces<T> pieces(out, pixels, streamed);
     for (int64_t map = begin; map < end; ++map) {
-      T* target = out + map * pixels;
-      if (windows) {
-        const Blob<acc> blob = blob_of(people, options, map / shape.joints, 0, map % shape.joints);
-        if (blob.drawn && render_window(target, blob, tables.x.data(), tables.y.data(), options.scale, shape)) {
-          continue;
-        }
-      }
-      tables.fill(people, options, shape, map / shape.joints, map % shape.joints);
-      if (tables.blobs.empty()) {
-        std::memset(static_cast<void*>(target), 0, pixels * sizeof(T));
-      } else if (tables.blobs.size() == 1 && options.profile == Profile::gaussian) {
-        render_single(target, tables.row_x(0), tables.row_y(0), shape.height, shape.width);
-      } else {
-        render_many(target, tables, row.data(), options);
-      }
+      pieces.write(map, [&](T* to) { render_map(to, map, people, scratch, options, shape); });
     }
   });
 }
 
 template <typename T>
-void run_render(const Tensor& out, const PeopleTensors& people, const Options& options, const Shape& shape) {
-  render(out.mutable_data_ptr<T>(), people.view<acc_t<T>>(), options, shape);
+void run_render(
+    const Tensor& out, bool is_new, const PeopleTensors& people, const Options& options, const Shape& shape) {
+  render(out.mutable_data_ptr<T>(), is_new, people.view<acc_t<T>>(), options, shape);
 }
 
 Tensor gaussian_heatmaps_cpu(
@@ -185,7 +204,7 @@ Tensor gaussian_heatmaps_cpu(
     return out;
   }
   const PeopleTensors people(keypoints, sigma, visible, acc_scalar_type(dtype));
-  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_render<scalar_t>(out, people, options, shape); });
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_render<scalar_t>(out, !given, people, options, shape); });
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/outputs.h"
+#include "common/streaming.h"
 #include "heatmaps/gaussian_tables.h"
 
 namespace pypose_ops {
@@ -102,8 +103,9 @@ void draw_one(T* out, const Point<acc>& point, OffsetRow<acc>& row, acc radius, 
 
 template <typename T>
 void run_draw(
-    const Tensor& out, const PeopleTensors& tensors, double radius, Winner winner, const Shape& shape) {
+    const Tensor& out, bool is_new, const PeopleTensors& tensors, double radius, Winner winner, const Shape& shape) {
   using acc = acc_t<T>;
+  const bool streamed = is_streamed(out.numel() * sizeof(T), is_new);
   T* data = out.mutable_data_ptr<T>();
   const People<acc> people = tensors.view<acc>();
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / (3 * shape.pixels()));
@@ -111,6 +113,7 @@ void run_draw(
     const FlushSubnormals flush;
     OffsetRow<acc> row(shape.width);
     std::vector<Point<acc>> points;
+    Pieces<T> pieces(data, 3 * shape.pixels(), streamed);
     for (int64_t map = begin; map < end; ++map) {
       points.clear();
       for (int64_t p = 0; p < shape.people; ++p) {
@@ -119,12 +122,13 @@ void run_draw(
           points.push_back(point);
         }
       }
-      T* target = data + 3 * map * shape.pixels();
-      if (points.size() == 1) {
-        draw_one(target, points[0], row, static_cast<acc>(radius), shape);
-        continue;
-      }
-      draw(target, points, row, static_cast<acc>(radius), winner, shape);
+      pieces.write(map, [&](T* to) {
+        if (points.size() == 1) {
+          draw_one(to, points[0], row, static_cast<acc>(radius), shape);
+        } else {
+          draw(to, points, row, static_cast<acc>(radius), winner, shape);
+        }
+      });
     }
   });
 }
@@ -142,7 +146,7 @@ Tensor offset_heatmaps_cpu(
     return out;
   }
   const PeopleTensors people(keypoints, std::nullopt, visible, acc_scalar_type(dtype));
-  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_draw<scalar_t>(out, people, radius, winner, shape); });
+  PYPOSE_OPS_DISPATCH_FLOATING(dtype, op, [&] { run_draw<scalar_t>(out, !given, people, radius, winner, shape); });
   return out;
 }
 

@@ -1,5 +1,6 @@
 """A part detector and a Markov random field over its heatmaps (Tompson, Jain, LeCun and Bregler, NIPS 2014)."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -273,7 +274,8 @@ class CnnMrf(HeatmapSystem):
         return self._map_loss(codec, maps, people, visible)
 
     def _map_loss(self, codec: GaussianCodec, maps: torch.Tensor, *labels: Any, **options: Any) -> torch.Tensor:
-        return map_cross_entropy(codec, maps, *labels, **options) if self.logits else codec.loss(maps, *labels, **options)
+        loss = functools.partial(map_cross_entropy, codec) if self.logits else codec.loss
+        return loss(maps, *labels, **options)
 
     def _spatial_loss(self, codec: GaussianCodec, energies: torch.Tensor, batch: Batch) -> torch.Tensor:
         if self.spatial_loss == "mse":

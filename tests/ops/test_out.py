@@ -1,5 +1,11 @@
 """``out=`` of the operators that draw."""
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -61,6 +67,29 @@ def test_several_people_and_a_part_of_a_larger_tensor(device):
     gaussian_heatmaps(crowd, 1.5, (9, 7), out=frames[3])
     assert torch.equal(frames[3], gaussian_heatmaps(crowd, 1.5, (9, 7)))
     assert (frames[[0, 1, 2, 4]] == 7).all()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="stores past the caches are of x86-64")
+def test_what_is_larger_than_the_caches(tmp_path):
+    """Is written past them: the same values, in every type, at places that are not aligned."""
+    files = [__file__, Path(__file__).with_name("test_instruction_sets.py")]
+    chosen = "drawn_into or several_people or (test_operator and (gaussian_heatmaps or offset_heatmaps))"
+    again = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", chosen]
+    environment = os.environ | {"PYPOSE_OPS_CACHE_BYTES": "1"}
+    run = subprocess.run(again, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0 and " passed" in run.stdout, run.stdout[-3000:]
+
+
+def test_large_outputs():
+    """The size of the output, which decides how it is written, changes no bit of it."""
+    keypoints = torch.rand(512, 17, 2) * 60
+    for draw in (
+        lambda k, **o: gaussian_heatmaps(k, 2.0, (65, 47), **o),
+        lambda k, **o: offset_heatmaps(k, 3.0, (33, 31), **o),
+    ):
+        parts = torch.cat([draw(some) for some in keypoints.split(8)])
+        assert torch.equal(draw(keypoints), parts)
+        assert torch.equal(draw(keypoints, out=torch.full_like(parts, 7.0)), parts)
 
 
 def test_nothing_to_draw(draw, device):
