@@ -19,6 +19,7 @@ from pypose_ops.cli import main
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 import draw_operators  # noqa: E402
+import draw_skeletons  # noqa: E402
 import machine  # noqa: E402
 
 project = "pypose_ops"
@@ -88,7 +89,7 @@ def write_operator_pages(app):
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != page:
             path.write_text(page, encoding="utf-8")
-    draw_operators.draw_skeletons(folder.parent / "skeletons.png")
+    draw_skeletons.draw_skeletons(folder.parent / "skeletons.png")
     draw_operators.draw_predicted(folder.parent / "predicted.png")
 
 
