@@ -46,3 +46,12 @@ def image_pyramid(name: str, width: float = 1.0, norm: bool = True) -> tuple[nn.
         f"models: backbone must be mobilenet_v2, efficientnet_lite0 to 4 (of width 1), resnet18 to 152 (with "
         f"normalisation), vgg16 or vgg19, got {name!r}, width {width}, norm {norm}"
     )
+
+
+def pyramid_of_option(must_be: str, name: str, width: float = 1.0) -> nn.Module:
+    """The backbone that an option of a system names; ``must_be``: what else it may be, as its error begins."""
+    try:
+        return image_pyramid(name, width)[0]
+    except ValueError:
+        at = "" if width == 1.0 else f", width {width}"
+        raise ValueError(f"{must_be} or a backbone, got {name!r}{at}") from None

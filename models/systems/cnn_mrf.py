@@ -16,7 +16,7 @@ from pypose_ops.codecs._base import GaussianCodec
 from ..modules.backbones import pixels_of
 from ..modules.cascade import Cascade
 from ..modules.feature_pyramid import UNLIKELY, FeaturePyramid, MapHead
-from ..modules.image_pyramid import image_pyramid
+from ..modules.image_pyramid import pyramid_of_option
 from ..modules.joint_graphs import full_edges
 from ..modules.layers import ConvBlock
 from ..modules.spatial_model import SpatialModel
@@ -358,10 +358,7 @@ class PyramidFeatures(nn.Module):
 
     def __init__(self, name: str, widths: Sequence[int], outputs: int) -> None:
         super().__init__()
-        try:
-            self.backbone: nn.Module = image_pyramid(name)[0]
-        except ValueError:
-            raise ValueError(f"CnnMrf: detector must be banks or a backbone, got {name!r}") from None
+        self.backbone: nn.Module = pyramid_of_option("CnnMrf: detector must be banks", name)
         self.pyramid: FeaturePyramid = FeaturePyramid(self.backbone.channels, widths, outputs)
 
     def forward(

@@ -16,7 +16,7 @@ from pypose_ops.codecs._base import GaussianCodec
 from ..modules.backbones import VGG, pixels_of
 from ..modules.cascade import Cascade
 from ..modules.feature_pyramid import FeaturePyramid
-from ..modules.image_pyramid import image_pyramid
+from ..modules.image_pyramid import pyramid_of_option
 from ..modules.layers import ConvBlock, HeatmapHead
 from .heatmap_system import HeatmapSystem
 from .system import Batch, SystemConfig
@@ -252,12 +252,7 @@ class PyramidFeatures(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        try:
-            self.backbone: nn.Module = image_pyramid(name)[0]
-        except ValueError:
-            raise ValueError(
-                f"ConvolutionalPoseMachine: variant must be original, vgg or a backbone, got {name!r}"
-            ) from None
+        self.backbone: nn.Module = pyramid_of_option("ConvolutionalPoseMachine: variant must be original, vgg", name)
         self.pyramid: FeaturePyramid = FeaturePyramid(self.backbone.channels[1:], (64, 96), 128)
 
     def forward(self, images: torch.Tensor, center: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

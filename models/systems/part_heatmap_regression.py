@@ -13,7 +13,7 @@ from pypose_ops import Peaks, gaussian_heatmaps
 
 from ..modules.backbones import VGG, ResNet, initialise, pixels_of, scaled
 from ..modules.cascade import Cascade
-from ..modules.image_pyramid import image_pyramid
+from ..modules.image_pyramid import pyramid_of_option
 from ..modules.layers import ConvBlock, HeatmapHead, Hourglass, Residual
 from .heatmap_system import HeatmapSystem
 from .system import Batch, SystemConfig
@@ -217,12 +217,8 @@ class PyramidDetector(nn.Module):
 
     def __init__(self, num_joints: int, name: str, width: float) -> None:
         super().__init__()
-        try:
-            self.backbone: nn.Module = image_pyramid(name, width)[0]
-        except ValueError:
-            raise ValueError(
-                f"PartHeatmapRegression: detector must be resnet, vgg or a backbone, got {name!r}, width {width}"
-            ) from None
+        must_be = "PartHeatmapRegression: detector must be resnet, vgg"
+        self.backbone: nn.Module = pyramid_of_option(must_be, name, width)
         self.scores: nn.ModuleList = nn.ModuleList(
             nn.Conv2d(wide, num_joints, 1) for wide in self.backbone.channels[1:]
         )
