@@ -212,8 +212,10 @@ def _fft_messages(unary, prior, bias, edges, index, targets, floor):
             continue
         kernels = torch.fft.rfft2(_wrapped(prior[[index[e] if index else e for e in members]], reach, size))
         messages = torch.fft.irfft2(spectra[:, [sources[e] for e in members]] * kernels, s=size)
-        # The true sum is not negative, what the transform leaves may be.
-        messages = messages[..., :height, :width].clamp(min=0) + bias[members]
+        messages = messages[..., :height, :width]
+        # The true sum is not negative, what the transform leaves may be; where it is 0 it still has a gradient.
+        below = messages.detach().clamp(max=0)
+        messages = messages - below + bias[members]
         out.append(messages.clamp(min=_SMALLEST_MESSAGE).log().sum(1))
     return torch.stack(out, 1) if out else u.new_zeros(u.shape[0], 0, height, width)
 

@@ -89,6 +89,21 @@ def test_fft_is_the_same(kernel, prior_index):
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
 
 
+def test_fft_where_nothing_arrives():
+    """A message of the bias alone, which rounding leaves on either side of 0, has a gradient all the same."""
+    unary = torch.rand(2, 1, 8, 8, dtype=torch.double)
+    bias = torch.tensor([0.01], dtype=torch.double, requires_grad=True)
+    sparse = torch.zeros(1, 15, 15, dtype=torch.double)
+    sparse[0, 3, 3] = 1
+    found = []
+    for method in ("fft", "sparse"):
+        prior = sparse.clone().requires_grad_()
+        out = mrf_message_passing(unary, prior, bias, [(0, 0)], method=method)
+        found.append([out, *torch.autograd.grad(out.sum(), (prior, bias))])
+    assert (found[0][0] == math.log(0.01)).any() or (found[0][0] - math.log(0.01)).abs().min() < 1e-9
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
 def test_fft_of_strange_values():
     unary, prior, bias = torch.rand(1, 2, 6, 5), torch.rand(2, 5, 3), torch.tensor([math.nan, -1.0])
     unary[0, 0, 2, :3] = torch.tensor([math.nan, math.inf, -math.inf])
