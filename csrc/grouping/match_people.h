@@ -249,16 +249,13 @@ class ImageMatcher {
     similarities(pred_.data(), places_, shape_, values_.data());
     candidates_.clear();
     for (int64_t g = 0; g < shape_.targets; ++g) {
-      double sum = 0;
-      for (int64_t k = 0; k < shape_.joints; ++k) {
-        sum += values_[g * shape_.joints + k];
-      }
+      const double similarity = mean_similarity(values_.data(), places_, shape_, g);
       uint32_t passed = 0;
-      for (size_t t = 0; t < options_.thresholds.size() && sum >= options_.thresholds[t]; ++t) {
+      for (size_t t = 0; t < options_.thresholds.size() && similarity >= options_.thresholds[t]; ++t) {
         passed |= uint32_t(1) << t;
       }
       if (passed != 0) {
-        candidates_.push_back({sum, g, passed});
+        candidates_.push_back({similarity, g, passed});
       }
     }
     if (candidates_.size() > 1) {

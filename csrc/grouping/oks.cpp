@@ -25,17 +25,13 @@ void oks_rows(const OksInput<acc>& in, const OksShape& shape, const double* sigm
           targets.fill(in, shape, sigmas, d / shape.preds);
           similarities(in.pred + d * shape.joints * 2, targets, shape, values.data());
           for (int64_t g = 0; g < shape.targets; ++g) {
-            acc sum = 0;
-            for (int64_t k = 0; k < shape.joints; ++k) {
-              sum += values[g * shape.joints + k];
-            }
-            out[d * shape.targets + g] = sum;
+            out[d * shape.targets + g] = mean_similarity(values.data(), targets, shape, g);
           }
         }
       });
 }
 
-// d oks / d pred = -2 scale offset weight exp(-e).
+// d oks / d pred = -2 scale offset exp(-e) / divisor.
 template <typename acc>
 void oks_backward_rows(
     const OksInput<acc>& in, const OksShape& shape, const double* sigmas, const acc* grad, acc* grad_pred) {
@@ -52,10 +48,11 @@ void oks_backward_rows(
           acc* result = grad_pred + d * shape.joints * 2;
           similarities(pred, t, shape, values.data());
           for (int64_t g = 0; g < shape.targets; ++g) {
+            const acc outer = acc(-2) * grad[d * shape.targets + g] / t.divisor[g];
             for (int64_t k = 0; k < shape.joints; ++k) {
               const int64_t i = g * shape.joints + k;
               // 0 where a joint is nowhere near: the offset may be infinite.
-              const acc factor = acc(-2) * grad[d * shape.targets + g] * values[i] * t.scale[i];
+              const acc factor = outer * values[i] * t.scale[i];
               const acc dx = offset_from(pred[2 * k], t.low_x[i], t.high_x[i]);
               const acc dy = offset_from(pred[2 * k + 1], t.low_y[i], t.high_y[i]);
               result[2 * k] += values[i] > 0 ? factor * dx : acc(0);

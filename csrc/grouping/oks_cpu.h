@@ -13,7 +13,8 @@ namespace grouping {
 template <typename acc>
 struct Targets {
   int64_t image = -1;
-  std::vector<acc> low_x, high_x, low_y, high_y, scale, weight;
+  std::vector<acc> low_x, high_x, low_y, high_y, scale, counted;
+  std::vector<acc> divisor;  // per person: only the sum is divided, so that joints without error make a similarity of 1
 
   explicit Targets(const OksShape& shape) {
     resize(shape);
@@ -22,9 +23,10 @@ struct Targets {
   void resize(const OksShape& shape) {
     const int64_t lanes = simd::kMostLanes<acc>;
     const size_t size = (shape.targets * shape.joints + lanes - 1) / lanes * lanes;
-    for (std::vector<acc>* values : {&low_x, &high_x, &low_y, &high_y, &scale, &weight}) {
+    for (std::vector<acc>* values : {&low_x, &high_x, &low_y, &high_y, &scale, &counted}) {
       values->resize(size);
     }
+    divisor.resize(shape.targets);
   }
 
   void fill(const OksInput<acc>& in, const OksShape& shape, const double* sigmas, int64_t b) {
@@ -36,6 +38,7 @@ struct Targets {
       const int64_t person = b * shape.targets + g;
       const int64_t count = count_joints(in, shape, person);
       const acc area = usable_area(in.area[person]);
+      divisor[g] = oks_divisor<acc>(shape, count);
       for (int64_t k = 0; k < shape.joints; ++k) {
         const Place<acc> place = place_of(in, shape, person, k, count);
         const int64_t i = g * shape.joints + k;
@@ -44,13 +47,13 @@ struct Targets {
         low_y[i] = place.y.low;
         high_y[i] = place.y.high;
         scale[i] = oks_scale(sigma_factor<acc>(sigmas[k]), area);
-        weight[i] = place.counted ? 1 / oks_divisor<acc>(shape, count) : acc(0);
+        counted[i] = place.counted ? acc(1) : acc(0);
       }
     }
   }
 };
 
-// values[g, k] = weight * exp(-e) for one prediction.
+// values[g, k] = exp(-e) for one prediction, 0 where the joint does not count.
 template <typename acc>
 void similarities(const acc* pred, const Targets<acc>& t, const OksShape& shape, acc* values) {
   const int people = static_cast<int>(shape.targets);
@@ -61,7 +64,7 @@ void similarities(const acc* pred, const Targets<acc>& t, const OksShape& shape,
   const acc* low_y = t.low_y.data();
   const acc* high_y = t.high_y.data();
   const acc* scale = t.scale.data();
-  const acc* weight = t.weight.data();
+  const acc* counted = t.counted.data();
   simd_call([=] {
     for (int g = 0; g < people; ++g) {
       const int first = g * joints;
@@ -72,9 +75,19 @@ void similarities(const acc* pred, const Targets<acc>& t, const OksShape& shape,
       }
     }
     for (int i = 0; i < padded; ++i) {
-      values[i] = weight[i] * similarity(values[i]);
+      values[i] = counted[i] * similarity(values[i]);
     }
   });
+}
+
+// The similarity to person g, of these values.
+template <typename acc>
+acc mean_similarity(const acc* values, const Targets<acc>& t, const OksShape& shape, int64_t g) {
+  acc sum = 0;
+  for (int64_t k = 0; k < shape.joints; ++k) {
+    sum += values[g * shape.joints + k];
+  }
+  return sum / t.divisor[g];
 }
 
 }  // namespace grouping

@@ -186,6 +186,29 @@ def test_random_people_against_pycocotools(seed, capsys):
     np.testing.assert_allclose(ours, pycocotools_numbers(people), rtol=0, atol=1e-12)
 
 
+def test_exact_predictions_against_pycocotools(capsys):
+    """Somebody found exactly, inside the box of somebody without joints: both have an OKS of 1, the last one wins."""
+    generator = torch.Generator().manual_seed(0)
+    somebody = torch.rand(17, 2, generator=generator) * 20 + 40
+    nobody, other, elsewhere = torch.rand(3, 17, 2, generator=generator) * 98 + 1
+    for joints in range(1, 18):
+        visible = torch.zeros(3, 17, dtype=torch.bool)
+        visible[1, :joints], visible[2] = True, True
+        people = dict(
+            pred=torch.stack((somebody, other, elsewhere)),
+            scores=torch.tensor([0.9, 0.8, 0.1]),
+            pred_image=torch.tensor([0, 0, 1]),
+            target=torch.stack((nobody, somebody, elsewhere)),
+            visible=visible,
+            area=torch.tensor([9500.0, 400.0, 4000.0]),
+            target_image=torch.tensor([0, 0, 1]),
+            boxes=torch.tensor([[0.0, 0, 100, 100], [40, 40, 60, 60], [0, 0, 100, 100]]),
+            crowd=torch.zeros(3, dtype=torch.bool),
+        )
+        ours = [v.item() for v in metrics.coco_ap(**people).values()]
+        np.testing.assert_allclose(ours, pycocotools_numbers(people), rtol=0, atol=1e-12, err_msg=f"{joints} joints")
+
+
 def test_other_skeletons_against_pycocotools(capsys):
     from test_metrics import coco_people
 

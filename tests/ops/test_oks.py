@@ -3,6 +3,7 @@
 import math
 
 import large_inputs as large
+import pytest
 import torch
 from grouping_inputs import INF, NAN, SIGMAS, random_source
 from op_contract import Bad, Sample, check_op
@@ -95,6 +96,16 @@ def test_oks_by_hand():
     torch.testing.assert_close(similarity, torch.tensor([[(1 + second) / 2], [0.5]]))
     only_first = oks(pred, target, torch.tensor([100.0]), sigmas=(0.1, 0.2), visible=torch.tensor([[1, 0]]))
     assert only_first.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+def test_without_an_error_it_is_1(device, dtype):
+    """However many joints count: exactly, as the ties of COCO's matching need it."""
+    people = (torch.rand(17, 17, 2, dtype=dtype) * 100).to(device)
+    visible = torch.ones(17, 17, device=device).tril()  # 1 to 17 of them
+    assert (
+        oks(people, people, torch.full((17,), 900.0, dtype=dtype, device=device), visible=visible).diagonal() == 1
+    ).all()
 
 
 def test_oks_of_somebody_without_joints():
