@@ -48,7 +48,7 @@ from pypose_ops.datasets.skeleton_files import make_skeleton, read_skeleton
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import FLIC, LSP, MPII, Skeleton
 
-from . import error_plots, judged
+from . import error_plots, judged, words
 
 if TYPE_CHECKING:
     import torch
@@ -109,11 +109,11 @@ def read_torso(args: argparse.Namespace) -> Any:
         if args.observer_centric:
             raise InputError("--observer-centric is for FLIC")
         pred, target = read_lsp_results(args.predictions, args.ground_truth, parse_people(args.people))
-        return pred, target, LSP, f"{len(pred)} people"
+        return pred, target, LSP, words.people(len(pred))
     if args.people is not None:
         raise InputError("--people is for LSP and MPII: FLIC's files define the test split")
     pred, target = read_flic_results(args.predictions, args.ground_truth)
-    note = f"{len(pred)} people"
+    note = words.people(len(pred))
     if args.observer_centric:
         target, swapped = observers_sides(target)
         note += f"; left and right of {swapped} swapped"
@@ -162,7 +162,7 @@ def run_pcp(args: argparse.Namespace) -> Any:
     rule = "relaxed" if args.relaxed else "strict"
     result = metrics.pcp(pred + args.offset, target, threshold=threshold, rule=rule)
     judge = judge_torso(args, pred, target, LSP)
-    return f"PCP@{threshold:g}, {rule}, %", columns_of(result, LSP.stick_groups), f"{len(pred)} people", judge
+    return f"PCP@{threshold:g}, {rule}, %", columns_of(result, LSP.stick_groups), words.people(len(pred)), judge
 
 
 def run_pckh(args: argparse.Namespace) -> Any:
@@ -173,7 +173,7 @@ def run_pckh(args: argparse.Namespace) -> Any:
     size = metrics.head_size(boxes)
     result = metrics.pckh(pred + args.offset, target, size, visible=visible, threshold=threshold, strict=args.strict)
     without = int((~(size > 0)).sum())
-    note = f"{len(pred)} people, {int(result['counts'].sum())} joints"
+    note = f"{words.people(len(pred))}, {int(result['counts'].sum())} joints"
     return (
         f"PCKh@{threshold:g}, %",
         columns_of(result, MPII.groups),

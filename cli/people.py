@@ -16,6 +16,7 @@ from pypose_ops.datasets.files import load_npz, take
 from pypose_ops.errors import InputError
 from pypose_ops.skeletons import Skeleton
 
+from . import words
 from .files import write_image
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def decode_people(args: argparse.Namespace, file: Any, image: Image.Image) -> An
     elif hm2img is None:
         hm2img, unit = torch.eye(3)[None, :2], "heatmap px"
     coords = people.coords[0, :count] @ hm2img[0, :, :2].T + hm2img[0, :, 2]
-    table = Table("person", title=f"{count} people")
+    table = Table("person", title=words.people(count))
     for column in ("score", "joints", "x", "y"):
         table.add_column(column, justify="right")
     for i in range(count):

@@ -26,10 +26,11 @@ from pypose_ops.errors import InputError
 from pypose_ops.models.calibration import calibration_of
 from pypose_ops.models.deployment import OnnxProgram, program_people
 from pypose_ops.models.inference import find_people_in
-from pypose_ops.models.person_finder import find_boxes, finder_of
+from pypose_ops.models.person_finder import find_boxes, finder_of, finds_people
 from pypose_ops.models.weights.files import open_weights, skeleton_of
 from pypose_ops.skeletons import Skeleton
 
+from . import words
 from .background import in_background
 from .crop import check_inside, parse_boxes
 from .files import write_image
@@ -96,7 +97,7 @@ def scales_of(text: str | None, system: System) -> dict[str, Any]:
         scales = ()
     if not scales or not all(0 < s < 100 for s in scales):
         raise InputError(f"--scales must be positive numbers with commas between, got {text}")
-    if "scales" not in inspect.signature(system.poses).parameters:
+    if "scales" not in inspect.signature(system.poses).parameters or finds_people(system):
         raise InputError(f"--scales: not supported by {type(system).__name__}")
     return {"scales": scales}
 
@@ -261,13 +262,13 @@ def run(args: argparse.Namespace) -> Any:
 
     for path, note, people, out in overlap(write, ((*read.popleft(), poses) for poses in people_in(opened()))):
         results += as_coco(people, image_id_of(path))
-        count, written = len(people), " and ".join(reversed(endings))
-        print(f"{path}: {note}{count} {'person' if count == 1 else 'people'}, wrote {out}{written}")
+        written = " and ".join(reversed(endings))
+        print(f"{path}: {note}{words.people(len(people))}, wrote {out}{written}")
     if args.coco_results:
         write_json(args.coco_results, results)
-        print(f"wrote {len(results)} people to {args.coco_results}")
+        print(f"wrote {words.people(len(results))} to {args.coco_results}")
     if bad:
-        print(f"pypose-ops: {len(bad)} of {len(images)} images skipped: {bad[0]}", file=sys.stderr)
+        print(f"pypose-ops: {len(bad)} of {len(images)} images skipped: {'; '.join(bad)}", file=sys.stderr)
     return 1 if bad else 0
 
 

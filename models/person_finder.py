@@ -1,6 +1,6 @@
 """Finds the boxes of people, for the systems that estimate one person at a time."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -17,9 +17,14 @@ LONGER_SIDES = (256, 512)  # large people are found in the first, small ones in 
 SAME = 0.5  # OKS above which two people are duplicates
 
 
+def finds_people(system: System | None) -> TypeGuard[HeatmapNet]:
+    """Whether a system has heads for people."""
+    return isinstance(system, HeatmapNet) and system.config.people
+
+
 def finder_of(system: System | None = None) -> HeatmapNet:
     """Returns a system that finds people: ``system`` itself if it can, else the one that ships with the package."""
-    if isinstance(system, HeatmapNet) and system.config.people:
+    if finds_people(system):
         return system
     from .weights.files import load_packaged
 
@@ -60,7 +65,7 @@ def _people(finder: HeatmapNet, image: torch.Tensor, side: int, threshold: float
     """Joints ``(N, K, 2)`` in image pixels and scores of people, the longer side scaled to ``side``."""
     height, width = image.shape[-2:]
     scale = side / max(height, width)
-    size = tuple(-(-round(n * scale) // MULTIPLE) * MULTIPLE for n in (height, width))
+    size = tuple(-(-max(1, round(n * scale)) // MULTIPLE) * MULTIPLE for n in (height, width))
     half = 0.5 / scale - 0.5
     rows = [[1 / scale, 0.0, half], [0.0, 1 / scale, half]]
     transform = torch.tensor([rows], device=image.device)

@@ -97,6 +97,23 @@ def test_boxes_outside_of_their_image(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.json"]
 
 
+def test_thin_images_and_every_reason(tmp_path, capsys):
+    """Of any shape; everything that is skipped is named."""
+    for size in ((3000, 2), (1, 2000), (1, 1)):
+        Image.new("RGB", size).save(tmp_path / f"{size[0]}x{size[1]}.png")
+    (tmp_path / "first.png").write_bytes(b"no image")
+    (tmp_path / "second.jpg").write_bytes(b"")
+    assert main(["predict", str(tmp_path), "--no-images", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("0 people, wrote") == 3
+    assert "2 of 5 images skipped" in said.err and "first.png" in said.err and "second.jpg" in said.err
+
+
+def test_scales_that_are_not_supported(tmp_path, astronaut, capsys):
+    assert main(["predict", str(astronaut), "--scales", "1,1.2", "--out", str(tmp_path / "out")]) == 2
+    assert "--scales: not supported by HeatmapNet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", SKELETON_OF)
 def test_predict_the_astronaut(tmp_path, astronaut, capsys, name):
     """From a photograph to a drawn pose; the answer is the same with the file named."""
