@@ -30,6 +30,9 @@ def draw(
     if not outs:
         return call(op.default, differentiable, *args)
     if torch.compiler.is_compiling():
+        for tensor in (*differentiable, *outs):
+            if isinstance(tensor, torch.Tensor) and tensor.requires_grad and torch.is_grad_enabled():
+                raise Unsupported(_NO_DERIVATIVE)
         op.out(*outs, *args)
         return outs if len(outs) > 1 else outs[0]
     name = op.__name__
@@ -41,6 +44,10 @@ def draw(
     for i, out in enumerate(outs):
         if out.device != given[0].device:  # torch dispatches to the device of either
             raise ValueError(f"{name}: out must be on the same device as the other tensors")
+        if out.is_neg():
+            raise ValueError(
+                f"{name}: out must not be a view with its sign changed, such as the imaginary part of conj()"
+            )
         low, high = _memory(out)
         for other in (*outs[:i], *given):
             other_low, other_high = _memory(other)
@@ -61,6 +68,8 @@ def register_out(name: str) -> None:
     torch.library.register_vmap(f"pypose_ops::{name}.out", refuse)
 
 
+_NO_DERIVATIVE = "out= has no derivative, and an argument requires a gradient"
+
 # Of arguments that are no tensors: isinstance(argument, torch.Tensor) takes longer.
 _PLAIN = frozenset((int, float, bool, type(None), torch.dtype))
 
@@ -80,7 +89,7 @@ def _tensors(args: Sequence[Any]) -> list[torch.Tensor]:
 
 def _refuse_derivative(name: str, tensor: torch.Tensor) -> None:
     if tensor.requires_grad and torch.is_grad_enabled():
-        raise Unsupported(f"{name}: out= has no derivative, and an argument requires a gradient")
+        raise Unsupported(f"{name}: {_NO_DERIVATIVE}")
     if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
         raise Unsupported(f"{name}: out= has no derivative, and an argument has a tangent")
 

@@ -174,6 +174,26 @@ def test_compiled(draw):
         assert torch.equal(got, want) and torch.equal(drawn, want)
 
 
+def test_nothing_is_differentiated_when_compiled(draw):
+    """As without a compiler; not silently."""
+    if draw is DRAWS["limb_masks"]:
+        return  # has no derivative at all
+    compiled = torch.compile(lambda p, out: draw(p, out=out), fullgraph=True, backend="aot_eager")
+    out = filled(draw(points("cpu")))
+    with pytest.raises(Exception, match="out= has no derivative"):
+        compiled(points("cpu", requires_grad=True), out)
+    with torch.no_grad():
+        compiled(points("cpu", requires_grad=True), out)
+
+
+def test_views_with_another_sign_are_refused(draw):
+    """Their memory does not hold what they are."""
+    out = filled(draw(points("cpu")))
+    turned = tuple(torch._neg_view(t) for t in each(out))
+    with pytest.raises(ValueError, match="out must not be a view with its sign changed"):
+        draw(points("cpu"), out=turned if isinstance(out, tuple) else turned[0])
+
+
 def test_vmap_is_refused(draw):
     outs = each(draw(points("cpu")))
     maps = torch.func.vmap(lambda p, *out: draw(p, out=out if len(out) > 1 else out[0]))
