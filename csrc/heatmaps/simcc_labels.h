@@ -101,7 +101,7 @@ inline LabelOptions check_label_options(
         sigma);
   }
   PYPOSE_OPS_CHECK(ratio > 0 && std::isfinite(ratio), op, ": split_ratio must be positive and finite, got ", ratio);
-  PYPOSE_OPS_CHECK(smoothing >= 0 && smoothing < 1, op, ": smoothing must be in [0, 1), got ", smoothing);
+  PYPOSE_OPS_CHECK(smoothing >= 0 && smoothing <= 1, op, ": smoothing must be in [0, 1], got ", smoothing);
   LabelOptions options{};
   options.profile = check_choice<LabelProfile>(op, "profile", profile, 2);
   options.center = check_choice<Center>(op, "center", center, 2);

@@ -145,6 +145,7 @@ def _is_slow(x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -
     height, width = ((n + 2 * padding - size) // stride + 1 for n in x.shape[-2:])
     return (
         size == 5
+        and x.dim() == 4
         and 0 < height * width <= 16
         and weight.requires_grad
         and torch.is_grad_enabled()
@@ -173,13 +174,13 @@ def depthwise_conv2d(
     dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
     if x.device.type == "cpu" and dtype == torch.float32 and _is_slow(x, weight, stride, padding):
         return _SmallMaps.apply(x, weight, bias, stride, padding)
-    if x.device.type != "cpu" or dtype != torch.bfloat16 or torch.compiler.is_compiling():
-        return F.conv2d(x, weight, bias, stride, padding, 1, x.shape[1])
+    if x.device.type != "cpu" or dtype != torch.bfloat16 or x.dim() != 4 or torch.compiler.is_compiling():
+        return F.conv2d(x, weight, bias, stride, padding, 1, weight.shape[0])
     bias = bias if bias is None else bias.to(dtype)
     with torch.autocast("cpu", enabled=False):
         if not has_bfloat16_kernels():
             bias = bias if bias is None else bias.float()
-            return F.conv2d(x.float(), weight.to(dtype).float(), bias, stride, padding, 1, x.shape[1]).to(dtype)
+            return F.conv2d(x.float(), weight.to(dtype).float(), bias, stride, padding, 1, weight.shape[0]).to(dtype)
         return _Depthwise.apply(x.to(dtype), weight.to(dtype), bias, stride, padding)
 
 

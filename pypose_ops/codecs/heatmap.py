@@ -204,7 +204,7 @@ class MegviiHeatmap(HeatmapCodec):
 
     def __init__(self, input_size: Pair, heatmap_size: Pair, kernel_size: int, compat: str | None = None) -> None:
         super().__init__(input_size, heatmap_size, compat)
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"MegviiHeatmap: kernel_size must be odd and positive, got {kernel_size}")
         self.blur = kernel_size
         self.sigma: float = 0.3 * ((kernel_size - 1) / 2 - 1) + 0.8

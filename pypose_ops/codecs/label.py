@@ -57,11 +57,11 @@ class RegressionLabel:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same numbers as :meth:`encode`."""
         width, height = self.input_size
-        at = keypoints.detach().numpy()
+        at = keypoints.detach().resolve_neg().numpy()
         x, y = at[..., 0], at[..., 1]
         known = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         if visible is not None:
-            seen = visible.detach().numpy()
+            seen = visible.detach().resolve_neg().numpy()
             known &= seen >= 0.5 if self.compat is None else seen > 0.5
         labels = at / np.array(self.input_size, at.dtype)
         labels[~np.isfinite(labels)] = 0

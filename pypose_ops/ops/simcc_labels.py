@@ -61,7 +61,7 @@ def simcc_labels(
         center (str): of a Gaussian: the keypoint's bin, ``"rounded"`` with halves to even, or its ``"exact"`` place.
         normalize (str): of a Gaussian: ``"peak"``, its top is 1, or ``"density"``, ``1 / (sigma sqrt(2 pi))``
             (infinite for sigmas whose density overflows, below 1e-39 in float32).
-        smoothing (float): of ``"one_hot"``, in [0, 1).
+        smoothing (float): of ``"one_hot"``, in [0, 1].
         dtype (torch.dtype, optional): of the labels: float16, bfloat16, float32 or float64. Default: that of the
             keypoints.
         out (tuple[Tensor, Tensor], optional): what to draw into, of the shapes of x and y, contiguous, on the

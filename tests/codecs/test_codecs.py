@@ -256,6 +256,7 @@ def test_integral_maps_add_up_to_one():
         (lambda: codecs.UDPHeatmap(INPUT, GRID, "both"), "heatmap_type must be one of gaussian, combined"),
         (lambda: codecs.UDPHeatmap(INPUT, GRID, "combined").loss(None, None), "encode combined maps"),
         (lambda: codecs.MegviiHeatmap(INPUT, GRID, 10), "kernel_size must be odd"),
+        (lambda: codecs.MegviiHeatmap(INPUT, GRID, (11, 11)), r"kernel_size must be odd and positive, got \(11, 11\)"),
         (lambda: codecs.CenterNetHeatmap(INPUT, GRID, 1.0), "min_overlap must be between 0 and 1"),
         (lambda: codecs.CenterNetHeatmap(INPUT, GRID).loss(), "sigma per person"),
         (lambda: codecs.SPR(INPUT, GRID, generate_keypoint_heatmaps=True), r"SPR: sigma must be positive .*, 0\.0\)"),

@@ -24,6 +24,13 @@ def test_the_same_numbers(monkeypatch, compat, dtype, seen):
     assert found[0].isfinite().all() and (found[1][0, 0, 4:6] == 0).all()
 
 
+def test_views_with_another_sign():
+    codec = codecs.RegressionLabel((192, 256))
+    keypoints = torch.rand(1, 3, 2) * 100
+    turned = torch._neg_view(-keypoints)
+    torch.testing.assert_close(codec.encode(turned), codec.encode(keypoints), rtol=0, atol=0)
+
+
 def test_gradients_and_graphs():
     codec = codecs.RegressionLabel((192, 256))
     keypoints = torch.tensor([[[96.0, 64.0]]], requires_grad=True)

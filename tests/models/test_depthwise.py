@@ -91,6 +91,15 @@ def test_small_maps_in_float32(monkeypatch, batch):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_image_without_a_batch(dtype):
+    x, weight, _ = case(5, 3)
+    alone = x[0].detach().to(dtype).requires_grad_()
+    found = torch.autograd.grad(depthwise.depthwise_conv2d(alone, weight.to(dtype), None, 1, 2).sum(), (alone, weight))
+    wanted = torch.autograd.grad(F.conv2d(alone, weight.to(dtype), None, 1, 2, 1, len(weight)).sum(), (alone, weight))
+    torch.testing.assert_close(found, wanted, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+
+
 def test_only_what_is_wanted_has_a_gradient():
     x, weight, bias = case(3, 8)
     weight.requires_grad_(False)

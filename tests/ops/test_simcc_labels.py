@@ -42,6 +42,7 @@ TestSimccLabels = check_op(
         Sample("visible", (INSIDE, 3.0, FULL), {"visible": rand(2, 3) > 0.5}, traced=True),
         Sample("one hot", (INSIDE, 3.0, FULL), {"profile": "one_hot"}),
         Sample("smoothed", (INSIDE, 3.0, FULL), {"profile": "one_hot", "smoothing": 0.1}),
+        Sample("smoothed away", (INSIDE, 3.0, FULL), {"profile": "one_hot", "smoothing": 1.0}),
         Sample(
             "one bin", (torch.tensor([[[0.2, 0.3], [0.7, 0.1]]]), 3.0, (1, 1)), {"split_ratio": 1, "profile": "one_hot"}
         ),
@@ -65,7 +66,7 @@ TestSimccLabels = check_op(
         bad("simcc_labels", "no bins", "size .* split_ratio must leave bins", (K, 2.0, SIZE), split_ratio=0.01),
         bad("simcc_labels", "ratio 0", "split_ratio must be positive", (K, 2.0, SIZE), ValueError, split_ratio=0),
         bad("simcc_labels", "ratio NaN", "split_ratio must be positive", (K, 2.0, SIZE), ValueError, split_ratio=NAN),
-        bad("simcc_labels", "smoothing 1", r"smoothing must be in \[0, 1\)", (K, 2.0, SIZE), smoothing=1.0),
+        bad("simcc_labels", "smoothing above 1", r"smoothing must be in \[0, 1\]", (K, 2.0, SIZE), smoothing=1.1),
         bad(
             "simcc_labels",
             "profile",
