@@ -77,7 +77,8 @@ def find_peaks(
         heatmaps: ``(B, K, H, W)``, float16, bfloat16, float32 or float64, any strides. ``H`` and ``W`` at least 1, at
             most 2^30 pixels per map.
         threshold: peaks are higher than this; a number, or ``(K,)``, one per joint, float32 or float64, on the device
-            of the maps. It may be negative or infinite; a joint whose threshold is NaN has no peaks.
+            of the maps. It may be negative or infinite; a NaN number is refused, and a joint whose entry in a tensor
+            is NaN has no peaks.
         radius: half the side of the window, 1 to 64; 1 compares with the 8 neighbours.
         max_peaks: ``M``, the places per map, 1 to 1024; may exceed the number of pixels.
         refine: as in :func:`decode_heatmaps`, for every peak; not ``"offset"``.
