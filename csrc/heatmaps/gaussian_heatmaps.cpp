@@ -136,50 +136,37 @@ void render_many(T* out, const Tables<acc>& tables, acc* row, const Options& opt
   }
 }
 
-// What a thread draws with.
-template <typename acc>
-struct RenderScratch {
-  explicit RenderScratch(const Shape& shape) : tables(shape), row(shape.width) {}
-
-  Tables<acc> tables;
-  std::vector<acc> row;
-};
-
-template <typename T, typename acc = acc_t<T>>
-void render_map(
-    T* out, int64_t map, const People<acc>& people, RenderScratch<acc>& scratch, const Options& options,
-    const Shape& shape) {
-  const int64_t b = map / shape.joints, k = map % shape.joints;
-  Tables<acc>& tables = scratch.tables;
-  const bool windows = shape.people == 1 && options.profile == Profile::gaussian &&
-      options.normalize == Normalization::peak && std::isfinite(options.truncate);
-  if (windows) {
-    const Blob<acc> blob = blob_of(people, options, b, 0, k);
-    if (blob.drawn && render_window(out, blob, tables.x.data(), tables.y.data(), options.scale, shape)) {
-      return;
-    }
-  }
-  tables.fill(people, options, shape, b, k);
-  if (tables.blobs.empty()) {
-    std::memset(static_cast<void*>(out), 0, shape.pixels() * sizeof(T));
-  } else if (tables.blobs.size() == 1 && options.profile == Profile::gaussian) {
-    render_single(out, tables.row_x(0), tables.row_y(0), shape.height, shape.width);
-  } else {
-    render_many(out, tables, scratch.row.data(), options);
-  }
-}
-
 template <typename T>
 void render(T* out, bool is_new, const People<acc_t<T>>& people, const Options& options, const Shape& shape) {
+  using acc = acc_t<T>;
   const int64_t pixels = shape.pixels();
   const bool streamed = is_streamed(shape.maps() * pixels * sizeof(T), is_new);
   const int64_t grain = std::max<int64_t>(1, kGrainPixels / pixels);
   torch::stable::parallel_for(0, shape.maps(), grain, [&](int64_t begin, int64_t end) {
     const FlushSubnormals flush;
-    RenderScratch<acc_t<T>> scratch(shape);
+    Tables<acc> tables(shape);
+    std::vector<acc> row(shape.width);
     Pieces<T> pieces(out, pixels, streamed);
+    const bool windows = shape.people == 1 && options.profile == Profile::gaussian &&
+        options.normalize == Normalization::peak && std::isfinite(options.truncate);
+    const auto draw = [&](T* target, int64_t b, int64_t k) {
+      if (windows) {
+        const Blob<acc> blob = blob_of(people, options, b, 0, k);
+        if (blob.drawn && render_window(target, blob, tables.x.data(), tables.y.data(), options.scale, shape)) {
+          return;
+        }
+      }
+      tables.fill(people, options, shape, b, k);
+      if (tables.blobs.empty()) {
+        std::memset(static_cast<void*>(target), 0, pixels * sizeof(T));
+      } else if (tables.blobs.size() == 1 && options.profile == Profile::gaussian) {
+        render_single(target, tables.row_x(0), tables.row_y(0), shape.height, shape.width);
+      } else {
+        render_many(target, tables, row.data(), options);
+      }
+    };
     for (int64_t map = begin; map < end; ++map) {
-      pieces.write(map, [&](T* to) { render_map(to, map, people, scratch, options, shape); });
+      pieces.write(map, [&](T* target) { draw(target, map / shape.joints, map % shape.joints); });
     }
   });
 }

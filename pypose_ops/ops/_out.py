@@ -31,8 +31,8 @@ def draw(
         return call(op.default, differentiable, *args)
     if torch.compiler.is_compiling():
         for tensor in (*differentiable, *outs):
-            if isinstance(tensor, torch.Tensor) and tensor.requires_grad and torch.is_grad_enabled():
-                raise Unsupported(_NO_DERIVATIVE)
+            if isinstance(tensor, torch.Tensor):
+                _refuse_gradient(op.__name__, tensor)
         op.out(*outs, *args)
         return outs if len(outs) > 1 else outs[0]
     name = op.__name__
@@ -68,8 +68,6 @@ def register_out(name: str) -> None:
     torch.library.register_vmap(f"pypose_ops::{name}.out", refuse)
 
 
-_NO_DERIVATIVE = "out= has no derivative, and an argument requires a gradient"
-
 # Of arguments that are no tensors: isinstance(argument, torch.Tensor) takes longer.
 _PLAIN = frozenset((int, float, bool, type(None), torch.dtype))
 
@@ -87,9 +85,13 @@ def _tensors(args: Sequence[Any]) -> list[torch.Tensor]:
     return given
 
 
-def _refuse_derivative(name: str, tensor: torch.Tensor) -> None:
+def _refuse_gradient(name: str, tensor: torch.Tensor) -> None:
     if tensor.requires_grad and torch.is_grad_enabled():
-        raise Unsupported(f"{name}: {_NO_DERIVATIVE}")
+        raise Unsupported(f"{name}: out= has no derivative, and an argument requires a gradient")
+
+
+def _refuse_derivative(name: str, tensor: torch.Tensor) -> None:
+    _refuse_gradient(name, tensor)
     if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
         raise Unsupported(f"{name}: out= has no derivative, and an argument has a tangent")
 
