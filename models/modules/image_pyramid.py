@@ -1,9 +1,12 @@
 """Backbones by name, each with four maps: at 1/4, 1/8, 1/16 and 1/32 of the image size."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from .backbones import VGG, VGG_CONVS, Pixel, backbone, family_of, pixels_of
+from .feature_pyramid import FeaturePyramid
 
 
 class VGGPyramid(nn.Module):
@@ -55,3 +58,25 @@ def pyramid_of_option(must_be: str, name: str, width: float = 1.0) -> nn.Module:
     except ValueError:
         at = "" if width == 1.0 else f", width {width}"
         raise ValueError(f"{must_be} or a backbone, got {name!r}{at}") from None
+
+
+class BackboneWithFPN(nn.Module):
+    """A backbone whose maps are merged by a :class:`.FeaturePyramid`.
+
+    Args:
+        backbone (Module): with ``channels`` and ``stages(x)``, of :func:`image_pyramid`.
+        widths (Sequence[int]): channels of the sums.
+        outputs (int): channels of the result.
+        finest (int): the first map that counts: 0 at 1/4 of the image size, 1 at 1/8.
+
+    ``(B, 3, H, W)`` -> ``(B, outputs, H / 4, W / 4)``, with ``finest`` 1 ``(B, outputs, H / 8, W / 8)``.
+    """
+
+    def __init__(self, backbone: nn.Module, widths: Sequence[int], outputs: int, *, finest: int = 0) -> None:
+        super().__init__()
+        self.finest = finest
+        self.backbone = backbone
+        self.pyramid: FeaturePyramid = FeaturePyramid(backbone.channels[finest:], widths, outputs)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.pyramid(self.backbone.stages(images)[self.finest :])

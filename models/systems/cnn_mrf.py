@@ -15,8 +15,8 @@ from pypose_ops.codecs._base import GaussianCodec
 
 from ..modules.backbones import pixels_of
 from ..modules.cascade import Cascade
-from ..modules.feature_pyramid import UNLIKELY, FeaturePyramid, MapHead
-from ..modules.image_pyramid import pyramid_of_option
+from ..modules.feature_pyramid import UNLIKELY, MapHead
+from ..modules.image_pyramid import BackboneWithFPN, pyramid_of_option
 from ..modules.joint_graphs import full_edges
 from ..modules.layers import ConvBlock
 from ..modules.spatial_model import SpatialModel
@@ -137,9 +137,7 @@ class CnnMrf(HeatmapSystem):
         super().__init__(num_joints, config.input_size)
         self.logits: bool = config.detector != "banks"
         detector = self._detector(config)
-        unit, what = (32, "a backbone") if self.logits else (4 * 2 ** (config.banks - 1), f"{config.banks} banks")
-        if any(side % unit for side in self.input_size):
-            raise ValueError(f"CnnMrf: input_size must be multiples of {unit} with {what}, got {self.input_size}")
+        self._check_input_size(32 if self.logits else 4 * 2 ** (config.banks - 1))
         if config.spatial_loss not in ("mse", "cross_entropy"):
             raise ValueError(f"CnnMrf: spatial_loss must be one of mse, cross_entropy, got {config.spatial_loss!r}")
         self.sigma, self.all_people, self.spatial_loss, self.weights = (
@@ -163,7 +161,8 @@ class CnnMrf(HeatmapSystem):
             widths = (*config.channels, config.wide[0])
             features = MultiResolution(config.banks, widths, norm=config.norm, contrast=config.contrast)
             return features, DetectorHead(config.wide, self.num_joints, norm=config.norm, dropout=config.dropout)
-        features = PyramidFeatures(config.detector, config.pyramid, config.features)
+        backbone = pyramid_of_option("CnnMrf: detector must be banks", config.detector)
+        features = PyramidFeatures(backbone, config.pyramid, config.features)
         self.mean, self.std = pixels_of(config.detector)
         return features, PyramidHead(config.features, config.hidden, self.num_joints)
 
@@ -353,18 +352,13 @@ class DetectorHead(nn.Sequential):
         return super().forward(seen[0])
 
 
-class PyramidFeatures(nn.Module):
+class PyramidFeatures(BackboneWithFPN):
     """The maps of a backbone, merged to a quarter of the image; further inputs of the stages (the torso map)."""
-
-    def __init__(self, name: str, widths: Sequence[int], outputs: int) -> None:
-        super().__init__()
-        self.backbone: nn.Module = pyramid_of_option("CnnMrf: detector must be banks", name)
-        self.pyramid: FeaturePyramid = FeaturePyramid(self.backbone.channels, widths, outputs)
 
     def forward(
         self, images: torch.Tensor, torso: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.pyramid(self.backbone.stages(images)), torso
+        return super().forward(images), torso
 
 
 class PyramidHead(MapHead):

@@ -15,8 +15,7 @@ from pypose_ops.codecs._base import GaussianCodec
 
 from ..modules.backbones import VGG, pixels_of
 from ..modules.cascade import Cascade
-from ..modules.feature_pyramid import FeaturePyramid
-from ..modules.image_pyramid import pyramid_of_option
+from ..modules.image_pyramid import BackboneWithFPN, pyramid_of_option
 from ..modules.layers import ConvBlock, HeatmapHead
 from .heatmap_system import HeatmapSystem
 from .system import Batch, SystemConfig
@@ -117,6 +116,7 @@ class ConvolutionalPoseMachine(HeatmapSystem):
         self, num_joints: int, config: ConvolutionalPoseMachineConfig = ConvolutionalPoseMachineConfig()
     ) -> None:
         super().__init__(num_joints, config.input_size)
+        self._check_input_size(8)
         self.sigma, self.center_sigma = config.sigma, config.center_sigma
         maps = num_joints + 1
         if config.variant == "original":
@@ -247,16 +247,15 @@ class VggFeatures(nn.Module):
         return features, features, center
 
 
-class PyramidFeatures(nn.Module):
+class PyramidFeatures(BackboneWithFPN):
     """The maps of a backbone at 1/8, 1/16 and 1/32, merged to 128 channels at 1/8, for all stages; the centre map."""
 
     def __init__(self, name: str) -> None:
-        super().__init__()
-        self.backbone: nn.Module = pyramid_of_option("ConvolutionalPoseMachine: variant must be original, vgg", name)
-        self.pyramid: FeaturePyramid = FeaturePyramid(self.backbone.channels[1:], (64, 96), 128)
+        backbone = pyramid_of_option("ConvolutionalPoseMachine: variant must be original, vgg", name)
+        super().__init__(backbone, (64, 96), 128, finest=1)
 
     def forward(self, images: torch.Tensor, center: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        features = self.pyramid(self.backbone.stages(images)[1:])
+        features = super().forward(images)
         return features, features, center
 
 

@@ -89,6 +89,7 @@ class PafNet(HeatmapSystem):
 
     def __init__(self, num_joints: int, config: PafNetConfig = PafNetConfig()) -> None:
         super().__init__(num_joints, config.input_size)
+        self._check_input_size(8)
         limbs = config.limbs
         if limbs is None:
             if num_joints not in _LIMBS:

@@ -98,6 +98,7 @@ class PartHeatmapRegression(HeatmapSystem):
 
     def __init__(self, num_joints: int, config: PartHeatmapRegressionConfig = PartHeatmapRegressionConfig()) -> None:
         super().__init__(num_joints, config.input_size)
+        self._check_input_size(max(32, 2 ** (config.levels + 2)) if config.regressor == "hourglass" else 32)
         self.radius, self.sigma = float(config.radius), float(config.sigma)
         if config.detector == "resnet":
             first = ResNetDetector(num_joints, config.depth, config.width)

@@ -10,7 +10,9 @@ from torch import nn
 from pypose_ops.codecs import HourglassHeatmap
 from pypose_ops.codecs._base import GaussianCodec
 
+from ..modules.backbones import pixels_of
 from ..modules.cascade import Cascade
+from ..modules.image_pyramid import BackboneWithFPN, pyramid_of_option
 from ..modules.layers import ConvBlock, HeatmapHead, Hourglass, Residual
 from .heatmap_system import HeatmapSystem
 from .system import SystemConfig
@@ -23,14 +25,18 @@ class StackedHourglassConfig(SystemConfig):
     Attributes:
         stacks: number of hourglasses.
         width: channels; the stem has 1/4 and 1/2 of them.
-        depth: levels of an hourglass; 1/4 of the input size must be a multiple of ``2 ** depth``.
+        depth: levels of an hourglass.
+        backbone: None, or a backbone of :func:`.image_pyramid` such as ``"efficientnet_lite0"`` in place of the stem.
+        pyramid: channels of its merged maps at a quarter, an eighth and a sixteenth of the input.
         sigma: of the targets, in heatmap pixels.
-        input_size: ``(height, width)``.
+        input_size: ``(height, width)``, multiples of ``4 * 2 ** depth``, with a backbone also of 32.
     """
 
     stacks: int = 8
     width: int = 256
     depth: int = 4
+    backbone: str | None = None
+    pyramid: tuple[int, ...] = (32, 48, 64)
     sigma: float = 1.75
     input_size: tuple[int, int] = (256, 256)
 
@@ -46,7 +52,9 @@ class StackedHourglass(HeatmapSystem):
     The targets are Gaussians on the nearest pixel; ``sigma`` is 1.75 heatmap pixels as in the code (the paper says 1).
     Decoding is the paper's quarter pixel towards the higher neighbour. Our choices: the pixel grids are aligned by
     index, so a flip test shifts mirrored maps by a pixel (the code adds half a pixel instead), and pixels are
-    normalised by ImageNet's mean and standard deviation (the code has pixels from 0 to 1).
+    normalised by ImageNet's mean and standard deviation (the code has pixels from 0 to 1). With ``backbone`` the
+    hourglasses read its maps, merged at a quarter of the image, in place of the stem's; no such weights of the stem
+    were published.
 
     Args:
         num_joints (int): the number of joints, K.
@@ -59,13 +67,25 @@ class StackedHourglass(HeatmapSystem):
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": StackedHourglassConfig(),
         "compact": StackedHourglassConfig(stacks=2, width=64, depth=3, sigma=2.0, input_size=(128, 128)),
+        "efficientnet_lite0": StackedHourglassConfig(
+            stacks=2, width=64, depth=4, backbone="efficientnet_lite0", sigma=2.0, input_size=(192, 192)
+        ),
     }
 
     def __init__(self, num_joints: int, config: StackedHourglassConfig = StackedHourglassConfig()) -> None:
         super().__init__(num_joints, config.input_size)
+        coarsest = 4 * 2**config.depth
+        self._check_input_size(coarsest if config.backbone is None else max(coarsest, 32))
         self.sigma: float = config.sigma
         stages = [HourglassStage(num_joints, config.width, config.depth, merge=s > 0) for s in range(config.stacks)]
-        self.cascade: Cascade = Cascade(stem(config.width), *stages)
+        self.cascade: Cascade = Cascade(self._features(config), *stages)
+
+    def _features(self, config: StackedHourglassConfig) -> nn.Module:
+        if config.backbone is None:
+            return stem(config.width)
+        self.mean, self.std = pixels_of(config.backbone)
+        backbone = pyramid_of_option("StackedHourglass: backbone must be None", config.backbone)
+        return BackboneWithFPN(backbone, config.pyramid, config.width)
 
     def codec(self, images: torch.Tensor, maps: torch.Tensor) -> GaussianCodec:
         return HourglassHeatmap(images.shape[:-3:-1], maps.shape[:-3:-1], self.sigma)

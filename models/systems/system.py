@@ -82,6 +82,11 @@ class System(nn.Module):
         super().__init__()
         self.num_joints, self.input_size = int(num_joints), tuple(input_size)
 
+    def _check_input_size(self, unit: int) -> None:
+        """Raises ValueError unless height and width of ``input_size`` are multiples of ``unit``."""
+        if any(side < unit or side % unit for side in self.input_size):
+            raise ValueError(f"{type(self).__name__}: input_size must be multiples of {unit}, got {self.input_size}")
+
     @classmethod
     def options_of(cls, skeleton: Skeleton) -> dict[str, Any]:
         """The options that depend on the joints of a :class:`pypose_ops.skeletons.Skeleton`."""

@@ -65,6 +65,7 @@ class MMPoseCPM(MMPoseHeatmapSystem):
 
     def __init__(self, num_joints: int, *, stages: int = 6, input_size: tuple[int, int] | None = None) -> None:
         super().__init__(num_joints, input_size or ((256, 192) if num_joints == 17 else (368, 368)))
+        self._check_input_size(8)
         self.backbone: CPMBackbone = CPMBackbone(num_joints, stages)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -124,6 +125,7 @@ class MMPoseHourglass(MMPoseHeatmapSystem):
 
     def __init__(self, num_joints: int, *, stacks: int = 1, input_size: tuple[int, int] = (256, 256)) -> None:
         super().__init__(num_joints, input_size)
+        self._check_input_size(128)
         self.backbone: HourglassBackbone = HourglassBackbone(stacks)
         self.head: nn.Module = nn.Module()
         self.head.multi_final_layers = nn.ModuleList(nn.Conv2d(STAGE_CHANNELS[0], num_joints, 1) for _ in range(stacks))

@@ -15,6 +15,7 @@ from pypose_ops.models.modules.mobilenet_v2 import MobileNetV2
 SMALL = {
     "cpm": {"stages": 2, "stage_width": 8, "hidden": 8, "input_size": (64, 96)},
     "cnn_mrf": {"pyramid": (8, 8, 8), "features": 8, "hidden": 8, "input_size": (64, 96)},
+    "stacked_hourglass": {"width": 8, "depth": 3, "pyramid": (8, 8, 8), "input_size": (64, 96)},
     "part_heatmap_regression": {"regressor_width": 0.1, "levels": 2, "input_size": (64, 96)},
     "deeppose": {"input_size": (64, 96), "patch_size": (64, 64), "stages": 2, "crops": 2},
     "dual_source": {"input_size": (64, 96), "windows": 4, "grid": (3, 3), "hidden": (8, 8)},
@@ -22,11 +23,12 @@ SMALL = {
 OPTION = {
     "cpm": "variant",
     "cnn_mrf": "detector",
+    "stacked_hourglass": "backbone",
     "part_heatmap_regression": "detector",
     "deeppose": "backbone",
     "dual_source": "backbone",
 }
-STAGES = {"cpm": 2, "cnn_mrf": 2, "part_heatmap_regression": 2, "deeppose": 2, "dual_source": 1}
+STAGES = {name: 1 if name == "dual_source" else 2 for name in SMALL}
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +66,15 @@ def test_a_fourth_channel_starts_without_effect(tmp_path):
         *((name, "efficientnet_lite0") for name in SMALL),
         ("cpm", "mobilenet_v2"),
         ("cnn_mrf", "vgg16"),
+        ("stacked_hourglass", "resnet18"),
         ("part_heatmap_regression", "vgg16"),
         ("deeppose", "mobilenet_v2"),
         ("dual_source", "mobilenet_v2"),
     ],
 )
 def test_a_backbone_trains_and_finds_joints(name, kind):
-    narrow = {} if name in ("cpm", "cnn_mrf") or kind == "efficientnet_lite0" else {"width": 0.1}
+    narrow = {"width": 0.1} if name in ("part_heatmap_regression", "deeppose", "dual_source") else {}
+    narrow = {} if kind == "efficientnet_lite0" else narrow
     system = build(name, 14, "efficientnet_lite0", **SMALL[name] | narrow | {OPTION[name]: kind})
     assert (system.mean, system.std) == pixels_of(kind)
     batch = some_people(system)
@@ -92,7 +96,8 @@ def test_names_and_pixels():
 
 
 def test_backbones_that_are_none(tmp_path):
-    for name, option in (("cpm", "variant"), ("cnn_mrf", "detector"), ("part_heatmap_regression", "detector")):
+    for name in ("cpm", "cnn_mrf", "stacked_hourglass", "part_heatmap_regression"):
+        option = OPTION[name]
         with pytest.raises(ValueError, match=f"{option} must be .* or a backbone, got 'alexnet'"):
             build(name, 14, **{option: "alexnet"})
     with pytest.raises(InputError, match="no such file"):

@@ -165,7 +165,7 @@ def test_local_contrast():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="multiples of 8 with 2 banks"):
+    with pytest.raises(ValueError, match="CnnMrf: input_size must be multiples of 8, got"):
         CnnMrf(14, CnnMrfConfig(input_size=(100, 96)))
     with pytest.raises(ValueError, match="spatial_loss must be one of"):
         CnnMrf(14, CnnMrfConfig(**TINY, spatial_loss="l1"))

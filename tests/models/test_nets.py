@@ -76,6 +76,28 @@ def test_published_layout_on_the_meta_device(name, preset, stages, stride):
     assert tuple(maps.shape) == (1, 16 + background, height // stride, width // stride)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "unit"),
+    [
+        ("cpm", {}, 8),
+        ("paf_net", {}, 8),
+        ("stacked_hourglass", {"depth": 2}, 16),
+        ("stacked_hourglass", {"depth": 2, "backbone": "efficientnet_lite0"}, 32),
+        ("part_heatmap_regression", {"levels": 4}, 64),
+        ("part_heatmap_regression", {"levels": 2}, 32),
+        ("part_heatmap_regression", {"levels": 4, "regressor": "large_kernel"}, 32),
+        ("cnn_mrf", {"banks": 3}, 16),
+        ("cnn_mrf", {"detector": "efficientnet_lite0"}, 32),
+    ],
+)
+def test_sizes_of_images_that_halve_evenly(name, options, unit):
+    sizes = ((unit, 2 * unit), (3 * unit, unit))
+    assert [build(name, 14, "compact", input_size=size, **options).input_size for size in sizes] == [*sizes]
+    for size in ((unit // 2, unit), (unit, unit + unit // 2), (0, unit)):
+        with pytest.raises(ValueError, match=f": input_size must be multiples of {unit}, got"):
+            build(name, 14, "compact", input_size=size, **options)
+
+
 def test_compact_is_small(compact):
     assert size_of(compact) <= 3_000_000
 
