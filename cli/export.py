@@ -23,7 +23,7 @@ from pypose_ops.datasets import SPLITS, ImageError, data_path, hold_out, joined,
 from pypose_ops.datasets.files import check_outputs, same_file
 from pypose_ops.errors import InputError
 from pypose_ops.models.deployment import FORMATS, export_poses
-from pypose_ops.models.weights.files import load_weights, save_weights, skeleton_of
+from pypose_ops.models.weights.files import PACKAGED, load_weights, open_weights, save_weights, skeleton_of
 from pypose_ops.models.weights.movenet import load_movenet
 from pypose_ops.skeletons import Skeleton
 
@@ -37,7 +37,8 @@ DTYPES = ("float16", "bfloat16", "float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights", metavar="FILE", type=Path, help="written by train")
+    weights = f"{' or '.join(PACKAGED)} (packaged), or a file written by train"
+    parser.add_argument("weights", metavar="NAME|FILE", type=Path, help=weights)
     parser.add_argument("--from", dest="origin", choices=ORIGINS, help="origin of FILE; default: written by train")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
     parser.add_argument(
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--out {args.out}: is the input file, expected another file")
     sources = [*args.data, *([args.calibrate] if args.calibrate else [])]
     check_outputs([args.out], [*args.weights.parent.glob("*.bin"), *map(data_path, sources)])
-    system, info = load_movenet(args.weights) if args.origin == "movenet" else load_weights(args.weights)
+    system, info = load_movenet(args.weights) if args.origin == "movenet" else open_weights(args.weights)
     skeleton, dtype = skeleton_of(info), getattr(torch, args.dtype or "float16")
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
     if people is not None:

@@ -118,7 +118,7 @@ def test_export_and_predict(tmp_path, capsys):
     image = tmp_path / "astronaut.png"
     Image.fromarray(pytest.importorskip("skimage.data").astronaut()).save(image)
     program = tmp_path / "lsp.onnx"
-    assert main(["export", str(WEIGHTS), "--format", "onnx", "--flip", "--out", str(program)]) == 0
+    assert main(["export", "lsp14", "--format", "onnx", "--flip", "--out", str(program)]) == 0
     assert f"wrote {program}" in capsys.readouterr().out
     found = []
     for name, options in (("a", ["--weights", "lsp14", "--flip"]), ("b", ["--model", str(program)])):
