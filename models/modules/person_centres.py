@@ -1,8 +1,10 @@
-"""Decodes MoveNet's maps: people's centres, the joints regressed from them, and the peaks near those.
+"""MoveNet's maps: people's centres, the joints regressed from them, and the peaks near those; decoded and trained.
 
-The constants and the order of steps are those of the graph of MoveNet SinglePose, version 4 (Google, Apache-2.0).
+The constants and the order of steps are those of the graph of MoveNet SinglePose, version 4 (Google, Apache-2.0). How
+it was trained was not published: the mean distances of displacements are as in CenterNet ("Objects as Points", 2019).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from pypose_ops import Peaks, find_peaks
 
 STRIDE = 4
 NEARNESS = 1.8  # heatmap pixels, added to the distance that divides a probability
+REACH = 1  # heatmap pixels around a centre or joint at which displacements are trained: decoding may pick any of them
 
 
 class PeopleFound(NamedTuple):
@@ -89,3 +92,61 @@ def people_at_centres(center: torch.Tensor, regress: torch.Tensor, threshold: fl
     centres = peaks.pixels[:, 0].clamp(min=0)  # -1: an empty place
     joints = (_regressed(regress, centres) + 0.5) * STRIDE - 0.5
     return PeopleFound(joints, peaks.scores[:, 0], peaks.counts[:, 0].clamp(max=most))
+
+
+def person_centers(keypoints: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean of the labelled joints ``(..., K, 2)`` of people: ``(..., 2)``, and whether there are any ``(...)``."""
+    count = visible.sum(-1)
+    total = torch.where(visible[..., None], keypoints, 0).sum(-2)
+    return total / count.clamp(min=1)[..., None], count > 0
+
+
+def regress_loss(
+    regress: torch.Tensor, centers: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor
+) -> torch.Tensor:
+    """The mean distance in x and y, in heatmap pixels, of the joints regressed from people's centres.
+
+    Args:
+        regress (Tensor): ``(B, 2 K, h, w)``, as :func:`near_person`.
+        centers (Tensor): ``(B, P, 2)`` in image pixels; arbitrary for people without visible joints.
+        keypoints (Tensor): ``(B, P, K, 2)`` in image pixels; arbitrary for joints that are not visible.
+        visible (Tensor): ``(B, P, K)`` bool.
+    """
+    keypoints = torch.where(visible[..., None], keypoints, 0.0)  # a masked NaN has a gradient
+    pixels, inside = _pixels_around(centers, regress.shape[-2:])
+    joints = _regressed(regress, pixels.flatten(1, 2)).unflatten(1, pixels.shape[1:3])  # (B, P, N, K, 2)
+    wanted = (keypoints + 0.5) / STRIDE - 0.5
+    return _mean_distance(joints, wanted[:, :, None], inside[..., None] & visible[:, :, None])
+
+
+def offset_loss(offset: torch.Tensor, keypoints: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """The mean distance in x and y, in heatmap pixels, of joints from where the offsets of nearby pixels put them.
+
+    Args:
+        offset (Tensor): ``(B, K, 2, h, w)``, as :func:`joint_pixels`.
+        keypoints (Tensor): ``(B, P, K, 2)`` in image pixels; arbitrary for joints that are not visible.
+        visible (Tensor): ``(B, P, K)`` bool.
+    """
+    visible = visible.transpose(1, 2)
+    keypoints = torch.where(visible[..., None], keypoints.transpose(1, 2), 0.0)
+    pixels, inside = _pixels_around(keypoints, offset.shape[-2:])  # (B, K, P, N, 2)
+    within = _at(offset.flatten(0, 1), pixels.flatten(2, 3).flatten(0, 1)).view(pixels.shape)
+    wanted = (keypoints + 0.5) / STRIDE
+    return _mean_distance(pixels + within, wanted[:, :, :, None], inside & visible[..., None])
+
+
+def _pixels_around(points: torch.Tensor, size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Heatmap pixels ``(..., N, 2)`` within ``REACH`` of points ``(..., 2)`` of the image, and which are in the map."""
+    steps = torch.arange(-REACH, REACH + 1, device=points.device)
+    window = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
+    limit = torch.tensor([size[1], size[0]], device=points.device)
+    nearest = ((points + 0.5) / STRIDE).clamp(-1e4, 1e4).floor().long()  # far outside: any such pixel
+    pixels = nearest[..., None, :] + window
+    inside = ((pixels >= 0) & (pixels < limit)).all(-1)
+    return torch.minimum(pixels.clamp(min=0), limit - 1), inside
+
+
+def _mean_distance(found: torch.Tensor, wanted: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """The mean of ``|found - wanted|`` ``(..., 2)`` where ``counts``; 0 if nowhere."""
+    away = torch.where(counts[..., None], (found.float() - wanted).abs(), 0.0)
+    return away.sum() / (2 * counts.sum()).clamp(min=1)

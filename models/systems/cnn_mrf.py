@@ -265,12 +265,9 @@ class CnnMrf(HeatmapSystem):
         return found
 
     def _detector_loss(self, codec: GaussianCodec, maps: torch.Tensor, batch: Batch) -> torch.Tensor:
-        people, visible = batch.keypoints, batch.visible
         if self.all_people and batch.others is not None:
-            people = torch.cat((people[:, None], batch.others), 1)
-            visible = torch.cat((visible[:, None], batch.others.isfinite().all(-1)), 1)
-            return self._map_loss(codec, maps, people, visible, weight=batch.visible.to(maps.dtype))
-        return self._map_loss(codec, maps, people, visible)
+            return self._map_loss(codec, maps, *batch.everybody(), weight=batch.visible.to(maps.dtype))
+        return self._map_loss(codec, maps, batch.keypoints, batch.visible)
 
     def _map_loss(self, codec: GaussianCodec, maps: torch.Tensor, *labels: Any, **options: Any) -> torch.Tensor:
         loss = functools.partial(map_cross_entropy, codec) if self.logits else codec.loss

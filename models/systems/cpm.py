@@ -173,21 +173,12 @@ class ConvolutionalPoseMachine(HeatmapSystem):
     def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         stages = self(batch.images)
         codec = self.codec(batch.images, stages[0])
-        everybody, labelled = all_people(batch)
+        everybody, labelled = batch.everybody()
         losses = {"stage1": map_loss(codec, stages[0], everybody, labelled, batch.visible)}
         if len(stages) > 1:
             later = map_loss(codec, torch.stack(stages[1:]), batch.keypoints, batch.visible, batch.visible)
             losses |= {f"stage{s}": loss for s, loss in enumerate(later.unbind(), 2)}
         return losses
-
-
-def all_people(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keypoints ``(B, 1 + P, K, 2)`` of the person in question and the others, and whether they are labelled."""
-    keypoints, labelled = batch.keypoints[:, None], batch.visible[:, None].bool()
-    if batch.others is None:
-        return keypoints, labelled
-    known = batch.others.isfinite().all(-1)
-    return torch.cat((keypoints, batch.others.to(keypoints.dtype)), 1), torch.cat((labelled, known), 1)
 
 
 def map_loss(

@@ -8,13 +8,25 @@ import torch
 from torch import nn
 
 from pypose_ops import Peaks, decode_heatmaps
+from pypose_ops.codecs._base import GaussianCodec
 from pypose_ops.errors import InputError
 
 from ..modules.feature_pyramid import UNLIKELY, FeaturePyramid, MapHead
 from ..modules.image_pyramid import image_pyramid
-from ..modules.person_centres import PeopleFound, joint_pixels, near_person, people_at_centres
+from ..modules.person_centres import (
+    PeopleFound,
+    joint_pixels,
+    near_person,
+    offset_loss,
+    people_at_centres,
+    person_centers,
+    regress_loss,
+)
 from .heatmap_system import HeatmapSystem, map_cross_entropy
 from .system import Batch, SystemConfig
+
+# Of displacements in heatmap pixels, next to a cross-entropy that is a mean over all pixels of the maps.
+REGRESS, OFFSET = 1e-3, 4e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +42,7 @@ class HeatmapNetConfig(SystemConfig):
         hidden: channels in a head.
         norm: use batch normalisation; False for weights with folded normalisation, as MoveNet's.
         people: add MoveNet's heads for people: their centres, the displacements of the joints from them, and the
-            offsets within a pixel. They are not trained here.
+            offsets within a pixel.
         sigma: of the targets, in heatmap pixels.
         input_size: ``(height, width)``.
     """
@@ -55,7 +67,8 @@ class HeatmapNet(HeatmapSystem):
     Gaussians, whose gradient does not vanish at confident misses; decoded by DARK.
 
     With ``people`` poses are decoded as in MoveNet: for the person nearest to the middle, each map is weighted by the
-    distance from the joint regressed at the person's centre; :meth:`people` finds all people.
+    distance from the joint regressed at the person's centre; :meth:`people` finds all people. Its heads are trained
+    with ``Batch.others`` too: a centre is the mean of the labelled joints.
 
     Args:
         num_joints (int): the number of joints, K.
@@ -74,7 +87,7 @@ class HeatmapNet(HeatmapSystem):
     regress: MapHead
     offset: MapHead
 
-    joint_layers: tuple[str, ...] = ("head.out",)
+    joint_layers: tuple[str, ...] = ("head.out", "regress.out", "offset.out")
     presets: ClassVar[Mapping[str, SystemConfig]] = {
         "paper": HeatmapNetConfig(width=1.75, input_size=(256, 256)),
         "compact": HeatmapNetConfig(),
@@ -93,9 +106,8 @@ class HeatmapNet(HeatmapSystem):
         self.head: MapHead = self._head(num_joints)
         nn.init.constant_(self.head.out.bias, UNLIKELY)
         if config.people:
-            self.center, self.regress, self.offset = (
-                self._head(maps).requires_grad_(False) for maps in (1, 2 * num_joints, 2 * num_joints)
-            )
+            self.center, self.regress, self.offset = map(self._head, (1, 2 * num_joints, 2 * num_joints))
+            nn.init.constant_(self.center.out.bias, UNLIKELY)
 
     def _head(self, maps: int) -> MapHead:
         return MapHead(self.config.features, self.config.hidden, maps, norm=self.config.norm)
@@ -111,9 +123,23 @@ class HeatmapNet(HeatmapSystem):
         return [maps.sigmoid() for maps in self(images)]
 
     def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
-        logits = self(batch.images)[0]
+        features = self.features(batch.images)
+        logits = self.head(features)
         codec = self.codec(batch.images, logits)
-        return {"stage1": map_cross_entropy(codec, logits, batch.keypoints, batch.visible)}
+        losses = {"stage1": map_cross_entropy(codec, logits, batch.keypoints, batch.visible)}
+        return losses | self._people_losses(codec, features, batch) if self.config.people else losses
+
+    def _people_losses(self, codec: GaussianCodec, features: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        keypoints, visible = batch.everybody()
+        centers, known = person_centers(keypoints, visible)
+        maps = self.center(features)
+        some = known.any(1, keepdim=True).to(maps.dtype)
+        offset = self.offset(features).unflatten(1, (-1, 2)).flip(2)
+        return {
+            "center": map_cross_entropy(codec, maps, centers[:, :, None], known[:, :, None], weight=some),
+            "regress": REGRESS * regress_loss(self.regress(features), centers, keypoints, visible),
+            "offset": OFFSET * offset_loss(offset, keypoints, visible),
+        }
 
     @torch.no_grad()
     def poses(

@@ -16,7 +16,7 @@ from pypose_ops.skeletons import Skeleton
 from ..modules.backbones import VGG
 from ..modules.cascade import Cascade
 from ..modules.layers import ConvBlock, HeatmapHead
-from .cpm import all_people, map_loss
+from .cpm import map_loss
 from .heatmap_system import HeatmapSystem
 from .system import Batch, SystemConfig
 
@@ -128,7 +128,7 @@ class PafNet(HeatmapSystem):
     def losses(self, batch: Batch, phase: str | None = None) -> dict[str, torch.Tensor]:
         fields, maps = (torch.stack(parts) for parts in zip(*self(batch.images), strict=True))
         codec = self.codec(batch.images, maps[0])
-        everybody, labelled = all_people(batch)
+        everybody, labelled = batch.everybody()
         joints = map_loss(codec, maps, everybody, labelled, batch.visible)
         target = part_affinity_fields(
             codec.to_heatmap(everybody), self.limbs, self.limb_radius, codec.size, visible=labelled

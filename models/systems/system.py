@@ -29,6 +29,14 @@ class Batch:
     occluded: torch.Tensor | None = None
     others: torch.Tensor | None = None
 
+    def everybody(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keypoints ``(B, 1 + P, K, 2)`` of the person in question and the others, and whether they are labelled."""
+        keypoints, labelled = self.keypoints[:, None], self.visible[:, None].bool()
+        if self.others is None:
+            return keypoints, labelled
+        known = self.others.isfinite().all(-1)
+        return torch.cat((keypoints, self.others.to(keypoints.dtype)), 1), torch.cat((labelled, known), 1)
+
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Batch(**{n: v if v is None else v.to(*args, **kwargs) for n, v in values.items()})
@@ -66,7 +74,7 @@ class System(nn.Module):
         input_size (tuple[int, int]): ``(height, width)`` of the crops it is designed for.
         mean, std (tuple[float, float, float]): of RGB pixels from 0 to 255.
         phases (tuple[str, ...]): the phases of training, in order; usually one.
-        joint_layers (tuple[str, ...]): names of layers with one output per joint, in joint order.
+        joint_layers (tuple[str, ...]): names of layers with one output, or as many each, per joint, in joint order.
     """
 
     input_size: tuple[int, ...]

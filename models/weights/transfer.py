@@ -25,7 +25,7 @@ NEAR = {
 def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: System, info: dict[str, Any]) -> list[str]:
     """Initialises ``system`` with the weights of another system of the same kind.
 
-    If its joints differ, the rows of layers with one output per joint (``System.joint_layers``) are copied by joint
+    The rows of layers with outputs per joint (``System.joint_layers``) are copied by joint
     name; missing joints start from the mean of nearby joints, or keep their initial values. Parts that ``system``
     lacks, such as heads for people, are skipped. If ``System.joint_layers`` is empty, tensors of another shape keep
     their initial values.
@@ -44,7 +44,7 @@ def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: Syst
     """
     tensors, own = other.state_dict(), system.state_dict()
     before = skeleton_of(info, path)
-    if before == skeleton:
+    if before == skeleton and not system.joint_layers:
         load_tensors(path, system, tensors)
         return []
     if not system.joint_layers:
@@ -66,11 +66,11 @@ def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: Syst
 
 
 def _by_joint(rows: torch.Tensor, own: torch.Tensor, theirs: tuple[str, ...], ours: tuple[str, ...]) -> torch.Tensor:
-    if rows.shape[1:] != own.shape[1:] or len(rows) != len(theirs):
+    if rows.shape[1:] != own.shape[1:] or len(rows) * len(ours) != len(own) * len(theirs) or len(rows) % len(theirs):
         return rows  # load_tensors says that it does not fit
-    out = own.clone()
+    rows, out = rows.unflatten(0, (len(theirs), -1)), own.clone().unflatten(0, (len(ours), -1))
     for k, source in enumerate(joint_map(theirs, ours)):
         near = [theirs.index(name) for name in NEAR.get(ours[k], ()) if name in theirs]
         if source >= 0 or near:
             out[k] = rows[source] if source >= 0 else rows[near].mean(0)
-    return out
+    return out.flatten(0, 1)

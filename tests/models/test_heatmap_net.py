@@ -21,7 +21,7 @@ from pypose_ops.models.modules.image_pyramid import image_pyramid
 from pypose_ops.models.person_finder import find_boxes, finder_of
 from pypose_ops.models.weights.files import load_weights
 from pypose_ops.models.weights.movenet import load_movenet
-from pypose_ops.skeletons import COCO
+from pypose_ops.skeletons import COCO, LSP
 
 HEADS = {"head": "kpt_heatmap_0", "center": "center_0", "regress": "kpt_regress_0", "offset": "kpt_offset_0"}
 
@@ -195,13 +195,99 @@ def test_joints_are_in_their_pixels():
     assert peaks.scores.tolist() == [[pytest.approx(0.7)] * 2]
 
 
-def test_a_mirrored_image_has_the_mirrored_pose():
+def some_joints(people=2, joints=5, size=(24, 32)):
+    """Keypoints ``(2, P, K, 2)`` in images four times the size of the maps, not near the border; which are visible."""
+    keypoints = 8 + torch.rand(2, people, joints, 2) * torch.tensor([4 * size[1] - 17.0, 4 * size[0] - 17.0])
+    visible = torch.rand(2, people, joints) < 0.7
+    visible[:, :, :1] = True
+    return torch.where(visible[..., None], keypoints, torch.nan), visible
+
+
+def test_the_centre_of_a_person_is_the_mean_of_the_labelled_joints():
+    keypoints, visible = some_joints()
+    visible[1, 1] = False
+    centers, known = person_centres.person_centers(keypoints, visible)
+    assert known.tolist() == [[True, True], [True, False]]
+    torch.testing.assert_close(centers[0, 1], keypoints[0, 1][visible[0, 1]].mean(0))
+    assert centers[1, 1].tolist() == [0, 0]
+
+
+def test_what_decodes_to_the_joints_costs_nothing():
+    """The displacements from every pixel to one person's joints, and from the corner of every pixel to each joint."""
+    keypoints, visible = some_joints(people=1)
+    centers, _ = person_centres.person_centers(keypoints, visible)
+    grid = torch.stack(torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij"))  # y, x
+    joints = torch.where(visible[..., None], (keypoints + 0.5) / 4, 7.0)[:, 0]
+    away = joints.flip(-1)[..., None, None] - grid
+    regress, offset = (away - 0.5).flatten(1, 2), away.flip(2)
+    assert person_centres.regress_loss(regress, centers, keypoints, visible) < 1e-5
+    assert person_centres.offset_loss(offset, keypoints, visible) < 1e-5
+    peaks = person_centres.joint_pixels(torch.ones(2, 5, 24, 32), offset, joints.long())
+    torch.testing.assert_close(peaks.coords[visible[:, 0]], keypoints[:, 0][visible[:, 0]], atol=1e-3, rtol=0)
+    # Of one joint 3 pixels off in y, at every pixel.
+    regress[0, 0] += 3
+    offset[0, 0, 1] += 3
+    for loss in (
+        person_centres.regress_loss(regress, centers, keypoints, visible),
+        person_centres.offset_loss(offset, keypoints, visible),
+    ):
+        torch.testing.assert_close(loss, 3 / (2 * visible.sum()), atol=1e-5, rtol=1e-4)
+
+
+def test_displacements_count_next_to_the_joint_alone():
+    keypoints, visible = torch.tensor([[[[41.0, 30.0]]]]), torch.ones(1, 1, 1, dtype=torch.bool)  # pixel 10, 7
+    for loss, maps in (
+        (lambda m: person_centres.regress_loss(m[:, 0], keypoints[:, :, 0], keypoints, visible), 2),
+        (lambda m: person_centres.offset_loss(m, keypoints, visible), 2),
+    ):
+        away = torch.randn(1, 1, maps, 24, 32, requires_grad=True)
+        loss(away).backward()
+        y, x = away.grad[0, 0].any(0).nonzero().T.unique(dim=1)
+        assert (x.min(), x.max(), y.min(), y.max(), len(x)) == (9, 11, 6, 8, 9)
+
+
+def test_joints_that_are_not_labelled_or_not_in_the_maps():
+    keypoints, visible = some_joints()
+    keypoints[0, 0, 0], keypoints[1, 0, 0] = torch.tensor([1e30, -5.0]), torch.tensor([-1e9, 4.0])
+    visible[:, 1, 0] = False
+    regress = torch.randn(2, 10, 24, 32, requires_grad=True)
+    offset = torch.randn(2, 5, 2, 24, 32, requires_grad=True)
+    centers, _ = person_centres.person_centers(keypoints, visible)
+    loss = person_centres.offset_loss(offset, keypoints, visible)
+    (loss + person_centres.regress_loss(regress, centers, keypoints, visible)).backward()
+    assert loss.isfinite() and regress.grad.isfinite().all() and offset.grad.isfinite().all()
+    assert offset.grad.any() and not offset.grad[:, 0].any()
+    none = torch.zeros_like(visible)
+    assert person_centres.offset_loss(offset, keypoints, none) == 0
+    assert person_centres.regress_loss(regress, centers, keypoints, none) == 0
+
+
+def test_heads_for_people_are_trained():
+    """With the other people of the crop: every term of the loss falls."""
+    torch.manual_seed(0)
+    small = {"width": 0.25, "pyramid": (8, 8, 8), "features": 8, "hidden": 8, "norm": True, "input_size": (64, 96)}
+    system = build("heatmap_net", 14, "movenet_lightning", people=True, **small)
+    batch = some_people(system)
+    check_phases(system, batch)
+    optimizer, losses = torch.optim.Adam(system.parameters(), 1e-2), []
+    for _ in range(60):
+        losses.append(system.losses(batch))
+        optimizer.zero_grad()
+        sum(losses[-1].values()).backward()
+        optimizer.step()
+    assert set(losses[0]) == {"stage1", "center", "regress", "offset"}
+    assert all(losses[-1][name] < 0.9 * losses[0][name] for name in losses[0])
+    check_poses(system, batch, 1)
+
+
+@pytest.mark.parametrize(("name", "skeleton"), [("coco17", COCO), ("lsp14", LSP)])
+def test_a_mirrored_image_has_the_mirrored_pose(name, skeleton):
     """With a flip test both see the same two views."""
-    system, _ = pretrained("coco17")
+    system, _ = pretrained(name)
     images = torch.randn(1, 3, 192, 192)
-    here, there = (system.poses(i, flip_pairs=COCO.flip_pairs)[-1] for i in (images, images.flip(-1)))
-    mirrored = there.coords[:, list(COCO.flip_index)]
-    torch.testing.assert_close(here.scores, there.scores[:, list(COCO.flip_index)], rtol=1e-4, atol=1e-5)
+    here, there = (system.poses(i, flip_pairs=skeleton.flip_pairs)[-1] for i in (images, images.flip(-1)))
+    mirrored = there.coords[:, list(skeleton.flip_index)]
+    torch.testing.assert_close(here.scores, there.scores[:, list(skeleton.flip_index)], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(here.coords[..., 1], mirrored[..., 1], rtol=1e-3, atol=0.01)
     torch.testing.assert_close(here.coords[..., 0], 191 - mirrored[..., 0], rtol=1e-3, atol=0.01)
 
@@ -213,6 +299,8 @@ def test_what_needs_the_heads_for_people():
     assert finder_of(plain).config.people
     system, _ = pretrained("coco17")
     assert finder_of(system) is system
+    other = build("heatmap_net", 14, "movenet_lightning", people=True)
+    assert finder_of(other).num_joints == 17  # it knows crops of one person
     with pytest.raises(InputError, match="scales must be"):
         system.poses(torch.zeros(1, 3, 192, 192), scales=(0.9, 1.0))
 

@@ -101,6 +101,29 @@ def test_weights_of_other_joints_are_taken_by_name(skeleton):
     assert torch.equal(ours[skeleton.joints.index("head_top")], ears)
 
 
+def test_heads_for_people_are_taken_by_name_too():
+    """Of each joint they have two rows, y and x."""
+    other, info = pretrained("coco17")
+    system = build("heatmap_net", len(LSP), "movenet_lightning", people=True)
+    begin_with(system, LSP, "file", other, info)
+    for ours, theirs in ((system.regress, other.regress), (system.offset, other.offset)):
+        rows, expected = (head.out.bias.unflatten(0, (-1, 2)) for head in (ours, theirs))
+        assert torch.equal(rows[LSP.joints.index("left_wrist")], expected[COCO.joints.index("left_wrist")])
+        shoulders = expected[[COCO.joints.index(side + "_shoulder") for side in ("left", "right")]].mean(0)
+        assert torch.equal(rows[LSP.joints.index("neck")], shoulders)
+        assert torch.equal(ours.hidden.depthwise.weight, theirs.hidden.depthwise.weight)
+    assert torch.equal(system.center.out.weight, other.center.out.weight)
+
+
+@pytest.mark.parametrize("people", [False, True])
+def test_weights_of_the_same_joints(people):
+    other, info = pretrained("coco17")
+    system = build("heatmap_net", len(COCO), "movenet_lightning", people=people)
+    assert begin_with(system, COCO, "file", other, info) == []
+    theirs = other.state_dict()
+    assert all(torch.equal(t, theirs[name]) for name, t in system.state_dict().items())
+
+
 def test_weights_of_other_joints_that_do_not_fit():
     other, info = pretrained("coco17")
     with pytest.raises(InputError, match="file: the tensors do not fit the system"):
