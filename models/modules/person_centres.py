@@ -12,7 +12,7 @@ import torch
 from pypose_ops import Peaks, find_peaks
 
 STRIDE = 4
-NEARNESS = 1.8  # heatmap pixels, added to the distance that divides a probability
+NEARNESS = 1.8  # heatmap pixels, added to the distance that divides a probability, by default and of centres
 REACH = 1  # heatmap pixels around a centre or joint at which displacements are trained: decoding may pick any of them
 
 
@@ -49,13 +49,17 @@ def _regressed(regress: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     return _at(regress, centres).unflatten(-1, (-1, 2)).flip(-1) + centres[:, :, None]
 
 
-def near_person(maps: torch.Tensor, center: torch.Tensor, regress: torch.Tensor) -> torch.Tensor:
+def near_person(
+    maps: torch.Tensor, center: torch.Tensor, regress: torch.Tensor, nearness: float = NEARNESS
+) -> torch.Tensor:
     """Weighs the maps of joints by their distance from the person in the middle.
 
     Args:
         maps (Tensor): ``(B, K, h, w)`` probabilities.
         center (Tensor): ``(B, 1, h, w)`` probabilities of people's centres.
         regress (Tensor): ``(B, 2 K, h, w)``: y and x of each joint from a centre at the pixel, in heatmap pixels.
+        nearness (float): heatmap pixels, added to the distance from the regressed joint, by whose sum a
+            probability is divided. The larger, the farther from there a joint may be.
 
     Returns:
         Tensor: ``(B, K, h, w)``.
@@ -67,7 +71,7 @@ def near_person(maps: torch.Tensor, center: torch.Tensor, regress: torch.Tensor)
     centres = torch.stack((best % width, best // width), -1)[:, None]
     joints = _regressed(regress, centres)[:, 0]
     away = (grid - joints[..., None, None]).square().sum(2).sqrt()
-    return maps / (away + NEARNESS)
+    return maps / (away + nearness)
 
 
 def joint_pixels(maps: torch.Tensor, offset: torch.Tensor, pixels: torch.Tensor) -> Peaks:

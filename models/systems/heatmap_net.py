@@ -14,6 +14,7 @@ from pypose_ops.errors import InputError
 from ..modules.feature_pyramid import UNLIKELY, FeaturePyramid, MapHead
 from ..modules.image_pyramid import image_pyramid
 from ..modules.person_centres import (
+    NEARNESS,
     PeopleFound,
     joint_pixels,
     near_person,
@@ -43,6 +44,7 @@ class HeatmapNetConfig(SystemConfig):
         norm: use batch normalisation; False for weights with folded normalisation, as MoveNet's.
         people: add MoveNet's heads for people: their centres, the displacements of the joints from them, and the
             offsets within a pixel.
+        nearness: with them, heatmap pixels: the larger, the farther from where it is regressed a joint may be.
         sigma: of the targets, in heatmap pixels.
         input_size: ``(height, width)``.
     """
@@ -54,6 +56,7 @@ class HeatmapNetConfig(SystemConfig):
     hidden: int = 96
     norm: bool = True
     people: bool = False
+    nearness: float = NEARNESS
     sigma: float = 1.5
     input_size: tuple[int, int] = (192, 192)
 
@@ -100,6 +103,8 @@ class HeatmapNet(HeatmapSystem):
 
     def __init__(self, num_joints: int, config: HeatmapNetConfig = HeatmapNetConfig()) -> None:
         super().__init__(num_joints, config.input_size)
+        if not config.nearness > 0:
+            raise ValueError(f"HeatmapNet: nearness must be positive, got {config.nearness}")
         self.config, self.sigma = config, config.sigma
         self.backbone, self.mean, self.std = image_pyramid(config.backbone, config.width, config.norm)
         self.pyramid = FeaturePyramid(self.backbone.channels, config.pyramid, config.features, norm=config.norm)
@@ -174,7 +179,7 @@ class HeatmapNet(HeatmapSystem):
         """Maps of the joints, the same weighted for the person in the middle, and offsets ``(B, K, 2, h, w)``."""
         features = self.features(images)
         maps = self.head(features).sigmoid()
-        near = near_person(maps, self.center(features).sigmoid(), self.regress(features))
+        near = near_person(maps, self.center(features).sigmoid(), self.regress(features), self.config.nearness)
         return maps, near, self.offset(features).unflatten(1, (-1, 2)).flip(2)
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """HeatmapNet: layouts, MoveNet's numbers and decoding, all people in an image."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -185,6 +186,22 @@ def test_the_person_nearest_to_the_middle_is_meant():
     near = person_centres.near_person(maps, center, regress)
     assert near.flatten().argmax() == 14 * 32 + 17
     torch.testing.assert_close(near[0, 0, 14, 17], torch.tensor(0.5 / 1.8))
+    far = person_centres.near_person(maps, center, regress, 100.0)[0, 0]
+    torch.testing.assert_close(far[3, 3] / far[14, 17], torch.tensor(100 / (100 + math.hypot(14, 11))))
+
+
+def test_nearness_is_an_option():
+    """The larger, the less a probability is weighted by where its joint is."""
+    images, raw = torch.randn(1, 3, 64, 64), []
+    for nearness in (0.1, 1.8, 1e6):
+        torch.manual_seed(0)
+        system = build("heatmap_net", 3, "movenet_lightning", people=True, input_size=(64, 64), nearness=nearness).eval()
+        raw.append(system.poses(images)[-1])
+    assert not torch.equal(raw[0].coords, raw[2].coords)
+    maps = system.heatmaps(images)[0]
+    torch.testing.assert_close(raw[2].scores, maps.flatten(2).amax(2))
+    with pytest.raises(ValueError, match="nearness must be positive, got 0"):
+        build("heatmap_net", 3, "movenet_lightning", people=True, nearness=0)
 
 
 def test_joints_are_in_their_pixels():
