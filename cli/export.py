@@ -38,7 +38,7 @@ DTYPES = ("float16", "bfloat16", "float32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = f"{' or '.join(PACKAGED)} (packaged), or a file written by train"
-    parser.add_argument("weights", metavar="NAME|FILE", type=Path, help=weights)
+    parser.add_argument("weights", metavar="NAME|FILE", help=weights)
     parser.add_argument("--from", dest="origin", choices=ORIGINS, help="origin of FILE; default: written by train")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
     parser.add_argument(
@@ -134,11 +134,13 @@ def run(args: argparse.Namespace) -> None:
     if args.people < 1:
         raise InputError(f"--people must be positive, got {args.people}")
     batch = batch_of(args)
-    if args.out.exists() and same_file(args.out, args.weights):
+    packaged, movenet = args.weights in PACKAGED and args.origin is None, args.origin == "movenet"
+    if not packaged and args.out.exists() and same_file(args.out, Path(args.weights)):
         raise InputError(f"--out {args.out}: is the input file, expected another file")
     sources = [*args.data, *([args.calibrate] if args.calibrate else [])]
-    check_outputs([args.out], [*args.weights.parent.glob("*.bin"), *map(data_path, sources)])
-    system, info = load_movenet(args.weights) if args.origin == "movenet" else open_weights(args.weights)
+    parts = Path(args.weights).parent.glob("*.bin") if movenet else ()
+    check_outputs([args.out], [*parts, *map(data_path, sources)])
+    system, info = load_movenet(Path(args.weights)) if movenet else open_weights(args.weights)
     skeleton, dtype = skeleton_of(info), getattr(torch, args.dtype or "float16")
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
     if people is not None:

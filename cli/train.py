@@ -177,7 +177,8 @@ def go(
     if start:
         fresh = begin_with(system, train.skeleton, start, *open_weights(start, args.system))
         if fresh:
-            say(f"{start}: weights for other joints; {', '.join(fresh)} keep their random initialisation")
+            some = f"{', '.join(fresh[:6])}{', ...' if len(fresh) > 6 else ''}"
+            say(f"{start}: does not fit everywhere; {some} keep their random initialisation")
     elif args.backbone and not args.resume:
         load_checkpoint(args.backbone, into=system)
     from pypose_ops.models.training.loading import People

@@ -25,7 +25,7 @@ def finds_people(system: System | None) -> TypeGuard[HeatmapNet]:
 def finder_of(system: System | None = None) -> HeatmapNet:
     """Returns a system that finds people: ``system`` itself if it can, else the one that ships with the package.
 
-    Systems for other joints than COCO's do not: they were trained on crops of one person, as ``lsp14``.
+    Systems for another number of joints than COCO's do not: they know crops of one person, as ``lsp14``.
     """
     if finds_people(system) and system.num_joints == len(COCO):
         return system

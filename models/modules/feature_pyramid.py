@@ -47,6 +47,8 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, inputs: Sequence[int], widths: Sequence[int], outputs: int, *, norm: bool = True) -> None:
         super().__init__()
+        if len(widths) != len(inputs) - 1:
+            raise ValueError(f"FeaturePyramid: widths must be {len(inputs) - 1} numbers, got {tuple(widths)}")
         lateral = [*widths, widths[-1]]
         self.lateral: nn.ModuleList = nn.ModuleList(
             ConvNormAct(a, b, norm=norm, act=None) for a, b in zip(inputs, lateral, strict=True)

@@ -39,9 +39,10 @@ def _pixel_grid(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _at(maps: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """``(B, C, h, w)`` at ``(B, P, 2)`` pixels: ``(B, P, C)``."""
+    """``(B, C, h, w)`` at ``(B, P, 2)`` pixels: ``(B, P, C)``, at least float32, for bfloat16 rounds pixels to 0.25."""
     flat = pixels[..., 1] * maps.shape[-1] + pixels[..., 0]
-    return maps.flatten(2).transpose(1, 2).gather(1, flat[..., None].expand(-1, -1, maps.shape[1]))
+    found = maps.flatten(2).transpose(1, 2).gather(1, flat[..., None].expand(-1, -1, maps.shape[1]))
+    return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
 def _regressed(regress: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
@@ -99,7 +100,7 @@ def people_at_centres(center: torch.Tensor, regress: torch.Tensor, threshold: fl
 
 
 def person_centers(keypoints: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of the labelled joints ``(..., K, 2)`` of people: ``(..., 2)``, and whether there are any ``(...)``."""
+    """The mean of the joints ``(..., K, 2)`` that are visible, by ``(..., K)`` bool: ``(..., 2)``, and if any is."""
     count = visible.sum(-1)
     total = torch.where(visible[..., None], keypoints, 0).sum(-2)
     return total / count.clamp(min=1)[..., None], count > 0
@@ -152,5 +153,5 @@ def _pixels_around(points: torch.Tensor, size: Sequence[int]) -> tuple[torch.Ten
 
 def _mean_distance(found: torch.Tensor, wanted: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """The mean of ``|found - wanted|`` ``(..., 2)`` where ``counts``; 0 if nowhere."""
-    away = torch.where(counts[..., None], (found.float() - wanted).abs(), 0.0)
+    away = torch.where(counts[..., None], (found - wanted).abs(), 0.0)
     return away.sum() / (2 * counts.sum()).clamp(min=1)

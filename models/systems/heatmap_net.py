@@ -15,6 +15,7 @@ from ..modules.feature_pyramid import UNLIKELY, FeaturePyramid, MapHead
 from ..modules.image_pyramid import image_pyramid
 from ..modules.person_centres import (
     NEARNESS,
+    STRIDE,
     PeopleFound,
     joint_pixels,
     near_person,
@@ -28,6 +29,7 @@ from .system import Batch, SystemConfig
 
 # Of displacements in heatmap pixels, next to a cross-entropy that is a mean over all pixels of the maps.
 REGRESS, OFFSET = 1e-3, 4e-3
+FARTHEST = 8192  # of ``nearness``: no map has a joint farther away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class HeatmapNetConfig(SystemConfig):
             offsets within a pixel.
         nearness: with them, heatmap pixels: the larger, the farther from where it is regressed a joint may be.
         sigma: of the targets, in heatmap pixels.
-        input_size: ``(height, width)``.
+        input_size: ``(height, width)``; with ``people`` multiples of 4.
     """
 
     backbone: str = "mobilenet_v2"
@@ -103,8 +105,10 @@ class HeatmapNet(HeatmapSystem):
 
     def __init__(self, num_joints: int, config: HeatmapNetConfig = HeatmapNetConfig()) -> None:
         super().__init__(num_joints, config.input_size)
-        if not config.nearness > 0:
-            raise ValueError(f"HeatmapNet: nearness must be positive, got {config.nearness}")
+        if config.people:
+            self._check_input_size(STRIDE)
+        if not isinstance(config.nearness, int | float) or not 0 < config.nearness <= FARTHEST:
+            raise ValueError(f"HeatmapNet: nearness must be above 0, at most {FARTHEST}, got {config.nearness!r}")
         self.config, self.sigma = config, config.sigma
         self.backbone, self.mean, self.std = image_pyramid(config.backbone, config.width, config.norm)
         self.pyramid = FeaturePyramid(self.backbone.channels, config.pyramid, config.features, norm=config.norm)

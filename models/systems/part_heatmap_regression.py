@@ -35,7 +35,8 @@ class PartHeatmapRegressionConfig(SystemConfig):
         norm: batch normalisation in the FCN and the large-kernel net; the paper has none there.
         radius: of the discs, in pixels.
         sigma: of the Gaussians, in pixels.
-        input_size: ``(height, width)``; multiples of 32, with the hourglass of ``2 ** (levels + 2)``.
+        input_size: ``(height, width)``; multiples of 32, of 4 with ``"resnet"``; with the hourglass also of
+            ``2 ** (levels + 2)``.
     """
 
     detector: str = "resnet"
@@ -98,7 +99,8 @@ class PartHeatmapRegression(HeatmapSystem):
 
     def __init__(self, num_joints: int, config: PartHeatmapRegressionConfig = PartHeatmapRegressionConfig()) -> None:
         super().__init__(num_joints, config.input_size)
-        self._check_input_size(max(32, 2 ** (config.levels + 2)) if config.regressor == "hourglass" else 32)
+        halved = config.levels + 2 if config.regressor == "hourglass" else 2
+        self._check_input_size(max(2**halved, 4 if config.detector == "resnet" else 32))
         self.radius, self.sigma = float(config.radius), float(config.sigma)
         if config.detector == "resnet":
             first = ResNetDetector(num_joints, config.depth, config.width)

@@ -89,10 +89,12 @@ class System(nn.Module):
     def __init__(self, num_joints: int, input_size: tuple[int, int]) -> None:
         super().__init__()
         self.num_joints, self.input_size = int(num_joints), tuple(input_size)
+        if any(side < 1 for side in self.input_size):
+            raise ValueError(f"{type(self).__name__}: input_size must be positive, got {self.input_size}")
 
     def _check_input_size(self, unit: int) -> None:
         """Raises ValueError unless height and width of ``input_size`` are multiples of ``unit``."""
-        if any(side < unit or side % unit for side in self.input_size):
+        if any(side % unit for side in self.input_size):
             raise ValueError(f"{type(self).__name__}: input_size must be multiples of {unit}, got {self.input_size}")
 
     @classmethod

@@ -25,10 +25,10 @@ NEAR = {
 def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: System, info: dict[str, Any]) -> list[str]:
     """Initialises ``system`` with the weights of another system of the same kind.
 
-    The rows of layers with outputs per joint (``System.joint_layers``) are copied by joint
-    name; missing joints start from the mean of nearby joints, or keep their initial values. Parts that ``system``
-    lacks, such as heads for people, are skipped. If ``System.joint_layers`` is empty, tensors of another shape keep
-    their initial values.
+    The rows of layers with outputs per joint (``System.joint_layers``) are copied by joint name; missing joints start
+    from the mean of nearby joints, or keep their initial values. Parts that ``system`` lacks, such as heads for people,
+    are skipped; those that the file lacks keep their initial values. If ``System.joint_layers`` is empty, tensors of
+    another shape keep their initial values.
 
     Args:
         system (System): the system to initialise.
@@ -37,7 +37,7 @@ def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: Syst
         other (System), info (dict): the result of :func:`.load_weights`.
 
     Returns:
-        list[str]: tensors with initial values, because those of the file have another shape.
+        list[str]: tensors with initial values: the file lacks them, or has them of another shape.
 
     Raises:
         InputError: the weights do not fit.
@@ -61,8 +61,10 @@ def begin_with(system: System, skeleton: Skeleton, path: Path | str, other: Syst
     for name in tensors.keys() & own.keys():
         if name.rpartition(".")[0] in system.joint_layers:
             tensors[name] = _by_joint(tensors[name], own[name], theirs, skeleton.joints)
-    load_tensors(path, system, {name: t for name, t in tensors.items() if name in own})
-    return []
+    parts = {name.partition(".")[0] for name in tensors}
+    fresh = sorted(name for name in own if name.partition(".")[0] not in parts)
+    load_tensors(path, system, {n: t for n, t in tensors.items() if n in own} | {n: own[n] for n in fresh})
+    return fresh
 
 
 def _by_joint(rows: torch.Tensor, own: torch.Tensor, theirs: tuple[str, ...], ours: tuple[str, ...]) -> torch.Tensor:

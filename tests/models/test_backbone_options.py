@@ -100,5 +100,7 @@ def test_backbones_that_are_none(tmp_path):
         option = OPTION[name]
         with pytest.raises(ValueError, match=f"{option} must be .* or a backbone, got 'alexnet'"):
             build(name, 14, **{option: "alexnet"})
+    with pytest.raises(ValueError, match=r"widths must be 3 numbers, got \(8, 8\)"):
+        build("stacked_hourglass", 14, "efficientnet_lite0", pyramid=(8, 8))
     with pytest.raises(InputError, match="no such file"):
         build("cpm", 14, "efficientnet_lite0", pretrained=tmp_path / "none.pth")

@@ -192,16 +192,31 @@ def test_the_person_nearest_to_the_middle_is_meant():
 
 def test_nearness_is_an_option():
     """The larger, the less a probability is weighted by where its joint is."""
-    images, raw = torch.randn(1, 3, 64, 64), []
-    for nearness in (0.1, 1.8, 1e6):
+    options, images, found = {"people": True, "input_size": (64, 64)}, torch.randn(1, 3, 64, 64), []
+    for nearness in (0.1, 8192):
         torch.manual_seed(0)
-        system = build("heatmap_net", 3, "movenet_lightning", people=True, input_size=(64, 64), nearness=nearness).eval()
-        raw.append(system.poses(images)[-1])
-    assert not torch.equal(raw[0].coords, raw[2].coords)
-    maps = system.heatmaps(images)[0]
-    torch.testing.assert_close(raw[2].scores, maps.flatten(2).amax(2))
-    with pytest.raises(ValueError, match="nearness must be positive, got 0"):
-        build("heatmap_net", 3, "movenet_lightning", people=True, nearness=0)
+        system = build("heatmap_net", 3, "movenet_lightning", nearness=nearness, **options).eval()
+        found.append(system.poses(images)[-1])
+    assert (found[1].scores >= found[0].scores).all() and not torch.equal(found[0].coords, found[1].coords)
+    for wrong in (0, -1.0, math.inf, math.nan, None, "3"):
+        with pytest.raises(ValueError, match="HeatmapNet: nearness must be above 0, at most 8192, got"):
+            build("heatmap_net", 3, "movenet_lightning", nearness=wrong, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_displacements_in_half_precision_keep_their_fractions(dtype):
+    """Of pixels beyond 32 the sum with a pixel, rounded to bfloat16, would be off by up to 0.125."""
+    keypoints, visible = torch.tensor([[[[4 * 47.1 - 0.5, 4 * 40.1 - 0.5]]]]), torch.ones(1, 1, 1, dtype=torch.bool)
+    offset = torch.full((1, 1, 2, 48, 64), 0.12, dtype=dtype)
+    grid = torch.stack(torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij"))
+    offset += (torch.tensor([40.0, 47.0])[:, None, None] - grid).flip(0)
+    expected = person_centres.offset_loss(offset.float(), keypoints, visible)
+    torch.testing.assert_close(person_centres.offset_loss(offset, keypoints, visible), expected)
+    peaks = person_centres.joint_pixels(torch.ones(1, 1, 48, 64, dtype=dtype), offset, torch.tensor([[[47, 40]]]))
+    torch.testing.assert_close(peaks.coords[0, 0], keypoints[0, 0, 0], atol=0.1, rtol=0)
+    regress = torch.full((1, 2, 48, 64), -3.4, dtype=dtype)
+    expected = person_centres.regress_loss(regress.float(), keypoints[:, :, 0], keypoints, visible)
+    torch.testing.assert_close(person_centres.regress_loss(regress, keypoints[:, :, 0], keypoints, visible), expected)
 
 
 def test_joints_are_in_their_pixels():
@@ -213,7 +228,7 @@ def test_joints_are_in_their_pixels():
 
 
 def some_joints(people=2, joints=5, size=(24, 32)):
-    """Keypoints ``(2, P, K, 2)`` in images four times the size of the maps, not near the border; which are visible."""
+    """Keypoints ``(2, P, K, 2)`` in images four times the size of the maps, not near the border; the visible ones."""
     keypoints = 8 + torch.rand(2, people, joints, 2) * torch.tensor([4 * size[1] - 17.0, 4 * size[0] - 17.0])
     visible = torch.rand(2, people, joints) < 0.7
     visible[:, :, :1] = True

@@ -124,6 +124,17 @@ def test_weights_of_the_same_joints(people):
     assert all(torch.equal(t, theirs[name]) for name, t in system.state_dict().items())
 
 
+def test_heads_that_the_file_lacks_keep_their_values():
+    other, info = build("heatmap_net", 14, "movenet_lightning"), {"skeleton": "lsp"}
+    for skeleton in (LSP, COCO):
+        system = build("heatmap_net", len(skeleton), "movenet_lightning", people=True)
+        before = system.center.out.weight.clone()
+        fresh = begin_with(system, skeleton, "file", other, info)
+        assert {name.split(".")[0] for name in fresh} == {"center", "regress", "offset"}
+        assert torch.equal(system.center.out.weight, before)
+        assert torch.equal(system.backbone.stem.conv.weight, other.backbone.stem.conv.weight)
+
+
 def test_weights_of_other_joints_that_do_not_fit():
     other, info = pretrained("coco17")
     with pytest.raises(InputError, match="file: the tensors do not fit the system"):
