@@ -214,10 +214,9 @@ def sigmas_of(text: str | None, given: Skeleton | None, skeleton: Skeleton, path
             )
         return given.sigmas
     if skeleton.sigmas is None:
-        names = ", ".join(skeleton.joints[:3]) + (", ..." if count > 3 else "")
         raise InputError(
-            f"{path}: {count} joints ({names}) without known OKS constants; those of 17 (COCO) and 14 (AI Challenger, "
-            "CrowdPose) joints are known by their names: give --sigmas"
+            f"{path}: {count} joints ({words.first(skeleton.joints)}) without known OKS constants; those of 17 (COCO) "
+            "and 14 (AI Challenger, CrowdPose) joints are known by their names: give --sigmas"
         )
     return skeleton.sigmas
 
@@ -245,9 +244,9 @@ def run_aic(args: argparse.Namespace) -> Any:
     result = metrics.aic_score(**people)
     note = note_of(people)
     if unknown:
-        named = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         note += (
-            f"; {len(unknown)} images of {args.predictions} are not in the ground truth and are not counted: {named}"
+            f"; {len(unknown)} images of {args.predictions} are not in the ground truth and are not counted: "
+            f"{words.first(unknown)}"
         )
     rows = [
         (f"OKS > {t:.2f}", v) for t, v in zip(metrics.aic.THRESHOLDS, result["per_threshold"].tolist(), strict=True)

@@ -134,13 +134,13 @@ def run(args: argparse.Namespace) -> None:
     if args.people < 1:
         raise InputError(f"--people must be positive, got {args.people}")
     batch = batch_of(args)
-    packaged, movenet = args.weights in PACKAGED and args.origin is None, args.origin == "movenet"
-    if not packaged and args.out.exists() and same_file(args.out, Path(args.weights)):
+    file, movenet = Path(args.weights), args.origin == "movenet"
+    named = args.weights in PACKAGED and not movenet  # of the package, whatever files have that name
+    if not named and args.out.exists() and same_file(args.out, file):
         raise InputError(f"--out {args.out}: is the input file, expected another file")
     sources = [*args.data, *([args.calibrate] if args.calibrate else [])]
-    parts = Path(args.weights).parent.glob("*.bin") if movenet else ()
-    check_outputs([args.out], [*parts, *map(data_path, sources)])
-    system, info = load_movenet(Path(args.weights)) if movenet else open_weights(args.weights)
+    check_outputs([args.out], [*(file.parent.glob("*.bin") if movenet else ()), *map(data_path, sources)])
+    system, info = load_movenet(file) if movenet else open_weights(args.weights)
     skeleton, dtype = skeleton_of(info), getattr(torch, args.dtype or "float16")
     people = joined([open_dataset(spec, args.split, skeleton) for spec in args.data]) if args.data else None
     if people is not None:

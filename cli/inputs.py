@@ -12,6 +12,8 @@ from pypose_ops.datasets.coco_records import image_records
 from pypose_ops.datasets.files import as_id, load_json, shown
 from pypose_ops.errors import InputError
 
+from . import words
+
 _PERSON = 1  # COCO's category
 
 
@@ -92,7 +94,7 @@ def _of_detections(path: Path, content: Sequence[Mapping[str, Any]], images: Seq
         forms = (image_id_of(image), image.stem, image.name)
         found[image] = next((groups[key] for key in forms if key in groups), None)
     if not any(found.values()):
-        ids = ", ".join(map(str, list(groups)[:3])) + (", ..." if len(groups) > 3 else "")
+        ids = words.first(groups)
         raise InputError(f"{path}: no boxes for {images[0].name}, the entries are of image_id {ids}")
     return found
 

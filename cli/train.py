@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pypose_ops.cli import words
 from pypose_ops.cli.train_options import RECIPE, recipe_of, system_of
 from pypose_ops.cli.train_run import (
     Stopped,
@@ -177,8 +178,7 @@ def go(
     if start:
         fresh = begin_with(system, train.skeleton, start, *open_weights(start, args.system))
         if fresh:
-            some = f"{', '.join(fresh[:6])}{', ...' if len(fresh) > 6 else ''}"
-            say(f"{start}: does not fit everywhere; {some} keep their random initialisation")
+            say(f"{start}: does not fit everywhere; {words.first(fresh, 6)} keep their random initialisation")
     elif args.backbone and not args.resume:
         load_checkpoint(args.backbone, into=system)
     from pypose_ops.models.training.loading import People
@@ -239,8 +239,7 @@ def finish(
     from pypose_ops.models.training.scores import evaluate
 
     if bad:
-        names = ", ".join(sorted(bad)[:3]) + (", ..." if len(bad) > 3 else "")
-        print(f"{len(bad)} images could not be read and were skipped: {names}")
+        print(f"{len(bad)} images could not be read and were skipped: {words.first(sorted(bad))}")
     if validation is not None:
         device = next(system.parameters()).device
         result = evaluate(system, skeleton, validation, batch=recipe.batch, device=device)

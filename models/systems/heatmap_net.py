@@ -143,11 +143,10 @@ class HeatmapNet(HeatmapSystem):
         centers, known = person_centers(keypoints, visible)
         maps = self.center(features)
         some = known.any(1, keepdim=True).to(maps.dtype)
-        offset = self.offset(features).unflatten(1, (-1, 2)).flip(2)
         return {
             "center": map_cross_entropy(codec, maps, centers[:, :, None], known[:, :, None], weight=some),
             "regress": REGRESS * regress_loss(self.regress(features), centers, keypoints, visible),
-            "offset": OFFSET * offset_loss(offset, keypoints, visible),
+            "offset": OFFSET * offset_loss(self._offsets(features), keypoints, visible),
         }
 
     @torch.no_grad()
@@ -180,11 +179,15 @@ class HeatmapNet(HeatmapSystem):
         return [joint_pixels(maps, offset, pixels)]
 
     def _near_middle(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Maps of the joints, the same weighted for the person in the middle, and offsets ``(B, K, 2, h, w)``."""
+        """Maps of the joints, the same weighted for the person in the middle, and :meth:`_offsets`."""
         features = self.features(images)
         maps = self.head(features).sigmoid()
         near = near_person(maps, self.center(features).sigmoid(), self.regress(features), self.config.nearness)
-        return maps, near, self.offset(features).unflatten(1, (-1, 2)).flip(2)
+        return maps, near, self._offsets(features)
+
+    def _offsets(self, features: torch.Tensor) -> torch.Tensor:
+        """``(B, K, 2, h, w)``: x and y, of which the network gives y first."""
+        return self.offset(features).unflatten(1, (-1, 2)).flip(2)
 
     @torch.no_grad()
     def people(self, images: torch.Tensor, *, threshold: float = 0.3, most: int = 32) -> PeopleFound:

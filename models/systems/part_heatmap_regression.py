@@ -99,8 +99,8 @@ class PartHeatmapRegression(HeatmapSystem):
 
     def __init__(self, num_joints: int, config: PartHeatmapRegressionConfig = PartHeatmapRegressionConfig()) -> None:
         super().__init__(num_joints, config.input_size)
-        halved = config.levels + 2 if config.regressor == "hourglass" else 2
-        self._check_input_size(max(2**halved, 4 if config.detector == "resnet" else 32))
+        coarsest = 4 * 2**config.levels if config.regressor == "hourglass" else 1
+        self._check_input_size(max(coarsest, 4 if config.detector == "resnet" else 32))
         self.radius, self.sigma = float(config.radius), float(config.sigma)
         if config.detector == "resnet":
             first = ResNetDetector(num_joints, config.depth, config.width)

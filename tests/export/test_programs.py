@@ -15,6 +15,7 @@ from pypose_ops.errors import InputError
 from pypose_ops.models.deployment import CompiledProgram, OnnxProgram, export_poses, program_people
 from pypose_ops.models.inference import find_joints
 from pypose_ops.models.systems.heatmap_system import HeatmapSystem
+from pypose_ops.models.weights.files import load_weights
 from pypose_ops.skeletons import LSP
 
 pytest.importorskip("onnxruntime")
@@ -128,6 +129,14 @@ def test_export_and_predict(tmp_path, capsys):
     heatmap_pixel = 512 / 48  # of the whole photograph, in its own pixels
     np.testing.assert_allclose(found[1][0], found[0][0], rtol=0, atol=1e-3 * heatmap_pixel)
     np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
+
+
+def test_a_file_with_the_name_of_packaged_weights(tmp_path, monkeypatch):
+    """It is meant with its folder alone, and may be written over by the packaged weights."""
+    monkeypatch.chdir(tmp_path)
+    for weights, out, skeleton in (("lsp14", "coco17", "lsp"), ("./coco17", "b", "lsp"), ("coco17", "coco17", "coco")):
+        assert main(["export", weights, "--out", out]) == 0
+        assert load_weights(out)[1]["skeleton"] == skeleton
 
 
 def test_half_of_the_network(tmp_path):

@@ -268,11 +268,11 @@ def test_what_decodes_to_the_joints_costs_nothing():
 
 def test_displacements_count_next_to_the_joint_alone():
     keypoints, visible = torch.tensor([[[[41.0, 30.0]]]]), torch.ones(1, 1, 1, dtype=torch.bool)  # pixel 10, 7
-    for loss, maps in (
-        (lambda m: person_centres.regress_loss(m[:, 0], keypoints[:, :, 0], keypoints, visible), 2),
-        (lambda m: person_centres.offset_loss(m, keypoints, visible), 2),
+    for loss in (
+        lambda m: person_centres.regress_loss(m[:, 0], keypoints[:, :, 0], keypoints, visible),
+        lambda m: person_centres.offset_loss(m, keypoints, visible),
     ):
-        away = torch.randn(1, 1, maps, 24, 32, requires_grad=True)
+        away = torch.randn(1, 1, 2, 24, 32, requires_grad=True)
         loss(away).backward()
         y, x = away.grad[0, 0].any(0).nonzero().T.unique(dim=1)
         assert (x.min(), x.max(), y.min(), y.max(), len(x)) == (9, 11, 6, 8, 9)
